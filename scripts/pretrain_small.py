@@ -1,0 +1,302 @@
+"""Pretrain the embedded checkpoint by supervised CTC on synthetic speech.
+
+python scripts/pretrain_small.py --text SENTENCES --output small --hours 3
+
+Every utterance is made when it is needed: a text, a voice and an augmentation drawn from (seed, index), so that nothing is
+stored and nothing repeats. ``--text`` is a file with one sentence per line (or ``id|sentence``). Voices are those of
+espeak-ng but for HELD_OUT; where the command ``flite`` is there, a fifth of the utterances is spoken by its recorded voices.
+The learning rate follows the clock: 3 % of --hours up, level, the last 35 % down. Start again with the same --output to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+
+RATE = 16_000
+VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
+# Never heard in pretraining: the demo fine-tunes on the first ones and tests on the last two.
+HELD_OUT = ("Andy", "Annie", "Hugo", "Jacky", "Lee", "Mario", "adam", "linda", "steph", "zac")
+UNLIKE_PEOPLE = ("Demonic", "UniRobot", "croak", "whisper", "whisperf", "anikaRobot", "Tweaky", "fast")
+
+
+class SyntheticSpeech:
+    """A map from an index to (waveform float32 (S,), transcript); the same index gives the same utterance."""
+
+    def __init__(self, sentences: list[str], seed: int, cache: Path, flite: bool, augmented: bool = True) -> None:
+        from sft_speech.corpora.espeak import variants
+
+        self.sentences, self.seed, self.cache, self.augmented = sentences, seed, cache, augmented
+        self.words = sorted({word for sentence in sentences for word in sentence.split()})
+        self.variants = [v for v in variants() if v not in HELD_OUT and v not in UNLIKE_PEOPLE]
+        self.flite = flite
+
+    def text(self, rng: np.random.Generator) -> str:
+        from num2words import num2words
+
+        kind = rng.random()
+        if kind < 0.60:  # running text
+            words = self.sentences[rng.integers(len(self.sentences))].split()
+            count = int(rng.integers(2, 18))
+            start = int(rng.integers(0, max(1, len(words) - count + 1)))
+            return " ".join(words[start : start + count])
+        if kind < 0.85:  # words without their context
+            return " ".join(rng.choice(self.words, int(rng.integers(1, 7))))
+        if kind < 0.93:  # digits as in telephone numbers
+            return normalize(" ".join(num2words(int(d)) for d in rng.integers(0, 10, int(rng.integers(1, 8)))))
+        number = int(10 ** rng.uniform(0, 5))
+        return normalize(num2words(number, to="ordinal" if rng.random() < 0.2 else "cardinal"))
+
+    def voice(self, text: str, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        from sft_speech.corpora.espeak import ACCENTS, ESPEAK_RATE, Voice, speak
+
+        voice = Voice(
+            accent=ACCENTS[0] if rng.random() < 0.5 else str(rng.choice(ACCENTS)),
+            variant=str(rng.choice(["", *self.variants])),
+            words_per_minute=int(rng.integers(110, 240)),
+            pitch=int(np.clip(rng.normal(50, 18), 5, 95)),
+            pitch_range=int(rng.integers(20, 95)),
+        )
+        return speak(text.lower(), voice), ESPEAK_RATE
+
+    def recorded_voice(self, rng: np.random.Generator) -> tuple[np.ndarray, int, str]:
+        """One of 8000 utterances by flite, kept on disk because its voices speak only 65 times faster than real time."""
+        import soundfile
+
+        number = int(rng.integers(8000))
+        own = np.random.default_rng((self.seed, 1, number))
+        text = self.text(own)
+        path = self.cache / f"{number}.wav"
+        if not path.exists():
+            self.cache.mkdir(parents=True, exist_ok=True)
+            voice = str(own.choice(["kal16", "awb", "rms", "slt"], p=[0.1, 0.3, 0.3, 0.3]))
+            scratch = path.with_suffix(f".{os.getpid()}")
+            stretch, pitch = own.uniform(0.75, 1.35), own.uniform(85, 220)
+            options = [f"duration_stretch={stretch:.2f}", f"int_f0_target_mean={pitch:.0f}"]
+            command = ["flite", "-voice", voice, "--setf", options[0], "--setf", options[1], "-t", text.lower(), "-o", str(scratch)]
+            subprocess.run(command, check=True)
+            scratch.rename(path)
+        waveform, rate = soundfile.read(path, dtype="float32")
+        return waveform, rate, text
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+        import soxr
+
+        from sft_speech import augment
+
+        rng = np.random.default_rng((self.seed, 0, index))
+        if self.flite and rng.random() < 0.2:
+            waveform, rate, text = self.recorded_voice(rng)
+        else:
+            text = self.text(rng)
+            waveform, rate = self.voice(text, rng)
+        waveform = soxr.resample(waveform, rate, RATE, quality="MQ")[: 20 * RATE]
+        loud = np.flatnonzero(np.abs(waveform) > 0.02 * np.abs(waveform).max())
+        waveform = waveform[loud[0] : loud[-1] + 1] if len(loud) else waveform
+        silence = (rng.exponential(0.15, 2).clip(0, 0.8) * RATE).astype(int)
+        waveform = np.pad(waveform, silence).astype(np.float32)
+        if self.augmented:
+            chain = [
+                (augment.drift, 0.4),
+                (augment.speed, 0.8),
+                (augment.equalize, 0.8),
+                (augment.reverberate, 0.35),
+                (augment.add_noise, 0.7),
+                (augment.distort, 0.1),
+            ]
+            waveform = augment.apply(waveform, RATE, rng, chain)
+        return waveform, text
+
+
+def normalize(text: str) -> str:
+    """Upper case, letters and apostrophes; everything else parts words."""
+    return " ".join(re.sub(r"[^A-Z']+", " ", text.upper()).split())
+
+
+def batches(speech: SyntheticSpeech, first: int, seconds: float, pool: int = 64):
+    """Yields (next index, batches of one pool): ``pool`` utterances sorted by length and cut where padded seconds would pass ``seconds``."""
+    index = first
+    while True:
+        drawn = sorted((speech[i] for i in range(index, index + pool)), key=lambda pair: len(pair[0]))
+        index += pool
+        batch: list[tuple[np.ndarray, str]] = []
+        plan = []
+        for pair in drawn:
+            if batch and (len(batch) + 1) * len(pair[0]) > seconds * RATE:
+                plan.append(batch)
+                batch = []
+            batch.append(pair)
+        plan.append(batch)
+        np.random.default_rng(index).shuffle(plan)
+        for number, batch in enumerate(plan):
+            yield index if number == len(plan) - 1 else index - pool, collate(batch)
+
+
+def collate(batch: list[tuple[np.ndarray, str]]) -> dict:
+    """Tensors: waveforms (B, S) normalised to zero mean and unit variance, labels (B, L) padded with -100."""
+    import torch
+
+    ids = {token: number for number, token in enumerate(VOCABULARY)}
+    longest = max(len(w) for w, _ in batch)
+    waveforms = torch.zeros(len(batch), max(longest, 1600))
+    labels = torch.full((len(batch), max(len(t) for _, t in batch)), -100)
+    for row, (waveform, text) in enumerate(batch):
+        scaled = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
+        waveforms[row, : len(scaled)] = torch.from_numpy(scaled)
+        labels[row, : len(text)] = torch.tensor([ids[c] for c in text.replace(" ", "|")])
+    return {"input_values": waveforms, "labels": labels}
+
+
+def build_model():
+    """A wav2vec2 of 3.2 M parameters: 50 frames per second by six narrow convolutions, pre-norm transformer."""
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    config = Wav2Vec2Config(
+        vocab_size=len(VOCABULARY),
+        hidden_size=192,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        conv_dim=(32, 64, 96, 128, 160, 192),
+        conv_stride=(5, 4, 2, 2, 2, 2),
+        conv_kernel=(10, 8, 4, 4, 4, 4),
+        feat_extract_norm="group",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=64,
+        num_conv_pos_embedding_groups=16,
+        hidden_dropout=0.0,
+        activation_dropout=0.0,
+        attention_dropout=0.0,
+        feat_proj_dropout=0.0,
+        final_dropout=0.0,
+        layerdrop=0.0,
+        mask_time_prob=0.15,
+        mask_time_length=8,
+        mask_feature_prob=0.1,
+        mask_feature_length=16,
+        ctc_loss_reduction="sum",
+        ctc_zero_infinity=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return Wav2Vec2ForCTC(config)
+
+
+def learning_rate(progress: float, peak: float) -> float:
+    """Three stages over the share of the time that is gone: 3 % up, level, the last 35 % down to 1 % of the peak."""
+    if progress < 0.03:
+        return peak * (0.01 + 0.99 * progress / 0.03)
+    return peak * 0.01 ** (max(0.0, progress - 0.65) / 0.35)
+
+
+def evaluate(model, speech: SyntheticSpeech, first: int, count: int) -> tuple[float, float]:
+    """CER and WER over ``count`` utterances from ``first`` on."""
+    import jiwer
+    import torch
+
+    references, hypotheses = [], []
+    model.eval()
+    with torch.inference_mode():
+        for index in range(first, first + count):
+            waveform, text = speech[index]
+            ids = model(collate([(waveform, text)])["input_values"]).logits[0].argmax(-1).unique_consecutive().tolist()
+            references.append(text)
+            hypotheses.append(" ".join("".join(VOCABULARY[i] for i in ids if i > 3).replace("|", " ").split()))
+    model.train()
+    return jiwer.cer(references, hypotheses), jiwer.wer(references, hypotheses)
+
+
+def save(model, output: Path) -> None:
+    from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+
+    model.save_pretrained(output / "model")
+    vocabulary = output / "vocab.json"
+    vocabulary.write_text(json.dumps({token: number for number, token in enumerate(VOCABULARY)}))
+    tokenizer = Wav2Vec2CTCTokenizer(str(vocabulary))
+    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=False)
+    Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(output / "model")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--hours", type=float, default=3.0, help="of training, all starts together")
+    parser.add_argument("--peak", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--batch-seconds", type=float, default=80.0)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    import torch
+
+    torch.manual_seed(args.seed)
+    lines = [normalize(line.split("|")[-1]) for line in args.text.read_text().splitlines()]
+    sentences = [line for number, line in enumerate(lines) if line and number % 50]
+    unseen = [line for number, line in enumerate(lines) if line and number % 50 == 0]
+    flite = shutil.which("flite") is not None
+    speech = SyntheticSpeech(sentences, args.seed, args.output / "flite", flite)
+    heldout = SyntheticSpeech(unseen, args.seed + 1, args.output / "flite", flite=False)
+
+    model = build_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.peak, betas=(0.9, 0.98), weight_decay=0.01)
+    state = {"elapsed": 0.0, "index": 0, "updates": 0, "audio_hours": 0.0}
+    checkpoint = args.output / "checkpoint.pt"
+    if checkpoint.exists():
+        stored = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(stored["model"])
+        optimizer.load_state_dict(stored["optimizer"])
+        state = stored["state"]
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(sentences)} sentences, flite {flite}, from {state}", flush=True)
+
+    def generate():
+        yield from batches(speech, state["index"], args.batch_seconds)
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            torch.set_num_threads(1)
+            return generate()
+
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=None, num_workers=1, prefetch_factor=16)
+    model.train()
+    mark, losses, limit = time.monotonic(), [], args.hours * 3600
+    for index, batch in loader:
+        now = time.monotonic()
+        state["elapsed"], mark = state["elapsed"] + now - mark, now
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(state["elapsed"] / limit, args.peak)
+        loss = model(**batch).loss / (batch["labels"] != -100).sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        state["index"], state["updates"] = index, state["updates"] + 1
+        state["audio_hours"] += batch["input_values"].numel() / RATE / 3600
+        done = state["elapsed"] >= limit
+        if state["updates"] % 100 == 0:
+            rounded = {key: round(value, 2) for key, value in state.items()}
+            print(json.dumps({**rounded, "loss": round(float(np.mean(losses[-100:])), 4), "lr": optimizer.param_groups[0]["lr"]}), flush=True)
+        if state["updates"] % 500 == 0 or done:
+            scratch = checkpoint.with_suffix(".new")
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, scratch)
+            scratch.replace(checkpoint)
+            save(model, args.output)
+            cer, wer = evaluate(model, heldout, 0, 100)
+            print(json.dumps({"updates": state["updates"], "held-out sentences": {"cer": round(cer, 4), "wer": round(wer, 4)}}), flush=True)
+        if done:
+            break
+
+
+if __name__ == "__main__":
+    main(make_parser().parse_args())

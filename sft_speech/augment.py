@@ -1,0 +1,94 @@
+"""Waveform augmentation: the ways in which one recording differs from another.
+
+Every function takes a float32 waveform (S,) and a numpy generator, and returns a float32 waveform; what the generator
+draws decides everything, so that one seed gives one result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Waveform = np.ndarray
+Augmentation = Callable[[Waveform, int, np.random.Generator], Waveform]
+
+
+def speed(waveform: Waveform, rate: int, rng: np.random.Generator, low: float = 0.85, high: float = 1.18) -> Waveform:
+    """Plays faster or slower: tempo, pitch and formants move together (Ko et al. 2015, "Audio augmentation for speech recognition")."""
+    import soxr
+
+    factor = np.exp(rng.uniform(np.log(low), np.log(high)))
+    return soxr.resample(waveform, rate * factor, rate, quality="LQ").astype(np.float32)
+
+
+def drift(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
+    """Lets the tempo wander by about 15 % a few times a second, as no synthetic voice does on its own."""
+    knots = max(2, int(len(waveform) / rate * 3) + 2)
+    pace = np.exp(rng.normal(0, 0.15, knots))
+    pace = np.interp(np.linspace(0, 1, len(waveform)), np.linspace(0, 1, knots), pace)
+    positions = np.cumsum(pace)
+    positions *= (len(waveform) - 1) / positions[-1]
+    return np.interp(positions, np.arange(len(waveform)), waveform).astype(np.float32)
+
+
+def equalize(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
+    """Colours the spectrum by a random smooth curve (standard deviation 6 dB), with random band limits."""
+    from scipy import fft
+
+    size = fft.next_fast_len(len(waveform), real=True)  # a prime length is ten times slower
+    spectrum = fft.rfft(waveform, size)
+    hertz = fft.rfftfreq(size, 1 / rate)
+    mel = np.log1p(hertz / 700)  # bends the curve evenly over what the ear hears evenly
+    knots = np.linspace(0, mel[-1], 9)
+    decibels = np.interp(mel, knots, rng.normal(0, 6, len(knots)))
+    if rng.random() < 0.4:  # telephones, old microphones, codecs
+        cutoff = rng.uniform(3000, rate / 2)
+        decibels -= np.clip((hertz - cutoff) / cutoff, 0, 0.25) * 240
+    if rng.random() < 0.4:
+        cutoff = rng.uniform(60, 350)
+        decibels -= np.clip((cutoff - hertz) / cutoff, 0, 1) * 40
+    return fft.irfft(spectrum * 10 ** (decibels / 20), size)[: len(waveform)].astype(np.float32)
+
+
+def reverberate(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
+    """Puts the speaker into a room: exponentially decaying noise after the direct sound (Moorer 1979), RT60 of 0.1 to 0.6 s."""
+    from scipy.signal import fftconvolve
+
+    rt60 = rng.uniform(0.1, 0.6)
+    seconds = np.arange(int(rt60 * rate)) / rate
+    tail = rng.normal(0, 1, len(seconds)) * 10 ** (-3 * seconds / rt60)
+    tail[: int(rng.uniform(0.001, 0.01) * rate)] = 0
+    tail *= 10 ** (-rng.uniform(-3, 12) / 20) / np.sqrt(np.sum(tail**2) + 1e-9)
+    tail[0] = 1
+    return fftconvolve(waveform, tail)[: len(waveform)].astype(np.float32)
+
+
+def add_noise(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
+    """Adds steady or swelling noise of a random colour, 5 to 40 dB below the speech."""
+    from scipy import fft
+
+    size = fft.next_fast_len(len(waveform), real=True)
+    spectrum = fft.rfft(rng.standard_normal(size, np.float32))
+    spectrum *= np.maximum(fft.rfftfreq(size, 1 / rate), 50) ** -rng.uniform(0, 1.5)
+    noise = fft.irfft(spectrum, size)[: len(waveform)]
+    if rng.random() < 0.3:
+        knots = max(2, int(len(waveform) / rate * 2) + 2)
+        noise *= np.interp(np.linspace(0, 1, len(waveform)), np.linspace(0, 1, knots), np.exp(rng.normal(0, 1, knots)))
+    decibels = rng.uniform(5, 40)
+    gain = np.sqrt(np.mean(waveform**2) / (np.mean(noise**2) + 1e-12)) * 10 ** (-decibels / 20)
+    return (waveform + gain * noise).astype(np.float32)
+
+
+def distort(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
+    """Overdrives the recording: the loudest samples are bent, as by a microphone too near."""
+    drive = rng.uniform(0.5, 4) / (np.abs(waveform).max() + 1e-6)
+    return (np.tanh(waveform * drive) / drive).astype(np.float32)
+
+
+def apply(waveform: Waveform, rate: int, rng: np.random.Generator, chain: list[tuple[Augmentation, float]]) -> Waveform:
+    """Runs through ``chain``, each augmentation with its own probability."""
+    for augmentation, probability in chain:
+        if rng.random() < probability:
+            waveform = augmentation(waveform, rate, rng)
+    return waveform

@@ -47,11 +47,15 @@ def _library() -> ctypes.CDLL:
     try:
         import espeakng_loader
     except ImportError as error:
-        raise UserError("synthetic speech", "the package espeakng-loader is missing", "pip install 'sft_speech[demo]'") from error
+        raise UserError(
+            "synthetic speech", "the package espeakng-loader is missing", "pip install 'sft_speech[demo]'"
+        ) from error
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0)
     if rate != ESPEAK_RATE:
-        raise UserError("synthetic speech", f"espeak-ng did not start (it answered {rate})", "pip install -U espeakng-loader")
+        raise UserError(
+            "synthetic speech", f"espeak-ng did not start (it answered {rate})", "pip install -U espeakng-loader"
+        )
     return library
 
 
@@ -79,7 +83,11 @@ def speak(text: str, voice: Voice) -> np.ndarray:
 
     library.espeak_SetSynthCallback(receive)
     if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
-        raise UserError(f"voice {voice.name!r}", "espeak-ng has no such voice", "take an accent of ACCENTS and a variant of variants()")
+        raise UserError(
+            f"voice {voice.name!r}",
+            "espeak-ng has no such voice",
+            "take an accent of ACCENTS and a variant of variants()",
+        )
     for field, code in _PARAMETERS.items():
         library.espeak_SetParameter(code, getattr(voice, field), 0)
     encoded = text.encode()

@@ -1,0 +1,274 @@
+"""Configuration of a run: YAML and command line become one dataclass, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from sft_speech.errors import UserError
+
+C = TypeVar("C")
+
+
+def option(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
+    """A key of the configuration: its default, one sentence of help and the range of its values (both ends allowed)."""
+    factory = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
+    return dataclasses.field(**factory, metadata={"help": help, "low": low, "high": high})  # type: ignore[call-overload]
+
+
+@dataclasses.dataclass
+class FinetuneAsrConfig:
+    """Everything that decides a fine-tuning run. Keys are named as in ``transformers.TrainingArguments`` where it has them."""
+
+    # What is trained
+    model: str = option("", "checkpoint to start from: a directory or a Hub id")
+    revision: str | None = option(None, "branch, tag or commit of the checkpoint on the Hub")
+    from_scratch: bool = option(False, "keep the architecture, throw the weights away (to see what they are worth)")
+    trust_remote_code: bool = option(False, "run code that comes with the checkpoint")
+
+    # What it is trained on
+    source: str = option("", "corpus: a folder, a manifest file or a Hub id")
+    source_config: str | None = option(None, "configuration of a Hub dataset, as 'clean' of openslr/librispeech_asr")
+    train_split: str | None = option(None, "split to train on; several are joined by '+'")
+    eval_source: str | None = option(None, "corpus of eval_split and test_splits, where it is another one")
+    eval_split: str | None = option(None, "split that is evaluated during training and picks the best checkpoint")
+    test_splits: list[str] = option([], "splits evaluated once, at the end, each for itself")
+    audio_column: str | None = option(None, "column of the audio, where it has another name")
+    text_column: str | None = option(None, "column of the transcript, where it has another name")
+    speaker_column: str | None = option(None, "column of the speaker, where it has another name")
+    min_seconds: float = option(0.1, "shorter utterances are dropped", 0.0)
+    max_seconds: float = option(30.0, "longer utterances are dropped from training; attention costs their square", 0.1)
+    max_dropped_share: float = option(0.05, "more unusable utterances than this are an error", 0.0, 1.0)
+
+    # How much at once, and how long
+    max_batch_seconds: float = option(
+        100.0, "padded audio in one batch of one process: raise it until memory is full", 0.1
+    )
+    update_seconds: float | None = option(
+        None, "audio per optimizer step over all processes; sets the accumulation", 0.1
+    )
+    gradient_accumulation_steps: int = option(1, "batches per optimizer step and process", 1)
+    num_train_epochs: float = option(3.0, "passes over the training split", 0.0)
+    max_steps: int = option(-1, "optimizer steps; -1 leaves it to num_train_epochs", -1)
+    seed: int = option(42, "of weights, order, masks and augmentation", 0)
+
+    # Optimizer and schedule
+    learning_rate: float = option(3e-5, "at its peak", 0.0)
+    lr_scheduler_type: Literal["three_stage", "linear", "cosine", "constant_with_warmup"] = option(
+        "three_stage", "three_stage: up over warmup_steps, level over hold_share, then down exponentially"
+    )
+    warmup_steps: float = option(0.1, "steps of warm-up, or their share of the run when below 1", 0.0)
+    hold_share: float = option(0.4, "share of the run at the peak (three_stage)", 0.0, 1.0)
+    final_lr_scale: float = option(0.05, "last over peak learning rate (three_stage)", 0.0, 1.0)
+    layerwise_lr_decay: float = option(1.0, "learning rate of a layer over that of the layer above it", 0.1, 1.0)
+    adam_beta1: float = option(0.9, "first moment", 0.0, 1.0)
+    adam_beta2: float = option(0.98, "second moment", 0.0, 1.0)
+    adam_epsilon: float = option(1e-8, "of the denominator", 0.0)
+    weight_decay: float = option(0.0, "decoupled; not on biases and norms", 0.0)
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0 leaves them", 0.0)
+
+    # What may move
+    freeze_feature_encoder: bool = option(True, "never train the convolutions (with log-mel models: nothing)")
+    freeze_encoder_steps: int = option(0, "optimizer steps during which only the head is trained", 0)
+
+    # Regularization
+    hidden_dropout: float = option(0.0, "after attention and feed-forward", 0.0, 1.0)
+    activation_dropout: float = option(0.0, "inside feed-forward", 0.0, 1.0)
+    attention_dropout: float = option(0.0, "of attention weights; above 0 attention leaves its fast path", 0.0, 1.0)
+    feat_proj_dropout: float = option(0.0, "after the feature projection", 0.0, 1.0)
+    final_dropout: float = option(0.0, "before the head", 0.0, 1.0)
+    layerdrop: float = option(0.0, "share of layers skipped in a step", 0.0, 1.0)
+    mask_time_prob: float = option(0.05, "SpecAugment: share of frames under masks, spans may overlap", 0.0, 1.0)
+    mask_time_length: int = option(10, "frames per mask", 1)
+    mask_feature_prob: float = option(0.0, "SpecAugment: share of channels under masks, spans may overlap", 0.0, 1.0)
+    mask_feature_length: int = option(10, "channels per mask", 1)
+    augment: bool = option(False, "change speed, spectrum, room and noise of training utterances")
+
+    # The machine
+    bf16: bool | None = option(None, "mixed precision; null takes it where the GPU has it")
+    activation_checkpointing: bool = option(
+        False, "recompute activations in the backward pass: less memory, a third slower"
+    )
+    dataloader_num_workers: int = option(2, "processes that decode audio ahead", 0)
+    rehearse: bool = option(
+        True, "run the most expensive batch once before step 1, so that memory runs short at once or never"
+    )
+
+    # What is kept and said
+    output_dir: str = option("", "directory of the model and everything about the run")
+    eval_steps: float = option(
+        0.1, "optimizer steps between evaluations and checkpoints, or their share of the run when below 1", 0.0
+    )
+    logging_steps: int = option(10, "optimizer steps between two lines of the log", 1)
+    save_total_limit: int = option(2, "checkpoints kept, the best one among them", 1)
+    metric_for_best_model: Literal["wer", "cer", "loss"] = option("wer", "what picks the best checkpoint")
+    report_to: str = option("tensorboard", "trackers, joined by ',', as transformers names them; 'none' for none")
+    run_name: str | None = option(None, "name of the run in the trackers")
+    resume_from_checkpoint: str | None = option(None, "'true' for the last one in output_dir, or a directory")
+    push_to_hub: bool = option(False, "upload the model at the end")
+    hub_model_id: str | None = option(None, "repository on the Hub; the name of output_dir when absent")
+    hub_private: bool = option(False, "make the repository a private one")
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        for key in ("model", "source", "output_dir"):
+            if not getattr(self, key):
+                raise UserError(
+                    f"no {key}", "a run can't do without it", f"set `{key}:` in the YAML or pass --{key} VALUE"
+                )
+        if self.train_split is None and self.eval_split is not None and self.eval_source is None:
+            raise UserError(
+                "eval_split without train_split", "the training utterances would contain it", "name both splits"
+            )
+        if self.update_seconds is not None and self.gradient_accumulation_steps != 1:
+            raise UserError(
+                "both update_seconds and gradient_accumulation_steps",
+                "the first decides the second",
+                "keep one of them",
+            )
+        if self.min_seconds >= self.max_seconds:
+            raise UserError(
+                f"min_seconds {self.min_seconds}, max_seconds {self.max_seconds}", "no utterance fits", "swap them"
+            )
+        if (
+            self.lr_scheduler_type == "three_stage"
+            and self.warmup_steps < 1
+            and self.warmup_steps + self.hold_share > 1
+        ):
+            raise UserError(
+                f"warmup_steps {self.warmup_steps} and hold_share {self.hold_share}",
+                "together they are longer than the run",
+                "let their sum be at most 1",
+            )
+        if self.test_splits and self.eval_split is None and self.eval_source is None and self.train_split is None:
+            raise UserError(
+                "test_splits without train_split", "the training utterances would contain them", "name train_split"
+            )
+        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
+            raise UserError(
+                "a run of no steps", "nothing would be trained", "set max_steps or num_train_epochs above 0"
+            )
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Corpus column by its role, of those that were named."""
+        named = {"audio": self.audio_column, "text": self.text_column, "speaker": self.speaker_column}
+        return {role: column for role, column in named.items() if column}
+
+
+def check_values(config: Any) -> None:
+    """Brings every value to the type of its field.
+
+    Raises:
+        UserError: a value of another type or out of its range.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = coerce(field.name, getattr(config, field.name), hints[field.name])
+        low, high = field.metadata.get("low"), field.metadata.get("high")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if (low is not None and value < low) or (high is not None and value > high):
+                bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise UserError(f"{field.name}: {value}", "out of range", f"take a value {bounds}")
+        setattr(config, field.name, value)
+
+
+def coerce(key: str, value: Any, hint: Any) -> Any:
+    """One value as its type; YAML reads `1e-4` as text, which is a number all the same."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return coerce(key, value, next(a for a in arguments if a is not type(None)))
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"{key}: {value}", "not one of its values", f"take one of {', '.join(arguments)}")
+        return value
+    if origin is list:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list):
+            raise wrong_type(key, value, "a list")
+        return [coerce(key, item, arguments[0]) for item in items]
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, str | int | float):  # YAML's `true`, `42` or `1.5` may be meant as a name
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if hint in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except ValueError:
+            raise wrong_type(key, value, "a number") from None
+        if hint is float:
+            return number
+        if number == int(number):
+            return int(number)
+    raise wrong_type(key, value, {bool: "true or false", int: "a whole number"}.get(hint, "text"))
+
+
+def wrong_type(key: str, value: Any, wanted: str) -> UserError:
+    return UserError(f"{key}: {value!r}", f"it must be {wanted}", f"correct it in the YAML or pass --{key} VALUE")
+
+
+def load_config(cls: type[C], file: str | None, overrides: dict[str, Any]) -> C:
+    """Values of a YAML file under those of the command line.
+
+    Raises:
+        UserError: no such file, no YAML, an unknown key, a wrong type, a value out of range, keys that contradict each other.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        path = Path(file)
+        if not path.is_file():
+            raise UserError(f"--config {file}", "there is no such file", "the presets are in configs/")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"--config {file}", f"it can't be read as YAML ({str(error).splitlines()[0]})", "correct it"
+            ) from error
+        if not isinstance(values, dict):
+            raise UserError(f"--config {file}", "it is no table of `key: value` lines", "see configs/ for examples")
+    values |= overrides
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            do = f"did you mean {near[0]}?" if near else "`--help` lists the keys"
+            raise UserError(f"unknown key {key!r}", "no such setting exists", do)
+    return cls(**values)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
+    """``--config FILE`` and one ``--key VALUE`` for every field."""
+    parser.add_argument("--config", metavar="FILE", help="YAML with any of the keys below")
+    group = parser.add_argument_group("keys, over those of the YAML")
+    for field in dataclasses.fields(cls):
+        default = field.default if field.default is not dataclasses.MISSING else []
+        help = field.metadata["help"].replace("%", "%%") + f" [{yaml_scalar(default)}]"
+        group.add_argument(
+            f"--{field.name}", nargs="?", const="true", default=argparse.SUPPRESS, metavar="V", help=help
+        )
+
+
+def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
+    """The configuration that a parsed command line asks for."""
+    given = vars(arguments)
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    overrides = {key: yaml.safe_load(value) if value else value for key, value in given.items() if key in names}
+    return load_config(cls, given.get("config"), overrides)
+
+
+def yaml_scalar(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0].strip()
+
+
+def save_config(config: Any, path: Path) -> None:
+    """Writes every key, so that ``--config`` with this file repeats the run whatever later defaults are."""
+    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -14,7 +14,7 @@ echo "Making the environment .venv: about 6 GB, most of it torch with CUDA." >&2
 uv=$(command -v uv || echo .uv/bin/uv)
 if [ ! -x "$uv" ]; then
     # Apart from the system's packages: Debian forbids pip to touch those.
-    python3 -m pip install --quiet --disable-pip-version-check --target .uv --constraint constraints.txt uv
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .uv --constraint constraints.txt uv
 fi
 export UV_PYTHON_DOWNLOADS=never # those of the machine or none: downloads of Python come from another place than packages do
 rm -rf .venv

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from pathlib import Path
@@ -20,12 +21,12 @@ C = TypeVar("C")
 def option(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
     """A key of the configuration: its default, one sentence of help and the range of its values (both ends allowed)."""
     factory = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
-    return dataclasses.field(**factory, metadata={"help": help, "low": low, "high": high})  # type: ignore[call-overload]
+    return dataclasses.field(**factory, metadata={"help": help, "low": low, "high": high})
 
 
 @dataclasses.dataclass
 class FinetuneAsrConfig:
-    """Everything that decides a fine-tuning run. Keys are named as in ``transformers.TrainingArguments`` where it has them."""
+    """Everything that decides a fine-tuning run; keys are named as in ``TrainingArguments`` where it has them."""
 
     # What is trained
     model: str = option("", "checkpoint to start from: a directory or a Hub id")
@@ -39,7 +40,7 @@ class FinetuneAsrConfig:
     train_split: str | None = option(None, "split to train on; several are joined by '+'")
     eval_source: str | None = option(None, "corpus of eval_split and test_splits, where it is another one")
     eval_split: str | None = option(None, "split that is evaluated during training and picks the best checkpoint")
-    test_splits: list[str] = option([], "splits evaluated once, at the end, each for itself")
+    test_splits: list[str] = option([], "splits evaluated once, at the end, each for itself")  # noqa: RUF009
     audio_column: str | None = option(None, "column of the audio, where it has another name")
     text_column: str | None = option(None, "column of the transcript, where it has another name")
     speaker_column: str | None = option(None, "column of the speaker, where it has another name")
@@ -133,20 +134,23 @@ class FinetuneAsrConfig:
                 "the first decides the second",
                 "keep one of them",
             )
+        if self.update_seconds is not None and self.update_seconds < self.max_batch_seconds:
+            raise UserError(
+                f"update_seconds {self.update_seconds}, max_batch_seconds {self.max_batch_seconds}",
+                "one batch is more than an optimizer step may hold",
+                "lower max_batch_seconds, or raise update_seconds",
+            )
         if self.min_seconds >= self.max_seconds:
             raise UserError(
                 f"min_seconds {self.min_seconds}, max_seconds {self.max_seconds}", "no utterance fits", "swap them"
             )
-        if (
-            self.lr_scheduler_type == "three_stage"
-            and self.warmup_steps < 1
-            and self.warmup_steps + self.hold_share > 1
-        ):
-            raise UserError(
-                f"warmup_steps {self.warmup_steps} and hold_share {self.hold_share}",
-                "together they are longer than the run",
-                "let their sum be at most 1",
-            )
+        for key in ("warmup_steps", "eval_steps"):
+            steps = getattr(self, key)
+            if steps > 1 and steps != int(steps):
+                raise UserError(f"{key}: {steps}", "neither a share nor a number of steps", "round it")
+        if self.eval_steps == 0:
+            raise UserError("eval_steps: 0", "no checkpoint would ever be written", "take 0.5 for two of them")
+        self.check_schedule()
         if self.test_splits and self.eval_split is None and self.eval_source is None and self.train_split is None:
             raise UserError(
                 "test_splits without train_split", "the training utterances would contain them", "name train_split"
@@ -155,6 +159,16 @@ class FinetuneAsrConfig:
             raise UserError(
                 "a run of no steps", "nothing would be trained", "set max_steps or num_train_epochs above 0"
             )
+
+    def check_schedule(self) -> None:
+        """Stages of the learning rate that are longer than the run, as far as the run's length is known by now."""
+        warmup = self.warmup_steps
+        if warmup >= 1:
+            warmup = warmup / self.max_steps if self.max_steps > 0 else 0.0
+        hold = self.hold_share if self.lr_scheduler_type == "three_stage" else 0.0
+        if warmup + hold > 1 + 1e-9:
+            given = f"warmup_steps {self.warmup_steps:g}" + (f" and hold_share {hold}" if hold else "")
+            raise UserError(given, "longer than the run", "lower them, or raise max_steps")
 
     @property
     def columns(self) -> dict[str, str]:
@@ -173,10 +187,9 @@ def check_values(config: Any) -> None:
     for field in dataclasses.fields(config):
         value = coerce(field.name, getattr(config, field.name), hints[field.name])
         low, high = field.metadata.get("low"), field.metadata.get("high")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if (low is not None and value < low) or (high is not None and value > high):
-                bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise UserError(f"{field.name}: {value}", "out of range", f"take a value {bounds}")
+        if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
+            bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise UserError(f"{field.name}: {value}", "out of range", f"take a value {bounds}")
         setattr(config, field.name, value)
 
 
@@ -184,7 +197,7 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
     """One value as its type; YAML reads `1e-4` as text, which is a number all the same."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        if value is None:
+        if value is None or value == "":
             return None
         return coerce(key, value, next(a for a in arguments if a is not type(None)))
     if origin is Literal:
@@ -192,7 +205,9 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
             raise UserError(f"{key}: {value}", "not one of its values", f"take one of {', '.join(arguments)}")
         return value
     if origin is list:
-        items = value.split(",") if isinstance(value, str) else value
+        items = value
+        if isinstance(value, str):  # the commas of `speaker=a,b` belong to one split
+            items = [value] if "=" in value else [item.strip() for item in value.split(",") if item.strip()]
         if not isinstance(items, list):
             raise wrong_type(key, value, "a list")
         return [coerce(key, item, arguments[0]) for item in items]
@@ -205,11 +220,13 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
             number = float(value)
         except ValueError:
             raise wrong_type(key, value, "a number") from None
+        if not math.isfinite(number):
+            raise wrong_type(key, value, "a finite number")
         if hint is float:
             return number
         if number == int(number):
             return int(number)
-    raise wrong_type(key, value, {bool: "true or false", int: "a whole number"}.get(hint, "text"))
+    raise wrong_type(key, value, {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, "text"))
 
 
 def wrong_type(key: str, value: Any, wanted: str) -> UserError:
@@ -220,21 +237,9 @@ def load_config(cls: type[C], file: str | None, overrides: dict[str, Any]) -> C:
     """Values of a YAML file under those of the command line.
 
     Raises:
-        UserError: no such file, no YAML, an unknown key, a wrong type, a value out of range, keys that contradict each other.
+        UserError: no such file, no YAML, an unknown key, a wrong type, a value out of range, contradictory keys.
     """
-    values: dict[str, Any] = {}
-    if file is not None:
-        path = Path(file)
-        if not path.is_file():
-            raise UserError(f"--config {file}", "there is no such file", "the presets are in configs/")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"--config {file}", f"it can't be read as YAML ({str(error).splitlines()[0]})", "correct it"
-            ) from error
-        if not isinstance(values, dict):
-            raise UserError(f"--config {file}", "it is no table of `key: value` lines", "see configs/ for examples")
+    values = read_yaml(file) if file is not None else {}
     values |= overrides
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
@@ -243,6 +248,34 @@ def load_config(cls: type[C], file: str | None, overrides: dict[str, Any]) -> C:
             do = f"did you mean {near[0]}?" if near else "`--help` lists the keys"
             raise UserError(f"unknown key {key!r}", "no such setting exists", do)
     return cls(**values)
+
+
+def read_yaml(file: str) -> dict[str, Any]:
+    """The table of ``key: value`` lines in a file.
+
+    Raises:
+        UserError: it can't be read, is no YAML or no table, or names a key twice.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        tree, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+    except OSError as error:
+        raise UserError(
+            f"--config {file}", f"it can't be read ({error.strerror})", "the presets are in configs/"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error).splitlines()[0]
+        raise UserError(f"--config {file}", f"it is no YAML ({where})", "correct it") from None
+    if tree is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"--config {file}", "it is no table of `key: value` lines", "see configs/ for examples")
+    keys = [key.value for key, _ in tree.value]
+    for key in keys:
+        if keys.count(key) > 1:  # YAML would take the last one in silence
+            raise UserError(f"--config {file}: {key}", "it is set twice", "keep one of the lines")
+    return values
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
@@ -260,9 +293,22 @@ def add_config_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
 def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
     """The configuration that a parsed command line asks for."""
     given = vars(arguments)
-    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    overrides = {key: yaml.safe_load(value) if value else value for key, value in given.items() if key in names}
+    overrides = {
+        key: from_command_line(key, given[key], hint)
+        for key, hint in typing.get_type_hints(cls).items()
+        if key in given
+    }
     return load_config(cls, given.get("config"), overrides)
+
+
+def from_command_line(key: str, text: str, hint: Any) -> Any:
+    """What a word of the command line means: names as they stand, all else as YAML would read it."""
+    if text == "" or (str in (hint, *typing.get_args(hint)) and typing.get_origin(hint) is not list):
+        return None if text == "null" else text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise wrong_type(key, text, "readable as YAML") from None
 
 
 def yaml_scalar(value: Any) -> str:

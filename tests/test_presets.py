@@ -1,0 +1,187 @@
+"""The presets under configs/: they load, hold only differences from the defaults, and say how to run them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sft_speech.config import FinetuneAsrConfig, load_config
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+PRESETS = sorted((CONFIGS / "asr").glob("*.yaml"))
+LAUNCH = sorted((CONFIGS / "accelerate").glob("*.yaml"))
+# WER on test-clean and test-other without a language model (Baevski et al. 2020, tables 9 and 10)
+PUBLISHED = {
+    "wav2vec2-base_10min": (46.9, 50.9),
+    "wav2vec2-base_1h": (24.5, 29.7),
+    "wav2vec2-base_10h": (11.1, 17.6),
+    "wav2vec2-base_100h": (6.1, 13.3),
+    "wav2vec2-base_960h": (3.4, 8.5),
+    "wav2vec2-large-lv60_10min": (40.2, 38.7),
+    "wav2vec2-large-lv60_1h": (17.2, 20.3),
+    "wav2vec2-large-lv60_10h": (6.3, 10.0),
+    "wav2vec2-large-lv60_100h": (3.1, 6.3),
+    "wav2vec2-large-lv60_960h": (2.2, 4.5),
+}
+
+every_preset = pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+every_published = pytest.mark.parametrize("name", PUBLISHED)
+
+
+def opening(preset: Path) -> list[str]:
+    """The lines of comment with which a preset opens."""
+    lines = preset.read_text(encoding="utf-8").splitlines()
+    return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+
+
+@every_preset
+def test_it_loads(preset):
+    load_config(FinetuneAsrConfig, str(preset), {})
+
+
+@every_preset
+def test_it_holds_only_differences_from_the_defaults(preset):
+    given, config = yaml.safe_load(preset.read_text()), load_config(FinetuneAsrConfig, str(preset), {})
+    for field in dataclasses.fields(config):
+        if field.name in given:
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+            assert getattr(config, field.name) != default, f"{field.name} is the default"
+
+
+@every_preset
+def test_it_opens_with_its_own_command(preset):
+    commands = [line for line in opening(preset) if "accelerate launch" in line]
+    assert len(commands) == 1
+    pattern = r"#   accelerate launch( --config_file (\S+))? scripts/finetune_asr\.py --config (\S+)"
+    match = re.fullmatch(pattern, commands[0])
+    assert match, commands[0]
+    root = CONFIGS.parent
+    assert root / match[3] == preset
+    assert match[2] is None or (root / match[2]).is_file()
+    assert (root / "scripts" / "finetune_asr.py").is_file()
+
+
+@every_preset
+def test_it_says_where_its_data_come_from_and_what_it_is_held_to(preset):
+    text = "\n".join(opening(preset))
+    for heading in ("# Data: ", "# Held to: ", "# Settings: "):
+        assert text.count(heading) == 1
+
+
+@every_preset
+def test_every_knob_has_its_comment_on_a_line_of_the_usual_length(preset):
+    lines = preset.read_text().splitlines()
+    for line in lines:
+        assert len(line) <= 130, line
+    for line in lines[len(opening(preset)) :]:
+        assert not line or re.fullmatch(r"\w+: .*\S +# \S.*", line), line
+
+
+@every_preset
+def test_its_run_goes_to_a_directory_of_its_own(preset):
+    same = [
+        other
+        for other in PRESETS
+        if f"output_dir: {yaml.safe_load(preset.read_text())['output_dir']} " in other.read_text()
+    ]
+    assert same == [preset]
+
+
+@every_published
+def test_it_names_the_published_figures(name):
+    clean, other = PUBLISHED[name]
+    text = "\n".join(opening(CONFIGS / "asr" / f"{name}.yaml"))
+    assert f"WER {clean} on test-clean, {other} on test-other, without a language model (Baevski et al. 2020" in text
+
+
+@every_published
+def test_published_set_ups_keep_what_they_have_in_common(name):
+    config = load_config(FinetuneAsrConfig, str(CONFIGS / "asr" / f"{name}.yaml"), {})
+    assert config.update_seconds == (1920.0 if name == "wav2vec2-large-lv60_960h" else 1600.0)
+    assert (config.lr_scheduler_type, config.warmup_steps, config.hold_share) == ("three_stage", 0.1, 0.4)
+    assert (config.final_lr_scale, config.adam_beta2, config.max_grad_norm) == (0.05, 0.98, 0.0)
+    assert config.freeze_feature_encoder
+    assert config.attention_dropout == config.hidden_dropout == 0.0
+    assert (config.mask_time_length, config.mask_feature_length) == (10, 64)
+    assert config.mask_time_prob >= 0.5
+
+
+@every_published
+def test_the_command_for_a_local_copy_makes_a_configuration_too(name):
+    """The lines after ``add:`` are to be pasted behind the command."""
+    preset = CONFIGS / "asr" / f"{name}.yaml"
+    given = yaml.safe_load(preset.read_text())
+    text = " ".join(line.strip("#\\ ") for line in opening(preset))
+    words = re.findall(r"--(\w+) (\S+)", text.split("add:")[1]) if "add:" in text else []
+    if given["source"].startswith("data/"):
+        assert not words
+        return
+    overrides = {key: None if value == "null" else value for key, value in words}
+    config = load_config(FinetuneAsrConfig, str(preset), overrides)
+    assert config.source_config is None
+    assert config.train_split == given["train_split"].replace(".", "-")
+    assert (config.eval_split, config.test_splits) == ("dev-other", ["test-clean", "test-other"])
+
+
+@pytest.mark.parametrize("file", LAUNCH, ids=lambda path: path.stem)
+def test_accelerate_takes_its_file(file):
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    config = load_config_from_file(str(file))
+    assert config.mixed_precision == "no"  # decided by the preset alone
+    command = next(line for line in file.read_text().splitlines() if "accelerate launch" in line)
+    words = command.lstrip("# ").split()
+    assert words[3] == f"configs/accelerate/{file.name}"
+    args = launch_command_parser().parse_args(["--config_file", str(file), *words[4:]])
+    assert args.training_script == "scripts/finetune_asr.py"
+    assert (CONFIGS.parent / args.training_script_args[1]).is_file()
+    args, *_ = _validate_launch_command(args)
+    assert args.use_fsdp == (file.stem == "fsdp")
+    assert args.multi_gpu == file.stem.startswith("multi")
+    assert args.use_cpu == (file.stem == "cpu")
+    assert (args.num_processes > 1) == (file.stem in ("fsdp", "multi_gpu", "multi_node"))
+
+
+def test_every_launch_file_is_there():
+    assert [file.stem for file in LAUNCH] == ["cpu", "fsdp", "multi_gpu", "multi_node", "one_gpu"]
+
+
+def test_accelerate_launches_on_the_cpu(tmp_path, monkeypatch):
+    import subprocess
+    import sys
+
+    script = tmp_path / "script.py"
+    script.write_text("from accelerate import Accelerator\nprint('device', Accelerator().device)\n")
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(CONFIGS / "accelerate/cpu.yaml"),
+    ]
+    done = subprocess.run([*command, str(script)], capture_output=True, text=True, check=True)
+    assert "device cpu" in done.stdout
+
+
+@every_preset
+def test_its_splits_are_of_the_grammar_and_share_no_rows(preset):
+    from sft_speech.corpora.splits import parse_split
+
+    config = load_config(FinetuneAsrConfig, str(preset), {})
+    training = parse_split(config.train_split)
+    held_out = [part for split in (config.eval_split, *config.test_splits) for part in parse_split(split)]
+    assert held_out
+    if config.eval_source is not None:
+        return
+    for ours in training:
+        for theirs in held_out:
+            apart = ours.upper <= theirs.lower or not (
+                ours.name == theirs.name and (set(ours.speakers) & set(theirs.speakers) or not ours.speakers)
+            )
+            assert apart, (ours, theirs)

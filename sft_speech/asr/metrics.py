@@ -1,11 +1,12 @@
 """Word and character errors: counts that add up, and what is said of them.
 
-A rate is always the sum of errors over the sum of reference words (characters) of the whole set, never a mean of rates. The
-alignment is jiwer's. Characters include the spaces between words, as jiwer counts them.
+A rate is always the sum of errors over the sum of reference words (characters) of the whole set, never a mean of rates.
+The alignment is jiwer's. Characters include the spaces between words, as jiwer counts them.
 
-Empty texts: an empty hypothesis deletes every word of its reference; against an empty reference each word of the hypothesis is
-an insertion, so silence that is transcribed as speech costs errors though it adds no reference words. Where the whole set has
-no reference words, a rate is the bare number of errors (jiwer's convention), 0 when there are none.
+Empty texts: an empty hypothesis deletes every word of its reference; against an empty reference each word of the
+hypothesis is an insertion, so silence that is transcribed as speech costs errors though it adds no reference words.
+Where the whole set has no reference words, a rate is the bare number of errors (jiwer's convention), 0 when there are
+none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +91,7 @@ def _squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-def _counts(output) -> list[Errors]:
+def _counts(output: Any) -> list[Errors]:
     counts = []
     for chunks in output.alignments:
         by_type: Counter[str] = Counter()
@@ -137,9 +139,10 @@ class Interval:
 def interval(errors: Sequence[Errors], speakers: Sequence[str] | None = None, *, seed: int = 0) -> Interval:
     """The 95 % percentile bootstrap interval of a rate.
 
-    Whole speakers are drawn where all are known and there are at least FEWEST_SPEAKERS of them, because errors of one speaker go
-    together; else utterances, which makes intervals too narrow for a new speaker. After Bisani and Ney, "Bootstrap estimates for
-    confidence intervals in ASR performance evaluation", ICASSP 2004. The same input gives the same interval.
+    Whole speakers are drawn where all are known and there are at least FEWEST_SPEAKERS of them, because errors of one
+    speaker go together; else utterances, which makes intervals too narrow for a new speaker. After Bisani and Ney,
+    "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004. The same input gives the
+    same interval.
 
     Args:
         errors: counts of each utterance.

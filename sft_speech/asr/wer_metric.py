@@ -6,6 +6,8 @@
 ``evaluate`` copies this file and reads its import lines itself: one import per line, the package by its full name.
 """
 
+# isort: skip_file
+
 import datasets
 import evaluate
 
@@ -13,7 +15,7 @@ from sft_speech.asr.metrics import character_errors
 from sft_speech.asr.metrics import sum_errors
 from sft_speech.asr.metrics import word_errors
 
-_DESCRIPTION = "Word and character error rate: summed errors over summed reference words (characters), aligned by jiwer."
+_DESCRIPTION = "Word and character error rate: sum of errors over sum of reference words (characters), by jiwer."
 _CITATION = ""
 _INPUTS = """
 Args:
@@ -25,7 +27,7 @@ Returns:
 
 
 class WordErrorRate(evaluate.Metric):
-    """``compute(predictions, references)`` -> rates and counts; batches added by ``add_batch`` are summed, not averaged."""
+    """``compute(predictions, references)`` -> rates and counts; batches are summed, not averaged."""
 
     def _info(self):
         text = datasets.Value("string")

@@ -53,12 +53,13 @@ def test_a_set_without_reference_words_has_a_finite_rate():
 
 
 def test_no_utterance_is_no_error():
-    assert metrics.word_errors([], []) == [] and metrics.character_errors([], []) == []
+    assert metrics.word_errors([], []) == []
+    assert metrics.character_errors([], []) == []
     assert metrics.sum_errors([]).rate == 0
 
 
 def test_different_numbers_of_texts_are_refused():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="lengths must match"):
         metrics.word_errors(["a", "b"], ["a"])
 
 
@@ -124,5 +125,6 @@ found = metric.compute()
 assert found["wer"] == 0.1 and found["substitutions"] == 1 and found["words"] == 10, found
 assert 0 < found["cer"] < 0.1, found
 """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    subprocess.run([sys.executable, "-c", code, metrics.METRIC_PATH], check=True, env=environment, timeout=300)
+    settings = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    command = [sys.executable, "-c", code, metrics.METRIC_PATH]
+    subprocess.run(command, check=True, env={**os.environ, **settings}, timeout=300)

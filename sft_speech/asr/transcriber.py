@@ -1,0 +1,278 @@
+"""Write down what is said in any number of recordings of any length."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from sft_speech.asr.windows import WINDOW_SECONDS
+from sft_speech.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sft_speech.asr.checkpoint import Checkpoint
+    from sft_speech.asr.recognize import Recognition
+
+logger = logging.getLogger(__name__)
+
+# What is looked for in folders; libsndfile reads the first line, the others need FFmpeg.
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".rf64"),
+    *(".m4a", ".aac", ".mp4", ".webm", ".mka", ".mkv", ".wma", ".amr"),
+)
+
+# A path, bytes of a file, a row's {"path", "bytes"}, or (array, rate).
+Audio = str | Path | bytes | dict[str, Any] | tuple[np.ndarray, int]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A word or a character, and when it is said, in seconds from the start of the recording."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """What is said in one recording.
+
+    Args:
+        text: all of it.
+        words: of the text, in order, each with its time: from the first to the last frame in which the model names it.
+        characters: of the text, in order, spaces included.
+        seconds: of audio that was heard.
+        audio: path of the recording; "" when it was given as bytes or an array.
+        error: why nothing, or not all, could be heard; "" else.
+    """
+
+    text: str
+    words: tuple[Span, ...]
+    characters: tuple[Span, ...]
+    seconds: float
+    audio: str = ""
+    error: str = ""
+
+
+class Transcriber:
+    """A model that transcribes.
+
+    ``Transcriber("my_model")("talk.flac").text``
+
+    Args:
+        model: directory of a fine-tuned model, its id on the Hub, or a :class:`~sft_speech.asr.checkpoint.Checkpoint`.
+        device: "cpu", "cuda", ...; a GPU if there is one. bfloat16 on a GPU, float32 on a CPU.
+        max_batch_seconds: padded audio per batch: raise it until memory is full. Transcripts don't depend on it.
+        window_seconds: longer recordings are heard in overlapping windows of this length; lower it when memory is
+            short.
+
+    Raises:
+        UserError: no such model, one that isn't CTC, or one without a trained head; no such device.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Checkpoint,
+        device: str | torch.device | None = None,
+        max_batch_seconds: float | None = None,
+        window_seconds: float = WINDOW_SECONDS,
+    ) -> None:
+        from sft_speech.asr.recognize import default_batch_seconds, default_device
+
+        if max_batch_seconds is not None and max_batch_seconds <= 0:
+            raise UserError(f"max_batch_seconds {max_batch_seconds}", "no audio fits", "give a number above 0")
+        if window_seconds < 1:
+            raise UserError(f"window_seconds {window_seconds}", "too short to understand a word in", "give 10 or more")
+        self.device = _checked_device(device) if device is not None else default_device()
+        self.max_batch_seconds = max_batch_seconds or default_batch_seconds(self.device)
+        self.window_seconds = window_seconds
+        self.checkpoint = _load(model)
+        self.checkpoint.model.to(self.device).eval()
+
+    @overload
+    def __call__(self, audio: Audio) -> Transcription: ...
+
+    @overload
+    def __call__(self, audio: list[Audio]) -> list[Transcription]: ...
+
+    def __call__(self, audio: Audio | list[Audio]) -> Transcription | list[Transcription]:
+        """Transcribes one recording, or each of a list or a folder.
+
+        Args:
+            audio: path of a file, bytes of a file, ``(array, rate)``, or a list of those. An array is float in [-1, 1]
+                or integer, (S,) or (S, channels), S samples. A folder stands for all audio files under it, sorted.
+
+        Returns:
+            One :class:`Transcription`, or a list in the order given. In a list what can't be read has an ``error``.
+
+        Raises:
+            UserError: the one recording can't be read; a path that doesn't exist.
+        """
+        if isinstance(audio, list):
+            return list(self.stream(audio))
+        if isinstance(audio, str | Path) and Path(audio).is_dir():
+            return list(self.stream(find_audio([audio])))
+        (transcription,) = self.stream([audio])
+        if transcription.error and not transcription.seconds:
+            raise UserError(transcription.audio or "the audio", transcription.error, "give a file that can be played")
+        return transcription
+
+    def stream(
+        self, audios: Iterable[Audio], progress: Callable[[float], None] | None = None
+    ) -> Iterator[Transcription]:
+        """Transcribes recordings one after another, in the order given, in constant memory.
+
+        What can't be read is warned of and comes as a :class:`Transcription` with an ``error``.
+
+        Args:
+            audios: files, not folders.
+            progress: called with the seconds of audio behind it after each batch.
+        """
+        from sft_speech.asr.recognize import Clip, recognize
+        from sft_speech.audio import AudioError
+
+        waiting: deque[tuple[str, AudioError | None]] = deque()
+
+        def clips() -> Iterator[Clip]:
+            for audio in audios:
+                name = str(audio) if isinstance(audio, str | Path) else ""
+                try:
+                    clip = self._clip(audio)
+                except AudioError as error:
+                    waiting.append((name, error))
+                else:
+                    waiting.append((name, None))
+                    yield clip
+
+        heard = recognize(
+            self.checkpoint,
+            clips(),
+            max_batch_seconds=self.max_batch_seconds,
+            device=self.device,
+            window_seconds=self.window_seconds,
+            progress=progress,
+        )
+        for recognition in heard:
+            while waiting[0][1] is not None:
+                yield self._transcription(*waiting.popleft())  # type: ignore[arg-type]
+            yield self._transcription(waiting.popleft()[0], recognition)
+        while waiting:
+            yield self._transcription(*waiting.popleft())  # type: ignore[arg-type]
+
+    def _clip(self, audio: Audio) -> Any:
+        """Learns the length; decodes nothing but arrays of another rate."""
+        from sft_speech.asr.recognize import Clip
+        from sft_speech.audio import probe
+
+        if isinstance(audio, tuple):
+            waveform = _mono(audio, self.checkpoint.rate)
+            return Clip(waveform, len(waveform) / self.checkpoint.rate)
+        return Clip(audio, probe(audio).seconds)
+
+    def _transcription(self, name: str, heard: Recognition | Exception) -> Transcription:
+        if isinstance(heard, Exception):
+            logger.warning("%s can't be transcribed: %s", name or "an audio", heard)
+            return Transcription("", (), (), 0.0, name, str(heard))
+        if heard.problem:
+            logger.warning("%s is transcribed in part: %s", name or "an audio", heard.problem)
+        words, characters = spans(self.checkpoint, heard)
+        return Transcription(heard.text, words, characters, heard.seconds, name, heard.problem)
+
+
+def spans(checkpoint: Checkpoint, heard: Recognition) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    """Words and characters of a recognition with their times.
+
+    A token spans the frames in which it was the best one; times never decrease and stay within the clip.
+    """
+    separator = getattr(checkpoint.tokenizer, "word_delimiter_token_id", None)
+    words: list[Span] = []
+    characters: list[Span] = []
+    letters: list[Span] = []
+
+    def finish() -> None:
+        if letters:
+            if words:
+                characters.append(Span(" ", words[-1].end, letters[0].start))
+            words.append(Span("".join(letter.text for letter in letters), letters[0].start, letters[-1].end))
+            characters.extend(letters)
+            letters.clear()
+
+    for token, start, end in zip(heard.tokens.tolist(), heard.starts.tolist(), heard.ends.tolist(), strict=True):
+        if token == separator:
+            finish()
+            continue
+        text = checkpoint.decode([token])
+        if text:  # special tokens say nothing
+            times = (min(frame * heard.frame_seconds, heard.seconds) for frame in (start, end))
+            letters.append(Span(text, *times))
+    finish()
+    return tuple(words), tuple(characters)
+
+
+def find_audio(given: Iterable[str | Path]) -> list[Path]:
+    """The files to transcribe: those given, and all audio files under a folder, sorted; other files there are ignored.
+
+    Raises:
+        UserError: a path that doesn't exist, a folder without audio.
+    """
+    found: list[Path] = []
+    for path in map(Path, given):
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+            if not files:
+                raise UserError(f"{path}", "there is no audio file under it", "give a folder of recordings")
+            found += files
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"{path}", "there is no such file or folder", "check the path")
+    return found
+
+
+def _mono(audio: tuple[np.ndarray, int], rate: int) -> np.ndarray:
+    """An array with its rate as float32 (S,) at the model's rate."""
+    import soxr
+
+    from sft_speech.audio import AudioError
+
+    array, own_rate = np.asarray(audio[0]), audio[1]
+    if array.ndim not in (1, 2) or array.size == 0 or own_rate <= 0:
+        raise AudioError("empty", f"an array of shape {array.shape} at {own_rate} Hz holds no audio")
+    if np.issubdtype(array.dtype, np.integer):
+        array = array / np.float32(-float(np.iinfo(array.dtype).min))
+    waveform = array.astype(np.float32)
+    if waveform.ndim == 2:
+        waveform = waveform.mean(axis=1)
+    if not np.isfinite(waveform).all():
+        raise AudioError("not finite", "the array holds NaN or infinite samples")
+    return waveform if own_rate == rate else soxr.resample(waveform, own_rate, rate)
+
+
+def _checked_device(device: str | torch.device) -> torch.device:
+    import torch
+
+    try:
+        checked = torch.device(device)
+        torch.empty(0, device=checked)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"device {device}", reason, "give cpu, cuda or cuda:N, or leave it out") from error
+    return checked
+
+
+def _load(model: str | Path | Checkpoint) -> Checkpoint:
+    from sft_speech.asr.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(model) if isinstance(model, str | Path) else model
+    if checkpoint.head_is_new:
+        names = ", ".join(checkpoint.new_weights[:3])
+        raise UserError(f"{model}", f"it has no trained weights for {names}", "fine-tune it: sft-speech finetune-asr")
+    return checkpoint

@@ -1,0 +1,128 @@
+"""Recordings of any length in windows that overlap, and their frames put together again.
+
+Every window starts at a multiple of the encoder's stride, so that its frame k is the recording's frame ``first + k``
+exactly: times don't drift. A window reaches ``CONTEXT_SHARE`` of its length beyond what it decides on either side.
+Frames are joined before anything is collapsed, inside the overlap, where both windows say the same for longest: no
+character is cut in two, doubled or lost at a seam as long as they agree anywhere.
+
+Each window is normalized like an utterance of its own, as in training, by the feature extractor and by the group norm
+of the first convolution. Statistics over a whole recording would make a quiet speaker in it too quiet; windows are long
+enough (``WINDOW_SECONDS``) for theirs to be those of an utterance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Longer than any utterance of the usual corpora (LibriSpeech: 35 s), so that those are never cut.
+WINDOW_SECONDS = 40.0
+CONTEXT_SHARE = 1 / 8  # of the window on each side: 5 s of 40
+
+
+@dataclass(frozen=True)
+class Window:
+    """Frames [first, last) of a recording, and the samples [start, stop) that make them."""
+
+    first: int
+    last: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """How the encoder lays frames over samples.
+
+    Args:
+        stride: samples from one frame to the next.
+        width: samples that make one frame.
+    """
+
+    stride: int
+    width: int
+
+    @classmethod
+    def measure(cls, frames: Callable[[int], int]) -> FrameGrid:
+        """Measures it on the number of frames by number of samples, so that any front end will do.
+
+        Raises:
+            ValueError: frames don't come at an equal distance.
+        """
+        # A multiple of every stride that a product of small numbers can be.
+        many = 2**10 * 3**3 * 5**3 * 7
+        more = frames(2 * many) - frames(many)
+        if more <= 0 or many % more:
+            raise ValueError(f"{many} samples make {more} frames: no whole number of samples to a frame")
+        low, high = 0, many
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if frames(middle) >= 1 else (middle, high)
+        return cls(many // more, high)
+
+
+def cut_windows(samples: int, grid: FrameGrid, frames: Callable[[int], int], window_samples: int) -> list[Window]:
+    """Windows of at most ``window_samples`` samples and nearly equal length; one if that is enough.
+
+    Args:
+        samples: of the recording.
+        frames: number of frames by number of samples.
+    """
+    total = frames(samples)
+    longest = max(8, window_samples // grid.stride)
+    if samples <= window_samples or total <= longest:
+        return [Window(0, total, 0, samples)]
+    context = max(1, int(longest * CONTEXT_SHARE))
+    count = -(-(total - 2 * context) // (longest - 2 * context))
+    core = -(-(total - 2 * context) // count)
+    windows = []
+    for number in range(count):
+        first = number * core
+        last = min(total, first + core + 2 * context)
+        final = last == total
+        stop = samples if final else (last - 1) * grid.stride + grid.width
+        windows.append(Window(first, last, first * grid.stride, stop))
+        if final:
+            break
+    return windows
+
+
+def join(parts: Sequence[np.ndarray], windows: Sequence[Window]) -> np.ndarray:
+    """The frames of a recording from those of its windows.
+
+    Args:
+        parts: token ids (T,) of each window, T frames; the last one may be a few frames off where the file's header
+            was.
+
+    Returns:
+        token ids (T,) of the recording.
+    """
+    joined = []
+    start = windows[0].first
+    for number, (part, window) in enumerate(zip(parts, windows, strict=True)):
+        if number + 1 < len(windows):
+            following = windows[number + 1]
+            overlap = window.first + len(part) - following.first
+            left, right = part[len(part) - overlap :], parts[number + 1][:overlap]
+            stop = following.first + _seam(left[: len(right)], right)
+        else:
+            stop = window.first + len(part)
+        joined.append(part[start - window.first : stop - window.first])
+        start = stop
+    return np.concatenate(joined)
+
+
+def _seam(left: np.ndarray, right: np.ndarray) -> int:
+    """Where in an overlap to change from one window to the next: amid agreement, with real context on both sides."""
+    length = len(right)
+    differing = np.flatnonzero(left != right)
+    places = np.arange(length // 4, length - length // 4 + 1)
+    # A change before frame p is as far from the nearest frame in dispute as the smaller of the agreements left and
+    # right of it.
+    borders = np.concatenate([[-1], differing, [length]])
+    after = np.searchsorted(borders, places)
+    distance = np.minimum(places - borders[after - 1] - 1, borders[after] - places)
+    best = places[distance == distance.max()]
+    return int(best[np.argmin(np.abs(best - length / 2))])

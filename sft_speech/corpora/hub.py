@@ -1,0 +1,304 @@
+"""Corpora that the ``datasets`` library reads: on the Hub, or local folders of parquet files of the same form.
+
+Whole ones lie in the cache of ``datasets``, their audio as it was encoded, mapped into memory; streamed ones nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sft_speech.audio import AudioError, probe, seconds_of
+from sft_speech.corpora import headers as header_index
+from sft_speech.corpora.columns import find_columns
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.rows import COLUMNS, features, first_of_each
+from sft_speech.corpora.splits import Part, unknown
+from sft_speech.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+_CLIPS = 32  # encoded clips that a thread holds at a time
+_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")
+
+
+def load_hub(
+    source: str,
+    parts: list[Part],
+    config: str | None,
+    columns: Mapping[str, str] | None,
+    report: CorpusReport,
+    name: str,
+    cache_dir: str | os.PathLike[str] | None,
+) -> datasets.Dataset:
+    """The corpus made of the terms of a split, see :func:`~sft_speech.corpora.load_corpus`."""
+    import datasets
+
+    loaded = [_load_part(source, part, config, columns, report, name, cache_dir) for part in parts]
+    corpus = datasets.concatenate_datasets(loaded) if len(loaded) > 1 else loaded[0]
+    ids = corpus.select_columns(["id"]).with_format("arrow")[:]["id"]
+    first = first_of_each(ids)
+    for row in np.flatnonzero(~first):
+        report.drop(name, ids[row].as_py(), "duplicate id", "an earlier row has it")
+    return corpus if first.all() else corpus.select(np.flatnonzero(first))
+
+
+def _load_part(
+    source: str,
+    part: Part,
+    config: str | None,
+    columns: Mapping[str, str] | None,
+    report: CorpusReport,
+    name: str,
+    cache_dir: str | os.PathLike[str] | None,
+) -> datasets.Dataset:
+    import datasets
+
+    dataset = _open(source, config, part.name, cache_dir)
+    found, audio = _audio_of(dataset, columns, source)
+    texts = _texts(dataset, found, part.name or "row")
+    chosen = np.flatnonzero(part.mask(texts["id"], texts["speaker"]))
+    clips = audio if part.everything else audio.select(chosen)
+    headers = _headers(clips, header_index.index_path(cache_dir, source, config, part, *_versions(dataset)))
+    readable = headers["reason"].is_null().to_numpy()
+    for place in np.flatnonzero(~readable):
+        reason, detail = (headers[column][place].as_py() for column in ("reason", "detail"))
+        report.drop(name, texts["id"][chosen[place]].as_py(), reason, detail)
+    seconds = np.full(len(texts), np.nan)
+    seconds[chosen] = seconds_of(headers["samples"].to_numpy(), headers["rate"].to_numpy())
+    texts = texts.append_column("seconds", pa.array(seconds)).append_column("start", pa.nulls(len(texts), pa.float64()))
+    # The texts are set beside the audio before rows are left out: the other way round would copy the audio.
+    corpus = datasets.concatenate_datasets([audio, datasets.Dataset(texts)], axis=1).select_columns(list(COLUMNS))
+    kept = chosen[readable]
+    return corpus if len(kept) == len(corpus) else corpus.select(kept)
+
+
+def stream_hub(
+    source: str,
+    parts: list[Part],
+    config: str | None,
+    columns: Mapping[str, str] | None,
+    report: CorpusReport,
+    name: str,
+) -> datasets.IterableDataset:
+    """The same rows, made while they are iterated; in whole subsets only.
+
+    Raises:
+        UserError: a range or speakers: which rows are meant is known only after all were seen.
+    """
+    import datasets
+
+    streams = []
+    for part in parts:
+        if not part.everything:
+            raise UserError(
+                f"split of {source}",
+                "a range or speakers can't be taken from a stream",
+                "name whole splits, or streaming=False",
+            )
+        found, stream = _audio_of(_open(source, config, part.name, streaming=True), columns, source, texts=True)
+        make = _RowMaker(found, part.name or "row", report, name)
+        streams.append(
+            stream.map(
+                make,
+                with_indices=True,
+                batched=True,
+                batch_size=_CLIPS,
+                features=features(),
+                remove_columns=stream.column_names,
+            )
+        )
+    return datasets.concatenate_datasets(streams) if len(streams) > 1 else streams[0]
+
+
+class _RowMaker:
+    """Rows of a corpus out of rows of a stream, those left out that can't be used."""
+
+    def __init__(self, found: Mapping[str, str], prefix: str, report: CorpusReport, name: str) -> None:
+        self.found, self.prefix, self.report, self.name = found, prefix, report, name
+
+    def __call__(self, batch: Mapping[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        rows: dict[str, list[Any]] = {column: [] for column in COLUMNS}
+        for place, number in enumerate(numbers):
+            given = {ours: batch[theirs][place] for ours, theirs in self.found.items()}
+            audio = given["audio"]
+            id = str(given.get("id") or (audio or {}).get("path") or f"{self.prefix}-{number:08d}")
+            try:
+                header = probe(audio or {"path": None})
+                if header.silent:
+                    raise AudioError("silent", "nothing is louder than -80 dB")
+            except AudioError as error:
+                self.report.drop(self.name, id, error.reason, str(error))
+                continue
+            texts = [
+                str(given.get(column, "") if given.get(column) is not None else "") for column in ("text", "speaker")
+            ]
+            for column, value in zip(COLUMNS, (id, audio, *texts, header.seconds, None), strict=True):
+                rows[column].append(value)
+        return rows
+
+
+# ---- columns ----
+
+
+def _audio_of(
+    dataset: Any, columns: Mapping[str, str] | None, source: str, texts: bool = False
+) -> tuple[dict[str, str], Any]:
+    """Our names for the columns to theirs; and the encoded audio under the name "audio" (and the texts beside it).
+
+    Raises:
+        UserError: no such column, or none that could be it.
+    """
+    import datasets
+
+    for segment in ("start", "end", "duration"):
+        if segment in (columns or {}):
+            raise UserError(f"columns {segment}", "segments are read from manifests only", "leave it out")
+    if dataset.features is None:
+        dataset = dataset._resolve_features()
+    typed = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Audio)]
+    given = dict(columns or {})
+    if "audio" not in given and len(typed) == 1:
+        given["audio"] = typed[0]
+    found = {
+        ours: theirs
+        for ours, theirs in find_columns(dataset.features, given, source).items()
+        if ours in ("audio", "text", "speaker", "id")
+    }
+    dataset = dataset.select_columns(list(dict.fromkeys(found.values())) if texts else [found["audio"]])
+    dataset = dataset.cast_column(found["audio"], datasets.Audio(decode=False))
+    return found, dataset if texts or found["audio"] == "audio" else dataset.rename_column(found["audio"], "audio")
+
+
+def _texts(dataset: datasets.Dataset, found: Mapping[str, str], prefix: str) -> pa.Table:
+    """Columns id, text, speaker as strings."""
+    table = dataset.select_columns(list(found.values())).with_format("arrow")[:]
+    columns = {}
+    for ours in ("text", "speaker"):
+        column = pc.cast(table[found[ours]], pa.string()) if ours in found else pa.array([""] * len(table), pa.string())
+        columns[ours] = pc.fill_null(column, "")
+    if "id" in found:
+        ids = pc.fill_null(pc.cast(table[found["id"]], pa.string()), "")
+    else:
+        ids = (
+            pc.struct_field(table[found["audio"]], "path")
+            if pa.types.is_struct(table[found["audio"]].type)
+            else table[found["audio"]]
+        )
+    if "id" not in found and (ids.null_count or len(pc.unique(ids)) < len(ids)):
+        ids = pa.array([f"{prefix}-{row:08d}" for row in range(len(table))], pa.string())
+    return pa.table({"id": ids, **columns})
+
+
+# ---- headers ----
+
+
+def _headers(clips: datasets.Dataset, index: Path) -> pa.Table:
+    """Headers of all clips, in their order; the index holds for one version of the dataset's cache files."""
+    known = header_index.load(index)
+    if len(known) == len(clips):
+        return known
+    headers = header_index.probe_all(clips["audio"], np.arange(len(clips), dtype=np.uint64), _CLIPS)
+    header_index.save(headers, index)
+    return headers
+
+
+def _versions(dataset: datasets.Dataset) -> list[tuple[str, int, int]]:
+    paths = [file["filename"] for file in dataset.cache_files]
+    return [(path, (status := os.stat(path)).st_size, status.st_mtime_ns) for path in paths]
+
+
+# ---- opening ----
+
+
+def _open(
+    source: str,
+    config: str | None,
+    split: str | None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    streaming: bool = False,
+) -> Any:
+    """One split, by ``datasets``.
+
+    Raises:
+        UserError: no such dataset, configuration or split, or the Hub can't be reached.
+    """
+    import datasets
+
+    kwargs: dict[str, Any] = (
+        {"streaming": True} if streaming else {"cache_dir": None if cache_dir is None else str(cache_dir)}
+    )
+    try:
+        if os.path.isdir(source):
+            files = _local_files(Path(source), config)
+            split = _choose_split(source, split, list(files))
+            # Only this split's files: load_dataset(source) would unpack them all.
+            return datasets.load_dataset("parquet", data_files={split: files[split]}, split=split, **kwargs)
+        config = _choose_config(source, config, datasets.get_dataset_config_names(source))
+        split = _choose_split(source, split, datasets.get_dataset_split_names(source, config))
+        return datasets.load_dataset(source, config, split=split, **kwargs)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise UserError(
+            source,
+            "no such folder here and no such dataset on the Hub",
+            "check the name; a private one needs `hf auth login`",
+        ) from error
+    except ConnectionError as error:
+        raise UserError(
+            source, "no such folder here, and the Hub can't be reached", "check the path, or the connection"
+        ) from error
+    except (
+        datasets.exceptions.DatasetGenerationError,
+        datasets.exceptions.DatasetsError,
+        pa.ArrowException,
+        ValueError,
+    ) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UserError(source, f"the datasets library can't read it: {reason}", "mend the files") from error
+
+
+def _choose_config(source: str, config: str | None, known: list[str]) -> str:
+    if config is None and len(known) > 1:
+        raise UserError(source, f"it has the configurations {', '.join(known)}", f"say which: config={known[0]}")
+    if config is not None and config not in known:
+        raise unknown("configuration", config, known, given=source)
+    return config or known[0]
+
+
+def _choose_split(source: str, split: str | None, known: list[str]) -> str:
+    if split is None and len(known) > 1:
+        raise UserError(
+            source, f"it has the splits {', '.join(known)}", f"say which, or several joined by +: split={known[0]}"
+        )
+    if split is not None and split not in known:
+        raise unknown("split", split, known, given=source)
+    return split or known[0]
+
+
+def _local_files(folder: Path, config: str | None) -> dict[str, list[str]]:
+    """Parquet files by split: as the README's configurations say, else ``[CONFIG/][data/]SPLIT/*.parquet`` or
+    ``SPLIT-NNNNN-of-NNNNN.parquet``.
+    """
+    if (folder / "README.md").is_file():
+        import datasets
+
+        known = datasets.get_dataset_config_names(str(folder))
+        files = datasets.load_dataset_builder(str(folder), _choose_config(str(folder), config, known)).config.data_files
+        return {str(split): list(paths) for split, paths in files.items()}
+    configs = sorted({path.parent.parent.name for path in folder.glob("*/*/*.parquet")} - {"data"})
+    if config is not None or configs:
+        folder = folder / _choose_config(str(folder), config, configs)
+    found: dict[str, list[str]] = {}
+    for path in sorted((*folder.glob("*.parquet"), *folder.glob("*/*.parquet"), *folder.glob("data/*/*.parquet"))):
+        shard = _SHARD.fullmatch(path.stem)
+        own_folder = path.parent != folder and path.parent.name != "data"
+        found.setdefault(path.parent.name if own_folder else shard[1] if shard else path.stem, []).append(str(path))
+    return found

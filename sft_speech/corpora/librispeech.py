@@ -1,0 +1,85 @@
+"""The layout of LibriSpeech: SUBSET/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside SPEAKER-CHAPTER-NNNN.flac.
+
+A subset is any folder below which such files lie, so that the limited sets of Libri-light (``1h/0``, ``9h``) are
+subsets too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sft_speech.corpora.report import Dropped
+from sft_speech.corpora.rows import Listing, is_audio, rows_of
+from sft_speech.corpora.splits import unknown
+
+TRANSCRIPTS = ".trans.txt"
+
+
+def first_transcripts(folder: Path) -> Path | None:
+    """The first file of transcripts in or below a folder."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            if name.endswith(TRANSCRIPTS):
+                return Path(parent, name)
+    return None
+
+
+class LibriSpeech:
+    """Rows of a LibriSpeech folder, of the folder that its archives unpack into, or of one subset."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "LibriSpeech" if (folder / "LibriSpeech").is_dir() else folder
+
+    def splits(self) -> list[str]:
+        """The folders above the speakers'; none where ``folder`` is a subset itself."""
+        first = first_transcripts(self.folder)
+        if first is None or len(first.relative_to(self.folder).parts) <= 3:  # SPEAKER/CHAPTER/file
+            return []
+        folders = sorted(path for path in self.folder.iterdir() if path.is_dir())
+        return [path.name for path in folders if first_transcripts(path) is not None]
+
+    def listing(self, split: str | None) -> Listing:
+        """In the order of the folders' and the utterances' names.
+
+        Raises:
+            UserError: no such subset.
+        """
+        folder = self.folder / (split or ".")
+        if split and (os.path.isabs(split) or ".." in Path(split).parts or first_transcripts(folder) is None):
+            raise unknown("split", split, self.splits(), given=str(self.folder))
+        ids: list[str] = []
+        paths: list[str] = []
+        texts: list[str] = []
+        speakers: list[str] = []
+        dropped: list[Dropped] = []
+        unlisted: list[Dropped] = []
+        for parent, folders, files in os.walk(folder, followlinks=True):
+            folders.sort()
+            audio = {os.path.splitext(name)[0]: os.path.join(parent, name) for name in sorted(files) if is_audio(name)}
+            speaker = os.path.basename(os.path.dirname(parent))
+            for name in sorted(files):
+                if not name.endswith(TRANSCRIPTS):
+                    continue
+                for id, text in _transcripts(os.path.join(parent, name)):
+                    path = audio.pop(id, None)
+                    if path is None:
+                        dropped.append(Dropped(id, "missing file", f"no audio beside {name}"))
+                        continue
+                    ids.append(id)
+                    paths.append(path)
+                    texts.append(text)
+                    speakers.append(speaker)
+            unlisted += [Dropped(id, "no transcript", path) for id, path in audio.items()]
+        return Listing(rows_of(ids, paths, texts, speakers), dropped, unlisted)
+
+
+def _transcripts(path: str) -> Iterator[tuple[str, str]]:
+    """Id and transcript of every line ``ID WORDS OF THE TRANSCRIPT``."""
+    with open(path, encoding="utf-8-sig", errors="replace") as lines:
+        for line in lines:
+            id, _, text = line.strip().partition(" ")
+            if id:
+                yield id, text.strip()

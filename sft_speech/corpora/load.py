@@ -1,0 +1,185 @@
+"""From a source to a corpus: rows listed, selected, their headers read, what can't be used dropped."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sft_speech.audio import seconds_of
+from sft_speech.corpora.headers import index_path, scan_files
+from sft_speech.corpora.layout import open_source
+from sft_speech.corpora.report import CorpusReport, Dropped
+from sft_speech.corpora.rows import COLUMNS, Listing, Source, features, first_of_each
+from sft_speech.corpora.splits import Part, parse_split
+from sft_speech.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+_OVERHANG = 0.1  # seconds that a segment may reach past the end of its file; it is then cut there
+
+
+def load_corpus(
+    source: str | os.PathLike[str],
+    split: str | None = None,
+    *,
+    name: str | None = None,
+    config: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    streaming: bool = False,
+    report: CorpusReport | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Reads a corpus: one row per utterance, no audio decoded, nothing copied.
+
+    Args:
+        source: a folder (LibriSpeech, LJSpeech, audiofolder or parquet files, told apart by what is in it), a manifest
+            (.csv, .tsv, .jsonl; paths relative to it or absolute; segments by ``start`` and ``end`` in seconds), or a
+            dataset on the Hub.
+        split: a subset; or several joined by ``+``, each with an optional range of rows: ``train-clean-100:0.1`` is a
+            tenth of it, ``train-clean-100:200`` are 200 rows of it, ``train-clean-100[0.1:]`` is the rest of the
+            tenth. Where there are no subsets: ``:0.9`` and ``[0.9:]`` part the rows in two, ``speaker=anna,bob`` takes
+            those of some speakers (``speaker=anna,bob:100``: 100 of them). A range is spread over the corpus by a hash
+            of the ids, always the same one. None takes all there is, if there is one subset at most.
+        name: what the report calls these rows; ``split``, or else the name of the source.
+        config: configuration of a dataset on the Hub, e.g. ``clean``.
+        columns: where they are called otherwise, the names of the columns for ``audio``, ``text``, ``speaker``,
+            ``id``, ``start``, ``end``, e.g. ``{"text": "raw_transcription"}``.
+        streaming: rows are made while they are iterated, for datasets too large for this disk; rows that can't be used
+            are then dropped on the way, and the same id may come twice.
+        report: gets every dropped row; without one they are logged.
+        cache_dir: in place of the cache of ``datasets``, beside which the index of headers is kept.
+
+    Returns:
+        rows {id, audio, text, speaker, seconds, start}: ``audio`` is ``{"path", "bytes"}``, ``speaker`` is ""
+        where unknown, ``start`` is None for a whole file, else the segment's offset in seconds within the file.
+
+    Raises:
+        UserError: no such source, split, speaker or column; a layout that isn't known; no row that can be used.
+    """
+    parts = parse_split(split)
+    shown = os.fspath(source)
+    name = name or split or Path(shown).name
+    own_report = CorpusReport() if report is None else report
+    local = open_source(source, columns)
+    if local is None:
+        from sft_speech.corpora.hub import load_hub, stream_hub
+
+        if streaming:
+            return stream_hub(shown, parts, config, columns, own_report, name)
+        corpus = load_hub(shown, parts, config, columns, own_report, name, cache_dir)
+    else:
+        if config is not None:
+            raise UserError(
+                f"config {config!r}", f"{shown} is no dataset on the Hub, it has no configurations", "leave config out"
+            )
+        corpus = _load_local(local, shown, parts, own_report, name, cache_dir)
+    own_report.keep(name, len(corpus), float(np.sum(corpus.with_format("numpy")["seconds"][:])) if len(corpus) else 0.0)
+    if len(corpus) == 0:
+        raise UserError(
+            f"corpus {name}", f"no row of {shown} can be used\n{own_report.table()}", "see the reasons above"
+        )
+    if report is None and own_report.dropped(name):
+        logger.warning("rows that can't be used were dropped:\n%s", own_report.table())
+    return corpus.to_iterable_dataset() if streaming else corpus
+
+
+def _load_local(
+    source: Source,
+    shown: str,
+    parts: list[Part],
+    report: CorpusReport,
+    name: str,
+    cache_dir: str | os.PathLike[str] | None,
+) -> datasets.Dataset:
+    import datasets
+
+    tables = []
+    for part in parts:
+        listing = _listing(source, part, shown)
+        paths = pc.unique(listing.rows["path"])
+        # An index per subset: each stays valid whichever subsets are asked for together.
+        index = index_path(cache_dir, Path(shown).absolute(), part)
+        headers = scan_files(paths.to_pylist(), index).take(pc.index_in(listing.rows["path"], paths))
+        for row in listing.dropped:
+            report.drop(name, *row)
+        tables.append(_with_lengths(listing.rows, headers, report, name))
+    table = without_duplicates(pa.concat_tables(tables), report, name)
+    info = datasets.DatasetInfo(features=features())
+    return datasets.Dataset(table.combine_chunks(), info=info)
+
+
+def _listing(source: Source, part: Part, shown: str) -> Listing:
+    """The rows of one term of the split."""
+    splits = source.splits()
+    subset = part.name
+    if subset is None and len(splits) > 1:
+        raise UserError(
+            shown,
+            f"it has the splits {', '.join(splits)}",
+            f"say which, or several joined by +: split={'+'.join(splits[:2])}",
+        )
+    if subset is None and splits:
+        subset = splits[0]
+    if subset is not None and not splits:
+        raise UserError(
+            shown,
+            f"there is no split {subset!r}: it has no splits",
+            "leave split out, or use :0.9, [0.9:], speaker=NAME",
+        )
+    listing = source.listing(subset)
+    if part.everything:
+        listing.dropped += listing.unlisted
+    else:
+        mask = part.mask(listing.rows["id"], listing.rows["speaker"])
+        listing.rows = listing.rows.filter(pa.array(mask))
+    if not len(listing.rows) and not listing.dropped:
+        raise UserError(shown, "an empty corpus: it lists no utterance", "add rows, or check the split")
+    return listing
+
+
+def _with_lengths(rows: pa.Table, headers: pa.Table, report: CorpusReport, name: str) -> pa.Table:
+    """Rows of a corpus; what its header or its segment makes impossible goes to the report."""
+    whole = seconds_of(headers["samples"].to_numpy(), headers["rate"].to_numpy())
+    start, end = (rows[column].to_numpy() for column in ("start", "end"))  # NaN where null
+    segment = ~(np.isnan(start) & np.isnan(end))
+    start = np.where(np.isnan(start), 0.0, start)
+    end = np.where(np.isnan(end), whole, end)
+    readable = headers["reason"].is_null().to_numpy()
+    outside = readable & segment & ((end <= start) | (end > whole + _OVERHANG) | (start >= whole))
+    for row in np.flatnonzero(~readable):
+        report.drop(name, rows["id"][row].as_py(), headers["reason"][row].as_py(), headers["detail"][row].as_py())
+    for row in np.flatnonzero(outside):
+        span = f"{start[row]:.2f} to {end[row]:.2f} s of a file of {whole[row]:.2f} s"
+        report.drop(name, rows["id"][row].as_py(), "bad segment", span)
+    nothing = pa.nulls(len(rows), pa.binary())
+    columns = {
+        "id": rows["id"],
+        "audio": pa.StructArray.from_arrays([nothing, rows["path"].combine_chunks()], ["bytes", "path"]),
+        "text": rows["text"],
+        "speaker": rows["speaker"],
+        "seconds": np.minimum(end, whole) - start,
+        "start": pa.array(start, mask=~segment),
+    }
+    return pa.table(columns).select(COLUMNS).filter(pa.array(readable & ~outside))
+
+
+def without_duplicates(table: pa.Table, report: CorpusReport, name: str) -> pa.Table:
+    """Of rows with the same id the first stays."""
+    first = first_of_each(table["id"])
+    for row in np.flatnonzero(~first):
+        report.drop(name, *duplicate(table["id"][row].as_py()))
+    return table if first.all() else table.filter(pa.array(first))
+
+
+def duplicate(id: str) -> Dropped:
+    return Dropped(id, "duplicate id", "an earlier row has it")

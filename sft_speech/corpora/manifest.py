@@ -1,0 +1,234 @@
+"""Tables that list audio files: CSV, TSV and JSON-lines manifests, and the audiofolder layout (metadata.csv or
+metadata.jsonl).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from sft_speech.corpora.columns import find_columns
+from sft_speech.corpora.report import Dropped
+from sft_speech.corpora.rows import SCHEMA, Listing, audio_files
+from sft_speech.corpora.splits import unknown
+from sft_speech.errors import UserError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
+METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
+
+
+class Manifest:
+    """Rows of one table; its paths are absolute, or relative to the folder it lies in."""
+
+    def __init__(self, path: Path, columns: Mapping[str, str] | None = None) -> None:
+        self.path, self.columns = path, columns
+
+    def splits(self) -> list[str]:
+        return []
+
+    def listing(self, split: str | None = None) -> Listing:
+        """In the order of the table. Without a column of ids, a row's id is its path (and segment) as written in the
+        table.
+
+        Raises:
+            UserError: not a table of a kind that is read here, no column for audio or text, several for one.
+        """
+        read = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_jsonl}.get(
+            self.path.suffix.lower()
+        )
+        if read is None:
+            raise UserError(
+                str(self.path), f"a file named *{self.path.suffix} is no manifest", f"name it {', '.join(SUFFIXES)}"
+            )
+        try:
+            table, dropped = read(self.path, self.columns)
+        except UnicodeDecodeError as error:
+            raise UserError(
+                str(self.path), f"not UTF-8 text ({error.reason} at byte {error.start})", "convert it to UTF-8"
+            ) from error
+        return _to_listing(table, dropped, self.path.absolute().parent)
+
+
+class AudioFolder:
+    """Rows of a folder with a metadata table, or of the subfolders that have one each: its subsets."""
+
+    def __init__(self, folder: Path, columns: Mapping[str, str] | None = None) -> None:
+        self.folder, self.columns = folder, columns
+
+    def splits(self) -> list[str]:
+        if metadata_of(self.folder):
+            return []
+        return sorted(path.name for path in self.folder.iterdir() if path.is_dir() and metadata_of(path))
+
+    def listing(self, split: str | None = None) -> Listing:
+        """In the order of the table.
+
+        Raises:
+            UserError: no such subset, two tables in one folder; see :class:`Manifest`.
+        """
+        if split is not None and split not in self.splits():
+            raise unknown("split", split, self.splits(), given=str(self.folder))
+        folder = self.folder / split if split else self.folder
+        tables = metadata_of(folder)
+        if len(tables) > 1:
+            raise UserError(
+                str(folder),
+                f"it holds {' and '.join(tables)}",
+                "keep the one that is right, or give its path as the source",
+            )
+        listing = Manifest(folder / tables[0], self.columns).listing()
+        root = str(folder.absolute())
+        on_disk = [os.path.normpath(path) for path in audio_files(root)]
+        listed = pa.array([os.path.normpath(path) for path in listing.rows["path"].to_pylist()], pa.string())
+        extra = pc.filter(pa.array(on_disk, pa.string()), pc.invert(pc.is_in(pa.array(on_disk, pa.string()), listed)))
+        listing.unlisted = [Dropped(os.path.relpath(path, root), "no transcript", path) for path in extra.to_pylist()]
+        return listing
+
+
+def metadata_of(folder: Path) -> list[str]:
+    """The names of a folder's metadata tables."""
+    return [name for name in METADATA if (folder / name).is_file()]
+
+
+# ---- tables, every column as strings under our names for them ----
+
+
+def _read_csv(path: Path, columns: Mapping[str, str] | None) -> tuple[dict[str, pa.Array], list[Dropped]]:
+    """Quotes mean nothing in a TSV; nothing is taken for a missing value, "null" is a word."""
+    tabs = path.suffix.lower() == ".tsv"
+    header = csv_header(path)
+    found = find_columns(header, columns, str(path))
+    dropped: list[Dropped] = []
+
+    def skip(row: pyarrow.csv.InvalidRow) -> str:
+        detail = f"row {row.number} has {row.actual_columns} columns, not {row.expected_columns}"
+        dropped.append(Dropped(f"row {row.number}", "unreadable row", detail))
+        return "skip"
+
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            pyarrow.csv.ReadOptions(use_threads=False),  # threads don't count rows
+            pyarrow.csv.ParseOptions(
+                delimiter="\t" if tabs else ",",
+                quote_char=False if tabs else '"',
+                newlines_in_values=not tabs,
+                invalid_row_handler=skip,
+            ),
+            pyarrow.csv.ConvertOptions(
+                include_columns=list(found.values()),
+                column_types=dict.fromkeys(header, pa.string()),
+                strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise UserError(
+            str(path), str(error).splitlines()[0], "mend that row: UTF-8, quotes closed, one value per column"
+        ) from error
+    return {ours: table[theirs].combine_chunks() for ours, theirs in found.items()}, dropped
+
+
+def csv_header(path: Path) -> list[str]:
+    """The first row.
+
+    Raises:
+        UserError: an empty file.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as lines:
+        rows = csv.reader(lines, delimiter="\t") if path.suffix.lower() == ".tsv" else csv.reader(lines)
+        header = next(rows, None)
+    if not header:
+        raise UserError(str(path), "an empty file", "its first line names the columns, e.g. audio,text")
+    return header
+
+
+def _read_jsonl(path: Path, columns: Mapping[str, str] | None) -> tuple[dict[str, pa.Array], list[Dropped]]:
+    """A line that is no JSON object is dropped; a key may be absent from some of the lines."""
+    dropped: list[Dropped] = []
+    rows: list[dict[str, Any]] = []
+    with open(path, encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line) if line.strip() else None
+            except json.JSONDecodeError as error:
+                row = str(error)
+            if isinstance(row, dict):
+                rows.append(row)
+            elif row is not None:
+                dropped.append(Dropped(f"line {number}", "unreadable row", "not a JSON object"))
+    if not rows:
+        raise UserError(
+            str(path), "no line of it is a JSON object", 'a line per row, e.g. {"audio": "a.wav", "text": "hello"}'
+        )
+    seen = dict.fromkeys(key for row in rows for key in row)
+    found = find_columns(seen, columns, str(path))
+    return {
+        ours: pa.array([_as_text(row.get(theirs)) for row in rows], pa.string()) for ours, theirs in found.items()
+    }, dropped
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _to_listing(table: dict[str, pa.Array], dropped: list[Dropped], root: Path) -> Listing:
+    """Strings to rows: paths made absolute, seconds read, ids given."""
+    rows = len(table["audio"])
+    names, empty = table["audio"], pa.array([""] * rows, pa.string())
+    start, start_wrong = _to_seconds(table.get("start", empty))
+    end, end_wrong = _to_seconds(table.get("end", empty))
+    if "end" not in table and "start" in table and "duration" in table:
+        duration, end_wrong = _to_seconds(table["duration"])
+        end = np.where(np.isnan(start), np.nan, start + duration)
+    ids = table["id"] if "id" in table else _ids(names, start, end)
+    ids = pc.if_else(pc.equal(ids, ""), names, ids)
+    absolute = pc.starts_with(names, "/")
+    paths = pc.if_else(absolute, names, pc.binary_join_element_wise(str(root), names, "/"))
+    wrong = start_wrong | end_wrong
+    for mask, reason, detail in (
+        (pc.equal(names, "").to_numpy(zero_copy_only=False), "missing file", "the row names no audio file"),
+        (wrong, "bad segment", "start or end is not a number of seconds"),
+    ):
+        for row in np.flatnonzero(mask):
+            dropped.append(Dropped(ids[row].as_py() or f"row {row + 1}", reason, detail))
+    texts, speakers = table["text"], table.get("speaker", empty)
+    start_end = [pa.array(seconds, from_pandas=True) for seconds in (start, end)]  # NaN to null
+    kept = pc.and_(pc.not_equal(names, ""), pa.array(~wrong))
+    return Listing(pa.table([ids, paths, texts, speakers, *start_end], SCHEMA).filter(kept), dropped)
+
+
+def _ids(names: pa.Array, start: np.ndarray, end: np.ndarray) -> pa.Array:
+    if np.isnan(start).all() and np.isnan(end).all():
+        return names
+    spans = [
+        "" if s != s and e != e else f"#{0 if s != s else s:.3f}-{'' if e != e else f'{e:.3f}'}"
+        for s, e in zip(start, end, strict=True)
+    ]
+    return pc.binary_join_element_wise(names, pa.array(spans, pa.string()), "")
+
+
+def _to_seconds(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (rows,), NaN where nothing is given; and a mask of what is no number."""
+    try:
+        numbers = pc.cast(pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column), pa.float64())
+        values = numbers.to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        values = np.array([_to_float(value) for value in column.to_pylist()])
+    wrong = np.isinf(values) | (values < 0)
+    return values, wrong
+
+
+def _to_float(value: str) -> float:
+    try:
+        return float(value) if value.strip() else float("nan")
+    except ValueError:
+        return float("inf")  # what _to_seconds takes for wrong

@@ -1,0 +1,125 @@
+"""What became of every row of a corpus: kept, or dropped with its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sft_speech.errors import UserError
+
+_SHOWN = 3  # ids per reason in the table; the file has them all
+
+
+class Dropped(NamedTuple):
+    """A row that can't be used."""
+
+    id: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class _Split:
+    rows: int = 0
+    seconds: float = 0.0
+    dropped: dict[str, list[Dropped]] = field(default_factory=dict)
+    missing: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def lost(self) -> int:
+        return sum(map(len, self.dropped.values()))
+
+    @property
+    def share(self) -> float:
+        return self.lost / max(1, self.rows + self.lost)
+
+
+class CorpusReport:
+    """Filled by :func:`~sft_speech.corpora.load_corpus` and :func:`~sft_speech.corpora.select.select_usable`, shown
+    before step 1.
+    """
+
+    def __init__(self) -> None:
+        self._splits: dict[str, _Split] = {}
+
+    def _split(self, split: str) -> _Split:
+        return self._splits.setdefault(split, _Split())
+
+    def drop(self, split: str, id: str, reason: str, detail: str = "") -> None:
+        """Adds a row that is left out; ``reason`` is a short category, ``detail`` what is special about this row."""
+        self._split(split).dropped.setdefault(reason, []).append(Dropped(id, reason, detail))
+
+    def keep(self, split: str, rows: int, seconds: float) -> None:
+        """Sets what is left of a split; the last call counts."""
+        found = self._split(split)
+        found.rows, found.seconds = rows, seconds
+
+    def missing_characters(self, split: str, missing: Counter[str]) -> None:
+        """Adds characters that the vocabulary lacks, with their counts."""
+        self._split(split).missing.update(missing)
+
+    def dropped(self, split: str) -> list[Dropped]:
+        """Every row dropped from a split so far."""
+        return [row for rows in self._split(split).dropped.values() for row in rows]
+
+    def table(self) -> str:
+        """A line per split, below it a line per reason with the first ids."""
+        lines = [f"{'corpus':<30} {'rows kept':>10} {'hours':>8} {'dropped':>9} {'share':>7}"]
+        for name, split in self._splits.items():
+            hours = split.seconds / 3600
+            lines.append(f"{name:<30} {split.rows:>10,} {hours:>8.2f} {split.lost:>9,} {split.share:>7.2%}")
+            for reason, rows in sorted(split.dropped.items(), key=lambda item: -len(item[1])):
+                shown = ", ".join(f"{row.id} ({row.detail})" if row.detail else row.id for row in rows[:_SHOWN])
+                more = f", and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+                lines.append(f"  {len(rows):>8,} {reason}: {shown}{more}")
+            if split.missing:
+                counts = ", ".join(f"{character!r} {count:,}" for character, count in split.missing.most_common(20))
+                lines.append(f"  not in the vocabulary, left out of the transcripts: {counts}")
+        return "\n".join(lines)
+
+    def check(self, max_dropped_share: float) -> None:
+        """Stops where too much is lost.
+
+        Args:
+            max_dropped_share: of the rows given, 0 to 1.
+
+        Raises:
+            UserError: with the table.
+        """
+        for name, split in self._splits.items():
+            if split.share > max_dropped_share:
+                raise UserError(
+                    f"corpus {name}",
+                    f"{split.lost:,} of {split.rows + split.lost:,} rows ({split.share:.1%}) can't be used, "
+                    f"more than max_dropped_share = {max_dropped_share:.1%}\n{self.table()}",
+                    "mend the corpus, or raise max_dropped_share if this is what you expect",
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Per split: rows and hours kept, every dropped row under its reason, characters that the vocabulary lacks."""
+        return {
+            name: {
+                "kept": {"rows": split.rows, "hours": split.seconds / 3600},
+                "dropped": {
+                    "rows": split.lost,
+                    "share": split.share,
+                    "reasons": {
+                        reason: [{"id": row.id, "detail": row.detail} for row in rows]
+                        for reason, rows in sorted(split.dropped.items())
+                    },
+                },
+                "missing_characters": dict(split.missing.most_common()),
+            }
+            for name, split in self._splits.items()
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Writes all of it as JSON, whole or not at all."""
+        path = Path(path)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, path)

@@ -1,0 +1,93 @@
+"""What every source of rows hands over before any audio file is opened, and the row that a corpus is made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sft_speech.corpora.report import Dropped
+
+if TYPE_CHECKING:
+    import datasets
+
+# A segment has a start, an end or both, in seconds within its file; a row without is the whole file.
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("text", pa.string()),
+        ("speaker", pa.string()),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+    ]
+)
+COLUMNS = ("id", "audio", "text", "speaker", "seconds", "start")  # of a corpus
+AUDIO_SUFFIXES = frozenset(
+    (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf", ".m4a", ".webm")
+)
+
+
+@dataclass
+class Listing:
+    """Rows as listed by a source, of :data:`SCHEMA`, and those that are wrong already.
+
+    ``unlisted`` are audio files that no row speaks of: dropped rows too, unless only a part of the rows is asked for.
+    """
+
+    rows: pa.Table
+    dropped: list[Dropped] = field(default_factory=list)
+    unlisted: list[Dropped] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """A corpus on disk."""
+
+    def splits(self) -> list[str]:
+        """Names of its subsets, sorted; none where it has no subsets."""
+
+    def listing(self, split: str | None) -> Listing:
+        """Its rows, or those of one subset, in an order that never changes."""
+
+
+def rows_of(ids: list[str], paths: list[str], texts: list[str], speakers: list[str]) -> pa.Table:
+    """A table of :data:`SCHEMA` of whole files."""
+    nothing = pa.nulls(len(ids), pa.float64())
+    return pa.table(
+        [pa.array(column, pa.string()) for column in (ids, paths, texts, speakers)] + [nothing, nothing], SCHEMA
+    )
+
+
+def features() -> datasets.Features:
+    """The contract: what the columns of every corpus are."""
+    import datasets
+
+    text, number = datasets.Value("string"), datasets.Value("float64")
+    audio = datasets.Audio(decode=False)
+    return datasets.Features(dict(zip(COLUMNS, (text, audio, text, text, number, number), strict=True)))
+
+
+def first_of_each(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Mask (rows,) of the rows whose id did not come before."""
+    first = pc.index_in(
+        ids, pc.unique(ids)
+    )  # the place of each row's id among the distinct ids, in order of appearance
+    mask = np.zeros(len(ids), bool)
+    mask[np.unique(first.to_numpy(zero_copy_only=False), return_index=True)[1]] = True
+    return mask
+
+
+def audio_files(folder: str | os.PathLike[str]) -> Iterable[str]:
+    """Paths of the audio files in and below a folder, sorted within each folder."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        yield from (os.path.join(parent, name) for name in sorted(files) if is_audio(name))
+
+
+def is_audio(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES

@@ -1,0 +1,123 @@
+"""Rows that a checkpoint can be trained or judged on, with their transcripts as it writes them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from sft_speech.corpora.report import CorpusReport
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class Normalized(Protocol):
+    """A transcript of the vocabulary's characters, and the characters left out of it."""
+
+    text: str
+    missing: Counter[str]
+
+
+def select_usable(
+    corpus: datasets.Dataset,
+    split: str,
+    report: CorpusReport,
+    *,
+    min_seconds: float,
+    max_seconds: float,
+    normalize: Callable[[str], Normalized],
+    encode: Callable[[str], Sequence[int]],
+    frames_of: Callable[[float], int],
+    max_missing_share: float,
+) -> datasets.Dataset:
+    """Leaves out what can't be used, with its reason, and replaces each ``text`` by its normalized form.
+
+    Args:
+        corpus: of :func:`~sft_speech.corpora.load_corpus`.
+        split: what the report calls these rows.
+        report: gets every row left out, the characters that the vocabulary lacks, and what is left.
+        min_seconds, max_seconds: shorter and longer clips are left out.
+        normalize: the checkpoint's transcript normalizer.
+        encode: a transcript to its L label ids.
+        frames_of: seconds to the encoder's T frames. CTC needs a frame per label and a blank between equal neighbors:
+            T >= L + repeats, else the loss is infinite.
+        max_missing_share: of a transcript's characters, spaces aside; with more of them missing the rest says
+            something else.
+
+    Returns:
+        the rows kept, in their order; no audio is touched.
+    """
+    meta = corpus.select_columns(["id", "text", "seconds"]).with_format("arrow")[:]
+    ids, seconds = meta["id"], meta["seconds"].to_numpy()
+    kept = np.zeros(len(corpus), bool)
+    texts: list[str] = []
+    missing: Counter[str] = Counter()
+    for row, (given, length) in enumerate(zip(meta["text"].to_pylist(), seconds.tolist(), strict=True)):
+        normalized = normalize(given or "")
+        texts.append(normalized.text)
+        reason = _length_reason(length, min_seconds, max_seconds) or _missing_reason(normalized, max_missing_share)
+        reason = reason or _labels_reason(encode(normalized.text), frames_of(length))
+        if normalized.missing:
+            missing.update(normalized.missing)
+        if reason is None:
+            kept[row] = True
+        else:
+            report.drop(split, ids[row].as_py(), *reason)
+    report.missing_characters(split, missing)
+    report.keep(split, int(kept.sum()), float(seconds[kept].sum()))
+    corpus = with_texts(corpus, texts)
+    return corpus if kept.all() else corpus.select(np.flatnonzero(kept))
+
+
+def _length_reason(seconds: float, min_seconds: float, max_seconds: float) -> tuple[str, str] | None:
+    if seconds < min_seconds:
+        return "too short", f"{seconds:.3f} s, min_seconds is {min_seconds:g}"
+    if seconds > max_seconds:
+        return "too long", f"{seconds:.1f} s, max_seconds is {max_seconds:g}"
+    return None
+
+
+def _missing_reason(normalized: Normalized, max_missing_share: float) -> tuple[str, str] | None:
+    lost = normalized.missing.total() if normalized.missing else 0
+    if lost:
+        said = len(normalized.text) - normalized.text.count(" ")
+        if lost > max_missing_share * (lost + said):
+            shown = "".join(character for character, _ in normalized.missing.most_common(10))
+            return "characters outside the vocabulary", f"{lost} of {lost + said}: {shown}"
+    return None if normalized.text.strip() else ("empty transcript", "")
+
+
+def _labels_reason(labels: Sequence[int], frames: int) -> tuple[str, str] | None:
+    if frames < 1:
+        return "too short", "not one frame"
+    needed = len(labels)
+    if 2 * needed > frames:  # else there is room for a blank between any two
+        needed += sum(left == right for left, right in pairwise(labels))
+    return (
+        ("more labels than frames", f"{needed} with blanks between repeats, {frames} frames")
+        if needed > frames
+        else None
+    )
+
+
+def with_texts(corpus: datasets.Dataset, texts: list[str]) -> datasets.Dataset:
+    """The same rows with other texts. ``Dataset.add_column`` would copy the audio of a corpus that leaves rows out;
+    this doesn't.
+    """
+    import datasets
+
+    column = np.full(corpus.data.num_rows, "", object)
+    places = slice(None) if corpus._indices is None else corpus._indices.column(0).to_numpy()
+    column[places] = texts
+    beside = [
+        corpus.data.drop_columns(["text"]) if hasattr(corpus.data, "drop_columns") else corpus.data.drop(["text"])
+    ]
+    beside.append(datasets.table.InMemoryTable.from_pydict({"text": pa.array(column, pa.string())}))
+    table = datasets.table.concat_tables(beside, axis=1)
+    replaced = datasets.Dataset(table, info=corpus.info.copy(), split=corpus.split, indices_table=corpus._indices)
+    return replaced.select_columns(corpus.column_names)

@@ -164,7 +164,7 @@ def make_padding_exact(model: PreTrainedModel) -> None:
             "%s isn't known to ignore padding: transcripts may change a little with the clips beside them in a batch",
             model.config.model_type,
         )
-    base = model.base_model
+    base: Any = model.base_model
     lengths = ClipLengths()
     base.register_forward_pre_hook(lengths.read_input, with_kwargs=True)
     base.encoder.register_forward_pre_hook(lengths.read_frames, with_kwargs=True)

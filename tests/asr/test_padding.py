@@ -8,8 +8,8 @@ import torch
 from sft_speech.asr.padding import make_padding_exact
 
 FAMILIES = [
-    "wav2vec2-group", "wav2vec2-layer", "wav2vec2-adapter", "mms", "hubert", "hubert-batch-norm", "wavlm", "wavlm-layer",
-    "data2vec", "wav2vec2-bert", "wav2vec2-bert-adapter", "conformer", "unispeech", "unispeech-sat",
+    "wav2vec2-group", "wav2vec2-layer", "wav2vec2-adapter", "mms", "hubert", "hubert-batch-norm", "wavlm",
+    "wavlm-layer", "data2vec", "wav2vec2-bert", "wav2vec2-bert-adapter", "conformer", "unispeech", "unispeech-sat",
 ]  # fmt: skip
 LEAKING = {
     "wav2vec2-group", "wav2vec2-adapter", "hubert", "hubert-batch-norm", "wavlm", "data2vec", "wav2vec2-bert-adapter",
@@ -44,11 +44,10 @@ def difference(model, lengths=LENGTHS):
     return max((a - b).abs().max().item() for a, b in zip(alone, together, strict=True))
 
 
-NO_DROPOUT = {
-    name: 0.0
-    for name in ("attention_dropout", "hidden_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout",
-                 "mask_time_prob", "mask_feature_prob", "conformer_conv_dropout")
-}  # fmt: skip
+NO_DROPOUT = dict.fromkeys(
+    ("attention_dropout", "hidden_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout",
+     "mask_time_prob", "mask_feature_prob", "conformer_conv_dropout"), 0.0
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -309,7 +309,7 @@ def build_model(
         raise UserError(name, f"its weights aren't those of a {kind} model", "check that config.json belongs to them")
     if new_vocabulary:  # a head of the same size, but of other characters
         names += [f"lm_head.{key}" for key, _ in model.lm_head.named_parameters() if f"lm_head.{key}" not in names]
-        model._init_weights(model.lm_head)
+        torch.nn.init.normal_(model.lm_head.weight, std=config.initializer_range)
         torch.nn.init.zeros_(model.lm_head.bias)
     return model, names
 

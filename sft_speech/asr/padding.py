@@ -169,7 +169,7 @@ def make_padding_exact(model: PreTrainedModel) -> None:
     base.register_forward_pre_hook(lengths.read_input, with_kwargs=True)
     base.encoder.register_forward_pre_hook(lengths.read_frames, with_kwargs=True)
     for layer in getattr(getattr(base, "feature_extractor", None), "conv_layers", [])[:1]:
-        norm = getattr(layer, "layer_norm", None)
+        norm: Any = getattr(layer, "layer_norm", None)
         if isinstance(norm, nn.GroupNorm):
             norm.__class__ = ClipGroupNorm
             norm.lengths, norm.kernel, norm.stride = (

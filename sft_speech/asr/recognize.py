@@ -167,7 +167,7 @@ def recognize(
     grid = FrameGrid.measure(checkpoint.frames)
     pieces = _pieces(checkpoint, clips, grid, samples_of(window_seconds, checkpoint.rate))
     pools = _pools(pieces, max_batch_seconds, checkpoint.rate)
-    checkpoint.model.to(device)
+    checkpoint.model.to(device)  # type: ignore[arg-type]  # its decorator hides the signature
     with _evaluating(checkpoint.model), contextlib.closing(_heard(checkpoint, pools, device, progress)) as heard:
         for _, parts in groupby(heard, key=lambda pair: pair[0].clip):
             yield _recognition(checkpoint, grid, list(parts))
@@ -323,7 +323,7 @@ def _recognition(
     samples = windows[-1].start + heard[-1].samples
     tokens, starts, ends = runs(ids, checkpoint.blank)
     return Recognition(
-        text=checkpoint.decode(tokens.tolist()),
+        text=" ".join(checkpoint.decode(tokens.tolist()).split()),  # a model may part two words twice
         tokens=tokens,
         starts=starts,
         ends=ends,

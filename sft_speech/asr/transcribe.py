@@ -49,9 +49,9 @@ def main(args: argparse.Namespace) -> None:
     folder = _output_folder(args.output) if subtitles and several else None
     names = _subtitle_names(files, args.audio, args.format) if folder else []
     with contextlib.ExitStack() as stack:
-        stream = None if folder else stack.enter_context(_output_stream(args.output))
         transcriber = Transcriber(args.model, device=args.device, max_batch_seconds=args.max_batch_seconds)
-        bar = stack.enter_context(_progress_bar())
+        stream = None if folder else stack.enter_context(_output_stream(args.output))
+        bar = stack.enter_context(_progress_bar(shown=stream is not sys.stdout or not sys.stdout.isatty()))
         heard = 0
         for number, transcription in enumerate(transcriber.stream(files, progress=bar.update)):
             heard += not transcription.error or bool(transcription.seconds)
@@ -158,8 +158,9 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"-o {path}", f"it can't be written ({error.strerror})", "choose another place")
 
 
-def _progress_bar() -> Any:
+def _progress_bar(shown: bool) -> Any:
+    """A bar on a terminal; none where transcripts appear there themselves."""
     from tqdm import tqdm
 
     layout = "{n:.0f} s of audio in {elapsed}, {rate_fmt}"
-    return tqdm(unit="s", bar_format=layout, disable=None, leave=False)
+    return tqdm(unit="s", bar_format=layout, disable=None if shown else True, leave=False)

@@ -95,7 +95,7 @@ class Transcriber:
         self.max_batch_seconds = max_batch_seconds or default_batch_seconds(self.device)
         self.window_seconds = window_seconds
         self.checkpoint = _load(model)
-        self.checkpoint.model.to(self.device).eval()
+        self.checkpoint.model.to(self.device).eval()  # type: ignore[arg-type]  # its decorator hides the signature
 
     @overload
     def __call__(self, audio: Audio) -> Transcription: ...

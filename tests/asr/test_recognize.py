@@ -2,20 +2,22 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_speech.asr import recognize as module
 from sft_speech.asr.checkpoint import load_checkpoint
 from sft_speech.asr.recognize import Clip, recognize, runs
 from sft_speech.asr.windows import FrameGrid, cut_windows
-from sft_speech.audio import AudioError
+from sft_speech.audio import AudioError, probe
 
 RATE = 16_000
 NORMS = ("wav2vec2-group", "wav2vec2-layer")
@@ -235,6 +237,7 @@ def test_a_recording_that_breaks_off_keeps_what_was_heard(local):
     assert found.text[:10] == before.text[:10] != ""
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(st.lists(st.integers(0, 3), max_size=30))
 def test_runs_are_the_collapse_with_their_frames(ids):
     tokens, starts, ends = runs(np.array(ids, np.int32), blank=0)
@@ -261,3 +264,24 @@ def test_every_family_in_batches_and_in_windows(families, tiny_directory):
             assert found.ends[-1] * found.frame_seconds <= one.seconds + 0.1, family
         (cut,) = recognize(checkpoint, [clips[1]], window_seconds=2.5)
         assert cut.frames == batched[1].frames, family
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_real_speech_alone_in_batches_and_in_any_order(checkpoints, norm):
+    data = os.environ.get("SFT_SPEECH_DATA")
+    if not data:
+        pytest.skip("SFT_SPEECH_DATA names no folder of real speech")
+    files = sorted((Path(data) / "LibriSpeech" / "dev-clean").rglob("*.flac"))
+    clips = [Clip(str(file), probe(file).seconds) for file in files]
+    assert len(clips) > 16
+    singly = [found.text for found in recognize(checkpoints[norm], clips, max_batch_seconds=0.1)]
+    assert [found.text for found in recognize(checkpoints[norm], clips, max_batch_seconds=200)] == singly
+    order = np.random.default_rng(0).permutation(len(clips))
+    mixed = recognize(checkpoints[norm], [clips[n] for n in order], max_batch_seconds=100)
+    assert [found.text for found in mixed] == [singly[n] for n in order]
+
+
+def test_words_are_parted_once_whatever_the_model_says(checkpoints, monkeypatch):
+    checkpoint = checkpoints["wav2vec2-layer"]
+    monkeypatch.setattr(checkpoint, "decode", lambda ids: " A  B ")
+    assert alone(checkpoint, clip(1.0)).text == "A B"

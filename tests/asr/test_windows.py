@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_speech.asr.windows import FrameGrid, Window, cut_windows, join
@@ -54,6 +54,7 @@ def test_what_is_short_enough_stays_whole():
     assert cut_windows(100, FrameGrid(320, 400), base, 40 * 320) == [Window(0, 0, 0, 100)]
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(st.integers(1, 2_000_000), st.integers(40, 600), st.sampled_from(GRIDS))
 def test_windows_cover_the_recording_with_context_and_make_their_frames(samples, window_frames, family):
     frames, stride, width = family
@@ -72,6 +73,7 @@ def test_windows_cover_the_recording_with_context_and_make_their_frames(samples,
         assert right.first < left.last
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(st.integers(50, 3000), st.integers(40, 200), st.randoms())
 def test_joined_windows_are_the_recording_where_they_agree(total, window_frames, random):
     truth = np.array([random.randrange(3) for _ in range(total)], np.int32)

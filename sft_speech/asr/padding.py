@@ -172,11 +172,7 @@ def make_padding_exact(model: PreTrainedModel) -> None:
         norm: Any = getattr(layer, "layer_norm", None)
         if isinstance(norm, nn.GroupNorm):
             norm.__class__ = ClipGroupNorm
-            norm.lengths, norm.kernel, norm.stride = (
-                lengths,
-                layer.conv.kernel_size[0],
-                layer.conv.stride[0],
-            )
+            vars(norm).update(lengths=lengths, kernel=layer.conv.kernel_size[0], stride=layer.conv.stride[0])
     for module in base.encoder.modules():
         if type(module) is nn.BatchNorm1d:
             module.__class__ = RunningBatchNorm

@@ -92,3 +92,18 @@ def apply(waveform: Waveform, rate: int, rng: np.random.Generator, chain: list[t
         if rng.random() < probability:
             waveform = augmentation(waveform, rate, rng)
     return waveform
+
+
+# Each with the probability that it befalls an utterance.
+STANDARD: list[tuple[Augmentation, float]] = [
+    (speed, 0.8),
+    (equalize, 0.8),
+    (reverberate, 0.35),
+    (add_noise, 0.7),
+    (distort, 0.1),
+]
+
+
+def standard(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
+    """What ``augment: true`` does to a training utterance."""
+    return apply(waveform, rate, rng, STANDARD)

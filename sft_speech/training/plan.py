@@ -51,7 +51,7 @@ def epoch_plan(
 
     Returns:
         steps x world x utterances: ``plan[step][rank]`` is a batch. Every utterance stands in exactly one batch; where the
-        number of batches is no multiple of ``world``, the fullest batches are split.
+        number of batches is no multiple of ``world``, the fullest batches are split (see :func:`_multiple_of`).
 
     Raises:
         ValueError: fewer utterances than processes.
@@ -74,10 +74,15 @@ def epoch_plan(
 
 
 def _multiple_of(batches: list[list[int]], world: int) -> list[list[int]]:
-    """Splits the batches with most utterances in halves until their number is a multiple of ``world``."""
+    """Splits the batches with most utterances in halves until their number is a multiple of ``world``.
+
+    Where all hold but one utterance, the cheapest ones come twice: no utterance is left out, and no process without a batch.
+    """
     while len(batches) % world:
         fullest = max(range(len(batches)), key=lambda position: len(batches[position]))
         batch = batches[fullest]
+        if len(batch) == 1:
+            return batches[: -len(batches) % world] + batches
         half = len(batch) // 2
         batches[fullest : fullest + 1] = [batch[:half], batch[half:]]
     return batches

@@ -1,0 +1,11 @@
+"""Fine-tune a CTC model: ``accelerate launch scripts/finetune_asr.py --config configs/asr/FILE.yaml [--any_key value]``.
+
+The same as ``sft-speech finetune-asr``; a file of its own because ``accelerate launch`` takes one.
+"""
+
+import sys
+
+from sft_speech.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["finetune-asr", *sys.argv[1:]]))

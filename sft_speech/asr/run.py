@@ -1,0 +1,284 @@
+"""One fine-tuning run, from a configuration to a directory that transcribes. Read it from :func:`run` down."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+from accelerate.utils import gather_object
+from transformers import TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+
+from sft_speech import augment
+from sft_speech.asr.checkpoint import Checkpoint, load_checkpoint
+from sft_speech.asr.collator import CTCCollator, Utterances
+from sft_speech.asr.ctc import CTCTask
+from sft_speech.asr.evaluate import EvaluationResult, evaluate_corpus
+from sft_speech.audio import samples_of
+from sft_speech.config import FinetuneAsrConfig, save_config
+from sft_speech.corpora import load_corpus
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.select import select_usable
+from sft_speech.errors import UserError
+from sft_speech.training import callbacks, freezing
+from sft_speech.training.optimization import three_stage
+from sft_speech.training.plan import BatchPlan, epoch_plan
+from sft_speech.training.rehearsal import rehearse
+from sft_speech.training.trainer import ExactTrainer, last_checkpoint
+
+logger = logging.getLogger(__name__)
+
+# How long processes wait for one that reads headers, in hours: NCCL's own half hour ends large scans (accelerate#2528).
+PATIENCE_HOURS = 4
+OVERRIDES = (
+    "hidden_dropout activation_dropout attention_dropout feat_proj_dropout final_dropout layerdrop "
+    "mask_time_prob mask_time_length mask_feature_prob mask_feature_length"
+).split()
+
+
+def run(config: FinetuneAsrConfig) -> int:
+    """Fine-tunes as ``config`` says. Returns 0, or 1 where the run was stopped before its end (it can be resumed)."""
+    output = Path(config.output_dir)
+    processes = accelerate.PartialState(timeout=timedelta(hours=PATIENCE_HOURS))
+    if not processes.is_main_process:
+        logging.getLogger("sft_speech").setLevel(logging.WARNING)
+    with processes.main_process_first():
+        resumed = check_output(config, output, first=processes.is_main_process)
+
+    report = CorpusReport()
+    with processes.main_process_first():  # the others find the index that it leaves
+        corpora = load_splits(config, report)
+    checkpoint = load_model(config, corpora["train"])
+    corpora = {name: usable(config, name, rows, checkpoint, report) for name, rows in corpora.items()}
+    if processes.is_main_process:
+        save_config(config, output / "run.yaml")
+        report.save(output / "corpus_report.json")
+        checkpoint.save_processor(output)
+    logger.info("%s", report.table())
+    report.check(config.max_dropped_share)
+
+    trainer = build_trainer(config, checkpoint, corpora, processes)
+    stop = callbacks.StopWhenAsked(trainer.accelerator)
+    trainer.add_callback(stop)
+    if config.rehearse:
+        rehearse(trainer)
+    trained = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if stop.stopped:
+        logger.warning("stopped at step %d; go on with --resume_from_checkpoint", trainer.state.global_step)
+        return 1
+
+    figures = {**trained.metrics, "audio_hours": trained_hours(trainer)}
+    figures |= final_evaluations(config, checkpoint, corpora, output)
+    if trainer.is_world_process_zero():
+        checkpoint.save(output)
+        (output / "all_results.json").write_text(json.dumps(figures, indent=2) + "\n")
+    if trainer.is_world_process_zero():
+        from sft_speech.hub import push, write_model_card
+
+        write_model_card(output, config, figures, report)
+        if config.push_to_hub:
+            push(output, config.hub_model_id, private=config.hub_private)
+        logger.info("done: %s transcribes with `sft-speech transcribe %s AUDIO`", output, output)
+    processes.wait_for_everyone()
+    return 0
+
+
+def check_output(config: FinetuneAsrConfig, output: Path, first: bool) -> Path | None:
+    """Makes the output directory, or finds the checkpoint to go on from.
+
+    Raises:
+        UserError: it can't be written, holds another run, or has no checkpoint to resume.
+    """
+    if config.resume_from_checkpoint is not None and config.resume_from_checkpoint != "false":
+        given = config.resume_from_checkpoint
+        found = last_checkpoint(output) if given == "true" else Path(given)
+        if found is None or not (found / "trainer_state.json").is_file():
+            raise UserError(f"--resume_from_checkpoint {given}", f"{found or output} holds no whole checkpoint", "start without it")
+        return found
+    if first:
+        taken = [name for name in ("run.yaml", "model.safetensors") if (output / name).exists()]
+        taken += [path.name for path in output.glob("checkpoint-*")] if output.is_dir() else []
+        if taken:
+            do = "take another --output_dir, or go on with --resume_from_checkpoint"
+            raise UserError(f"--output_dir {output}", f"it holds another run ({taken[0]})", do)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "run.yaml").touch()
+        except OSError as error:
+            raise UserError(f"--output_dir {output}", f"it can't be written ({error.strerror})", "take another one") from error
+    return None
+
+
+def load_splits(config: FinetuneAsrConfig, report: CorpusReport) -> dict[str, Any]:
+    """The corpora by role: "train", "eval", and the name of every test split."""
+
+    def load(source: str, split: str | None) -> Any:
+        return load_corpus(source, split, config=config.source_config, columns=config.columns, report=report)
+
+    other = config.eval_source or config.source
+    corpora = {"train": load(config.source, config.train_split)}
+    if config.eval_split is not None or config.eval_source is not None:
+        corpora["eval"] = load(other, config.eval_split)
+    corpora |= {split: load(other, split) for split in config.test_splits}
+    return corpora
+
+
+def load_model(config: FinetuneAsrConfig, train: Any) -> Checkpoint:
+    """The checkpoint with the regularization of this run, its convolutions frozen."""
+    accelerate.utils.set_seed(config.seed)
+    checkpoint = load_checkpoint(
+        config.model,
+        transcripts=train["text"],
+        revision=config.revision,
+        overrides={name: getattr(config, name) for name in OVERRIDES},
+        trust_remote_code=config.trust_remote_code,
+        from_scratch=config.from_scratch,
+    )
+    if config.freeze_feature_encoder and not config.from_scratch:
+        freezing.freeze_feature_encoder(checkpoint.model)
+    return checkpoint
+
+
+def usable(config: FinetuneAsrConfig, name: str, rows: Any, checkpoint: Checkpoint, report: CorpusReport) -> Any:
+    """The rows of one split that can be used, their transcripts normalized; evaluation keeps long utterances."""
+    return select_usable(
+        rows,
+        name,
+        report,
+        min_seconds=config.min_seconds,
+        max_seconds=config.max_seconds if name == "train" else math.inf,
+        normalize=checkpoint.normalizer,
+        encode=checkpoint.encode,
+        frames_of=lambda seconds: checkpoint.frames(samples_of(seconds, checkpoint.rate)),
+    )
+
+
+def budget(config: FinetuneAsrConfig, world: int) -> tuple[float, int]:
+    """Padded seconds per batch and batches per optimizer step, so that a step sees about ``update_seconds``."""
+    if config.update_seconds is None:
+        return config.max_batch_seconds, config.gradient_accumulation_steps
+    share = config.update_seconds / world
+    accumulation = max(1, math.ceil(share / config.max_batch_seconds))
+    return share / accumulation, accumulation
+
+
+def build_trainer(
+    config: FinetuneAsrConfig, checkpoint: Checkpoint, corpora: dict[str, Any], processes: Any
+) -> ExactTrainer:
+    """The trainer with its plan; says in a few lines what is going to happen."""
+    train, world = corpora["train"], processes.num_processes
+    seconds = train.with_format("numpy")["seconds"][:]
+    if len(train) < world:
+        raise UserError(f"{len(train)} utterances", f"they can't be shared among {world} processes", "launch fewer processes")
+    batch_seconds, accumulation = budget(config, world)
+    per_epoch = len(epoch_plan(seconds, batch_seconds, seed=config.seed, epoch=0, world=world))
+    steps = config.max_steps if config.max_steps > 0 else max(1, round(config.num_train_epochs * per_epoch / accumulation))
+    plan = BatchPlan(
+        seconds,
+        batch_seconds,
+        batches=steps * accumulation,
+        seed=config.seed,
+        rank=processes.process_index,
+        world=world,
+    )
+    change = augment.standard if config.augment else None
+    staged = config.lr_scheduler_type == "three_stage"
+    head_first = [freezing.HeadFirst(checkpoint.model, config.freeze_encoder_steps)] if config.freeze_encoder_steps else []
+    trainer = ExactTrainer(
+        model=checkpoint.model,
+        args=training_arguments(config, steps, accumulation, evaluates="eval" in corpora),
+        train_dataset=Utterances(train, checkpoint, change, config.seed),
+        data_collator=CTCCollator(checkpoint),
+        task=CTCTask(checkpoint.blank),
+        plan=plan,
+        evaluator=(lambda: evaluate_shard(config, checkpoint, corpora["eval"]).metrics()) if "eval" in corpora else None,
+        save_processor=checkpoint.save_processor,
+        schedule=three_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale) if staged else None,
+        layer_decay=config.layerwise_lr_decay,
+        callbacks=[callbacks.BlankAdvice(), *head_first],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(callbacks.Progress())
+    accelerate.utils.set_seed(config.seed, device_specific=True)  # other masks and dropout on every process
+    hours = seconds.sum() / 3600
+    logger.info("%s", freezing.describe(checkpoint.model, config.learning_rate, config.layerwise_lr_decay, config.freeze_encoder_steps))
+    logger.info(
+        "%s: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
+        *(train.info.dataset_name or "train", len(train), hours, 100 * plan.padding()),
+        *(steps, accumulation, world, batch_seconds, steps * accumulation / per_epoch),
+    )
+    return trainer
+
+
+def training_arguments(config: FinetuneAsrConfig, steps: int, accumulation: int, evaluates: bool) -> TrainingArguments:
+    """What the Hugging Face Trainer is told."""
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(config.output_dir) / "tensorboard"))
+    cuda = torch.cuda.is_available()
+    every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
+    staged = config.lr_scheduler_type == "three_stage"
+    same = (
+        "output_dir learning_rate adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm seed logging_steps "
+        "save_total_limit dataloader_num_workers run_name activation_checkpointing"
+    ).split()
+    return TrainingArguments(
+        **{name: getattr(config, name) for name in same},
+        max_steps=steps,
+        gradient_accumulation_steps=accumulation,
+        lr_scheduler_type="constant" if staged else config.lr_scheduler_type,
+        warmup_steps=0 if staged else config.warmup_steps,
+        bf16=config.bf16 if config.bf16 is not None else cuda and torch.cuda.is_bf16_supported(),
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=every if evaluates else None,
+        save_strategy="steps",
+        save_steps=every,
+        load_best_model_at_end=evaluates,
+        metric_for_best_model=f"eval_{config.metric_for_best_model}" if evaluates else None,
+        greater_is_better=False if evaluates else None,
+        report_to=config.report_to.split(","),
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,  # a loss that is no number is to be seen
+        ddp_timeout=PATIENCE_HOURS * 3600,
+        disable_tqdm=False,
+    )
+
+
+def evaluate_shard(config: FinetuneAsrConfig, checkpoint: Checkpoint, rows: Any) -> EvaluationResult:
+    """Evaluates a share of ``rows`` on every process; the counts are merged, nothing else travels."""
+    processes = accelerate.PartialState()
+    own = rows.shard(processes.num_processes, processes.process_index) if len(rows) >= processes.num_processes else rows
+    result = evaluate_corpus(checkpoint, own, max_batch_seconds=config.max_batch_seconds)
+    if processes.num_processes == 1 or len(rows) < processes.num_processes:
+        return result
+    return EvaluationResult.merge(gather_object([result]))
+
+
+def final_evaluations(
+    config: FinetuneAsrConfig, checkpoint: Checkpoint, corpora: dict[str, Any], output: Path
+) -> dict[str, float]:
+    """Evaluates the best checkpoint on every split but the training one, and writes the evaluation files."""
+    figures: dict[str, float] = {}
+    for name, rows in corpora.items():
+        if name == "train":
+            continue
+        result = evaluate_shard(config, checkpoint, rows)
+        split = (config.eval_split or "eval") if name == "eval" else name
+        figures |= {f"{name}_{key}": value for key, value in result.metrics().items()}
+        if accelerate.PartialState().is_main_process:
+            result.save(output / "evaluation", split)
+            print(f"{split}\n{result.table()}", file=sys.stderr)
+    return figures
+
+
+def trained_hours(trainer: ExactTrainer) -> float:
+    """Hours of audio that this run has learnt from, all epochs and processes together."""
+    epochs = trainer.state.global_step * trainer.args.gradient_accumulation_steps / trainer.batches_per_epoch
+    return float(epochs * trainer.plan.seconds.sum() / 3600)
+

@@ -1,0 +1,56 @@
+"""``sft-speech VERB``: a table of verbs; each verb's code lives with its capability."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from sft_speech.errors import UserError
+
+# verb: (module with add_arguments(parser) and main(args), one line of help)
+VERBS = {
+    "finetune-asr": ("sft_speech.asr.finetune", "fine-tune a CTC model on transcribed speech"),
+    "evaluate": ("sft_speech.asr.evaluate", "WER and CER of a model on a corpus"),
+    "transcribe": ("sft_speech.asr.transcribe", "write down what is said in recordings"),
+    "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb. Returns 0 when done, 2 where what the user gave can't work, 1 for anything else."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = argv[0] if argv else "--help"
+    if verb in ("-h", "--help"):
+        width = max(map(len, VERBS))
+        print("usage: sft-speech VERB [...]\n\nFine-tune pretrained speech models.\n\nverbs:")
+        print("\n".join(f"  {name:{width}}  {help}" for name, (_, help) in VERBS.items()))
+        print("\nsft-speech VERB --help tells the arguments of a verb; --debug shows the traceback of an error.")
+        return 0
+    if verb == "--version":
+        from importlib.metadata import version
+
+        print(version("sft_speech"))
+        return 0
+    if verb not in VERBS:
+        print(f"sft-speech: no verb {verb!r}; there are {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("sft_speech").setLevel(logging.INFO)
+    module = importlib.import_module(VERBS[verb][0])
+    parser = argparse.ArgumentParser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)
+    module.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv[1:])
+    try:
+        return module.main(args) or 0
+    except UserError as error:
+        if args.debug:
+            raise
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 1

@@ -1,0 +1,124 @@
+"""The model card of a run, and its upload."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from sft_speech.errors import UserError
+
+if TYPE_CHECKING:
+    from sft_speech.corpora.report import CorpusReport
+
+logger = logging.getLogger(__name__)
+
+STACK = ("sft_speech", "transformers", "torch", "datasets", "accelerate")
+# What a repository on the Hub is for; checkpoints and trackers' files stay at home.
+UPLOADED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.md", "*.yaml", "evaluation/*"]
+
+
+def write_model_card(output: Path, config: Any, figures: Mapping[str, Any], report: CorpusReport) -> None:
+    """Writes README.md: data, figures (as a model-index too), settings, versions.
+
+    Args:
+        config: of the run (``FinetuneAsrConfig``).
+        figures: what goes into all_results.json; ``SPLIT_wer`` and ``SPLIT_cer`` become the model-index.
+    """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    splits = {config.eval_split or "eval": "eval"} if "eval_wer" in figures else {}
+    splits |= {split: split for split in config.test_splits}
+    results = [
+        EvalResult(
+            task_type="automatic-speech-recognition",
+            dataset_type=config.source,
+            dataset_name=Path(config.source).name,
+            dataset_split=split,
+            metric_type=metric,
+            metric_value=round(100 * figures[f"{role}_{metric}"], 2),
+        )
+        for split, role in splits.items()
+        for metric in ("wer", "cer")
+    ]
+    name = output.resolve().name
+    data = ModelCardData(
+        model_name=name,
+        base_model=config.model if not Path(config.model).exists() else None,
+        library_name="transformers",
+        pipeline_tag="automatic-speech-recognition",
+        tags=["speech", "ctc", "sft_speech"],
+        eval_results=results or None,
+    )
+    rows = "\n".join(
+        f"| {split} | {100 * figures[f'{role}_wer']:.2f} | {100 * figures[f'{role}_cer']:.2f} |" for split, role in splits.items()
+    )
+    changed = {key: value for key, value in vars(config).items() if value != getattr(type(config), key, None)}
+    versions = ", ".join(f"{package} {version(package)}" for package in STACK)
+    body = f"""# {name}
+
+{config.model} fine-tuned for speech recognition (CTC) on {config.source} ({config.train_split or "all"}), {figures.get("audio_hours", 0):.1f} h of
+audio seen in training.
+
+| split | WER % | CER % |
+| --- | --- | --- |
+{rows or "| none | | |"}
+
+```python
+from transformers import pipeline
+
+print(pipeline("automatic-speech-recognition", "{name}")("speech.flac")["text"])
+```
+
+## Data
+
+```
+{report.table()}
+```
+
+## Training
+
+`accelerate launch scripts/finetune_asr.py --config run.yaml` with the settings that differ from the defaults:
+
+```yaml
+{yaml.safe_dump(changed, sort_keys=False, allow_unicode=True).strip()}
+```
+
+Train loss {figures.get("train_loss", float("nan")):.4f} nats per label. {versions}.
+"""
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}").save(output / "README.md")
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "(source)"
+
+
+def push(output: Path, repository: str | None, *, private: bool = False) -> str:
+    """Uploads a finished run.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        UserError: not logged in, no right, no connection.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    name = repository or output.resolve().name
+    try:
+        api = HfApi()
+        url = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=url.repo_id, folder_path=output, allow_patterns=UPLOADED, ignore_patterns=["checkpoint-*/*"])
+    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+        do = f"check `hf auth login` and the connection, then `hf upload {name} {output}`; the model is safe in {output}"
+        raise UserError(f"push to {name}", f"the Hub did not take it ({str(error).splitlines()[0]})", do) from error
+    logger.info("pushed to %s", url)
+    return str(url)

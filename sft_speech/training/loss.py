@@ -1,0 +1,34 @@
+"""What a task hands to the trainer: its loss as a sum, and the count that the sum is divided by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass
+class Summed:
+    """The loss of one batch, not averaged over anything.
+
+    Args:
+        total: scalar, the sum of the losses of the batch's utterances.
+        figures: scalars by name that are summed up until the next line of the log.
+    """
+
+    total: torch.Tensor
+    figures: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """A fine-tuning task as the trainer sees it."""
+
+    def count(self, batch: dict[str, Any]) -> int:
+        """What the loss of an optimizer step is divided by, of one batch: labels for CTC, frames for synthesis."""
+
+    def summed_loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> Summed:
+        """Runs the model on a batch of its collator."""
+
+    def report(self, sums: dict[str, float]) -> dict[str, float]:
+        """The figures of the log, out of the sums since the last line of it, over all processes."""

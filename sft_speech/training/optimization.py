@@ -1,0 +1,74 @@
+"""Learning rates: their course over the run and their share per layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import Any
+
+LAYER = re.compile(r"\blayers\.(\d+)\.")
+
+
+def three_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: float) -> Callable[[int], float]:
+    """The schedule of wav2vec 2.0 fine-tuning (Baevski et al. 2020, appendix B): linear up, level, exponential down.
+
+    Args:
+        steps: optimizer steps of the run.
+        warmup_steps: steps of warm-up, or their share of the run when below 1.
+        hold_share: share of the run at the peak.
+        final_scale: last over peak learning rate; 0 counts as 0.01, since a decay by a factor never ends at 0.
+
+    Returns:
+        The factor on the peak learning rate at a step.
+    """
+    warmup = round(warmup_steps * steps) if warmup_steps < 1 else int(warmup_steps)
+    hold = round(hold_share * steps)
+    decay = max(1, steps - warmup - hold)
+    final = final_scale or 0.01
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return final ** (min(max(0, step - warmup - hold), decay) / decay)
+
+    return factor
+
+
+def parameter_groups(
+    named_parameters: list[tuple[str, Any]],
+    head: Collection[str],
+    decayed: Collection[str],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    layer_decay: float,
+) -> list[dict[str, Any]]:
+    """Groups for the optimizer by layer and by weight decay, in the order of the model.
+
+    The head learns at ``learning_rate``, the top layer at ``learning_rate * layer_decay`` and so on down; what lies below the
+    layers (projection, convolutions) counts as one layer more (Clark et al. 2020, ELECTRA).
+
+    Args:
+        named_parameters: those that are trained.
+        head: names of the parameters of the head.
+        decayed: names of the parameters under weight decay.
+    """
+    found = [int(match[1]) for name, _ in named_parameters if (match := LAYER.search(name))]
+    layers = max(found, default=-1) + 1
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in named_parameters:
+        match = LAYER.search(name)
+        depth = 0 if name in head else (layers - int(match[1]) if match else layers + 1)
+        if layer_decay == 1.0:
+            depth = 0
+        key = (depth, name in decayed)
+        group = groups.setdefault(
+            key,
+            {
+                "params": [],
+                "lr": learning_rate * layer_decay**depth,
+                "weight_decay": weight_decay if name in decayed else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())

@@ -1,0 +1,79 @@
+"""The most expensive batch, once, before step 1: memory runs short at once or never."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from sft_speech.errors import UserError
+from sft_speech.training.trainer import ExactTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def rehearse(trainer: ExactTrainer) -> None:
+    """Runs the worst batch of the plan forward and backward, beside the memory that the optimizer will take.
+
+    Weights, gradients and random states are afterwards what they were.
+
+    Raises:
+        UserError: it does not fit into memory; says what to lower.
+    """
+    plan, model = trainer.plan, trainer.model
+    worst = plan.worst()
+    seconds = len(worst) * float(plan.seconds[worst].max())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    cuda = trainer.args.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []), numpy_state():
+        try:
+            moments = [torch.empty_like(p) for p in trained for _ in range(2)]  # Adam's
+            batch = trainer.data_collator([trainer.train_dataset[(0, index)] for index in worst])
+            model.train()
+            with trainer.accelerator.autocast():
+                summed = trainer.task.summed_loss(model, trainer._prepare_inputs(batch))
+            summed.total.backward()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise too_large(trainer, seconds, worst) from error
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):  # what the allocator of a CPU says
+                raise
+            raise too_large(trainer, seconds, worst) from error
+        finally:
+            model.zero_grad(set_to_none=True)
+            moments = []  # noqa: F841 - frees them
+    if cuda:
+        used = torch.cuda.max_memory_allocated() / 2**30
+        total = torch.cuda.get_device_properties(trainer.args.device).total_memory / 2**30
+        logger.info("rehearsal: the worst batch (%.0f padded s) takes %.1f of %.1f GiB", seconds, used, total)
+        torch.cuda.empty_cache()
+
+
+def too_large(trainer: ExactTrainer, seconds: float, worst: list[int]) -> UserError:
+    longest = float(trainer.plan.seconds[worst].max())
+    tips = []
+    if len(worst) > 1:
+        tips.append(f"lower max_batch_seconds (now {trainer.plan.max_batch_seconds:g}) to {max(longest, seconds / 2):.0f}")
+    else:
+        tips.append(f"lower max_seconds below {longest:.0f}")
+    if not trainer.args.activation_checkpointing:
+        tips.append("set activation_checkpointing")
+    given = f"the worst batch ({len(worst)} utterances, {seconds:.0f} padded s)"
+    return UserError(given, "it does not fit into memory", " or ".join(tips))
+
+
+class numpy_state:
+    """Keeps numpy's global random state, from which transformers draws its SpecAugment masks."""
+
+    def __enter__(self) -> None:
+        import numpy as np
+
+        self.state = np.random.get_state()
+
+    def __exit__(self, *_: Any) -> None:
+        import numpy as np
+
+        np.random.set_state(self.state)

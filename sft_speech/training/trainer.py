@@ -1,0 +1,193 @@
+"""The Hugging Face Trainer, exact: one loss under any split of the batch, planned batches, whole checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from sft_speech.errors import UserError
+from sft_speech.training import freezing, optimization
+from sft_speech.training.loss import Task
+from sft_speech.training.plan import BatchPlan
+
+logger = logging.getLogger(__name__)
+
+
+class ExactTrainer(Trainer):
+    """Differs from :class:`transformers.Trainer` in this:
+
+    - The loss of an optimizer step is the sum over its utterances, on all micro-batches and processes, over one global count.
+      The plain one takes CTC losses for normalized by the step's count, which they are not, and gives gradients that grow
+      with accumulation and processes (transformers#47688).
+    - Batches come from a :class:`BatchPlan` over the whole run; a resumed run goes on at the very batch.
+    - Evaluation is handed in as a function: it knows words and speakers, where the plain one gathers logits.
+    - A checkpoint that could not be written in full is removed, and the one before it stays.
+
+    Args:
+        task: loss and figures.
+        plan: the batches of this process, of the whole run.
+        evaluator: gives the metrics of the evaluation split, on every process the same.
+        save_processor: writes what belongs beside the weights into a directory.
+        schedule: factor on the learning rate by step, or None for the one that ``args`` names.
+        layer_decay: learning rate of a layer over that of the layer above.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        plan: BatchPlan,
+        evaluator: Callable[[], dict[str, float]] | None = None,
+        save_processor: Callable[[str], None] | None = None,
+        schedule: Callable[[int], float] | None = None,
+        layer_decay: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        kwargs["args"].ddp_find_unused_parameters = False  # `anchor` leaves none unused
+        super().__init__(**kwargs)
+        self.task, self.plan, self.evaluator, self.save_processor = task, plan, evaluator, save_processor
+        self.schedule, self.layer_decay = schedule, layer_decay
+        self.model_accepts_loss_kwargs = False  # keeps the count of labels out of the model's forward
+        self.loss_is_scaled_for_ga = True
+        self.batches_per_epoch = len(plan.epoch(0))
+        self.sums: dict[str, torch.Tensor] = {}
+        self.clock = time.monotonic()
+
+    # ---- data
+
+    def get_train_dataloader(self) -> DataLoader:
+        workers = self.args.dataloader_num_workers
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=self.plan,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=self.args.device.type == "cuda",
+        )
+
+    # ---- loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        count = torch.tensor(sum(self.task.count(batch) for batch in batches), device=device)
+        return batches, self.accelerator.reduce(count, "sum").clamp(min=1)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        summed = self.task.summed_loss(model, inputs)
+        for name, value in summed.figures.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+        loss = summed.total + self.anchor(model)
+        # DistributedDataParallel averages gradients over processes; their sum is wanted.
+        return loss * self.accelerator.num_processes / num_items_in_batch
+
+    def anchor(self, model: torch.nn.Module) -> torch.Tensor | float:
+        """An exact zero that depends on every trained parameter.
+
+        Under several processes each of them must get a gradient, or DistributedDataParallel waits forever for those of a
+        layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet.
+        """
+        if self.accelerator.num_processes == 1 or self.is_fsdp_enabled:
+            return 0.0
+        return sum((p.sum() * 0.0 for p in model.parameters() if p.requires_grad), start=torch.zeros((), device=self.args.device))
+
+    # ---- optimizer and schedule
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = optimization.parameter_groups(
+                [(name, p) for name, p in model.named_parameters() if p.requires_grad],
+                freezing.head_names(self.accelerator.unwrap_model(model)),
+                set(self.get_decay_parameter_names(model)),
+                learning_rate=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                layer_decay=self.layer_decay,
+            )
+            self.optimizer = cls(groups, **kwargs)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.schedule is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self.schedule)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # ---- figures
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        done = self.state.global_step * self.args.gradient_accumulation_steps
+        self.state.epoch = done / self.batches_per_epoch
+        if "loss" in logs and self.sums:
+            names = sorted(self.sums)
+            sums = self.accelerator.reduce(torch.stack([self.sums[name].double() for name in names]), "sum").tolist()
+            logs |= self.task.report(dict(zip(names, sums, strict=True)))
+            if "seconds" in names:
+                logs["audio_seconds_per_second"] = sums[names.index("seconds")] / (time.monotonic() - self.clock)
+            self.sums, self.clock = {}, time.monotonic()
+        super().log(logs, start_time)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        if self.evaluator is None:
+            return {}
+        started = time.monotonic()
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator().items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.clock += time.monotonic() - started  # training speed is that of training
+        return metrics
+
+    # ---- checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.save_processor is not None and self.args.should_save:
+            self.save_processor(output_dir or self.args.output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Raises UserError where the disk does not take it; torch and safetensors have their own exceptions for that."""
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            if not is_disk_error(error):
+                raise
+            name = f"checkpoint-{self.state.global_step}"
+            shutil.rmtree(Path(self.args.output_dir) / name, ignore_errors=True)
+            kept = last_checkpoint(self.args.output_dir)
+            why = f"it could not be written ({str(error).splitlines()[0]})"
+            rest = f"go on from {kept.name} with --resume_from_checkpoint" if kept else "start again"
+            raise UserError(f"{self.args.output_dir}/{name}", why, f"make room, then {rest}") from error
+
+
+def is_disk_error(error: Exception) -> bool:
+    """A full disk or a lost permission, in the words of Python, of torch's zip writer and of safetensors."""
+    said = str(error).lower()
+    return isinstance(error, OSError) or "file write failed" in said or "no space left" in said or "writing file" in said
+
+
+def last_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest checkpoint that is whole: ``trainer_state.json`` is written last, so a killed writer leaves none."""
+    import json
+
+    whole = []
+    for state in Path(output_dir).glob("checkpoint-*/trainer_state.json"):
+        try:
+            whole.append((json.loads(state.read_text())["global_step"], state.parent))
+        except (ValueError, KeyError, OSError):
+            logger.warning("%s is not whole (its trainer_state.json can't be read); it is passed over", state.parent)
+    return max(whole)[1] if whole else None

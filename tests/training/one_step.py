@@ -1,0 +1,129 @@
+"""One optimizer step on 16 clips under a given split of the batch; prints its loss and gradient norm as JSON.
+
+python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven], under `accelerate launch` for several processes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import TrainingArguments, Wav2Vec2Config, Wav2Vec2ForCTC
+
+from sft_speech.asr.ctc import CTCTask
+from sft_speech.training.trainer import ExactTrainer
+
+CLIPS = 16
+SIZES = {
+    "conv_dim": (8, 8),
+    "conv_stride": (10, 8),
+    "conv_kernel": (20, 8),
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 12,
+}
+STILL = dict.fromkeys(
+    ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout", "layerdrop"), 0.0
+)
+
+
+def tiny_model(**overrides) -> Wav2Vec2ForCTC:
+    torch.manual_seed(0)
+    return Wav2Vec2ForCTC(
+        Wav2Vec2Config(**{**SIZES, **STILL, "feat_extract_norm": "layer", "apply_spec_augment": False, **overrides})
+    )
+
+
+class Clips(torch.utils.data.Dataset):
+    """Clips of noise of 0.2 to 0.5 s with random labels."""
+
+    def __init__(self, model: Wav2Vec2ForCTC) -> None:
+        rng = np.random.default_rng(0)
+        self.frames = model._get_feat_extract_output_lengths
+        self.clips = [torch.from_numpy(rng.normal(size=int(n)).astype(np.float32)) for n in rng.integers(3200, 8000, CLIPS)]
+        self.labels = [torch.from_numpy(rng.integers(1, 12, int(n))) for n in rng.integers(3, 9, CLIPS)]
+        self.seconds = [len(clip) / 16000 for clip in self.clips]
+
+    def __len__(self) -> int:
+        return CLIPS
+
+    def __getitem__(self, key):
+        return self.clips[key[1]], self.labels[key[1]]
+
+    def collate(self, pairs):
+        clips, labels = zip(*pairs, strict=True)
+        lengths = torch.tensor([len(clip) for clip in clips])
+        pad = torch.nn.utils.rnn.pad_sequence
+        return {
+            "input_values": pad(clips, batch_first=True),
+            "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long(),
+            "labels": pad(labels, batch_first=True, padding_value=-100),
+            "frames": self.frames(lengths),
+            "seconds": lengths.sum() / 16000,
+        }
+
+
+class Split:
+    """A stand-in for the plan: the 16 clips in one optimizer step, dealt out evenly or not."""
+
+    def __init__(self, seconds, size: int, batches: int, uneven: bool) -> None:
+        processes = PartialState()
+        world, rank = processes.num_processes, processes.process_index
+        assert size * batches * world == CLIPS
+        cuts = np.arange(0, CLIPS + 1, size)
+        if uneven:  # every second batch hands one clip to the one before it
+            cuts[1:-1:2] += 1
+        pieces = [[(0, int(i)) for i in range(a, b)] for a, b in zip(cuts, cuts[1:], strict=False)]
+        self.own, self.seconds = pieces[rank::world], np.array(seconds)
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def __iter__(self):
+        return iter(self.own)
+
+    def epoch(self, epoch: int):
+        return self.own
+
+
+def one_step(size: int, batches: int, uneven: bool = False, **overrides) -> dict[str, float]:
+    model = tiny_model(**overrides)
+    clips = Clips(model)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=1,
+            gradient_accumulation_steps=batches,
+            logging_steps=1,
+            max_grad_norm=1e9,
+            report_to=[],
+            save_strategy="no",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        trainer = ExactTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=clips,
+            data_collator=clips.collate,
+            task=CTCTask(blank=0),
+            plan=Split(clips.seconds, size, batches, uneven),
+        )
+        trainer.train()
+        logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    return {key: logged[key] for key in ("loss", "grad_norm", "blank_share")}
+
+
+if __name__ == "__main__":
+    result = one_step(int(sys.argv[1]), int(sys.argv[2]), "uneven" in sys.argv)
+    if PartialState().is_main_process:
+        print(json.dumps(result))

@@ -1,0 +1,50 @@
+"""The same clips give the same loss and the same gradient, however they are split (transformers#47688)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("one_step.py")
+spec = importlib.util.spec_from_file_location("one_step", SCRIPT)
+one_step = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(one_step)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """All 16 clips in one batch."""
+    return one_step.one_step(16, 1)
+
+
+@pytest.mark.parametrize(("size", "batches", "uneven"), [(4, 4, False), (1, 16, False), (4, 4, True), (2, 8, True)])
+def test_accumulation_changes_nothing(whole, size, batches, uneven):
+    assert one_step.one_step(size, batches, uneven) == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [["4", "2"], ["2", "4", "uneven"]])
+def test_two_processes_change_nothing(whole, two_processes, arguments):
+    said = two_processes(str(SCRIPT), *arguments)
+    assert json.loads(said.splitlines()[-1]) == pytest.approx(whole, rel=1e-4)
+
+
+def test_loss_is_nats_per_label(whole):
+    """Against PyTorch's own loss, clip by clip."""
+    import torch
+
+    model = one_step.tiny_model().train()
+    clips = one_step.Clips(model)
+    total, labels = 0.0, 0
+    for index in range(one_step.CLIPS):
+        batch = clips.collate([clips[(0, index)]])
+        logits = model(input_values=batch["input_values"], attention_mask=batch["attention_mask"]).logits
+        probabilities = logits.log_softmax(-1).transpose(0, 1)
+        length = batch["labels"].shape[1]
+        total += torch.nn.functional.ctc_loss(
+            probabilities, batch["labels"], batch["frames"], torch.tensor([length]), reduction="sum"
+        ).item()
+        labels += length
+    assert whole["loss"] == pytest.approx(total / labels, rel=1e-4)

@@ -54,9 +54,11 @@ def main(args: argparse.Namespace) -> None:
         bar = stack.enter_context(_progress_bar(shown=stream is not sys.stdout or not sys.stdout.isatty()))
         heard = 0
         for number, transcription in enumerate(transcriber.stream(files, progress=bar.update)):
-            heard += not transcription.error or bool(transcription.seconds)
+            heard += not transcription.failed
+            if transcription.failed and args.format != "jsonl":
+                continue  # an empty transcript would read as silence; the warning has told
             text = _formatted(transcription, args.format, args.timestamps, several)
-            if folder is not None and not (transcription.error and not transcription.seconds):
+            if folder is not None:
                 _write(folder / names[number], text)
             elif stream is not None:
                 stream.write(text)
@@ -71,12 +73,9 @@ def _formatted(transcription: Transcription, format: str, timestamps: str | None
     """What is written of one recording."""
     from sft_speech.asr.subtitles import cues, single_cues, srt, vtt
 
-    failed = bool(transcription.error) and not transcription.seconds
     if format == "jsonl":
         return json.dumps(as_row(transcription, timestamps), ensure_ascii=False) + "\n"
     if format == "text":
-        if failed:
-            return ""  # a line would read as silence; the warning on stderr tells
         return f"{transcription.audio}\t{transcription.text}\n" if several else transcription.text + "\n"
     spans = {"word": transcription.words, "char": transcription.characters}.get(timestamps or "")
     shown = single_cues(spans) if spans is not None else cues(transcription.words, transcription.seconds)

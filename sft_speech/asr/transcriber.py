@@ -61,6 +61,11 @@ class Transcription:
     audio: str = ""
     error: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether nothing could be heard."""
+        return bool(self.error) and not self.seconds
+
 
 class Transcriber:
     """A model that transcribes.
@@ -121,7 +126,7 @@ class Transcriber:
         if isinstance(audio, str | Path) and Path(audio).is_dir():
             return list(self.stream(find_audio([audio])))
         (transcription,) = self.stream([audio])
-        if transcription.error and not transcription.seconds:
+        if transcription.failed:
             raise UserError(transcription.audio or "the audio", transcription.error, "give a file that can be played")
         return transcription
 

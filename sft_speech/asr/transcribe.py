@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         transcriber = Transcriber(args.model, device=args.device, max_batch_seconds=args.max_batch_seconds)
         stream = None if folder else stack.enter_context(_output_stream(args.output))
-        bar = stack.enter_context(_progress_bar(shown=stream is not sys.stdout or not sys.stdout.isatty()))
+        bar = stack.enter_context(_progress_bar(shown=stream is None or not stream.isatty()))
         heard = 0
         for number, transcription in enumerate(transcriber.stream(files, progress=bar.update)):
             heard += not transcription.failed

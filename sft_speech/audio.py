@@ -30,12 +30,9 @@ _SILENT_PEAK = 1e-4  # -80 dB of full scale, three steps of 16-bit audio: nothin
 _UNKNOWN_FORMAT = 1  # SF_ERR_UNRECOGNISED_FORMAT of sndfile.h
 _UNKNOWN_LENGTH = 0x7FFF_0000  # writers to a pipe put the largest number that fits in place of a length
 _OGG_PAGE = 65_307  # the longest page of RFC 3533, in bytes
-_OPEN_LENGTH = (
-    1 << 62
-)  # libsndfile's answer (or more) for a FLAC written to a pipe, whose header leaves the length open
-_CUT = re.compile(
-    r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)"
-)  # libsndfile's notes on opening
+_OPEN_LENGTH = 1 << 62  # or more: what libsndfile answers for a FLAC whose header leaves the length open
+# What libsndfile notes on opening a file that is shorter than its header says.
+_CUT = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
 _BLOCK = 1 << 18
 
 
@@ -141,8 +138,6 @@ def probe(audio: Audio) -> Header:
 
 def _header(file: soundfile.SoundFile, encoded: str | bytes) -> Header:
     samples, rate = file.frames, file.samplerate
-    if samples >= _OPEN_LENGTH:
-        samples = _count(file)
     if samples <= 0:
         raise AudioError("empty", "it holds no sample")
     _check_container(file, encoded)
@@ -205,13 +200,6 @@ def _check_mp3_length(encoded: str | bytes) -> None:
             )
 
 
-def _count(file: soundfile.SoundFile) -> int:
-    count = 0
-    while len(block := _decode(file, None, _BLOCK)):
-        count += len(block)
-    return count
-
-
 def _all_silent(file: soundfile.SoundFile) -> bool:
     file.seek(0)
     while len(block := _decode(file, None, _BLOCK)):
@@ -265,7 +253,7 @@ def read(audio: Audio, rate: int, start: float | None = None, seconds: float | N
 
 def _samples(file: soundfile.SoundFile, encoded: str | bytes, start: float | None, seconds: float | None) -> np.ndarray:
     """Samples (S, C) of the whole file or of a segment, at the file's own rate."""
-    total = file.frames if file.frames < _OPEN_LENGTH else _count(file)
+    total = file.frames
     first = samples_of(start or 0.0, file.samplerate)
     wanted = max(0, total - first) if seconds is None else samples_of(seconds, file.samplerate)
     if first >= total:
@@ -327,12 +315,16 @@ def _open(encoded: str | bytes | BinaryIO) -> soundfile.SoundFile:
     import soundfile
 
     try:
-        return soundfile.SoundFile(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+        file = soundfile.SoundFile(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
     except soundfile.LibsndfileError as error:
         _check_file(encoded)
         if error.code == _UNKNOWN_FORMAT:
             raise _NotForLibsndfile("not an audio format that libsndfile knows") from error
         raise AudioError("unreadable", error.error_string.strip() or f"libsndfile error {error.code}") from error
+    if file.frames >= _OPEN_LENGTH:
+        file.close()
+        raise _NotForLibsndfile("a FLAC that was written to a pipe, its header lacks the length; encode it anew")
+    return file
 
 
 def _check_file(encoded: str | bytes | BinaryIO) -> None:

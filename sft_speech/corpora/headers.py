@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -148,7 +149,8 @@ def save(headers: pa.Table, index: Path) -> None:
         pq.write_table(headers, part, compression="zstd")
         os.replace(part, index)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         logger.warning("%s can't be written (%s): the next run reads the headers again", index, error)
 
 

@@ -16,7 +16,7 @@ from sft_speech.audio import seconds_of
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport, Dropped
-from sft_speech.corpora.rows import COLUMNS, Listing, Source, features, first_of_each
+from sft_speech.corpora.rows import Listing, Source, corpus_of, first_of_each
 from sft_speech.corpora.splits import Part, parse_split
 from sft_speech.errors import UserError
 
@@ -101,8 +101,6 @@ def _load_local(
     name: str,
     cache_dir: str | os.PathLike[str] | None,
 ) -> datasets.Dataset:
-    import datasets
-
     tables = []
     for part in parts:
         listing = _listing(source, part, shown)
@@ -114,8 +112,7 @@ def _load_local(
             report.drop(name, *row)
         tables.append(_with_lengths(listing.rows, headers, report, name))
     table = without_duplicates(pa.concat_tables(tables), report, name)
-    info = datasets.DatasetInfo(features=features())
-    return datasets.Dataset(table.combine_chunks(), info=info)
+    return corpus_of(table.combine_chunks())
 
 
 def _listing(source: Source, part: Part, shown: str) -> Listing:
@@ -170,7 +167,7 @@ def _with_lengths(rows: pa.Table, headers: pa.Table, report: CorpusReport, name:
         "seconds": np.minimum(end, whole) - start,
         "start": pa.array(start, mask=~segment),
     }
-    return pa.table(columns).select(COLUMNS).filter(pa.array(readable & ~outside))
+    return pa.table(columns).filter(pa.array(readable & ~outside))
 
 
 def without_duplicates(table: pa.Table, report: CorpusReport, name: str) -> pa.Table:

@@ -182,8 +182,7 @@ def _as_text(value: Any) -> str:
 
 def _to_listing(table: dict[str, pa.Array], dropped: list[Dropped], root: Path) -> Listing:
     """Strings to rows: paths made absolute, seconds read, ids given."""
-    rows = len(table["audio"])
-    names, empty = table["audio"], pa.array([""] * rows, pa.string())
+    names, empty = table["audio"], pa.array([""] * len(table["audio"]), pa.string())
     start, start_wrong = _to_seconds(table.get("start", empty))
     end, end_wrong = _to_seconds(table.get("end", empty))
     if "end" not in table and "start" in table and "duration" in table:
@@ -193,17 +192,15 @@ def _to_listing(table: dict[str, pa.Array], dropped: list[Dropped], root: Path) 
     ids = pc.if_else(pc.equal(ids, ""), names, ids)
     absolute = pc.starts_with(names, "/")
     paths = pc.if_else(absolute, names, pc.binary_join_element_wise(str(root), names, "/"))
-    wrong = start_wrong | end_wrong
-    for mask, reason, detail in (
-        (pc.equal(names, "").to_numpy(zero_copy_only=False), "missing file", "the row names no audio file"),
-        (wrong, "bad segment", "start or end is not a number of seconds"),
-    ):
-        for row in np.flatnonzero(mask):
-            dropped.append(Dropped(ids[row].as_py() or f"row {row + 1}", reason, detail))
+    nameless = pc.equal(names, "").to_numpy(zero_copy_only=False)
+    wrong = (start_wrong | end_wrong) & ~nameless
+    dropped += [Dropped(f"row {row + 1}", "missing file", "it names no audio file") for row in np.flatnonzero(nameless)]
+    for row in np.flatnonzero(wrong):
+        dropped.append(Dropped(ids[row].as_py(), "bad segment", "start or end is not a number of seconds"))
     texts, speakers = table["text"], table.get("speaker", empty)
     start_end = [pa.array(seconds, from_pandas=True) for seconds in (start, end)]  # NaN to null
-    kept = pc.and_(pc.not_equal(names, ""), pa.array(~wrong))
-    return Listing(pa.table([ids, paths, texts, speakers, *start_end], SCHEMA).filter(kept), dropped)
+    rows = pa.table([ids, paths, texts, speakers, *start_end], SCHEMA)
+    return Listing(rows.filter(pa.array(~(nameless | wrong))), dropped)
 
 
 def _ids(names: pa.Array, start: np.ndarray, end: np.ndarray) -> pa.Array:

@@ -72,6 +72,13 @@ def features() -> datasets.Features:
     return datasets.Features(dict(zip(COLUMNS, (text, audio, text, text, number, number), strict=True)))
 
 
+def corpus_of(table: pa.Table) -> datasets.Dataset:
+    """A corpus in memory out of the columns that :func:`features` names."""
+    import datasets
+
+    return datasets.Dataset(table.select(COLUMNS), info=datasets.DatasetInfo(features=features()))
+
+
 def first_of_each(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Mask (rows,) of the rows whose id did not come before."""
     first = pc.index_in(

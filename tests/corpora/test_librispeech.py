@@ -1,0 +1,69 @@
+"""The layout of LibriSpeech."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from sft_speech.corpora.librispeech import LibriSpeech
+from sft_speech.corpora.report import Dropped
+from sft_speech.errors import UserError
+
+
+def test_rows(librispeech):
+    source = LibriSpeech(librispeech)
+    assert source.splits() == ["dev-clean", "train-clean-100"]
+    rows = source.listing("dev-clean").rows.to_pylist()
+    assert [row["id"] for row in rows] == [
+        f"{speaker}-5-{number:04d}" for speaker in ("174", "84") for number in range(3)
+    ]
+    assert rows[3] == {
+        "id": "84-5-0000",
+        "path": str(librispeech / "dev-clean/84/5/84-5-0000.flac"),
+        "text": "SPEAKER 84 SAYS 0",
+        "speaker": "84",
+        "start": None,
+        "end": None,
+    }
+
+
+def test_parent_subset_and_nested_subset(librispeech):
+    expected = LibriSpeech(librispeech).listing("dev-clean").rows
+    assert LibriSpeech(librispeech.parent).listing("dev-clean").rows == expected
+    assert LibriSpeech(librispeech / "dev-clean").splits() == []
+    assert LibriSpeech(librispeech / "dev-clean").listing(None).rows == expected
+    (librispeech / "1h").mkdir()
+    shutil.move(librispeech / "dev-clean", librispeech / "1h" / "0")  # as in Libri-light
+    moved = LibriSpeech(librispeech)
+    assert moved.splits() == ["1h", "train-clean-100"]
+    for split in ("1h", "1h/0"):
+        assert moved.listing(split).rows.drop(["path"]) == expected.drop(["path"])
+
+
+@pytest.mark.parametrize("split", ["dev-claen", "dev_clean", "dev-clean2"])
+def test_a_near_miss_is_suggested(librispeech, split):
+    with pytest.raises(UserError, match=f"no split '{split}'.\n-> did you mean 'dev-clean'"):
+        LibriSpeech(librispeech).listing(split)
+
+
+@pytest.mark.parametrize("split", ["../LibriSpeech/dev-clean", "/tmp"])
+def test_a_split_is_no_path(librispeech, split):
+    with pytest.raises(UserError, match="there is no split"):
+        LibriSpeech(librispeech).listing(split)
+
+
+def test_transcript_without_audio_and_audio_without_transcript(librispeech, write):
+    chapter = librispeech / "dev-clean" / "84" / "5"
+    (chapter / "84-5-0001.flac").unlink()
+    extra = write(chapter / "84-5-0009.flac")
+    listing = LibriSpeech(librispeech).listing("dev-clean")
+    assert listing.dropped == [Dropped("84-5-0001", "missing file", "no audio beside 84-5.trans.txt")]
+    assert listing.unlisted == [Dropped("84-5-0009", "no transcript", str(extra))]
+    assert len(listing.rows) == 5
+
+
+def test_an_empty_transcript_is_a_row(librispeech):
+    transcripts = librispeech / "dev-clean" / "84" / "5" / "84-5.trans.txt"
+    transcripts.write_text("84-5-0000\n\n84-5-0001 WORDS\n84-5-0002  \n")
+    assert LibriSpeech(librispeech).listing("dev-clean").rows["text"].to_pylist()[3:] == ["", "WORDS", ""]

@@ -1,0 +1,179 @@
+"""CSV, TSV and JSON-lines manifests, and audiofolders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_speech.corpora.manifest import AudioFolder, Manifest
+from sft_speech.corpora.report import Dropped
+from sft_speech.errors import UserError
+
+
+def listing_of(path, text, columns=None):
+    path.write_text(text, encoding="utf-8")
+    return Manifest(path, columns).listing()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", 'audio,text,speaker\na.wav,"Yes, ""it"" is",anna\n/abs/b.wav,null,\n'),
+        ("m.csv", '\ufeffaudio,text,speaker\r\na.wav,"Yes, ""it"" is",anna\r\n/abs/b.wav,null,\r\n'),
+        ("m.tsv", 'audio\ttext\tspeaker\na.wav\tYes, "it" is\tanna\n/abs/b.wav\tnull\t\n'),
+        (
+            "m.jsonl",
+            '{"audio":"a.wav","text":"Yes, \\"it\\" is","speaker":"anna"}\n\n{"text":"null","audio":"/abs/b.wav"}\n',
+        ),
+    ],
+)
+def test_rows(tmp_path, name, text):
+    listing = listing_of(tmp_path / name, text)
+    nothing = {"start": None, "end": None}
+    assert listing.rows.to_pylist() == [
+        {"id": "a.wav", "path": f"{tmp_path}/a.wav", "text": 'Yes, "it" is', "speaker": "anna", **nothing},
+        {"id": "/abs/b.wav", "path": "/abs/b.wav", "text": "null", "speaker": "", **nothing},
+    ]
+    assert listing.dropped == listing.unlisted == []
+
+
+def test_segments_and_ids(tmp_path):
+    text = "id,path,transcript,start,end\nx,a.wav,A,0.5,1\ny,a.wav,B,,2.5\n,a.wav,C,3,\n,a.wav,D,,\n"
+    rows = listing_of(tmp_path / "m.csv", text).rows.to_pylist()
+    assert [(row["id"], row["start"], row["end"]) for row in rows] == [
+        ("x", 0.5, 1.0),
+        ("y", None, 2.5),
+        ("a.wav", 3.0, None),
+        ("a.wav", None, None),
+    ]
+    rows = listing_of(tmp_path / "m.csv", "path,text,start,end\na.wav,A,0.5,1\na.wav,B,1,\na.wav,C,,2\n").rows
+    assert rows["id"].to_pylist() == ["a.wav#0.500-1.000", "a.wav#1.000-", "a.wav#0.000-2.000"]
+
+
+def test_nemo_manifest(tmp_path):
+    lines = [
+        {"audio_filepath": "a.wav", "text": "A", "offset": 1.5, "duration": 2},
+        {"audio_filepath": "b.wav", "text": "B", "duration": 3},
+    ]
+    rows = listing_of(tmp_path / "m.json", "\n".join(map(json.dumps, lines))).rows.to_pylist()
+    assert [(row["start"], row["end"]) for row in rows] == [(1.5, 3.5), (None, None)]
+
+
+def test_bad_rows_are_dropped_with_their_reason(tmp_path):
+    text = "audio,text,start\na.wav,A,0\nb.wav,B\nc.wav,C,soon\nd.wav,D,-1\n,E,0\nf.wav,F,inf\ng.wav,G,1\n"
+    listing = listing_of(tmp_path / "m.csv", text)
+    assert listing.rows["path"].to_pylist() == [f"{tmp_path}/a.wav", f"{tmp_path}/g.wav"]
+    assert [(row.reason, row.detail[:20]) for row in listing.dropped] == [
+        ("unreadable row", "row 3 has 2 columns,"),
+        ("missing file", "it names no audio fi"),
+        ("bad segment", "start or end is not "),
+        ("bad segment", "start or end is not "),
+        ("bad segment", "start or end is not "),
+    ]
+    listing = listing_of(tmp_path / "m.jsonl", '{"audio": "a.wav", "text": "A"}\n{"audio": "b\n[1]\n"b.wav"\n')
+    assert len(listing.rows) == 1
+    assert [row.id for row in listing.dropped] == ["line 2", "line 3", "line 4"]
+
+
+def test_numbers_and_null_in_jsonl(tmp_path):
+    lines = '{"audio": "a.wav", "text": 12, "speaker": 7}\n{"audio": "b.wav", "text": null, "speaker": "x"}\n'
+    rows = listing_of(tmp_path / "m.jsonl", lines).rows.to_pylist()
+    assert [(row["text"], row["speaker"]) for row in rows] == [("12", "7"), ("", "x")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.csv", "", "an empty file"),
+        ("m.csv", "a.wav,hello\nb.wav,world\n", r"no column for the audio .* a.wav, hello"),
+        ("m.csv", "audio;text\na.wav;hello\n", "its columns are: audio;text"),
+        ("m.jsonl", "", "no line of it is a JSON object"),
+        ("m.jsonl", '[{"audio": "a.wav"}]', "no line of it is a JSON object"),
+        ("m.txt", "a.wav hello", "is no manifest"),
+    ],
+)
+def test_tables_that_can_not_be_read(tmp_path, name, text, message):
+    with pytest.raises(UserError, match=message):
+        listing_of(tmp_path / name, text)
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.tsv", "m.jsonl"])
+def test_latin_1_is_an_error(tmp_path, name):
+    tab = "\t" if name == "m.tsv" else ","
+    row = '{"audio": "a.wav", "text": "caf\xe9"}' if name == "m.jsonl" else f"audio{tab}text\na.wav{tab}caf\xe9\n"
+    (tmp_path / name).write_bytes(row.encode("latin-1"))
+    with pytest.raises(UserError, match=r"UTF-?8"):
+        Manifest(tmp_path / name).listing()
+
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(names, cells, cells), min_size=1, max_size=12))
+def test_what_the_csv_module_writes_is_read_as_it_was(tmp_path_factory, rows):
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows([("audio", "text", "speaker"), *rows])
+    path = tmp_path_factory.getbasetemp() / "written.csv"
+    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    listing = Manifest(path).listing()
+    read = listing.rows.select(["id", "text", "speaker"]).to_pylist()
+    assert [tuple(row.values()) for row in read] == rows
+    assert listing.dropped == []
+
+
+fields = st.dictionaries(
+    st.sampled_from(["audio", "text", "speaker", "start", "end"]),
+    st.one_of(st.none(), cells, st.floats(), st.integers()),
+)
+lines = st.lists(
+    st.one_of(fields.map(json.dumps), cells.map(lambda cell: cell.replace("\n", "").replace("\r", ""))), max_size=12
+)
+
+
+@settings(deadline=None)
+@given(lines)
+def test_no_line_is_lost(tmp_path_factory, lines):
+    path = tmp_path_factory.getbasetemp() / "lines.jsonl"
+    lines = ['{"audio": "a.wav", "text": "A"}', *lines]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    listing = Manifest(path).listing()
+    with open(path, encoding="utf-8-sig") as file:
+        assert len(listing.rows) + len(listing.dropped) == sum(bool(line.strip()) for line in file)
+    assert listing.rows == Manifest(path).listing().rows
+
+
+# ---- audiofolder ----
+
+
+def test_audiofolder_lists_files_without_transcript(tmp_path, write):
+    for name in ("wav/a.wav", "wav/b.wav", "wav/deep/c.flac"):
+        write(name)
+    (tmp_path / "metadata.csv").write_text("file_name,text\nwav/a.wav,A\n./wav/b.wav,B\n")
+    listing = AudioFolder(tmp_path).listing()
+    assert listing.rows["id"].to_pylist() == ["wav/a.wav", "./wav/b.wav"]
+    assert listing.unlisted == [Dropped("wav/deep/c.flac", "no transcript", str(tmp_path / "wav/deep/c.flac"))]
+
+
+def test_audiofolder_with_subsets(tmp_path, write):
+    for split in ("train", "test"):
+        write(f"{split}/a.wav")
+        (tmp_path / split / "metadata.jsonl").write_text(json.dumps({"file_name": "a.wav", "transcription": split}))
+    folder = AudioFolder(tmp_path)
+    assert folder.splits() == ["test", "train"]
+    assert folder.listing("test").rows["text"].to_pylist() == ["test"]
+    with pytest.raises(UserError, match="did you mean 'train'"):
+        folder.listing("trian")
+
+
+def test_two_tables_are_ambiguous(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,text\n")
+    (tmp_path / "metadata.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"it holds metadata.csv and metadata.jsonl"):
+        AudioFolder(tmp_path).listing()

@@ -69,6 +69,7 @@ class TranscriptNormalizer:
             for symbol, word in SYMBOLS.get(language.split("_")[0], {}).items()
             if alphabet is None or symbol not in alphabet
         }
+        self._drops_points = alphabet is None or "." not in alphabet
         self._replacements = _Replacements(self)
         self._simple = self._simple_characters()
         self._plain = frozenset(c for c in self._simple if self.replacement(c) == c)
@@ -93,7 +94,7 @@ class TranscriptNormalizer:
         # Most of a corpus is no more than this; 300,000 transcripts are to take a few seconds.
         text = self._cased(text)
         if not self._plain.issuperset(text):
-            text = (SENTENCE_END.sub(" ", text) if "." in text else text).translate(self._replacements)
+            text = self._written(SENTENCE_END.sub(" ", text) if self._drops_points else text)
         if "'" in text:
             text = LOOSE_APOSTROPHE.sub(" ", text)
         return Normalized(" ".join(text.split()), Counter())
@@ -105,20 +106,24 @@ class TranscriptNormalizer:
             text = spell_numbers(text, self.language)
         if self.symbols and not self.symbols.keys().isdisjoint(map(ord, text)):
             text = text.translate(self.symbols)
-        text = SENTENCE_END.sub(" ", self._cased(text))
-        spelt = LOOSE_APOSTROPHE.sub(" ", text.translate(self._replacements))
+        text = self._cased(text)
+        if self._drops_points:
+            text = SENTENCE_END.sub(" ", text)
+        spelt = LOOSE_APOSTROPHE.sub(" ", self._written(text))
         lacking = self._replacements.missing
         missing = Counter(character for character in text if character in lacking)
         return Normalized(" ".join(spelt.split()), missing)
 
+    def _written(self, text: str) -> str:
+        written = text.translate(self._replacements)
+        # An accent may have come to stand behind its letter.
+        return unicodedata.normalize("NFC", written) if self.alphabet is None else written
+
     def _cased(self, text: str) -> str:
-        if self.case == "lower":
-            # Turkish and Azeri have two letters i: I and ı, İ and i.
-            text = text.replace("I", "ı").replace("İ", "i") if self.language in {"tr", "az"} else text
-            return text.lower()
-        if self.case == "upper":
-            return (text.replace("i", "İ") if self.language in {"tr", "az"} else text).upper()
-        return text
+        if self.language in {"tr", "az"}:  # two letters i: I and ı, İ and i
+            pairs = {"I": "ı", "İ": "i"} if self.case == "lower" else {"i": "İ"} if self.case == "upper" else {}
+            text = unicodedata.normalize("NFC", text.translate(str.maketrans(pairs)))
+        return text.lower() if self.case == "lower" else text.upper() if self.case == "upper" else text
 
     def _simple_characters(self) -> frozenset[str]:
         """Those that one look at them alone decides: letters, and the punctuation that nobody says."""
@@ -127,7 +132,7 @@ class TranscriptNormalizer:
         if self.spells_numbers:
             candidates -= {c for c in candidates if c.isdigit()} | set(CURRENCIES)
         candidates |= set("'-.,;:!?()\" ")
-        candidates -= set(map(chr, self.symbols))
+        candidates -= set(map(chr, self.symbols)) | set(map(chr, APOSTROPHES))
         return frozenset(c for c in candidates if self._says(c))
 
     def _says(self, character: str) -> bool:

@@ -34,6 +34,10 @@ class FinetuneAsrConfig:
     from_scratch: bool = option(False, "keep the architecture, throw the weights away (to see what they are worth)")
     trust_remote_code: bool = option(False, "run code that comes with the checkpoint")
 
+    new_vocabulary: bool = option(False, "build the vocabulary from the transcripts although the checkpoint has one")
+    language: str | None = option(None, "of the transcripts, as num2words names it ('fr'), for their numbers; null: en")
+    target_lang: str | None = option(None, "adapter of a checkpoint for many languages (MMS), as 'fra'")
+
     # What it is trained on
     source: str = option("", "corpus: a folder, a manifest file or a Hub id")
     source_config: str | None = option(None, "configuration of a Hub dataset, as 'clean' of openslr/librispeech_asr")
@@ -46,6 +50,9 @@ class FinetuneAsrConfig:
     speaker_column: str | None = option(None, "column of the speaker, where it has another name")
     min_seconds: float = option(0.1, "shorter utterances are dropped", 0.0)
     max_seconds: float = option(30.0, "longer utterances are dropped from training; attention costs their square", 0.1)
+    max_missing_share: float = option(
+        0.1, "transcripts that lose more of their characters to the vocabulary are dropped", 0.0, 1.0
+    )
     max_dropped_share: float = option(0.05, "more unusable utterances than this are an error", 0.0, 1.0)
 
     # How much at once, and how long

@@ -21,7 +21,7 @@ from sft_speech import augment
 from sft_speech.asr.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.asr.collator import CTCCollator, Utterances
 from sft_speech.asr.ctc import CTCTask
-from sft_speech.asr.evaluate import EvaluationResult, evaluate_corpus
+from sft_speech.asr.evaluate import EvaluationResult, evaluate_corpus, with_transcript
 from sft_speech.audio import samples_of
 from sft_speech.config import FinetuneAsrConfig, save_config
 from sft_speech.corpora import load_corpus
@@ -120,15 +120,13 @@ def check_output(config: FinetuneAsrConfig, output: Path, first: bool) -> Path |
 def load_splits(config: FinetuneAsrConfig, report: CorpusReport) -> dict[str, Any]:
     """The corpora by role: "train", "eval", and the name of every test split."""
 
-    def load(source: str, split: str | None) -> Any:
-        return load_corpus(source, split, config=config.source_config, columns=config.columns, report=report)
-
     other = config.eval_source or config.source
-    corpora = {"train": load(config.source, config.train_split)}
+    wanted = {"train": (config.source, config.train_split)}
     if config.eval_split is not None or config.eval_source is not None:
-        corpora["eval"] = load(other, config.eval_split)
-    corpora |= {split: load(other, split) for split in config.test_splits}
-    return corpora
+        wanted["eval"] = (other, config.eval_split)
+    wanted |= {split: (other, split) for split in config.test_splits}
+    hub = {"config": config.source_config, "columns": config.columns}
+    return {name: load_corpus(source, split, name=name, report=report, **hub) for name, (source, split) in wanted.items()}
 
 
 def load_model(config: FinetuneAsrConfig, train: Any) -> Checkpoint:
@@ -141,6 +139,9 @@ def load_model(config: FinetuneAsrConfig, train: Any) -> Checkpoint:
         overrides={name: getattr(config, name) for name in OVERRIDES},
         trust_remote_code=config.trust_remote_code,
         from_scratch=config.from_scratch,
+        new_vocabulary=config.new_vocabulary,
+        target_lang=config.target_lang,
+        language=config.language,
     )
     if config.freeze_feature_encoder and not config.from_scratch:
         freezing.freeze_feature_encoder(checkpoint.model)
@@ -148,16 +149,19 @@ def load_model(config: FinetuneAsrConfig, train: Any) -> Checkpoint:
 
 
 def usable(config: FinetuneAsrConfig, name: str, rows: Any, checkpoint: Checkpoint, report: CorpusReport) -> Any:
-    """The rows of one split that can be used, their transcripts normalized; evaluation keeps long utterances."""
+    """The rows of one split that can be used, their transcripts normalized; evaluation keeps all that has a transcript."""
+    if name != "train":
+        return with_transcript(checkpoint, rows, name, report)
     return select_usable(
         rows,
         name,
         report,
         min_seconds=config.min_seconds,
-        max_seconds=config.max_seconds if name == "train" else math.inf,
+        max_seconds=config.max_seconds,
         normalize=checkpoint.normalizer,
         encode=checkpoint.encode,
         frames_of=lambda seconds: checkpoint.frames(samples_of(seconds, checkpoint.rate)),
+        max_missing_share=config.max_missing_share,
     )
 
 
@@ -196,6 +200,7 @@ def build_trainer(
         model=checkpoint.model,
         args=training_arguments(config, steps, accumulation, evaluates="eval" in corpora),
         train_dataset=Utterances(train, checkpoint, change, config.seed),
+        eval_dataset=corpora.get("eval"),  # the plain Trainer asks for one; the evaluator is what looks at it
         data_collator=CTCCollator(checkpoint),
         task=CTCTask(checkpoint.blank),
         plan=plan,

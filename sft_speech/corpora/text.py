@@ -121,8 +121,8 @@ class TranscriptNormalizer:
 
     def _cased(self, text: str) -> str:
         if self.language in {"tr", "az"}:  # two letters i: I and ı, İ and i
-            pairs = {"I": "ı", "İ": "i"} if self.case == "lower" else {"i": "İ"} if self.case == "upper" else {}
-            text = unicodedata.normalize("NFC", text.translate(str.maketrans(pairs)))
+            pairs = {"lower": str.maketrans("Iİ", "ıi"), "upper": str.maketrans("i", "İ"), "keep": {}}
+            text = unicodedata.normalize("NFC", text.translate(pairs[self.case]))
         return text.lower() if self.case == "lower" else text.upper() if self.case == "upper" else text
 
     def _simple_characters(self) -> frozenset[str]:

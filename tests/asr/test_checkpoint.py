@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -384,3 +387,27 @@ def test_log_off(tiny_directory, caplog):
     with caplog.at_level(logging.INFO):
         load_checkpoint(tiny_directory("wav2vec2-group"), from_scratch=True, log=False)
     assert "new" not in caplog.text
+
+
+# ---- real speech ----
+
+
+@pytest.mark.parametrize("family", ["wav2vec2-group", "wav2vec2-layer"])
+def test_real_speech_alone_in_a_batch_and_shuffled(tiny_directory, family):
+    if "SFT_SPEECH_DATA" not in os.environ:
+        pytest.skip("no real speech: SFT_SPEECH_DATA isn't set")
+    files = sorted(Path(os.environ["SFT_SPEECH_DATA"], "LibriSpeech", "dev-clean").rglob("*.flac"))
+    clips = [soundfile.read(file, dtype="float32")[0] for file in files]
+    checkpoint = load_checkpoint(tiny_directory(family))
+    alone = [logits_of(checkpoint, [clip])[0] for clip in clips]
+    with torch.no_grad():
+        mean = torch.cat(alone).mean(0)
+        checkpoint.model.lm_head.bias -= mean  # no token above all others
+    alone = [logits - mean for logits in alone]
+    said = [checkpoint.decode(checkpoint.collapse(logits.argmax(-1))) for logits in alone]
+    for order in (np.arange(len(clips)), np.random.default_rng(0).permutation(len(clips))):
+        for batch in np.array_split(order, max(1, len(clips) // 16)):
+            together = logits_of(checkpoint, [clips[index] for index in batch])
+            for index, logits in zip(batch, together, strict=True):
+                assert (logits - alone[index]).abs().max() < 1e-4
+                assert checkpoint.decode(checkpoint.collapse(logits.argmax(-1))) == said[index]

@@ -22,11 +22,13 @@ step "3. Fine-tuning ($out/model)"
 python scripts/finetune_asr.py --config configs/asr/demo.yaml
 
 step "4. Three calls that it never heard, by voices that it never heard"
+calls=()
 for speaker in 17 18 19; do
     call=$out/corpus/test-demo/$speaker/1/$speaker-1
-    echo "said:  $(grep "^$speaker-1-0000 " $call.trans.txt | cut -d' ' -f2-)"
-    echo "heard: $(sft-speech transcribe $out/model $call-0000.flac)"
+    calls+=("$call-0000.flac")
+    echo "said   $(grep "^$speaker-1-0000 " $call.trans.txt)"
 done
+sft-speech transcribe $out/model "${calls[@]}"
 
 step "Done in $SECONDS seconds"
 python - $out/before $out/model <<'PYTHON'

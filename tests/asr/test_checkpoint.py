@@ -396,7 +396,7 @@ def test_log_off(tiny_directory, caplog):
 def test_real_speech_alone_in_a_batch_and_shuffled(tiny_directory, family):
     if "SFT_SPEECH_DATA" not in os.environ:
         pytest.skip("no real speech: SFT_SPEECH_DATA isn't set")
-    files = sorted(Path(os.environ["SFT_SPEECH_DATA"], "LibriSpeech", "dev-clean").rglob("*.flac"))
+    files = sorted(Path(os.environ["SFT_SPEECH_DATA"], "LibriSpeech", "dev-clean").rglob("*.flac"))[::2]
     clips = [soundfile.read(file, dtype="float32")[0] for file in files]
     checkpoint = load_checkpoint(tiny_directory(family))
     alone = [logits_of(checkpoint, [clip])[0] for clip in clips]
@@ -406,7 +406,7 @@ def test_real_speech_alone_in_a_batch_and_shuffled(tiny_directory, family):
     alone = [logits - mean for logits in alone]
     said = [checkpoint.decode(checkpoint.collapse(logits.argmax(-1))) for logits in alone]
     for order in (np.arange(len(clips)), np.random.default_rng(0).permutation(len(clips))):
-        for batch in np.array_split(order, max(1, len(clips) // 16)):
+        for batch in np.array_split(order, 2):
             together = logits_of(checkpoint, [clips[index] for index in batch])
             for index, logits in zip(batch, together, strict=True):
                 assert (logits - alone[index]).abs().max() < 1e-4

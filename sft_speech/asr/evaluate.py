@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from sft_speech.asr.checkpoint import Checkpoint
+    from sft_speech.corpora.report import CorpusReport
 
 logger = logging.getLogger(__name__)
 
@@ -299,7 +300,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
     parser.add_argument("--source", required=True, help="corpus: a folder, a manifest file or a Hub id")
     parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
-    parser.add_argument("--split", metavar="SPLIT", help="what to evaluate on; several are joined by '+' [all]")
+    parser.add_argument("--split", metavar="SPLIT", help="what to evaluate on; several are joined by '+' [all rows]")
     for role in ("audio", "text", "speaker"):
         parser.add_argument(f"--{role}_column", metavar="NAME", help=f"column of the {role}, where it has another name")
     parser.add_argument("-o", "--output", metavar="DIR", help="where evaluation/ is written [MODEL; here for a Hub id]")
@@ -314,17 +315,13 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.corpora.report import CorpusReport
 
     columns = {role: getattr(args, f"{role}_column") for role in ("audio", "text", "speaker")}
-    report = CorpusReport()
-    corpus = load_corpus(
-        args.source,
-        args.split,
-        config=args.source_config,
-        columns={role: name for role, name in columns.items() if name} or None,
-        report=report,
-    )
+    named = {role: column for role, column in columns.items() if column}
+    split, report = args.split or Path(args.source).stem, CorpusReport()
+    corpus = load_corpus(args.source, args.split, name=split, config=args.source_config, columns=named, report=report)
     transcriber = Transcriber(args.model, device=args.device, max_batch_seconds=args.max_batch_seconds)
-    split = args.split or "all"
-    corpus = _with_transcript(transcriber.checkpoint, corpus, split, report)
+    corpus = with_transcript(transcriber.checkpoint, corpus, split, report)
+    if report.dropped(split):
+        logger.warning("%s", report.table())
     with _progress_bar(corpus["seconds"]) as bar:
         result = evaluate_corpus(
             transcriber.checkpoint,
@@ -341,17 +338,17 @@ def main(args: argparse.Namespace) -> None:
     print(f"\n{written.with_suffix('.jsonl')}\n{written}")
 
 
-def _with_transcript(checkpoint: Checkpoint, corpus: Dataset, split: str, report: Any) -> Dataset:
+def with_transcript(checkpoint: Checkpoint, corpus: Dataset, split: str, report: CorpusReport) -> Dataset:
     """Drops rows that say nothing once they are normalized, into the report; long and dense ones stay, they count."""
-    texts: Sequence[str] = corpus["text"]
-    kept = []
-    for index, text in enumerate(texts):
-        if checkpoint.normalizer(text).text:
-            kept.append(index)
+    ids, seconds, kept = corpus["id"], corpus["seconds"], []
+    for number, text in enumerate(corpus["text"]):
+        normalized = checkpoint.normalizer(text)
+        if normalized.text:
+            kept.append(number)
         else:
-            report.drop(split, corpus[index]["id"], "empty transcript")
-    if len(kept) < len(texts):
-        logger.warning("%d of %d rows have no transcript and are left out", len(texts) - len(kept), len(texts))
+            report.drop(split, ids[number], "empty transcript")
+        report.missing_characters(split, normalized.missing)
+    report.keep(split, len(kept), sum(seconds[number] for number in kept))
     return corpus.select(kept)
 
 

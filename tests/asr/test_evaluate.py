@@ -203,14 +203,15 @@ def test_verb_writes_both_files_and_prints_the_table(tiny_directory, manifest, r
     assert "WER" in capsys.readouterr().out
 
 
-def test_verb_leaves_out_rows_without_transcript(tiny_directory, manifest, tmp_path, rows):
+def test_verb_leaves_out_rows_without_transcript_and_says_so(tiny_directory, manifest, tmp_path, rows, caplog):
     (tmp_path / "mute.wav").write_bytes(rows[5]["audio"]["bytes"])
     with open(manifest, "a") as lines:
         lines.write("mute.wav\t♪\n")
     model = tiny_directory("wav2vec2-layer")
     assert main(["evaluate", str(model), "--source", str(manifest), "-o", str(tmp_path), "--device", "cpu"]) == 0
-    (figures,) = (tmp_path / "evaluation").glob("*.json")
-    assert json.loads(figures.read_text())["utterances"] == 4
+    figures = json.loads((tmp_path / "evaluation" / "corpus.json").read_text())
+    assert figures["utterances"] == 4
+    assert "1 empty transcript" in caplog.text
 
 
 def test_verb_without_a_corpus(tiny_directory, capsys):

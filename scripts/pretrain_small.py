@@ -2,10 +2,11 @@
 
 python scripts/pretrain_small.py --text SENTENCES --output small --hours 3
 
-Every utterance is made when it is needed: a text, a voice and an augmentation drawn from (seed, index), so that nothing is
-stored and nothing repeats. ``--text`` is a file with one sentence per line (or ``id|sentence``). Voices are those of
-espeak-ng but for HELD_OUT; where the command ``flite`` is there, a fifth of the utterances is spoken by its recorded voices.
-The learning rate follows the clock: 3 % of --hours up, level, the last 35 % down. Start again with the same --output to go on.
+Every utterance is made when it is needed: a text, a voice and an augmentation drawn from (seed, index), so that nothing
+is stored and nothing repeats. ``--text`` is a file with one sentence per line (or ``id|sentence``). Voices are those of
+espeak-ng but for the demo's; where the command ``flite`` is there, a fifth of the utterances is spoken by its recorded
+voices. The learning rate follows the clock: 3 % of --hours up, level, the last 35 % down. Start again with the same
+--output to go on.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ import numpy as np
 
 RATE = 16_000
 VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
-# Never heard in pretraining: the demo fine-tunes on the first ones and tests on the last two.
-HELD_OUT = ("Andy", "Annie", "Hugo", "Jacky", "Lee", "Mario", "adam", "linda", "steph", "zac")
 UNLIKE_PEOPLE = ("Demonic", "UniRobot", "croak", "whisper", "whisperf", "anikaRobot", "Tweaky", "fast")
 
 
 class SyntheticSpeech:
-    """A map from an index to (waveform float32 (S,), transcript); the same index gives the same utterance."""
+    """A map from an index to (waveform float32 (S,), transcript).
+
+    Text, voice and augmentation follow from the index; espeak-ng adds a little of its own history to the samples.
+    """
 
     def __init__(self, sentences: list[str], seed: int, cache: Path, flite: bool, augmented: bool = True) -> None:
         from sft_speech.corpora.espeak import variants
+        from sft_speech.corpora.synthetic import HELD_OUT  # the demo's voices
 
         self.sentences, self.seed, self.cache, self.augmented = sentences, seed, cache, augmented
         self.words = sorted({word for sentence in sentences for word in sentence.split()})
@@ -68,7 +71,7 @@ class SyntheticSpeech:
         return speak(text.lower(), voice), ESPEAK_RATE
 
     def recorded_voice(self, rng: np.random.Generator) -> tuple[np.ndarray, int, str]:
-        """One of 8000 utterances by flite, kept on disk because its voices speak only 65 times faster than real time."""
+        """One of 8000 utterances by flite, kept on disk: its voices speak only 65 times faster than real time."""
         import soundfile
 
         number = int(rng.integers(8000))
@@ -80,9 +83,9 @@ class SyntheticSpeech:
             voice = str(own.choice(["kal16", "awb", "rms", "slt"], p=[0.1, 0.3, 0.3, 0.3]))
             scratch = path.with_suffix(f".{os.getpid()}")
             stretch, pitch = own.uniform(0.75, 1.35), own.uniform(85, 220)
-            options = [f"duration_stretch={stretch:.2f}", f"int_f0_target_mean={pitch:.0f}"]
-            command = ["flite", "-voice", voice, "--setf", options[0], "--setf", options[1], "-t", text.lower(), "-o", str(scratch)]
-            subprocess.run(command, check=True)
+            options = ["--setf", f"duration_stretch={stretch:.2f}", "--setf", f"int_f0_target_mean={pitch:.0f}"]
+            command = ["flite", "-voice", voice, *options, "-t", text.lower(), "-o", str(scratch)]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
             scratch.rename(path)
         waveform, rate = soundfile.read(path, dtype="float32")
         return waveform, rate, text
@@ -122,7 +125,7 @@ def normalize(text: str) -> str:
 
 
 def batches(speech: SyntheticSpeech, first: int, seconds: float, pool: int = 64):
-    """Yields (next index, batches of one pool): ``pool`` utterances sorted by length and cut where padded seconds would pass ``seconds``."""
+    """Yields (index to go on from, batch): pools of utterances are sorted by length and cut at ``seconds`` of padded audio."""
     index = first
     while True:
         drawn = sorted((speech[i] for i in range(index, index + pool)), key=lambda pair: len(pair[0]))
@@ -257,7 +260,8 @@ def main(args: argparse.Namespace) -> None:
         model.load_state_dict(stored["model"])
         optimizer.load_state_dict(stored["optimizer"])
         state = stored["state"]
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(sentences)} sentences, flite {flite}, from {state}", flush=True)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters:,} parameters, {len(sentences)} sentences, flite {flite}, from {state}", flush=True)
 
     def generate():
         yield from batches(speech, state["index"], args.batch_seconds)
@@ -285,15 +289,15 @@ def main(args: argparse.Namespace) -> None:
         state["audio_hours"] += batch["input_values"].numel() / RATE / 3600
         done = state["elapsed"] >= limit
         if state["updates"] % 100 == 0:
-            rounded = {key: round(value, 2) for key, value in state.items()}
-            print(json.dumps({**rounded, "loss": round(float(np.mean(losses[-100:])), 4), "lr": optimizer.param_groups[0]["lr"]}), flush=True)
+            figures = {**state, "loss": float(np.mean(losses[-100:])), "lr": optimizer.param_groups[0]["lr"]}
+            print(json.dumps({key: float(f"{value:.4g}") for key, value in figures.items()}), flush=True)
         if state["updates"] % 500 == 0 or done:
             scratch = checkpoint.with_suffix(".new")
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, scratch)
             scratch.replace(checkpoint)
             save(model, args.output)
-            cer, wer = evaluate(model, heldout, 0, 100)
-            print(json.dumps({"updates": state["updates"], "held-out sentences": {"cer": round(cer, 4), "wer": round(wer, 4)}}), flush=True)
+            cer, wer = evaluate(model, heldout, 0, 60)
+            print(f"held-out sentences after {state['updates']} updates: CER {cer:.2%}, WER {wer:.2%}", flush=True)
         if done:
             break
 

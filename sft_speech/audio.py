@@ -256,10 +256,10 @@ def _samples(file: soundfile.SoundFile, encoded: str | bytes, start: float | Non
     total = file.frames
     first = samples_of(start or 0.0, file.samplerate)
     wanted = max(0, total - first) if seconds is None else samples_of(seconds, file.samplerate)
+    if seconds is None or first + wanted > total:
+        _check_container(file, encoded)
     if first >= total:
         return np.zeros((0, file.channels), np.float32)
-    if seconds is None:
-        _check_container(file, encoded)
     samples = _decode(file, first, wanted)
     if len(samples) == 0 or len(samples) < wanted - max(_TAIL, _slack(file)):
         got, promised = (seconds_of(n, file.samplerate) for n in (len(samples), wanted))

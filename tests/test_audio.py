@@ -288,6 +288,7 @@ def test_an_mp3_whose_length_libsndfile_guesses_too_short_is_refused(tmp_path, w
     assert b"Xing" in encoded[:second]
     assert reason_of(probe, encoded[second:]) == "unreadable"
     assert reason_of(read, encoded[second:], 16_000) == "unreadable"
+    assert reason_of(read, encoded[second:], 16_000, None, 20.0) == "unreadable"
 
 
 def test_error_crosses_processes():

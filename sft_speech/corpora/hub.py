@@ -5,6 +5,7 @@ Whole ones lie in the cache of ``datasets``, their audio as it was encoded, mapp
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -19,12 +20,14 @@ from sft_speech.audio import AudioError, probe, seconds_of
 from sft_speech.corpora import headers as header_index
 from sft_speech.corpora.columns import find_columns
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import COLUMNS, features, first_of_each
+from sft_speech.corpora.rows import COLUMNS, features, first_of_each, new_fingerprint
 from sft_speech.corpora.splits import Part, unknown
 from sft_speech.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
+
+logger = logging.getLogger(__name__)
 
 _CLIPS = 32  # encoded clips that a thread holds at a time
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")
@@ -76,7 +79,9 @@ def _load_part(
     seconds[chosen] = seconds_of(headers["samples"].to_numpy(), headers["rate"].to_numpy())
     texts = texts.append_column("seconds", pa.array(seconds)).append_column("start", pa.nulls(len(texts), pa.float64()))
     # The texts are set beside the audio before rows are left out: the other way round would copy the audio.
-    corpus = datasets.concatenate_datasets([audio, datasets.Dataset(texts)], axis=1).select_columns(list(COLUMNS))
+    corpus = datasets.concatenate_datasets(
+        [audio, datasets.Dataset(texts, fingerprint=new_fingerprint())], axis=1
+    ).select_columns(list(COLUMNS))
     kept = chosen[readable]
     return corpus if len(kept) == len(corpus) else corpus.select(kept)
 
@@ -137,6 +142,7 @@ class _RowMaker:
                     raise AudioError("silent", "nothing is louder than -80 dB")
             except AudioError as error:
                 self.report.drop(self.name, id, error.reason, str(error))
+                logger.warning("%s is left out: %s (%s)", id, error.reason, error)
                 continue
             texts = [
                 str(given.get(column, "") if given.get(column) is not None else "") for column in ("text", "speaker")

@@ -112,7 +112,7 @@ def _load_local(
             report.drop(name, *row)
         tables.append(_with_lengths(listing.rows, headers, report, name))
     table = without_duplicates(pa.concat_tables(tables), report, name)
-    return corpus_of(table.combine_chunks())
+    return corpus_of(table)
 
 
 def _listing(source: Source, part: Part, shown: str) -> Listing:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.rows import new_fingerprint
 
 if TYPE_CHECKING:
     import datasets
@@ -32,7 +33,7 @@ def select_usable(
     max_seconds: float,
     normalize: Callable[[str], Normalized],
     encode: Callable[[str], Sequence[int]],
-    frames_of: Callable[[float], int],
+    frames_of: Callable[[np.ndarray], np.ndarray],
     max_missing_share: float,
 ) -> datasets.Dataset:
     """Leaves out what can't be used, with its reason, and replaces each ``text`` by its normalized form.
@@ -44,8 +45,8 @@ def select_usable(
         min_seconds, max_seconds: shorter and longer clips are left out.
         normalize: the checkpoint's transcript normalizer.
         encode: a transcript to its L label ids.
-        frames_of: seconds to the encoder's T frames. CTC needs a frame per label and a blank between equal neighbors:
-            T >= L + repeats, else the loss is infinite.
+        frames_of: seconds to the encoder's T frames, for an array of them. CTC needs a frame per label and a blank
+            between equal neighbors: T >= L + repeats, else the loss is infinite.
         max_missing_share: of a transcript's characters, spaces aside; with more of them missing the rest says
             something else.
 
@@ -53,24 +54,30 @@ def select_usable(
         the rows kept, in their order; no audio is touched.
     """
     meta = corpus.select_columns(["id", "text", "seconds"]).with_format("arrow")[:]
-    ids, seconds = meta["id"], meta["seconds"].to_numpy()
+    seconds = meta["seconds"].to_numpy()
+    frames = frames_of(seconds)
     kept = np.zeros(len(corpus), bool)
-    texts: list[str] = []
+    texts: list[pa.Array] = []
     missing: Counter[str] = Counter()
-    for row, (given, length) in enumerate(zip(meta["text"].to_pylist(), seconds.tolist(), strict=True)):
-        normalized = normalize(given or "")
-        texts.append(normalized.text)
-        reason = _length_reason(length, min_seconds, max_seconds) or _missing_reason(normalized, max_missing_share)
-        reason = reason or _labels_reason(encode(normalized.text), frames_of(length))
-        if normalized.missing:
+    row = 0
+    for batch in meta.to_batches(max_chunksize=10_000):  # Python strings take several times the room of Arrow's
+        written: list[str] = []
+        for id, given in zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True):
+            normalized = normalize(given or "")
+            written.append(normalized.text)
             missing.update(normalized.missing)
-        if reason is None:
-            kept[row] = True
-        else:
-            report.drop(split, ids[row].as_py(), *reason)
+            reason = _length_reason(seconds[row], min_seconds, max_seconds)
+            reason = reason or _missing_reason(normalized, max_missing_share)
+            reason = reason or _labels_reason(encode(normalized.text), int(frames[row]))
+            if reason is None:
+                kept[row] = True
+            else:
+                report.drop(split, id, *reason)
+            row += 1
+        texts.append(pa.array(written, pa.string()))
     report.missing_characters(split, missing)
     report.keep(split, int(kept.sum()), float(seconds[kept].sum()))
-    corpus = with_texts(corpus, texts)
+    corpus = with_texts(corpus, pa.chunked_array(texts, pa.string()))
     return corpus if kept.all() else corpus.select(np.flatnonzero(kept))
 
 
@@ -105,19 +112,19 @@ def _labels_reason(labels: Sequence[int], frames: int) -> tuple[str, str] | None
     )
 
 
-def with_texts(corpus: datasets.Dataset, texts: list[str]) -> datasets.Dataset:
+def with_texts(corpus: datasets.Dataset, texts: pa.ChunkedArray) -> datasets.Dataset:
     """The same rows with other texts. ``Dataset.add_column`` would copy the audio of a corpus that leaves rows out;
     this doesn't.
     """
     import datasets
 
-    column = np.full(corpus.data.num_rows, "", object)
-    places = slice(None) if corpus._indices is None else corpus._indices.column(0).to_numpy()
-    column[places] = texts
-    beside = [
-        corpus.data.drop_columns(["text"]) if hasattr(corpus.data, "drop_columns") else corpus.data.drop(["text"])
-    ]
-    beside.append(datasets.table.InMemoryTable.from_pydict({"text": pa.array(column, pa.string())}))
-    table = datasets.table.concat_tables(beside, axis=1)
-    replaced = datasets.Dataset(table, info=corpus.info.copy(), split=corpus.split, indices_table=corpus._indices)
+    if corpus._indices is not None:  # rows of the corpus to rows of the table below it
+        places = np.full(corpus.data.num_rows, -1)
+        places[corpus._indices.column(0).to_numpy()] = np.arange(len(corpus))
+        texts = texts.take(pa.array(places, mask=places < 0)).fill_null("")
+    column = datasets.table.InMemoryTable.from_arrays([texts], ["text"])
+    table = datasets.table.concat_tables([corpus.data.drop(["text"]), column], axis=1)
+    replaced = datasets.Dataset(
+        table, corpus.info.copy(), corpus.split, indices_table=corpus._indices, fingerprint=new_fingerprint()
+    )
     return replaced.select_columns(corpus.column_names)

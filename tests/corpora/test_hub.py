@@ -159,7 +159,7 @@ def test_selecting_usable_rows_copies_no_audio(parquet, tmp_path):
         max_seconds=2.5,
         normalize=lambda text: SimpleNamespace(text=text.lower(), missing=Counter()),
         encode=list,
-        frames_of=lambda seconds: int(50 * seconds),
+        frames_of=lambda seconds: 50 * seconds,
         max_missing_share=0.0,
     )
     assert kept["text"][:] == [

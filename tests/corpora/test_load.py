@@ -241,6 +241,5 @@ def test_no_row_is_lost_ids_are_unique_the_order_is_the_same(few_files, rows):
     assert all(seconds > 0 for seconds in corpus["seconds"])
     again = load_corpus(path, name="x", cache_dir=few_files / "cache")
     assert list(corpus) == list(again)
-    order = [row.get("id") for row in rows if row.get("id")]
-    places = [order.index(id) for id in corpus["id"] if id in order]
-    assert places == sorted(places)
+    given_ids = iter([row["id"] for row in rows if "id" in row])
+    assert all(id in given_ids for id in corpus["id"] if "wav" not in id)  # in the order of the manifest

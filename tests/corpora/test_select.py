@@ -46,7 +46,7 @@ def select(corpus, report=None, **settings):
         report or CorpusReport(),
         normalize=normalize,
         encode=list,
-        frames_of=lambda s: int(s * 10),
+        frames_of=lambda s: np.floor(s * 10).astype(int),
         **settings,
     )
 

@@ -83,14 +83,18 @@ def load_corpus(
                 f"config {config!r}", f"{shown} is no dataset on the Hub, it has no configurations", "leave config out"
             )
         corpus = _load_local(local, shown, parts, own_report, name, cache_dir)
-    own_report.keep(name, len(corpus), float(np.sum(corpus.with_format("numpy")["seconds"][:])) if len(corpus) else 0.0)
-    if len(corpus) == 0:
-        raise UserError(
-            f"corpus {name}", f"no row of {shown} can be used\n{own_report.table()}", "see the reasons above"
-        )
-    if report is None and own_report.dropped(name):
-        logger.warning("rows that can't be used were dropped:\n%s", own_report.table())
+    _check(corpus, shown, own_report, name, logged=report is None)
     return corpus.to_iterable_dataset() if streaming else corpus
+
+
+def _check(corpus: datasets.Dataset, shown: str, report: CorpusReport, name: str, logged: bool) -> None:
+    """Completes the report; a corpus without rows is an error."""
+    seconds = corpus.select_columns(["seconds"]).with_format("arrow")[:]["seconds"]
+    report.keep(name, len(corpus), pc.sum(seconds).as_py() or 0.0)
+    if len(corpus) == 0:
+        raise UserError(f"corpus {name}", f"no row of {shown} can be used\n{report.table()}", "see the reasons above")
+    if logged and report.dropped(name):
+        logger.warning("rows that can't be used were dropped:\n%s", report.table())
 
 
 def _load_local(

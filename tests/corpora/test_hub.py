@@ -54,6 +54,27 @@ def test_rows(parquet):
     assert len(read(corpus[1]["audio"], 16_000)) == 32_000
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_column_that_is_typed_as_audio_is_not_decoded(parquet, streaming):
+    """As ``datasets`` writes it: under whatever name, to be decoded by torchcodec."""
+    import datasets
+
+    folder = parquet("test.parquet", id=None, file=None)
+    table = pq.read_table(folder / "test.parquet").rename_columns(["speech", "text", "speaker_id", "chapter_id"])
+    typed = datasets.Features(
+        {
+            "speech": datasets.Audio(sampling_rate=16_000),
+            "text": datasets.Value("string"),
+            "speaker_id": datasets.Value("int64"),
+            "chapter_id": datasets.Value("int64"),
+        }
+    )
+    pq.write_table(table.replace_schema_metadata(typed.arrow_schema.metadata), folder / "test.parquet")
+    rows = list(load_corpus(folder, "test", streaming=streaming))
+    assert [(row["id"], row["seconds"]) for row in rows] == [("0.flac", 1.0), ("1.flac", 2.0), ("2.flac", 3.0)]
+    assert rows[0]["audio"].keys() == {"path", "bytes"}
+
+
 @pytest.mark.parametrize(
     ("names", "splits"),
     [

@@ -1,4 +1,6 @@
-"""Fine-tune a CTC model: ``accelerate launch scripts/finetune_asr.py --config configs/asr/FILE.yaml [--any_key value]``.
+"""Fine-tune a CTC model.
+
+accelerate launch scripts/finetune_asr.py --config configs/asr/FILE.yaml [--any_key value]
 
 The same as ``sft-speech finetune-asr``; a file of its own because ``accelerate launch`` takes one.
 """

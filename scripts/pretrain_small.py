@@ -18,7 +18,9 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +109,7 @@ class SyntheticSpeech:
         silence = (rng.exponential(0.15, 2).clip(0, 0.8) * RATE).astype(int)
         waveform = np.pad(waveform, silence).astype(np.float32)
         if self.augmented:
-            chain = [
+            chain: augment.Chain = [
                 (augment.drift, 0.4),
                 (augment.speed, 0.8),
                 (augment.equalize, 0.8),
@@ -124,8 +126,8 @@ def normalize(text: str) -> str:
     return " ".join(re.sub(r"[^A-Z']+", " ", text.upper()).split())
 
 
-def batches(speech: SyntheticSpeech, first: int, seconds: float, pool: int = 64):
-    """Yields (index to go on from, batch): pools of utterances are sorted by length and cut at ``seconds`` of padded audio."""
+def batches(speech: SyntheticSpeech, first: int, seconds: float, pool: int = 64) -> Iterator[tuple[int, dict]]:
+    """Yields (index to go on from, batch): pools of utterances, sorted by length, cut at ``seconds`` padded seconds."""
     index = first
     while True:
         drawn = sorted((speech[i] for i in range(index, index + pool)), key=lambda pair: len(pair[0]))
@@ -201,7 +203,7 @@ def learning_rate(progress: float, peak: float) -> float:
     return peak * 0.01 ** (max(0.0, progress - 0.65) / 0.35)
 
 
-def evaluate(model, speech: SyntheticSpeech, first: int, count: int) -> tuple[float, float]:
+def evaluate(model: Any, speech: SyntheticSpeech, first: int, count: int) -> tuple[float, float]:
     """CER and WER over ``count`` utterances from ``first`` on."""
     import jiwer
     import torch
@@ -218,7 +220,7 @@ def evaluate(model, speech: SyntheticSpeech, first: int, count: int) -> tuple[fl
     return jiwer.cer(references, hypotheses), jiwer.wer(references, hypotheses)
 
 
-def save(model, output: Path) -> None:
+def save(model: Any, output: Path) -> None:
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
     model.save_pretrained(output / "model")
@@ -253,7 +255,7 @@ def main(args: argparse.Namespace) -> None:
 
     model = build_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.peak, betas=(0.9, 0.98), weight_decay=0.01)
-    state = {"elapsed": 0.0, "index": 0, "updates": 0, "audio_hours": 0.0}
+    state: dict[str, Any] = {"elapsed": 0.0, "index": 0, "updates": 0, "audio_hours": 0.0}
     checkpoint = args.output / "checkpoint.pt"
     if checkpoint.exists():
         stored = torch.load(checkpoint, weights_only=True)

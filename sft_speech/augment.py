@@ -12,10 +12,11 @@ import numpy as np
 
 Waveform = np.ndarray
 Augmentation = Callable[[Waveform, int, np.random.Generator], Waveform]
+Chain = list[tuple[Augmentation, float]]  # each with the probability that it befalls an utterance
 
 
 def speed(waveform: Waveform, rate: int, rng: np.random.Generator, low: float = 0.85, high: float = 1.18) -> Waveform:
-    """Plays faster or slower: tempo, pitch and formants move together (Ko et al. 2015, "Audio augmentation for speech recognition")."""
+    """Plays faster or slower: tempo, pitch and formants move together (Ko et al. 2015, "Audio augmentation")."""
     import soxr
 
     factor = np.exp(rng.uniform(np.log(low), np.log(high)))
@@ -52,7 +53,7 @@ def equalize(waveform: Waveform, rate: int, rng: np.random.Generator) -> Wavefor
 
 
 def reverberate(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """Puts the speaker into a room: exponentially decaying noise after the direct sound (Moorer 1979), RT60 of 0.1 to 0.6 s."""
+    """Puts the speaker into a room: decaying noise after the direct sound (Moorer 1979), RT60 of 0.1 to 0.6 s."""
     from scipy.signal import fftconvolve
 
     rt60 = rng.uniform(0.1, 0.6)
@@ -86,7 +87,7 @@ def distort(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform
     return (np.tanh(waveform * drive) / drive).astype(np.float32)
 
 
-def apply(waveform: Waveform, rate: int, rng: np.random.Generator, chain: list[tuple[Augmentation, float]]) -> Waveform:
+def apply(waveform: Waveform, rate: int, rng: np.random.Generator, chain: Chain) -> Waveform:
     """Runs through ``chain``, each augmentation with its own probability."""
     for augmentation, probability in chain:
         if rng.random() < probability:
@@ -94,8 +95,7 @@ def apply(waveform: Waveform, rate: int, rng: np.random.Generator, chain: list[t
     return waveform
 
 
-# Each with the probability that it befalls an utterance.
-STANDARD: list[tuple[Augmentation, float]] = [
+STANDARD: Chain = [
     (speed, 0.8),
     (equalize, 0.8),
     (reverberate, 0.35),

@@ -55,14 +55,15 @@ def write_model_card(output: Path, config: Any, figures: Mapping[str, Any], repo
         eval_results=results or None,
     )
     rows = "\n".join(
-        f"| {split} | {100 * figures[f'{role}_wer']:.2f} | {100 * figures[f'{role}_cer']:.2f} |" for split, role in splits.items()
+        f"| {split} | {100 * figures[f'{role}_wer']:.2f} | {100 * figures[f'{role}_cer']:.2f} |"
+        for split, role in splits.items()
     )
     changed = {key: value for key, value in vars(config).items() if value != getattr(type(config), key, None)}
     versions = ", ".join(f"{package} {version(package)}" for package in STACK)
     body = f"""# {name}
 
-{config.model} fine-tuned for speech recognition (CTC) on {config.source} ({config.train_split or "all"}), {figures.get("audio_hours", 0):.1f} h of
-audio seen in training.
+{config.model} fine-tuned for speech recognition (CTC) on {config.source} ({config.train_split or "all"}), which heard
+{figures.get("audio_hours", 0):.1f} h of audio in training.
 
 | split | WER % | CER % |
 | --- | --- | --- |
@@ -116,9 +117,13 @@ def push(output: Path, repository: str | None, *, private: bool = False) -> str:
     try:
         api = HfApi()
         url = api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(repo_id=url.repo_id, folder_path=output, allow_patterns=UPLOADED, ignore_patterns=["checkpoint-*/*"])
+        api.upload_folder(
+            repo_id=url.repo_id, folder_path=output, allow_patterns=UPLOADED, ignore_patterns=["checkpoint-*/*"]
+        )
     except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
-        do = f"check `hf auth login` and the connection, then `hf upload {name} {output}`; the model is safe in {output}"
+        do = (
+            f"check `hf auth login` and the connection, then `hf upload {name} {output}`; the model is safe in {output}"
+        )
         raise UserError(f"push to {name}", f"the Hub did not take it ({str(error).splitlines()[0]})", do) from error
     logger.info("pushed to %s", url)
     return str(url)

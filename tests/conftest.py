@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture
 def two_processes():
-    """Runs a script on two CPU processes (gloo); gives its standard output. A run that hangs is ended with its children."""
+    """Runs a script on two CPU processes (gloo), gives what it printed; one that hangs is ended with its children."""
 
     def launch(*command: str, seconds: float = 180) -> str:
         line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *command]

@@ -28,8 +28,8 @@ class Utterances(torch.utils.data.Dataset):
     Args:
         rows: a corpus (see ``load_corpus``) whose transcripts are normalized.
         checkpoint: gives the rate and the labels.
-        augment: changes a waveform; draws from a generator seeded by (seed, epoch, utterance), so that a resumed run hears
-            the same.
+        augment: changes a waveform; draws from a generator seeded by (seed, epoch, utterance), so that a resumed run
+            hears the same.
     """
 
     def __init__(self, rows: Dataset, checkpoint: Checkpoint, augment: Augment | None = None, seed: int = 0) -> None:

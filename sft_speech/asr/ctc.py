@@ -41,7 +41,7 @@ def ctc_losses(logits: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor,
 
 
 def unfitting(frames: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) True where no path of so many frames spells the labels: two equal ones in a row need a blank between them."""
+    """(B,) True where the frames can't spell the labels: two equal ones in a row need a blank between them."""
     own = labels != IGNORED
     repeats = ((labels[:, 1:] == labels[:, :-1]) & own[:, 1:]).sum(-1)
     return own.sum(-1) + repeats > frames

@@ -101,7 +101,9 @@ def check_output(config: FinetuneAsrConfig, output: Path, first: bool) -> Path |
         given = config.resume_from_checkpoint
         found = last_checkpoint(output) if given == "true" else Path(given)
         if found is None or not (found / "trainer_state.json").is_file():
-            raise UserError(f"--resume_from_checkpoint {given}", f"{found or output} holds no whole checkpoint", "start without it")
+            raise UserError(
+                f"--resume_from_checkpoint {given}", f"{found or output} holds no whole checkpoint", "start without it"
+            )
         return found
     if first:
         taken = [name for name in ("run.yaml", "model.safetensors") if (output / name).exists()]
@@ -113,7 +115,9 @@ def check_output(config: FinetuneAsrConfig, output: Path, first: bool) -> Path |
             output.mkdir(parents=True, exist_ok=True)
             (output / "run.yaml").touch()
         except OSError as error:
-            raise UserError(f"--output_dir {output}", f"it can't be written ({error.strerror})", "take another one") from error
+            raise UserError(
+                f"--output_dir {output}", f"it can't be written ({error.strerror})", "take another one"
+            ) from error
     return None
 
 
@@ -125,8 +129,10 @@ def load_splits(config: FinetuneAsrConfig, report: CorpusReport) -> dict[str, An
     if config.eval_split is not None or config.eval_source is not None:
         wanted["eval"] = (other, config.eval_split)
     wanted |= {split: (other, split) for split in config.test_splits}
-    hub = {"config": config.source_config, "columns": config.columns}
-    return {name: load_corpus(source, split, name=name, report=report, **hub) for name, (source, split) in wanted.items()}
+    return {
+        name: load_corpus(source, split, name=name, config=config.source_config, columns=config.columns, report=report)
+        for name, (source, split) in wanted.items()
+    }
 
 
 def load_model(config: FinetuneAsrConfig, train: Any) -> Checkpoint:
@@ -149,7 +155,7 @@ def load_model(config: FinetuneAsrConfig, train: Any) -> Checkpoint:
 
 
 def usable(config: FinetuneAsrConfig, name: str, rows: Any, checkpoint: Checkpoint, report: CorpusReport) -> Any:
-    """The rows of one split that can be used, their transcripts normalized; evaluation keeps all that has a transcript."""
+    """The rows of a split that can be used, transcripts normalized; evaluation keeps all that has a transcript."""
     if name != "train":
         return with_transcript(checkpoint, rows, name, report)
     return select_usable(
@@ -181,10 +187,14 @@ def build_trainer(
     train, world = corpora["train"], processes.num_processes
     seconds = train.with_format("numpy")["seconds"][:]
     if len(train) < world:
-        raise UserError(f"{len(train)} utterances", f"they can't be shared among {world} processes", "launch fewer processes")
+        raise UserError(
+            f"{len(train)} utterances", f"they can't be shared among {world} processes", "launch fewer processes"
+        )
     batch_seconds, accumulation = budget(config, world)
     per_epoch = len(epoch_plan(seconds, batch_seconds, seed=config.seed, epoch=0, world=world))
-    steps = config.max_steps if config.max_steps > 0 else max(1, round(config.num_train_epochs * per_epoch / accumulation))
+    steps = (
+        config.max_steps if config.max_steps > 0 else max(1, round(config.num_train_epochs * per_epoch / accumulation))
+    )
     plan = BatchPlan(
         seconds,
         batch_seconds,
@@ -195,7 +205,9 @@ def build_trainer(
     )
     change = augment.standard if config.augment else None
     staged = config.lr_scheduler_type == "three_stage"
-    head_first = [freezing.HeadFirst(checkpoint.model, config.freeze_encoder_steps)] if config.freeze_encoder_steps else []
+    head_first = (
+        [freezing.HeadFirst(checkpoint.model, config.freeze_encoder_steps)] if config.freeze_encoder_steps else []
+    )
     trainer = ExactTrainer(
         model=checkpoint.model,
         args=training_arguments(config, steps, accumulation, evaluates="eval" in corpora),
@@ -204,7 +216,9 @@ def build_trainer(
         data_collator=CTCCollator(checkpoint),
         task=CTCTask(checkpoint.blank),
         plan=plan,
-        evaluator=(lambda: evaluate_shard(config, checkpoint, corpora["eval"]).metrics()) if "eval" in corpora else None,
+        evaluator=(lambda: evaluate_shard(config, checkpoint, corpora["eval"]).metrics())
+        if "eval" in corpora
+        else None,
         save_processor=checkpoint.save_processor,
         schedule=three_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale) if staged else None,
         layer_decay=config.layerwise_lr_decay,
@@ -214,7 +228,12 @@ def build_trainer(
     trainer.add_callback(callbacks.Progress())
     accelerate.utils.set_seed(config.seed, device_specific=True)  # other masks and dropout on every process
     hours = seconds.sum() / 3600
-    logger.info("%s", freezing.describe(checkpoint.model, config.learning_rate, config.layerwise_lr_decay, config.freeze_encoder_steps))
+    logger.info(
+        "%s",
+        freezing.describe(
+            checkpoint.model, config.learning_rate, config.layerwise_lr_decay, config.freeze_encoder_steps
+        ),
+    )
     logger.info(
         "%s: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
         *(train.info.dataset_name or "train", len(train), hours, 100 * plan.padding()),
@@ -286,4 +305,3 @@ def trained_hours(trainer: ExactTrainer) -> float:
     """Hours of audio that this run has learnt from, all epochs and processes together."""
     epochs = trainer.state.global_step * trainer.args.gradient_accumulation_steps / trainer.batches_per_epoch
     return float(epochs * trainer.plan.seconds.sum() / 3600)
-

@@ -1,4 +1,4 @@
-"""Synthetic speech by espeak-ng, called in-process through the library that the wheel of ``espeakng-loader`` carries."""
+"""Synthetic speech by espeak-ng, in-process: the wheel of ``espeakng-loader`` carries the library."""
 
 from __future__ import annotations
 

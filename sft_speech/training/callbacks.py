@@ -86,7 +86,7 @@ class StopWhenAsked(TrainerCallback):
 
 
 class BlankAdvice(TrainerCallback):
-    """Says what a silent model means: CTC learns the blank first, and most give up there (transformers#12956, #10884)."""
+    """Says what a silent model means: CTC learns the blank first, and many give up there (transformers#12956)."""
 
     SILENT = 0.995  # share of blank frames; read speech in characters has 0.6 to 0.85
 
@@ -105,8 +105,8 @@ class BlankAdvice(TrainerCallback):
         if state.global_step - self.since >= max(500, state.max_steps // 10):
             self.said = True
             logger.warning(
-                "only blanks for %d steps (loss %.2f). A few hundred are usual; after that: is the learning rate high enough, "
-                "do transcripts fit their audio, does the checkpoint have pretrained weights?",
+                "only blanks for %d steps (loss %.2f). A few hundred are usual; after that: is the learning rate high "
+                "enough, do transcripts fit their audio, does the checkpoint have pretrained weights?",
                 state.global_step - self.since,
                 logs["loss"],
             )

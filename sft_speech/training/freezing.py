@@ -21,20 +21,19 @@ def freeze_feature_encoder(model: PreTrainedModel) -> None:
     """Freezes the convolutions over the waveform for good; a model on log-mel features has none, which is fine."""
     encoder = getattr(model.base_model, "feature_extractor", None)
     if isinstance(encoder, nn.Module):
-        for parameter in encoder.parameters():
-            parameter.requires_grad = False
-        # Some encoders ask for the gradient of their input to make checkpointing work, which would keep the whole
-        # backward pass through the frozen convolutions alive.
+        encoder.requires_grad_(False)
+        # Encoders that ask for the gradient of their input, so that checkpointing works, would keep the backward pass
+        # through the frozen convolutions alive.
         if hasattr(encoder, "_requires_grad"):
-            encoder._requires_grad = False
+            setattr(encoder, "_requires_grad", False)  # noqa: B010 - of the libraries' own classes, unknown to nn.Module
 
 
 class HeadFirst(TrainerCallback):
     """Trains only the head during the first ``steps`` optimizer steps (``freeze_finetune_updates`` of fairseq).
 
-    The body runs without building a graph, in training mode, SpecAugment and all. Its parameters keep ``requires_grad``, since
-    DistributedDataParallel decides once which parameters it averages; the trainer gives them an exact zero gradient meanwhile
-    (see ``ExactTrainer.anchor``), which is removed before the optimizer could act on it.
+    The body runs without building a graph, in training mode, SpecAugment and all. Its parameters keep
+    ``requires_grad``, since DistributedDataParallel decides once which parameters it averages; the trainer gives them
+    an exact zero gradient meanwhile (see ``ExactTrainer.anchor``), removed before the optimizer could act on it.
     """
 
     def __init__(self, model: PreTrainedModel, steps: int) -> None:

@@ -45,8 +45,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for the optimizer by layer and by weight decay, in the order of the model.
 
-    The head learns at ``learning_rate``, the top layer at ``learning_rate * layer_decay`` and so on down; what lies below the
-    layers (projection, convolutions) counts as one layer more (Clark et al. 2020, ELECTRA).
+    The head learns at ``learning_rate``, the top layer at ``learning_rate * layer_decay`` and so on down; what lies
+    below the layers (projection, convolutions) counts as one layer more (Clark et al. 2020, ELECTRA).
 
     Args:
         named_parameters: those that are trained.

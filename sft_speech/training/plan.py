@@ -1,21 +1,21 @@
 """Which utterances share a batch, and in which order the batches come.
 
-A batch costs its padded seconds: utterances times the longest of them. Every plan here is bounded in that cost, and is a pure
-function of (lengths, budget, seed, epoch, world), so that a run resumes to the step on any number of loader workers.
+A batch costs its padded seconds: utterances times the longest of them. Every plan here is bounded in that cost, and is
+a pure function of (lengths, budget, seed, epoch, world), so that a run resumes to the step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-# Lengths are sorted within a pool of about this many batches per process: 100 keep padding near 1 %, while who meets whom
-# in a batch still changes with every epoch.
+# Lengths are sorted within a pool of about this many batches per process: 100 keep padding near 1 %, while who meets
+# whom in a batch still changes with every epoch.
 POOL_BATCHES = 100
 
 
-def cut(order: Sequence[int], seconds: np.ndarray, max_batch_seconds: float) -> list[list[int]]:
+def cut(order: Iterable[int], seconds: np.ndarray, max_batch_seconds: float) -> list[list[int]]:
     """Cuts utterances, already in order, into batches of at most ``max_batch_seconds`` padded seconds.
 
     An utterance longer than the budget gets a batch of its own.
@@ -36,7 +36,7 @@ def cut(order: Sequence[int], seconds: np.ndarray, max_batch_seconds: float) -> 
 
 
 def sorted_batches(seconds: Sequence[float], max_batch_seconds: float) -> list[list[int]]:
-    """The plan of evaluation and transcription: every utterance once, the longest first, so that memory runs short at once or never."""
+    """The plan of evaluation: every utterance once, the longest first, so that memory runs short at once or never."""
     lengths = np.asarray(seconds, dtype=float)
     return cut(np.argsort(-lengths, kind="stable"), lengths, max_batch_seconds)
 
@@ -46,12 +46,12 @@ def epoch_plan(
 ) -> list[list[list[int]]]:
     """The plan of one epoch of training.
 
-    Shuffled, sorted by length within pools, cut into batches, dealt out in rows of ``world`` batches of nearly the same cost
-    (one for each process), the rows shuffled.
+    Shuffled, sorted by length within pools, cut into batches, dealt out in rows of ``world`` batches of nearly the same
+    cost (one for each process), the rows shuffled.
 
     Returns:
-        steps x world x utterances: ``plan[step][rank]`` is a batch. Every utterance stands in exactly one batch; where the
-        number of batches is no multiple of ``world``, the fullest batches are split (see :func:`_multiple_of`).
+        steps x world x utterances: ``plan[step][rank]`` is a batch. Every utterance stands in exactly one batch; where
+        the number of batches is no multiple of ``world``, the fullest batches are split (see :func:`_multiple_of`).
 
     Raises:
         ValueError: fewer utterances than processes.
@@ -76,7 +76,7 @@ def epoch_plan(
 def _multiple_of(batches: list[list[int]], world: int) -> list[list[int]]:
     """Splits the batches with most utterances in halves until their number is a multiple of ``world``.
 
-    Where all hold but one utterance, the cheapest ones come twice: no utterance is left out, and no process without a batch.
+    Where all hold but one utterance, the first ones come twice: no utterance is left out, no process without a batch.
     """
     while len(batches) % world:
         fullest = max(range(len(batches)), key=lambda position: len(batches[position]))
@@ -91,8 +91,8 @@ def _multiple_of(batches: list[list[int]], world: int) -> list[list[int]]:
 class BatchPlan:
     """The batches of a whole run, as a batch sampler for one process.
 
-    Epochs follow each other without a seam, so that an optimizer step may take its last micro-batches from the next epoch, and
-    position ``n`` of the run is the same however often the run was interrupted.
+    Epochs follow each other without a seam, so that an optimizer step may take its last micro-batches from the next
+    epoch, and position ``n`` of the run is the same however often the run was interrupted.
 
     Args:
         seconds: (N,) length of every utterance.

@@ -21,7 +21,7 @@ def rehearse(trainer: ExactTrainer) -> None:
     Raises:
         UserError: it does not fit into memory; says what to lower.
     """
-    plan, model = trainer.plan, trainer.model
+    plan, model = trainer.plan, trainer.accelerator.unwrap_model(trainer.model)
     worst = plan.worst()
     seconds = len(worst) * float(plan.seconds[worst].max())
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -31,7 +31,7 @@ def rehearse(trainer: ExactTrainer) -> None:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []), numpy_state():
         try:
             moments = [torch.empty_like(p) for p in trained for _ in range(2)]  # Adam's
-            batch = trainer.data_collator([trainer.train_dataset[(0, index)] for index in worst])
+            batch = trainer.data_collator([trainer.utterances[(0, index)] for index in worst])
             model.train()
             with trainer.accelerator.autocast():
                 summed = trainer.task.summed_loss(model, trainer._prepare_inputs(batch))
@@ -56,7 +56,9 @@ def too_large(trainer: ExactTrainer, seconds: float, worst: list[int]) -> UserEr
     longest = float(trainer.plan.seconds[worst].max())
     tips = []
     if len(worst) > 1:
-        tips.append(f"lower max_batch_seconds (now {trainer.plan.max_batch_seconds:g}) to {max(longest, seconds / 2):.0f}")
+        tips.append(
+            f"lower max_batch_seconds (now {trainer.plan.max_batch_seconds:g}) to {max(longest, seconds / 2):.0f}"
+        )
     else:
         tips.append(f"lower max_seconds below {longest:.0f}")
     if not trainer.args.activation_checkpointing:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
 from sft_speech.errors import UserError
@@ -24,9 +26,9 @@ logger = logging.getLogger(__name__)
 class ExactTrainer(Trainer):
     """Differs from :class:`transformers.Trainer` in this:
 
-    - The loss of an optimizer step is the sum over its utterances, on all micro-batches and processes, over one global count.
-      The plain one takes CTC losses for normalized by the step's count, which they are not, and gives gradients that grow
-      with accumulation and processes (transformers#47688).
+    - The loss of an optimizer step is the sum over its utterances, on all micro-batches and processes, over one count.
+      The plain one takes CTC losses for normalized by the step's count, which they are not, and gives gradients that
+      grow with accumulation and processes (transformers#47688).
     - Batches come from a :class:`BatchPlan` over the whole run; a resumed run goes on at the very batch.
     - Evaluation is handed in as a function: it knows words and speakers, where the plain one gathers logits.
     - A checkpoint that could not be written in full is removed, and the one before it stays.
@@ -34,6 +36,7 @@ class ExactTrainer(Trainer):
     Args:
         task: loss and figures.
         plan: the batches of this process, of the whole run.
+        train_dataset: gives an utterance for (epoch, index).
         evaluator: gives the metrics of the evaluation split, on every process the same.
         save_processor: writes what belongs beside the weights into a directory.
         schedule: factor on the learning rate by step, or None for the one that ``args`` names.
@@ -45,6 +48,7 @@ class ExactTrainer(Trainer):
         *,
         task: Task,
         plan: BatchPlan,
+        train_dataset: Dataset,
         evaluator: Callable[[], dict[str, float]] | None = None,
         save_processor: Callable[[str], None] | None = None,
         schedule: Callable[[int], float] | None = None,
@@ -52,8 +56,10 @@ class ExactTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         kwargs["args"].ddp_find_unused_parameters = False  # `anchor` leaves none unused
-        super().__init__(**kwargs)
-        self.task, self.plan, self.evaluator, self.save_processor = task, plan, evaluator, save_processor
+        super().__init__(train_dataset=train_dataset, **kwargs)
+        self.task, self.plan, self.utterances = task, plan, train_dataset
+        self.evaluator, self.save_processor = evaluator, save_processor
+        self.folder = Path(self.args.output_dir or ".")
         self.schedule, self.layer_decay = schedule, layer_decay
         self.model_accepts_loss_kwargs = False  # keeps the count of labels out of the model's forward
         self.loss_is_scaled_for_ga = True
@@ -66,12 +72,13 @@ class ExactTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         workers = self.args.dataloader_num_workers
         return DataLoader(
-            self.train_dataset,
+            self.utterances,
             batch_sampler=self.plan,
             collate_fn=self.data_collator,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             pin_memory=self.args.device.type == "cuda",
+            worker_init_fn=leave_signals_to_the_trainer,
         )
 
     # ---- loss
@@ -94,12 +101,15 @@ class ExactTrainer(Trainer):
     def anchor(self, model: torch.nn.Module) -> torch.Tensor | float:
         """An exact zero that depends on every trained parameter.
 
-        Under several processes each of them must get a gradient, or DistributedDataParallel waits forever for those of a
-        layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet.
+        Under several processes each of them must get a gradient, or DistributedDataParallel waits forever for those of
+        a layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet.
         """
         if self.accelerator.num_processes == 1 or self.is_fsdp_enabled:
             return 0.0
-        return sum((p.sum() * 0.0 for p in model.parameters() if p.requires_grad), start=torch.zeros((), device=self.args.device))
+        return sum(
+            (p.sum() * 0.0 for p in model.parameters() if p.requires_grad),
+            start=torch.zeros((), device=self.args.device),
+        )
 
     # ---- optimizer and schedule
 
@@ -122,7 +132,8 @@ class ExactTrainer(Trainer):
         if self.schedule is None:
             return super().create_scheduler(num_training_steps, optimizer)
         if self.lr_scheduler is None:
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self.schedule)
+            optimizer = self.optimizer if optimizer is None else optimizer
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -157,33 +168,39 @@ class ExactTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
         if self.save_processor is not None and self.args.should_save:
-            self.save_processor(output_dir or self.args.output_dir)
+            self.save_processor(output_dir or str(self.folder))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Raises UserError where the disk does not take it; torch and safetensors have their own exceptions for that."""
+        """Raises UserError where the disk does not take it; torch and safetensors have their own words for that."""
         try:
             super()._save_checkpoint(model, trial)
         except Exception as error:
             if not is_disk_error(error):
                 raise
             name = f"checkpoint-{self.state.global_step}"
-            shutil.rmtree(Path(self.args.output_dir) / name, ignore_errors=True)
-            kept = last_checkpoint(self.args.output_dir)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            kept = last_checkpoint(self.folder)
             why = f"it could not be written ({str(error).splitlines()[0]})"
             rest = f"go on from {kept.name} with --resume_from_checkpoint" if kept else "start again"
-            raise UserError(f"{self.args.output_dir}/{name}", why, f"make room, then {rest}") from error
+            raise UserError(str(self.folder / name), why, f"make room, then {rest}") from error
+
+
+def leave_signals_to_the_trainer(_worker: int) -> None:
+    """Ctrl-C goes to the whole process group; it must not take the loader away before the checkpoint is written."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def is_disk_error(error: Exception) -> bool:
     """A full disk or a lost permission, in the words of Python, of torch's zip writer and of safetensors."""
     said = str(error).lower()
-    return isinstance(error, OSError) or "file write failed" in said or "no space left" in said or "writing file" in said
+    return (
+        isinstance(error, OSError) or "file write failed" in said or "no space left" in said or "writing file" in said
+    )
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest checkpoint that is whole: ``trainer_state.json`` is written last, so a killed writer leaves none."""
-    import json
-
     whole = []
     for state in Path(output_dir).glob("checkpoint-*/trainer_state.json"):
         try:

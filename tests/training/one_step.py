@@ -5,6 +5,7 @@ python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven], under `accelerate laun
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import tempfile
@@ -31,7 +32,8 @@ SIZES = {
     "vocab_size": 12,
 }
 STILL = dict.fromkeys(
-    ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout", "layerdrop"), 0.0
+    ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout", "layerdrop"),
+    0.0,
 )
 
 
@@ -48,7 +50,9 @@ class Clips(torch.utils.data.Dataset):
     def __init__(self, model: Wav2Vec2ForCTC) -> None:
         rng = np.random.default_rng(0)
         self.frames = model._get_feat_extract_output_lengths
-        self.clips = [torch.from_numpy(rng.normal(size=int(n)).astype(np.float32)) for n in rng.integers(3200, 8000, CLIPS)]
+        self.clips = [
+            torch.from_numpy(rng.normal(size=int(n)).astype(np.float32)) for n in rng.integers(3200, 8000, CLIPS)
+        ]
         self.labels = [torch.from_numpy(rng.integers(1, 12, int(n))) for n in rng.integers(3, 9, CLIPS)]
         self.seconds = [len(clip) / 16000 for clip in self.clips]
 
@@ -81,7 +85,7 @@ class Split:
         cuts = np.arange(0, CLIPS + 1, size)
         if uneven:  # every second batch hands one clip to the one before it
             cuts[1:-1:2] += 1
-        pieces = [[(0, int(i)) for i in range(a, b)] for a, b in zip(cuts, cuts[1:], strict=False)]
+        pieces = [[(0, int(i)) for i in range(a, b)] for a, b in itertools.pairwise(cuts)]
         self.own, self.seconds = pieces[rank::world], np.array(seconds)
 
     def __len__(self) -> int:

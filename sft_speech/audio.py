@@ -33,7 +33,7 @@ _OGG_PAGE = 65_307  # the longest page of RFC 3533, in bytes
 _OPEN_LENGTH = 1 << 62  # or more: what libsndfile answers for a FLAC whose header leaves the length open
 # What libsndfile notes on opening a file that is shorter than its header says.
 _CUT = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
-_BLOCK = 1 << 18
+_BLOCK = 1 << 14  # samples read at a time in search of the first sound
 
 
 class AudioError(Exception):
@@ -141,7 +141,7 @@ def _header(file: soundfile.SoundFile, encoded: str | bytes) -> Header:
     if samples <= 0:
         raise AudioError("empty", "it holds no sample")
     _check_container(file, encoded)
-    start = max(0, samples - max(_TAIL, _slack(file)))
+    start = max(0, samples - (_slack(file) if file.format == "MP3" else _TAIL))
     tail = _decode(file, start, samples - start)
     if len(tail) == 0:
         raise AudioError("truncated", f"its header promises {seconds_of(samples, rate):.2f} s, the end is missing")

@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import new_fingerprint
+from sft_speech.corpora.text import Normalized
 
 if TYPE_CHECKING:
     import datasets
-
-
-class Normalized(Protocol):
-    """A transcript of the vocabulary's characters, and the characters left out of it."""
-
-    text: str
-    missing: Counter[str]
 
 
 def select_usable(

@@ -1,0 +1,16 @@
+"""The names that users import."""
+
+from __future__ import annotations
+
+import pytest
+
+import sft_speech
+
+
+def test_every_public_name_is_there():
+    assert {name for name in sft_speech.__all__ if getattr(sft_speech, name).__name__ == name} == set(sft_speech.__all__)
+
+
+def test_other_names_are_not():
+    with pytest.raises(AttributeError, match="no attribute 'Transcribe'"):
+        sft_speech.Transcribe  # noqa: B018

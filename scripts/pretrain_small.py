@@ -5,7 +5,7 @@ python scripts/pretrain_small.py --text SENTENCES --output small --hours 3
 Every utterance is made when it is needed: a text, a voice and an augmentation drawn from (seed, index), so that nothing
 is stored and nothing repeats. ``--text`` is a file with one sentence per line (or ``id|sentence``). Voices are those of
 espeak-ng but for the demo's; where the command ``flite`` is there, a fifth of the utterances is spoken by its recorded
-voices. The learning rate follows the clock: 3 % of --hours up, level, the last 35 % down. Start again with the same
+voices. The learning rate follows the clock: 3 % of --hours up, level, the last quarter down. Start again with the same
 --output to go on.
 """
 
@@ -113,9 +113,9 @@ class SyntheticSpeech:
                 (augment.drift, 0.4),
                 (augment.speed, 0.8),
                 (augment.equalize, 0.8),
-                (augment.reverberate, 0.35),
-                (augment.add_noise, 0.7),
-                (augment.distort, 0.1),
+                (augment.reverberate, 0.2),
+                (augment.add_noise, 0.5),
+                (augment.distort, 0.05),
             ]
             waveform = augment.apply(waveform, RATE, rng, chain)
         return waveform, text
@@ -183,10 +183,8 @@ def build_model():
         feat_proj_dropout=0.0,
         final_dropout=0.0,
         layerdrop=0.0,
-        mask_time_prob=0.15,
+        mask_time_prob=0.05,
         mask_time_length=8,
-        mask_feature_prob=0.1,
-        mask_feature_length=16,
         ctc_loss_reduction="sum",
         ctc_zero_infinity=True,
         pad_token_id=0,
@@ -197,10 +195,10 @@ def build_model():
 
 
 def learning_rate(progress: float, peak: float) -> float:
-    """Three stages over the share of the time that is gone: 3 % up, level, the last 35 % down to 1 % of the peak."""
+    """Three stages over the share of the time that is gone: 3 % up, level, the last quarter down to 1 % of the peak."""
     if progress < 0.03:
         return peak * (0.01 + 0.99 * progress / 0.03)
-    return peak * 0.01 ** (max(0.0, progress - 0.65) / 0.35)
+    return peak * 0.01 ** (max(0.0, progress - 0.75) / 0.25)
 
 
 def evaluate(model: Any, speech: SyntheticSpeech, first: int, count: int) -> tuple[float, float]:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-LAYER = re.compile(r"\blayers\.(\d+)\.")
+# "encoder." keeps out the convolutions of data2vec-audio (`encoder.pos_conv_embed.layers.0`) and adapters behind the encoder.
+LAYER = re.compile(r"\bencoder\.layers\.(\d+)\.")
+ADAPTER = ".adapter."  # convolutions between the encoder and the head, usually new
 
 
 def three_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: float) -> Callable[[int], float]:
@@ -43,10 +45,11 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float,
 ) -> list[dict[str, Any]]:
-    """Groups for the optimizer by layer and by weight decay, in the order of the model.
+    """Groups for the optimizer by layer and by weight decay, from the head down: what is logged is the first one's rate.
 
-    The head learns at ``learning_rate``, the top layer at ``learning_rate * layer_decay`` and so on down; what lies
-    below the layers (projection, convolutions) counts as one layer more (Clark et al. 2020, ELECTRA).
+    The head (and an adapter below it) learns at ``learning_rate``, the top layer at ``learning_rate * layer_decay`` and
+    so on down; what lies below the layers (projection, convolutions) counts as one layer more (Clark et al. 2020,
+    ELECTRA).
 
     Args:
         named_parameters: those that are trained.
@@ -58,8 +61,8 @@ def parameter_groups(
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in named_parameters:
         match = LAYER.search(name)
-        depth = 0 if name in head else (layers - int(match[1]) if match else layers + 1)
-        if layer_decay == 1.0:
+        depth = layers - int(match[1]) if match else layers + 1
+        if name in head or ADAPTER in name or layer_decay == 1.0:
             depth = 0
         key = (depth, name in decayed)
         group = groups.setdefault(
@@ -71,4 +74,4 @@ def parameter_groups(
             },
         )
         group["params"].append(parameter)
-    return list(groups.values())
+    return [groups[key] for key in sorted(groups)]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-# "encoder." keeps out the convolutions of data2vec-audio (`encoder.pos_conv_embed.layers.0`) and adapters behind the encoder.
+# "encoder." keeps out the convolutions of data2vec-audio (`encoder.pos_conv_embed.layers.0`) and adapters behind it.
 LAYER = re.compile(r"\bencoder\.layers\.(\d+)\.")
 ADAPTER = ".adapter."  # convolutions between the encoder and the head, usually new
 
@@ -45,7 +45,7 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float,
 ) -> list[dict[str, Any]]:
-    """Groups for the optimizer by layer and by weight decay, from the head down: what is logged is the first one's rate.
+    """Groups for the optimizer by layer and by weight decay, from the head down (the log shows the first one's rate).
 
     The head (and an adapter below it) learns at ``learning_rate``, the top layer at ``learning_rate * layer_decay`` and
     so on down; what lies below the layers (projection, convolutions) counts as one layer more (Clark et al. 2020,

@@ -26,11 +26,14 @@ def rehearse(trainer: ExactTrainer) -> None:
     seconds = len(worst) * float(plan.seconds[worst].max())
     trained = [p for p in model.parameters() if p.requires_grad]
     cuda = trainer.args.device.type == "cuda"
+    if trainer.args.activation_checkpointing:  # the trainer turns it on only when it starts
+        model.activation_checkpointing_enable()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []), numpy_state():
+    with torch.random.fork_rng(devices=[trainer.args.device] if cuda else []), numpy_state():
         try:
-            moments = [torch.empty_like(p) for p in trained for _ in range(2)]  # Adam's
+            copies = 2 if trainer.accelerator.num_processes == 1 else 3  # Adam's moments, what is sent to the others
+            beside = [torch.empty_like(p) for p in trained for _ in range(copies)]
             batch = trainer.data_collator([trainer.utterances[(0, index)] for index in worst])
             model.train()
             with trainer.accelerator.autocast():
@@ -44,7 +47,7 @@ def rehearse(trainer: ExactTrainer) -> None:
             raise too_large(trainer, seconds, worst) from error
         finally:
             model.zero_grad(set_to_none=True)
-            moments = []  # noqa: F841 - frees them
+            beside = []  # noqa: F841 - frees them
     if cuda:
         used = torch.cuda.max_memory_allocated() / 2**30
         total = torch.cuda.get_device_properties(trainer.args.device).total_memory / 2**30

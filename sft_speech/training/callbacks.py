@@ -43,11 +43,9 @@ class Progress(ProgressCallback):
 class StopWhenAsked(TrainerCallback):
     """Ctrl-C and SIGTERM end the run after the step at hand, with a checkpoint; a second Ctrl-C ends it at once.
 
-    With several processes all must stop at the same step, or they wait for each other forever: they agree on it every
-    ``AGREE_STEPS`` steps.
+    With several processes all must stop at the same step, or they wait for each other forever: they agree on it after
+    every step, since their launcher gives them 30 s from the signal to the end.
     """
-
-    AGREE_STEPS = 10
 
     def __init__(self, accelerator: Any) -> None:
         self.accelerator, self.asked, self.stopped = accelerator, False, False
@@ -73,13 +71,13 @@ class StopWhenAsked(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         stop = self.asked
         if self.accelerator.num_processes > 1:
-            if state.global_step % self.AGREE_STEPS:
-                return
             asked = torch.tensor(float(self.asked), device=self.accelerator.device)
             stop = bool(self.accelerator.reduce(asked, "sum") > 0)
         if stop:
             self.stopped = True
             control.should_save = control.should_training_stop = True
+            if args.save_total_limit == 1:  # then the plain trainer, when it ends, keeps the best checkpoint alone
+                args.save_total_limit = 2
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._restore()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from sft_speech.errors import UserError
 from sft_speech.training import freezing, optimization
@@ -56,6 +56,7 @@ class ExactTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         kwargs["args"].ddp_find_unused_parameters = False  # `anchor` leaves none unused
+        one_gpu(kwargs["args"])
         super().__init__(train_dataset=train_dataset, **kwargs)
         self.task, self.plan, self.utterances = task, plan, train_dataset
         self.evaluator, self.save_processor = evaluator, save_processor
@@ -66,6 +67,7 @@ class ExactTrainer(Trainer):
         self.batches_per_epoch = len(plan.epoch(0))
         self.sums: dict[str, torch.Tensor] = {}
         self.clock = time.monotonic()
+        self.audio_seconds, self.training_seconds = 0.0, 0.0  # learnt from since the start or resumption, in what time
 
     # ---- data
 
@@ -84,6 +86,8 @@ class ExactTrainer(Trainer):
     # ---- loss
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        if not self.sums:  # the first step after a line of the log
+            self.clock = time.monotonic()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         count = torch.tensor(sum(self.task.count(batch) for batch in batches), device=device)
         return batches, self.accelerator.reduce(count, "sum").clamp(min=1)
@@ -147,8 +151,10 @@ class ExactTrainer(Trainer):
             sums = self.accelerator.reduce(torch.stack([self.sums[name].double() for name in names]), "sum").tolist()
             logs |= self.task.report(dict(zip(names, sums, strict=True)))
             if "seconds" in names:
-                logs["audio_seconds_per_second"] = sums[names.index("seconds")] / (time.monotonic() - self.clock)
-            self.sums, self.clock = {}, time.monotonic()
+                audio, taken = sums[names.index("seconds")], time.monotonic() - self.clock
+                logs["audio_seconds_per_second"] = audio / taken
+                self.audio_seconds, self.training_seconds = self.audio_seconds + audio, self.training_seconds + taken
+            self.sums = {}
         super().log(logs, start_time)
 
     def evaluate(
@@ -183,6 +189,13 @@ class ExactTrainer(Trainer):
             why = f"it could not be written ({str(error).splitlines()[0]})"
             rest = f"go on from {kept.name} with --resume_from_checkpoint" if kept else "start again"
             raise UserError(str(self.folder / name), why, f"make room, then {rest}") from error
+
+
+def one_gpu(args: TrainingArguments) -> None:
+    """Keeps a process that was started without a launcher from torch's DataParallel, which cuts batches in pieces."""
+    if args.n_gpu > 1:
+        logger.warning("%d GPUs, of which one is used: start with `accelerate launch` to use all", args.n_gpu)
+        args._n_gpu = 1
 
 
 def leave_signals_to_the_trainer(_worker: int) -> None:

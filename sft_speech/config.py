@@ -65,7 +65,7 @@ class FinetuneAsrConfig:
     gradient_accumulation_steps: int = option(1, "batches per optimizer step and process", 1)
     num_train_epochs: float = option(3.0, "passes over the training split", 0.0)
     max_steps: int = option(-1, "optimizer steps; -1 leaves it to num_train_epochs", -1)
-    seed: int = option(42, "of weights, order, masks and augmentation", 0)
+    seed: int = option(42, "of weights, order, masks and augmentation", 0, 2**31)
 
     # Optimizer and schedule
     learning_rate: float = option(3e-5, "at its peak", 0.0)
@@ -168,6 +168,17 @@ class FinetuneAsrConfig:
         if warmup + hold > 1 + 1e-9:
             given = f"warmup_steps {self.warmup_steps:g}" + (f" and hold_share {hold}" if hold else "")
             raise UserError(given, "longer than the run", "lower them, or raise max_steps")
+
+    @property
+    def corpora(self) -> dict[str, tuple[str, str | None]]:
+        """Source and split by their role in the run: "train", "eval", and every test split under its own name."""
+        other = self.eval_source or self.source
+        roles = {"train": (self.source, self.train_split)}
+        if self.eval_split is not None or self.eval_source is not None:
+            roles["eval"] = (other, self.eval_split)
+        # A corpus may well call its test split "eval", or have nothing but a "train".
+        taken = ("train", "eval")
+        return roles | {f"test_{split}" if split in taken else split: (other, split) for split in self.test_splits}
 
     @property
     def columns(self) -> dict[str, str]:

@@ -31,13 +31,13 @@ def write_model_card(output: Path, config: Any, figures: Mapping[str, Any], repo
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    splits = {config.eval_split or "eval": "eval"} if "eval_wer" in figures else {}
-    splits |= {split: split for split in config.test_splits}
+    splits = {split or role: role for role, (_, split) in config.corpora.items() if role != "train"}
+    source = config.eval_source or config.source
     results = [
         EvalResult(
             task_type="automatic-speech-recognition",
-            dataset_type=config.source,
-            dataset_name=Path(config.source).name,
+            dataset_type=source,
+            dataset_name=Path(source).name,
             dataset_split=split,
             metric_type=metric,
             metric_value=round(100 * figures[f"{role}_{metric}"], 2),
@@ -110,8 +110,8 @@ def push(output: Path, repository: str | None, *, private: bool = False) -> str:
     Raises:
         UserError: not logged in, no right, no connection.
     """
+    from httpx2 import HTTPError  # the Hub's library lets through what its own says where there is no connection
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     name = repository or output.resolve().name
     try:
@@ -120,7 +120,7 @@ def push(output: Path, repository: str | None, *, private: bool = False) -> str:
         api.upload_folder(
             repo_id=url.repo_id, folder_path=output, allow_patterns=UPLOADED, ignore_patterns=["checkpoint-*/*"]
         )
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+    except (HTTPError, OSError) as error:
         do = (
             f"check `hf auth login` and the connection, then `hf upload {name} {output}`; the model is safe in {output}"
         )

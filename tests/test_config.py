@@ -270,6 +270,18 @@ def test_columns_are_those_that_were_named():
     }
 
 
+def test_corpora_have_roles_that_no_name_of_a_split_can_take():
+    assert make().corpora == {"train": ("s", None)}
+    config = make(train_split="t", eval_source="other", test_splits=["train", "eval", "dev+test"])
+    assert config.corpora == {
+        "train": ("s", "t"),
+        "eval": ("other", None),
+        "test_train": ("other", "train"),
+        "test_eval": ("other", "eval"),
+        "dev+test": ("other", "dev+test"),
+    }
+
+
 def test_help_is_there_within_a_second_and_without_torch():
     code = (
         "import argparse, sys\n"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
 import os
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import accelerate
 import torch
 from accelerate.utils import gather_object
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer_callback import ProgressCallback
 
 from sft_speech import augment
@@ -50,6 +53,7 @@ def run(config: FinetuneAsrConfig) -> int:
     processes = accelerate.PartialState(timeout=timedelta(hours=PATIENCE_HOURS))
     if not processes.is_main_process:
         logging.getLogger("sft_speech").setLevel(logging.WARNING)
+    reports = trackers(config)
     with processes.main_process_first():
         resumed = check_output(config, output, first=processes.is_main_process)
 
@@ -59,30 +63,29 @@ def run(config: FinetuneAsrConfig) -> int:
     checkpoint = load_model(config, corpora["train"])
     corpora = {name: usable(config, name, rows, checkpoint, report) for name, rows in corpora.items()}
     if processes.is_main_process:
-        save_config(config, output / "run.yaml")
         report.save(output / "corpus_report.json")
-        checkpoint.save_processor(output)
-    logger.info("%s", report.table())
     report.check(config.max_dropped_share)
+    logger.info("%s", report.table())
 
-    trainer = build_trainer(config, checkpoint, corpora, processes)
+    trainer = build_trainer(config, checkpoint, corpora, processes, reports)
     stop = callbacks.StopWhenAsked(trainer.accelerator)
     trainer.add_callback(stop)
     if config.rehearse:
         rehearse(trainer)
-    trained = trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if processes.is_main_process:  # not before: what could not even start is not in the way of the next try
+        save_config(dataclasses.replace(config, resume_from_checkpoint=None), output / "run.yaml")
+        checkpoint.save_processor(output)
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if stop.stopped:
         logger.warning("stopped at step %d; go on with --resume_from_checkpoint", trainer.state.global_step)
         return 1
 
-    figures = {**trained.metrics, "audio_hours": trained_hours(trainer)}
-    figures |= final_evaluations(config, checkpoint, corpora, output)
-    if trainer.is_world_process_zero():
-        checkpoint.save(output)
-        (output / "all_results.json").write_text(json.dumps(figures, indent=2) + "\n")
-    if trainer.is_world_process_zero():
+    figures = training_figures(trainer) | final_evaluations(config, checkpoint, corpora, output)
+    if processes.is_main_process:
         from sft_speech.hub import push, write_model_card
 
+        checkpoint.save(output)
+        (output / "all_results.json").write_text(json.dumps(figures, indent=2) + "\n")
         write_model_card(output, config, figures, report)
         if config.push_to_hub:
             push(output, config.hub_model_id, private=config.hub_private)
@@ -91,58 +94,72 @@ def run(config: FinetuneAsrConfig) -> int:
     return 0
 
 
+def trackers(config: FinetuneAsrConfig) -> list[str]:
+    """The names in ``report_to``.
+
+    Raises:
+        UserError: one of them is unknown or not installed.
+    """
+    names = [name.strip() for name in config.report_to.split(",") if name.strip()]
+    here = get_available_reporting_integrations()
+    for name in names:
+        if name not in here and names not in (["none"], ["all"]):
+            why = "no such tracker is installed"
+            raise UserError(f"report_to {name}", why, f"install it, or take {', '.join(here)} or none")
+    return names
+
+
 def check_output(config: FinetuneAsrConfig, output: Path, first: bool) -> Path | None:
     """Makes the output directory, or finds the checkpoint to go on from.
 
     Raises:
         UserError: it can't be written, holds another run, or has no checkpoint to resume.
     """
-    if config.resume_from_checkpoint is not None and config.resume_from_checkpoint != "false":
-        given = config.resume_from_checkpoint
-        found = last_checkpoint(output) if given == "true" else Path(given)
-        if found is None or not (found / "trainer_state.json").is_file():
-            raise UserError(
-                f"--resume_from_checkpoint {given}", f"{found or output} holds no whole checkpoint", "start without it"
-            )
-        return found
-    if first:
+    given, resumed = config.resume_from_checkpoint or "false", None
+    if given.lower() != "false":
+        resumed = last_checkpoint(output) if given.lower() == "true" else Path(given)
+        if resumed is None or not (resumed / "trainer_state.json").is_file():
+            why = f"{resumed or output} holds no whole checkpoint"
+            raise UserError(f"--resume_from_checkpoint {given}", why, "start without it")
+    if not first:
+        return resumed
+    if resumed is None or resumed.resolve().parent != output.resolve():
         taken = [name for name in ("run.yaml", "model.safetensors") if (output / name).exists()]
         taken += [path.name for path in output.glob("checkpoint-*")] if output.is_dir() else []
         if taken:
-            do = "take another --output_dir, or go on with --resume_from_checkpoint"
-            raise UserError(f"--output_dir {output}", f"it holds another run ({taken[0]})", do)
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            (output / "run.yaml").touch()
-        except OSError as error:
+            go_on = last_checkpoint(output) is not None
+            do = "go on with --resume_from_checkpoint" if go_on else "remove it, for it has no checkpoint to go on from"
             raise UserError(
-                f"--output_dir {output}", f"it can't be written ({error.strerror})", "take another one"
-            ) from error
-    return None
+                f"--output_dir {output}", f"it holds another run ({taken[0]})", f"take another --output_dir, or {do}"
+            )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        why = f"it can't be written ({error.strerror})"
+        raise UserError(f"--output_dir {output}", why, "take another one") from error
+    return resumed
 
 
 def load_splits(config: FinetuneAsrConfig, report: CorpusReport) -> dict[str, Any]:
-    """The corpora by role: "train", "eval", and the name of every test split."""
-
-    other = config.eval_source or config.source
-    wanted = {"train": (config.source, config.train_split)}
-    if config.eval_split is not None or config.eval_source is not None:
-        wanted["eval"] = (other, config.eval_split)
-    wanted |= {split: (other, split) for split in config.test_splits}
+    """The corpora by their role in the run."""
     return {
         name: load_corpus(source, split, name=name, config=config.source_config, columns=config.columns, report=report)
-        for name, (source, split) in wanted.items()
+        for name, (source, split) in config.corpora.items()
     }
 
 
 def load_model(config: FinetuneAsrConfig, train: Any) -> Checkpoint:
     """The checkpoint with the regularization of this run, its convolutions frozen."""
     accelerate.utils.set_seed(config.seed)
+    masks = config.mask_time_prob > 0 or config.mask_feature_prob > 0
     checkpoint = load_checkpoint(
         config.model,
         transcripts=train["text"],
         revision=config.revision,
-        overrides={name: getattr(config, name) for name in OVERRIDES},
+        # Some (w2v-bert-2.0) have masking switched off altogether.
+        overrides={name: getattr(config, name) for name in OVERRIDES} | {"apply_spec_augment": masks},
         trust_remote_code=config.trust_remote_code,
         from_scratch=config.from_scratch,
         new_vocabulary=config.new_vocabulary,
@@ -181,7 +198,7 @@ def budget(config: FinetuneAsrConfig, world: int) -> tuple[float, int]:
 
 
 def build_trainer(
-    config: FinetuneAsrConfig, checkpoint: Checkpoint, corpora: dict[str, Any], processes: Any
+    config: FinetuneAsrConfig, checkpoint: Checkpoint, corpora: dict[str, Any], processes: Any, reports: list[str]
 ) -> ExactTrainer:
     """The trainer with its plan; says in a few lines what is going to happen."""
     train, world = corpora["train"], processes.num_processes
@@ -210,7 +227,7 @@ def build_trainer(
     )
     trainer = ExactTrainer(
         model=checkpoint.model,
-        args=training_arguments(config, steps, accumulation, evaluates="eval" in corpora),
+        args=training_arguments(config, steps, accumulation, reports, evaluates="eval" in corpora),
         train_dataset=Utterances(train, checkpoint, change, config.seed),
         eval_dataset=corpora.get("eval"),  # the plain Trainer asks for one; the evaluator is what looks at it
         data_collator=CTCCollator(checkpoint),
@@ -242,7 +259,9 @@ def build_trainer(
     return trainer
 
 
-def training_arguments(config: FinetuneAsrConfig, steps: int, accumulation: int, evaluates: bool) -> TrainingArguments:
+def training_arguments(
+    config: FinetuneAsrConfig, steps: int, accumulation: int, reports: list[str], evaluates: bool
+) -> TrainingArguments:
     """What the Hugging Face Trainer is told."""
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(config.output_dir) / "tensorboard"))
     cuda = torch.cuda.is_available()
@@ -258,7 +277,9 @@ def training_arguments(config: FinetuneAsrConfig, steps: int, accumulation: int,
         gradient_accumulation_steps=accumulation,
         lr_scheduler_type="constant" if staged else config.lr_scheduler_type,
         warmup_steps=0 if staged else config.warmup_steps,
-        bf16=config.bf16 if config.bf16 is not None else cuda and torch.cuda.is_bf16_supported(),
+        bf16=config.bf16
+        if config.bf16 is not None
+        else cuda and torch.cuda.is_bf16_supported(including_emulation=False),
         eval_strategy="steps" if evaluates else "no",
         eval_steps=every if evaluates else None,
         save_strategy="steps",
@@ -266,7 +287,7 @@ def training_arguments(config: FinetuneAsrConfig, steps: int, accumulation: int,
         load_best_model_at_end=evaluates,
         metric_for_best_model=f"eval_{config.metric_for_best_model}" if evaluates else None,
         greater_is_better=False if evaluates else None,
-        report_to=config.report_to.split(","),
+        report_to=reports,
         remove_unused_columns=False,
         logging_nan_inf_filter=False,  # a loss that is no number is to be seen
         ddp_timeout=PATIENCE_HOURS * 3600,
@@ -275,13 +296,19 @@ def training_arguments(config: FinetuneAsrConfig, steps: int, accumulation: int,
 
 
 def evaluate_shard(config: FinetuneAsrConfig, checkpoint: Checkpoint, rows: Any) -> EvaluationResult:
-    """Evaluates a share of ``rows`` on every process; the counts are merged, nothing else travels."""
+    """Evaluates a share of ``rows`` on every process; the counts are merged, nothing else travels.
+
+    Raises:
+        UserError: none of the recordings could be read.
+    """
     processes = accelerate.PartialState()
-    own = rows.shard(processes.num_processes, processes.process_index) if len(rows) >= processes.num_processes else rows
-    result = evaluate_corpus(checkpoint, own, max_batch_seconds=config.max_batch_seconds)
-    if processes.num_processes == 1 or len(rows) < processes.num_processes:
-        return result
-    return EvaluationResult.merge(gather_object([result]))
+    shared = len(rows) >= processes.num_processes  # else every process hears them all, and the first one counts
+    own = rows.shard(processes.num_processes, processes.process_index) if shared else rows
+    parts = gather_object([evaluate_corpus(checkpoint, own, max_batch_seconds=config.max_batch_seconds)])
+    whole = EvaluationResult.merge(parts if shared else parts[:1])
+    if not whole.utterances:  # no errors, which would be the best word error rate of all
+        raise UserError("the evaluation", "none of its utterances could be heard", "see the messages above")
+    return whole
 
 
 def final_evaluations(
@@ -293,7 +320,7 @@ def final_evaluations(
         if name == "train":
             continue
         result = evaluate_shard(config, checkpoint, rows)
-        split = (config.eval_split or "eval") if name == "eval" else name
+        split = config.corpora[name][1] or name
         figures |= {f"{name}_{key}": value for key, value in result.metrics().items()}
         if accelerate.PartialState().is_main_process:
             result.save(output / "evaluation", split)
@@ -301,7 +328,15 @@ def final_evaluations(
     return figures
 
 
-def trained_hours(trainer: ExactTrainer) -> float:
-    """Hours of audio that this run has learnt from, all epochs and processes together."""
-    epochs = trainer.state.global_step * trainer.args.gradient_accumulation_steps / trainer.batches_per_epoch
-    return float(epochs * trainer.plan.seconds.sum() / 3600)
+def training_figures(trainer: ExactTrainer) -> dict[str, float]:
+    """Of the whole run, but for the time and the speed: those are of the part since it was last resumed."""
+    state, accumulation = trainer.state, trainer.args.gradient_accumulation_steps
+    losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
+    steps = [step - before for (step, _), before in zip(losses, [0, *(step for step, _ in losses)], strict=False)]
+    epochs = state.global_step * accumulation / trainer.batches_per_epoch
+    return {
+        "train_loss": sum(loss * n for (_, loss), n in zip(losses, steps, strict=True)) / max(1, sum(steps)),
+        "audio_hours": float(epochs * trainer.plan.seconds.sum() / 3600),
+        "train_runtime": next(e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e),
+        "audio_seconds_per_second": trainer.audio_seconds / max(trainer.training_seconds, 1e-9),
+    }

@@ -31,6 +31,8 @@ def test_a_run_leaves_everything_that_was_promised(arguments, tmp_path, small):
         assert (out / name).is_file(), name
     results = json.loads((out / "all_results.json").read_text())
     assert {"train_loss", "train_runtime", "eval_wer", "eval_cer", "eval_loss", "dev-tones_wer"} <= results.keys()
+    assert results["audio_seconds_per_second"] > 0
+    assert results["train_loss"] == pytest.approx(sum(losses(out)) / 8)
     report = json.loads((out / "corpus_report.json").read_text())
     assert report["train"]["kept"]["rows"] == 48
     lines = [json.loads(line) for line in (out / "evaluation" / "dev-tones.jsonl").read_text().splitlines()]
@@ -139,6 +141,53 @@ def test_an_output_directory_that_holds_another_run(arguments, tmp_path, capsys)
     assert main(arguments) == 2
     assert "holds another run" in capsys.readouterr().err
     assert (tmp_path / "out" / "run.yaml").read_text() == "model: another\n"
+
+
+def test_a_start_that_failed_is_not_in_the_way_of_the_next_one(arguments, capsys):
+    assert main([*arguments, "--eval_split", "dev-none"]) == 2
+    assert main([*arguments, "--max_dropped_share", "0", "--min_seconds", "0.5"]) == 2
+    assert "max_dropped_share" in capsys.readouterr().err
+    assert main([*arguments, "--max_steps", "1"]) == 0
+
+
+def test_a_run_without_checkpoints_is_not_to_be_gone_on_with(arguments, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.yaml").write_text("model: another\n")
+    assert main(arguments) == 2
+    assert "remove it, for it has no checkpoint to go on from" in capsys.readouterr().err
+
+
+def test_resumed_into_another_directory(arguments, tmp_path, capsys):
+    """The whole loss is told, and its run.yaml repeats the run, not the resumption."""
+    assert main(arguments) == 0
+    whole, other = json.loads((tmp_path / "out" / "all_results.json").read_text()), tmp_path / "new" / "other"
+    go_on = ["--resume_from_checkpoint", str(tmp_path / "out" / "checkpoint-4")]
+    assert main([*arguments, *go_on, "--output_dir", str(other)]) == 0
+    resumed = json.loads((other / "all_results.json").read_text())
+    assert resumed["train_loss"] == pytest.approx(whole["train_loss"])
+    assert resumed["eval_wer"] == whole["eval_wer"]
+    assert "resume_from_checkpoint: null" in (other / "run.yaml").read_text()
+    assert main([*arguments, *go_on, "--output_dir", str(other)]) == 2
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_a_tracker_that_is_not_there(arguments, tmp_path, capsys):
+    assert main([*arguments, "--report_to", "tensorboard, tensorbored"]) == 2
+    assert "report_to tensorbored: no such tracker is installed" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_split_of_which_nothing_can_be_heard(arguments, tones, tmp_path, capsys, monkeypatch):
+    """No utterances make no errors; that must not pass for a word error rate of 0."""
+    from sft_speech import audio
+    from sft_speech.asr import recognize
+
+    def unreadable(*_, **__):
+        raise audio.AudioError("unreadable", "gone")
+
+    monkeypatch.setattr(recognize, "read", unreadable)
+    assert main(arguments) == 2
+    assert "none of its utterances could be heard" in capsys.readouterr().err
 
 
 def test_an_output_directory_that_cannot_be_made(arguments, tmp_path, capsys):

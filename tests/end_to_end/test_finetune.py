@@ -127,12 +127,26 @@ def test_asked_to_stop_it_saves_first(arguments, tmp_path):
     assert list((tmp_path / "out").glob("checkpoint-*/trainer_state.json"))
 
 
-def test_two_processes_give_one_result(arguments, tmp_path, two_processes):
+def test_two_processes_give_one_result_and_resume(arguments, tmp_path, two_processes):
+    """In the fourth step the encoder is still frozen, in the sixth no longer; layers are skipped all the time."""
     script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
-    two_processes(script, *arguments[1:], "--layerdrop", "0.5", "--freeze_encoder_steps", "3")
+    run = [script, *arguments[1:], "--layerdrop", "0.5", "--freeze_encoder_steps", "5", "--save_total_limit", "3"]
+    two_processes(*run)
     lines = (tmp_path / "out" / "evaluation" / "dev-tones.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["id"] for line in lines) == [f"4-10-{number:04}" for number in range(12)]
     assert (tmp_path / "out" / "model.safetensors").is_file()
+    resumed = tmp_path / "resumed"
+    two_processes(
+        *run, "--output_dir", str(resumed), "--resume_from_checkpoint", str(tmp_path / "out" / "checkpoint-4")
+    )
+    assert losses(resumed) == pytest.approx(losses(tmp_path / "out"), rel=1e-6)
+
+
+def test_fewer_utterances_to_evaluate_than_processes(arguments, tmp_path, two_processes):
+    script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
+    two_processes(script, *arguments[1:], "--eval_split", "dev-tones:1", "--max_steps", "2", "--eval_steps", "1")
+    (figures,) = (json.loads(path.read_text()) for path in (tmp_path / "out" / "evaluation").glob("*.json"))
+    assert figures["utterances"] == 1
 
 
 def test_an_output_directory_that_holds_another_run(arguments, tmp_path, capsys):

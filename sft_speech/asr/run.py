@@ -66,6 +66,7 @@ def run(config: FinetuneAsrConfig) -> int:
         report.save(output / "corpus_report.json")
     report.check(config.max_dropped_share)
     logger.info("%s", report.table())
+    warn_of_overlap(config, corpora)
 
     trainer = build_trainer(config, checkpoint, corpora, processes, reports)
     stop = callbacks.StopWhenAsked(trainer.accelerator)
@@ -148,6 +149,17 @@ def load_splits(config: FinetuneAsrConfig, report: CorpusReport) -> dict[str, An
         name: load_corpus(source, split, name=name, config=config.source_config, columns=config.columns, report=report)
         for name, (source, split) in config.corpora.items()
     }
+
+
+def warn_of_overlap(config: FinetuneAsrConfig, corpora: dict[str, Any]) -> None:
+    """Says which evaluations tell nothing about unseen speech."""
+    trained = set(corpora["train"]["id"])
+    for name, rows in corpora.items():
+        if name == "train" or config.corpora[name][0] != config.source:
+            continue
+        shared = len(trained.intersection(rows["id"]))
+        if shared:
+            logger.warning("%s: %d of its %d utterances are trained on as well", name, shared, len(rows))
 
 
 def load_model(config: FinetuneAsrConfig, train: Any) -> Checkpoint:

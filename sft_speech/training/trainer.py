@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import signal
 import time
@@ -165,6 +166,10 @@ class ExactTrainer(Trainer):
         started = time.monotonic()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator().items()}
         self.log(metrics)
+        if (
+            self.args.metric_for_best_model
+        ):  # the evaluator leaves out what is no number, as the loss of a run gone astray
+            metrics.setdefault(self.args.metric_for_best_model, math.nan)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.clock += time.monotonic() - started  # training speed is that of training
         return metrics

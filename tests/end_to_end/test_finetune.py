@@ -185,6 +185,32 @@ def test_resumed_into_another_directory(arguments, tmp_path, capsys):
     assert "holds another run" in capsys.readouterr().err
 
 
+def test_evaluation_on_what_is_trained_on_is_said(arguments, caplog):
+    assert main([*arguments, "--train_split", "dev-tones", "--test_splits", "train-tones", "--max_steps", "1"]) == 0
+    assert "eval: 12 of its 12 utterances are trained on as well" in caplog.messages
+    assert not [message for message in caplog.messages if message.startswith("train-tones: ")]
+
+
+@pytest.mark.parametrize("share", ["0.3", "0"])
+def test_masks_are_switched_on_where_the_checkpoint_has_them_off(arguments, small, tmp_path, share):
+    import shutil
+
+    quiet = shutil.copytree(small, tmp_path / "quiet")
+    config = json.loads((quiet / "config.json").read_text())
+    (quiet / "config.json").write_text(json.dumps(config | {"apply_spec_augment": False}))
+    assert main([*arguments, "--model", str(quiet), "--mask_time_prob", share, "--max_steps", "1"]) == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["apply_spec_augment"] == (share != "0")
+
+
+def test_a_loss_that_is_no_number_is_never_the_best(arguments, tmp_path, monkeypatch):
+    from sft_speech.asr.evaluate import EvaluationResult
+
+    monkeypatch.setattr(EvaluationResult, "loss", float("nan"))
+    assert main([*arguments, "--metric_for_best_model", "loss", "--max_steps", "2", "--eval_steps", "1"]) == 0
+    state = json.loads((tmp_path / "out" / "checkpoint-2" / "trainer_state.json").read_text())
+    assert state["best_global_step"] is None
+
+
 def test_a_tracker_that_is_not_there(arguments, tmp_path, capsys):
     assert main([*arguments, "--report_to", "tensorboard, tensorbored"]) == 2
     assert "report_to tensorbored: no such tracker is installed" in capsys.readouterr().err

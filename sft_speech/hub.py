@@ -13,6 +13,8 @@ import yaml
 from sft_speech.errors import UserError
 
 if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
     from sft_speech.corpora.report import CorpusReport
 
 logger = logging.getLogger(__name__)
@@ -29,22 +31,9 @@ def write_model_card(output: Path, config: Any, figures: Mapping[str, Any], repo
         config: of the run (``FinetuneAsrConfig``).
         figures: what goes into all_results.json; ``SPLIT_wer`` and ``SPLIT_cer`` become the model-index.
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 
     splits = {split or role: role for role, (_, split) in config.corpora.items() if role != "train"}
-    source = config.eval_source or config.source
-    results = [
-        EvalResult(
-            task_type="automatic-speech-recognition",
-            dataset_type=source,
-            dataset_name=Path(source).name,
-            dataset_split=split,
-            metric_type=metric,
-            metric_value=round(100 * figures[f"{role}_{metric}"], 2),
-        )
-        for split, role in splits.items()
-        for metric in ("wer", "cer")
-    ]
     name = output.resolve().name
     data = ModelCardData(
         model_name=name,
@@ -52,7 +41,7 @@ def write_model_card(output: Path, config: Any, figures: Mapping[str, Any], repo
         library_name="transformers",
         pipeline_tag="automatic-speech-recognition",
         tags=["speech", "ctc", "sft_speech"],
-        eval_results=results or None,
+        eval_results=model_index(config.eval_source or config.source, splits, figures) or None,
     )
     rows = "\n".join(
         f"| {split} | {100 * figures[f'{role}_wer']:.2f} | {100 * figures[f'{role}_cer']:.2f} |"
@@ -92,6 +81,24 @@ print(pipeline("automatic-speech-recognition", "{name}")("speech.flac")["text"])
 Train loss {figures.get("train_loss", float("nan")):.4f} nats per label. {versions}.
 """
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}").save(output / "README.md")
+
+
+def model_index(source: str, splits: Mapping[str, str], figures: Mapping[str, Any]) -> list[EvalResult]:
+    """The figures of each split, as the Hub reads them."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="automatic-speech-recognition",
+            dataset_type=source,
+            dataset_name=Path(source).name,
+            dataset_split=split,
+            metric_type=metric,
+            metric_value=round(100 * figures[f"{role}_{metric}"], 2),
+        )
+        for split, role in splits.items()
+        for metric in ("wer", "cer")
+    ]
 
 
 def version(package: str) -> str:

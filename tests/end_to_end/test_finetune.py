@@ -127,6 +127,26 @@ def test_asked_to_stop_it_saves_first(arguments, tmp_path):
     assert list((tmp_path / "out").glob("checkpoint-*/trainer_state.json"))
 
 
+def test_two_processes_asked_to_stop_save_first(arguments, tmp_path):
+    """As by Ctrl-C: the launcher gets the signal, hands it on, and ends what is not done 30 s later."""
+    script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
+    run = [script, *arguments[1:], "--max_steps", "3000", "--eval_steps", "3000"]
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *run],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+    )
+    for line in launcher.stderr:
+        if "step 2/3000" in line:
+            launcher.send_signal(signal.SIGINT)
+            break
+    said = launcher.stderr.read()
+    assert launcher.wait(timeout=120) != 0
+    assert "go on with --resume_from_checkpoint" in said
+    assert list((tmp_path / "out").glob("checkpoint-*/trainer_state.json"))
+
+
 def test_two_processes_give_one_result_and_resume(arguments, tmp_path, two_processes):
     """In the fourth step the encoder is still frozen, in the sixth no longer; layers are skipped all the time."""
     script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")

@@ -15,7 +15,7 @@ from typing import Any
 
 import accelerate
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer_callback import ProgressCallback
@@ -50,7 +50,7 @@ OVERRIDES = (
 def run(config: FinetuneAsrConfig) -> int:
     """Fine-tunes as ``config`` says. Returns 0, or 1 where the run was stopped before its end (it can be resumed)."""
     output = Path(config.output_dir)
-    processes = accelerate.PartialState(timeout=timedelta(hours=PATIENCE_HOURS))
+    processes = accelerate.PartialState(cpu=on_cpu(), timeout=timedelta(hours=PATIENCE_HOURS))
     if not processes.is_main_process:
         logging.getLogger("sft_speech").setLevel(logging.WARNING)
     reports = trackers(config)
@@ -93,6 +93,14 @@ def run(config: FinetuneAsrConfig) -> int:
         logger.info("done: %s transcribes with `sft-speech transcribe %s AUDIO`", output, output)
     processes.wait_for_everyone()
     return 0
+
+
+def on_cpu() -> bool:
+    """Whether processes compute, and meet each other, on the CPU: `accelerate launch --cpu`, or nothing else is there.
+
+    Accelerate takes processes that were not told so for single ones.
+    """
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def trackers(config: FinetuneAsrConfig) -> list[str]:
@@ -276,7 +284,7 @@ def training_arguments(
 ) -> TrainingArguments:
     """What the Hugging Face Trainer is told."""
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(config.output_dir) / "tensorboard"))
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.is_available() and not on_cpu()
     every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
     staged = config.lr_scheduler_type == "three_stage"
     same = (
@@ -304,6 +312,7 @@ def training_arguments(
         logging_nan_inf_filter=False,  # a loss that is no number is to be seen
         ddp_timeout=PATIENCE_HOURS * 3600,
         disable_tqdm=False,
+        use_cpu=on_cpu(),
     )
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -147,7 +148,17 @@ def test_two_processes_asked_to_stop_save_first(arguments, tmp_path):
     assert list((tmp_path / "out").glob("checkpoint-*/trainer_state.json"))
 
 
-def test_two_processes_give_one_result_and_resume(arguments, tmp_path, two_processes):
+def half_an_epoch(tones: Path) -> int:
+    """Batches of an epoch that each of two processes has."""
+    import soundfile
+
+    from sft_speech.training.plan import epoch_plan
+
+    seconds = [soundfile.info(file).duration for file in sorted((tones / "train-tones").rglob("*.flac"))]
+    return len(epoch_plan(np.array(seconds), 6.0, seed=42, epoch=0, world=2))
+
+
+def test_two_processes_give_one_result_and_resume(arguments, tones, tmp_path, two_processes):
     """In the fourth step the encoder is still frozen, in the sixth no longer; layers are skipped all the time."""
     script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
     run = [script, *arguments[1:], "--layerdrop", "0.5", "--freeze_encoder_steps", "5", "--save_total_limit", "3"]
@@ -155,6 +166,10 @@ def test_two_processes_give_one_result_and_resume(arguments, tmp_path, two_proce
     lines = (tmp_path / "out" / "evaluation" / "dev-tones.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["id"] for line in lines) == [f"4-10-{number:04}" for number in range(12)]
     assert (tmp_path / "out" / "model.safetensors").is_file()
+    newest = json.loads((tmp_path / "out" / "checkpoint-8" / "trainer_state.json").read_text())
+    assert newest["log_history"][-1]["epoch"] == pytest.approx(8 / half_an_epoch(tones)), (
+        "each took half of the batches"
+    )
     resumed = tmp_path / "resumed"
     two_processes(
         *run, "--output_dir", str(resumed), "--resume_from_checkpoint", str(tmp_path / "out" / "checkpoint-4")

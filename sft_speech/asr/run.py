@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -9,13 +10,14 @@ import math
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import accelerate
 import torch
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer_callback import ProgressCallback
@@ -54,11 +56,11 @@ def run(config: FinetuneAsrConfig) -> int:
     if not processes.is_main_process:
         logging.getLogger("sft_speech").setLevel(logging.WARNING)
     reports = trackers(config)
-    with processes.main_process_first():
+    with main_first(processes):
         resumed = check_output(config, output, first=processes.is_main_process)
 
     report = CorpusReport()
-    with processes.main_process_first():  # the others find the index that it leaves
+    with main_first(processes):  # the others find the index that it leaves
         corpora = load_splits(config, report)
     checkpoint = load_model(config, corpora["train"])
     corpora = {name: usable(config, name, rows, checkpoint, report) for name, rows in corpora.items()}
@@ -93,6 +95,22 @@ def run(config: FinetuneAsrConfig) -> int:
         logger.info("done: %s transcribes with `sft-speech transcribe %s AUDIO`", output, output)
     processes.wait_for_everyone()
     return 0
+
+
+@contextlib.contextmanager
+def main_first(processes: accelerate.PartialState) -> Iterator[None]:
+    """The main process goes first. Where it fails the others end without a word: it says why, and they would too."""
+    fine = [True]
+    if not processes.is_main_process and not broadcast_object_list(fine)[0]:
+        raise SystemExit(2)
+    try:
+        yield
+    except BaseException:
+        fine = [False]
+        raise
+    finally:
+        if processes.is_main_process:
+            broadcast_object_list(fine)
 
 
 def on_cpu() -> bool:

@@ -148,6 +148,17 @@ def test_two_processes_asked_to_stop_save_first(arguments, tmp_path):
     assert list((tmp_path / "out").glob("checkpoint-*/trainer_state.json"))
 
 
+def test_of_two_processes_one_says_what_is_wrong(arguments, tmp_path):
+    (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
+    script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    ended = subprocess.run([*launch, *arguments[1:]], capture_output=True, text=True, env=environment, timeout=120)
+    assert ended.returncode != 0
+    assert ended.stderr.count("it holds another run (checkpoint-1)") == 1
+    assert "[rank1]: Traceback" not in ended.stderr
+
+
 def half_an_epoch(tones: Path) -> int:
     """Batches of an epoch that each of two processes has."""
     import soundfile

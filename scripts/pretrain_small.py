@@ -6,7 +6,7 @@ Every utterance is made when it is needed: a text, a voice and an augmentation d
 is stored and nothing repeats. ``--text`` is a file with one sentence per line (or ``id|sentence``). Voices are those of
 espeak-ng but for the demo's; where the command ``flite`` is there, a fifth of the utterances is spoken by its recorded
 voices. The learning rate follows the clock: 3 % of --hours up, level, the last quarter down. Start again with the same
---output to go on.
+--output to go on; --start takes the weights of an earlier checkpoint into a new run.
 """
 
 from __future__ import annotations
@@ -219,9 +219,11 @@ def evaluate(model: Any, speech: SyntheticSpeech, first: int, count: int) -> tup
 
 
 def save(model: Any, output: Path) -> None:
+    """Writes the checkpoint into ``output/model``, weights in float16."""
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-    model.save_pretrained(output / "model")
+    # Half the bytes; the configuration still says float32, which is what they are read as.
+    model.save_pretrained(output / "model", state_dict={name: t.half() for name, t in model.state_dict().items()})
     vocabulary = output / "vocab.json"
     vocabulary.write_text(json.dumps({token: number for number, token in enumerate(VOCABULARY)}))
     tokenizer = Wav2Vec2CTCTokenizer(str(vocabulary))
@@ -233,6 +235,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="directory with the weights to start from, else random ones")
     parser.add_argument("--hours", type=float, default=3.0, help="of training, all starts together")
     parser.add_argument("--peak", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--batch-seconds", type=float, default=80.0)
@@ -251,7 +254,7 @@ def main(args: argparse.Namespace) -> None:
     speech = SyntheticSpeech(sentences, args.seed, args.output / "flite", flite)
     heldout = SyntheticSpeech(unseen, args.seed + 1, args.output / "flite", flite=False)
 
-    model = build_model()
+    model = build_model() if args.start is None else build_model().from_pretrained(args.start)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.peak, betas=(0.9, 0.98), weight_decay=0.01)
     state: dict[str, Any] = {"elapsed": 0.0, "index": 0, "updates": 0, "audio_hours": 0.0}
     checkpoint = args.output / "checkpoint.pt"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import time
+from datetime import timedelta
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
+from transformers.utils import logging as transformers_logging
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,14 @@ SHOWN = {
 class Progress(ProgressCallback):
     """The bar shows the last figures; evaluations get a line of their own. Without a terminal, every log is a line."""
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.current_step = self.first_step = state.global_step
+        self.began = time.monotonic()
+        transformers_logging.disable_progress_bar()  # those of every save would run through ours
+        if state.is_world_process_zero:
+            bar: Any = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, disable=None)
+            self.training_bar = bar
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or self.training_bar is None:
             return
@@ -34,10 +46,19 @@ class Progress(ProgressCallback):
             self.training_bar.write(f"step {state.global_step}, epoch {state.epoch:.2f}: {said}", file=sys.stderr)
         elif "loss" in logs:
             said = ", ".join(text.format(logs[key]) for key, text in SHOWN.items() if key in logs)
-            if sys.stderr.isatty():
-                self.training_bar.set_postfix_str(said)
+            if self.training_bar.disable:
+                print(f"step {state.global_step}/{state.max_steps}, {said}, {self.left(state)} left", file=sys.stderr)
             else:
-                self.training_bar.write(f"step {state.global_step}/{state.max_steps}, {said}", file=sys.stderr)
+                self.training_bar.set_postfix_str(said)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_end(args, state, control, **kwargs)
+        transformers_logging.enable_progress_bar()
+
+    def left(self, state: Any) -> str:
+        """Time to the end of the run at its pace so far, evaluations and all."""
+        pace = (time.monotonic() - self.began) / max(1, state.global_step - self.first_step)
+        return str(timedelta(seconds=round(pace * (state.max_steps - state.global_step))))
 
 
 class StopWhenAsked(TrainerCallback):

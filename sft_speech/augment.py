@@ -15,11 +15,14 @@ Augmentation = Callable[[Waveform, int, np.random.Generator], Waveform]
 Chain = list[tuple[Augmentation, float]]  # each with the probability that it befalls an utterance
 
 
-def speed(waveform: Waveform, rate: int, rng: np.random.Generator, low: float = 0.85, high: float = 1.18) -> Waveform:
+SLOWEST, FASTEST = 0.85, 1.18  # of speed; a clip becomes longer by up to 1 / SLOWEST
+
+
+def speed(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
     """Plays faster or slower: tempo, pitch and formants move together (Ko et al. 2015, "Audio augmentation")."""
     import soxr
 
-    factor = np.exp(rng.uniform(np.log(low), np.log(high)))
+    factor = np.exp(rng.uniform(np.log(SLOWEST), np.log(FASTEST)))
     return soxr.resample(waveform, rate * factor, rate, quality="LQ").astype(np.float32)
 
 

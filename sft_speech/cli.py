@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import sys
@@ -50,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        if args.debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        print(f"{error.filename or 'a file'}: it can't be written ({error.strerror})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -142,14 +142,13 @@ def test_accelerate_takes_its_file(file):
     assert args.training_script == "scripts/finetune_asr.py"
     assert (CONFIGS.parent / args.training_script_args[1]).is_file()
     args, *_ = _validate_launch_command(args)
-    assert args.use_fsdp == (file.stem == "fsdp")
     assert args.multi_gpu == file.stem.startswith("multi")
     assert args.use_cpu == (file.stem == "cpu")
-    assert (args.num_processes > 1) == (file.stem in ("fsdp", "multi_gpu", "multi_node"))
+    assert (args.num_processes > 1) == (file.stem in ("multi_gpu", "multi_node"))
 
 
 def test_every_launch_file_is_there():
-    assert [file.stem for file in LAUNCH] == ["cpu", "fsdp", "multi_gpu", "multi_node", "one_gpu"]
+    assert [file.stem for file in LAUNCH] == ["cpu", "multi_gpu", "multi_node", "one_gpu"]
 
 
 def test_accelerate_launches_on_the_cpu(tmp_path, monkeypatch):

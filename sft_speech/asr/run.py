@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import numpy as np
 import torch
+import yaml
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer_callback import ProgressCallback
 
@@ -150,6 +152,8 @@ def check_output(config: FinetuneAsrConfig, output: Path, first: bool) -> Path |
             raise UserError(f"--resume_from_checkpoint {given}", why, "start without it")
     if not first:
         return resumed
+    if resumed is not None and (output / "run.yaml").is_file():
+        warn_of_changes(config, output / "run.yaml")
     if resumed is None or resumed.resolve().parent != output.resolve():
         taken = [name for name in ("run.yaml", "model.safetensors") if (output / name).exists()]
         taken += [path.name for path in output.glob("checkpoint-*")] if output.is_dir() else []
@@ -167,6 +171,15 @@ def check_output(config: FinetuneAsrConfig, output: Path, first: bool) -> Path |
         why = f"it can't be written ({error.strerror})"
         raise UserError(f"--output_dir {output}", why, "take another one") from error
     return resumed
+
+
+def warn_of_changes(config: FinetuneAsrConfig, file: Path) -> None:
+    """Says which settings differ from those that the run began with: it is then resumed, but not the same run."""
+    before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    free = {"output_dir", "resume_from_checkpoint", "dataloader_num_workers", "rehearse", "report_to", "run_name"}
+    changed = [name for name, value in vars(config).items() if name not in free and before.get(name, value) != value]
+    if changed:
+        logger.warning("resumed with other settings than it began with: %s", ", ".join(changed))
 
 
 def load_splits(config: FinetuneAsrConfig, report: CorpusReport) -> dict[str, Any]:
@@ -235,65 +248,59 @@ def budget(config: FinetuneAsrConfig, world: int) -> tuple[float, int]:
     return share / accumulation, accumulation
 
 
+def plan_run(config: FinetuneAsrConfig, seconds: np.ndarray, processes: Any) -> tuple[BatchPlan, int, int]:
+    """The batches of the whole run, batches per optimizer step, and optimizer steps; says what it is in one line."""
+    world = processes.num_processes
+    if len(seconds) < world:
+        why = f"they can't be shared among {world} processes"
+        raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
+    batch_seconds, accumulation = budget(config, world)
+    if config.augment:
+        batch_seconds *= augment.SLOWEST  # the plan knows lengths as recorded; slowed down they still fit
+    per_epoch = len(epoch_plan(seconds, batch_seconds, seed=config.seed, epoch=0, world=world))
+    wanted = max(1, round(config.num_train_epochs * per_epoch / accumulation))
+    steps = config.max_steps if config.max_steps > 0 else wanted
+    batches = steps * accumulation
+    rank = processes.process_index
+    plan = BatchPlan(seconds, batch_seconds, batches=batches, seed=config.seed, rank=rank, world=world)
+    logger.info(
+        "train: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
+        *(len(seconds), seconds.sum() / 3600, 100 * plan.padding()),
+        *(steps, accumulation, world, batch_seconds, batches / per_epoch),
+    )
+    return plan, accumulation, steps
+
+
 def build_trainer(
     config: FinetuneAsrConfig, checkpoint: Checkpoint, corpora: dict[str, Any], processes: Any, reports: list[str]
 ) -> ExactTrainer:
-    """The trainer with its plan; says in a few lines what is going to happen."""
-    train, world = corpora["train"], processes.num_processes
-    seconds = train.with_format("numpy")["seconds"][:]
-    if len(train) < world:
-        raise UserError(
-            f"{len(train)} utterances", f"they can't be shared among {world} processes", "launch fewer processes"
-        )
-    batch_seconds, accumulation = budget(config, world)
-    per_epoch = len(epoch_plan(seconds, batch_seconds, seed=config.seed, epoch=0, world=world))
-    steps = (
-        config.max_steps if config.max_steps > 0 else max(1, round(config.num_train_epochs * per_epoch / accumulation))
-    )
-    plan = BatchPlan(
-        seconds,
-        batch_seconds,
-        batches=steps * accumulation,
-        seed=config.seed,
-        rank=processes.process_index,
-        world=world,
-    )
-    change = augment.standard if config.augment else None
-    staged = config.lr_scheduler_type == "three_stage"
-    head_first = (
-        [freezing.HeadFirst(checkpoint.model, config.freeze_encoder_steps)] if config.freeze_encoder_steps else []
-    )
+    """The trainer of this run; says what is trained and at which rate."""
+    train, held_out = corpora["train"], corpora.get("eval")
+    plan, accumulation, steps = plan_run(config, train.with_format("numpy")["seconds"][:], processes)
+    extra: list[TrainerCallback] = [callbacks.Progress(), callbacks.BlankAdvice()]
+    if config.freeze_encoder_steps:
+        extra.append(freezing.HeadFirst(checkpoint.model, config.freeze_encoder_steps))
+    schedule = None
+    if config.lr_scheduler_type == "three_stage":
+        schedule = three_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale)
     trainer = ExactTrainer(
         model=checkpoint.model,
-        args=training_arguments(config, steps, accumulation, reports, evaluates="eval" in corpora),
-        train_dataset=Utterances(train, checkpoint, change, config.seed),
-        eval_dataset=corpora.get("eval"),  # the plain Trainer asks for one; the evaluator is what looks at it
+        args=training_arguments(config, steps, accumulation, reports, evaluates=held_out is not None),
+        train_dataset=Utterances(train, checkpoint, augment.standard if config.augment else None, config.seed),
+        eval_dataset=held_out,  # the plain Trainer asks for one; the evaluator is what looks at it
         data_collator=CTCCollator(checkpoint),
         task=CTCTask(checkpoint.blank),
         plan=plan,
-        evaluator=(lambda: evaluate_shard(config, checkpoint, corpora["eval"]).metrics())
-        if "eval" in corpora
-        else None,
+        evaluator=(lambda: evaluate_shard(config, checkpoint, held_out).metrics()) if held_out is not None else None,
         save_processor=checkpoint.save_processor,
-        schedule=three_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale) if staged else None,
+        schedule=schedule,
         layer_decay=config.layerwise_lr_decay,
-        callbacks=[callbacks.BlankAdvice(), *head_first],
+        callbacks=extra,
     )
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(callbacks.Progress())
     accelerate.utils.set_seed(config.seed, device_specific=True)  # other masks and dropout on every process
-    hours = seconds.sum() / 3600
-    logger.info(
-        "%s",
-        freezing.describe(
-            checkpoint.model, config.learning_rate, config.layerwise_lr_decay, config.freeze_encoder_steps
-        ),
-    )
-    logger.info(
-        "%s: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
-        *(train.info.dataset_name or "train", len(train), hours, 100 * plan.padding()),
-        *(steps, accumulation, world, batch_seconds, steps * accumulation / per_epoch),
-    )
+    rates = (config.learning_rate, config.layerwise_lr_decay, config.freeze_encoder_steps)
+    logger.info("%s", freezing.describe(checkpoint.model, *rates))
     return trainer
 
 
@@ -301,6 +308,7 @@ def training_arguments(
     config: FinetuneAsrConfig, steps: int, accumulation: int, reports: list[str], evaluates: bool
 ) -> TrainingArguments:
     """What the Hugging Face Trainer is told."""
+    bf16 = config.bf16
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(config.output_dir) / "tensorboard"))
     cuda = torch.cuda.is_available() and not on_cpu()
     every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
@@ -315,9 +323,7 @@ def training_arguments(
         gradient_accumulation_steps=accumulation,
         lr_scheduler_type="constant" if staged else config.lr_scheduler_type,
         warmup_steps=0 if staged else config.warmup_steps,
-        bf16=config.bf16
-        if config.bf16 is not None
-        else cuda and torch.cuda.is_bf16_supported(including_emulation=False),
+        bf16=cuda and torch.cuda.is_bf16_supported(including_emulation=False) if bf16 is None else bf16,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=every if evaluates else None,
         save_strategy="steps",

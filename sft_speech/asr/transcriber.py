@@ -252,7 +252,9 @@ def _mono(audio: tuple[np.ndarray, int], rate: int) -> np.ndarray:
     if array.ndim not in (1, 2) or array.size == 0 or own_rate <= 0:
         raise AudioError("empty", f"an array of shape {array.shape} at {own_rate} Hz holds no audio")
     if np.issubdtype(array.dtype, np.integer):
-        array = array / np.float32(-float(np.iinfo(array.dtype).min))
+        steps = np.iinfo(array.dtype)  # unsigned samples rest at the middle of their range
+        middle, half = (float(steps.max) + steps.min + 1) / 2, (float(steps.max) - steps.min + 1) / 2
+        array = (array - middle) / half
     waveform = array.astype(np.float32)
     if waveform.ndim == 2:
         waveform = waveform.mean(axis=1)

@@ -104,7 +104,7 @@ class BatchPlan:
 
     def __init__(
         self,
-        seconds: Sequence[float],
+        seconds: Sequence[float] | np.ndarray,
         max_batch_seconds: float,
         *,
         batches: int,

@@ -59,6 +59,10 @@ class ExactTrainer(Trainer):
         kwargs["args"].ddp_find_unused_parameters = False  # `anchor` leaves none unused
         one_gpu(kwargs["args"])
         super().__init__(train_dataset=train_dataset, **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            given = f"distributed_type {self.accelerator.distributed_type.value}"
+            why = "models cut in pieces (FSDP, DeepSpeed) are not supported yet"
+            raise UserError(given, why, "launch with configs/accelerate/multi_gpu.yaml")
         self.task, self.plan, self.utterances = task, plan, train_dataset
         self.evaluator, self.save_processor = evaluator, save_processor
         self.folder = Path(self.args.output_dir or ".")
@@ -109,7 +113,7 @@ class ExactTrainer(Trainer):
         Under several processes each of them must get a gradient, or DistributedDataParallel waits forever for those of
         a layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet.
         """
-        if self.accelerator.num_processes == 1 or self.is_fsdp_enabled:
+        if self.accelerator.num_processes == 1:
             return 0.0
         return sum(
             (p.sum() * 0.0 for p in model.parameters() if p.requires_grad),
@@ -166,9 +170,7 @@ class ExactTrainer(Trainer):
         started = time.monotonic()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator().items()}
         self.log(metrics)
-        if (
-            self.args.metric_for_best_model
-        ):  # the evaluator leaves out what is no number, as the loss of a run gone astray
+        if self.args.metric_for_best_model:  # the evaluator leaves out what is no number
             metrics.setdefault(self.args.metric_for_best_model, math.nan)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.clock += time.monotonic() - started  # training speed is that of training

@@ -267,3 +267,16 @@ def test_subtitles_of_several_need_a_folder(model, recordings, capsys):
 
 def test_transcription_is_a_plain_record():
     assert Transcription("a", (), (), 1.0) == Transcription("a", (), (), 1.0, "", "")
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.uint8, np.float32, np.float64])
+def test_arrays_of_any_kind_are_the_same_audio(kind):
+    from sft_speech.asr.transcriber import _mono
+
+    wave = np.sin(np.linspace(0, 20, 400)) / 2
+    if np.issubdtype(kind, np.integer):
+        steps = np.iinfo(kind)
+        given = np.round(wave * (steps.max - steps.min) / 2 + (float(steps.max) + steps.min + 1) / 2).astype(kind)
+    else:
+        given = wave.astype(kind)
+    assert np.abs(_mono((given, 16000), 16000) - wave).max() < 0.01

@@ -282,6 +282,41 @@ def test_an_output_directory_that_cannot_be_made(arguments, tmp_path, capsys):
     assert "can't be written" in capsys.readouterr().err
 
 
+def test_resuming_with_other_settings_is_said(arguments, caplog):
+    assert main(arguments) == 0
+    assert main([*arguments, "--resume_from_checkpoint", "--learning_rate", "0.1"]) == 0
+    assert "resumed with other settings than it began with: learning_rate" in caplog.text
+
+
+def test_slowed_down_clips_still_fit_into_the_budget(arguments, tmp_path, monkeypatch):
+    from sft_speech.asr.collator import CTCCollator
+
+    collate, costs = CTCCollator.__call__, []
+
+    def watch(self, utterances):
+        batch = collate(self, utterances)
+        costs.append(batch["input_values"].numel() / self.rate)
+        return batch
+
+    monkeypatch.setattr(CTCCollator, "__call__", watch)
+    assert main([*arguments, "--augment", "--rehearse", "false"]) == 0
+    assert 3 < max(costs) <= 6.0, "max_batch_seconds is 6"
+
+
+def test_a_model_cut_in_pieces_is_refused(arguments, capsys, monkeypatch):
+    from transformers import Trainer
+
+    create = Trainer.create_accelerator_and_postprocess
+
+    def sharded(self):
+        create(self)
+        self.is_fsdp_enabled = True
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", sharded)
+    assert main(arguments) == 2
+    assert "FSDP" in capsys.readouterr().err
+
+
 def test_nothing_to_resume(arguments, capsys):
     assert main([*arguments, "--resume_from_checkpoint"]) == 2
     assert "no whole checkpoint" in capsys.readouterr().err

@@ -195,10 +195,10 @@ def build_model():
 
 
 def learning_rate(progress: float, peak: float) -> float:
-    """Three stages over the share of the time that is gone: 3 % up, level, the last quarter down to 1 % of the peak."""
+    """Three stages over the share of the time that is gone: 3 % up, level, the last quarter down to 0."""
     if progress < 0.03:
         return peak * (0.01 + 0.99 * progress / 0.03)
-    return peak * 0.01 ** (max(0.0, progress - 0.75) / 0.25)
+    return peak * min(1.0, (1 - progress) / 0.25)
 
 
 def evaluate(model: Any, speech: SyntheticSpeech, first: int, count: int) -> tuple[float, float]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
 import math
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,8 @@ from typing import Any
 import accelerate
 import numpy as np
 import torch
-import yaml
-from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
+from accelerate.utils import gather_object, set_seed
 from transformers import TrainerCallback, TrainingArguments
-from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer_callback import ProgressCallback
 
 from sft_speech import augment
@@ -39,7 +34,8 @@ from sft_speech.training import callbacks, freezing
 from sft_speech.training.optimization import three_stage
 from sft_speech.training.plan import BatchPlan, epoch_plan
 from sft_speech.training.rehearsal import rehearse
-from sft_speech.training.trainer import ExactTrainer, last_checkpoint
+from sft_speech.training.start import check_output, main_first, on_cpu, trackers
+from sft_speech.training.trainer import ExactTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -99,89 +95,6 @@ def run(config: FinetuneAsrConfig) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def main_first(processes: accelerate.PartialState) -> Iterator[None]:
-    """The main process goes first. Where it fails the others end without a word: it says why, and they would too."""
-    fine = [True]
-    if not processes.is_main_process and not broadcast_object_list(fine)[0]:
-        raise SystemExit(2)
-    try:
-        yield
-    except BaseException:
-        fine = [False]
-        raise
-    finally:
-        if processes.is_main_process:
-            broadcast_object_list(fine)
-
-
-def on_cpu() -> bool:
-    """Whether processes compute, and meet each other, on the CPU: `accelerate launch --cpu`, or nothing else is there.
-
-    Accelerate takes processes that were not told so for single ones.
-    """
-    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-
-
-def trackers(config: FinetuneAsrConfig) -> list[str]:
-    """The names in ``report_to``.
-
-    Raises:
-        UserError: one of them is unknown or not installed.
-    """
-    names = [name.strip() for name in config.report_to.split(",") if name.strip()]
-    here = get_available_reporting_integrations()
-    for name in names:
-        if name not in here and names not in (["none"], ["all"]):
-            why = "no such tracker is installed"
-            raise UserError(f"report_to {name}", why, f"install it, or take {', '.join(here)} or none")
-    return names
-
-
-def check_output(config: FinetuneAsrConfig, output: Path, first: bool) -> Path | None:
-    """Makes the output directory, or finds the checkpoint to go on from.
-
-    Raises:
-        UserError: it can't be written, holds another run, or has no checkpoint to resume.
-    """
-    given, resumed = config.resume_from_checkpoint or "false", None
-    if given.lower() != "false":
-        resumed = last_checkpoint(output) if given.lower() == "true" else Path(given)
-        if resumed is None or not (resumed / "trainer_state.json").is_file():
-            why = f"{resumed or output} holds no whole checkpoint"
-            raise UserError(f"--resume_from_checkpoint {given}", why, "start without it")
-    if not first:
-        return resumed
-    if resumed is not None and (output / "run.yaml").is_file():
-        warn_of_changes(config, output / "run.yaml")
-    if resumed is None or resumed.resolve().parent != output.resolve():
-        taken = [name for name in ("run.yaml", "model.safetensors") if (output / name).exists()]
-        taken += [path.name for path in output.glob("checkpoint-*")] if output.is_dir() else []
-        if taken:
-            go_on = last_checkpoint(output) is not None
-            do = "go on with --resume_from_checkpoint" if go_on else "remove it, for it has no checkpoint to go on from"
-            raise UserError(
-                f"--output_dir {output}", f"it holds another run ({taken[0]})", f"take another --output_dir, or {do}"
-            )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        why = f"it can't be written ({error.strerror})"
-        raise UserError(f"--output_dir {output}", why, "take another one") from error
-    return resumed
-
-
-def warn_of_changes(config: FinetuneAsrConfig, file: Path) -> None:
-    """Says which settings differ from those that the run began with: it is then resumed, but not the same run."""
-    before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    free = {"output_dir", "resume_from_checkpoint", "dataloader_num_workers", "rehearse", "report_to", "run_name"}
-    changed = [name for name, value in vars(config).items() if name not in free and before.get(name, value) != value]
-    if changed:
-        logger.warning("resumed with other settings than it began with: %s", ", ".join(changed))
-
-
 def load_splits(config: FinetuneAsrConfig, report: CorpusReport) -> dict[str, Any]:
     """The corpora by their role in the run."""
     return {
@@ -203,7 +116,7 @@ def warn_of_overlap(config: FinetuneAsrConfig, corpora: dict[str, Any]) -> None:
 
 def load_model(config: FinetuneAsrConfig, train: Any) -> Checkpoint:
     """The checkpoint with the regularization of this run, its convolutions frozen."""
-    accelerate.utils.set_seed(config.seed)
+    set_seed(config.seed)
     masks = config.mask_time_prob > 0 or config.mask_feature_prob > 0
     checkpoint = load_checkpoint(
         config.model,
@@ -298,7 +211,7 @@ def build_trainer(
         callbacks=extra,
     )
     trainer.remove_callback(ProgressCallback)
-    accelerate.utils.set_seed(config.seed, device_specific=True)  # other masks and dropout on every process
+    set_seed(config.seed, device_specific=True)  # other masks and dropout on every process
     rates = (config.learning_rate, config.layerwise_lr_decay, config.freeze_encoder_steps)
     logger.info("%s", freezing.describe(checkpoint.model, *rates))
     return trainer

@@ -190,7 +190,7 @@ def build_trainer(
     """The trainer of this run; says what is trained and at which rate."""
     train, held_out = corpora["train"], corpora.get("eval")
     plan, accumulation, steps = plan_run(config, train.with_format("numpy")["seconds"][:], processes)
-    extra: list[TrainerCallback] = [callbacks.Progress(), callbacks.BlankAdvice()]
+    extra: list[TrainerCallback] = [callbacks.BlankAdvice()]
     if config.freeze_encoder_steps:
         extra.append(freezing.HeadFirst(checkpoint.model, config.freeze_encoder_steps))
     schedule = None
@@ -211,6 +211,7 @@ def build_trainer(
         callbacks=extra,
     )
     trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(callbacks.Progress())
     set_seed(config.seed, device_specific=True)  # other masks and dropout on every process
     rates = (config.learning_rate, config.layerwise_lr_decay, config.freeze_encoder_steps)
     logger.info("%s", freezing.describe(checkpoint.model, *rates))

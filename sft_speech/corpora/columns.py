@@ -38,6 +38,8 @@ def find_columns(seen: Iterable[str], given: Mapping[str, str] | None, table: st
             raise unknown("column", ours, NAMES, given=f"columns {ours}={theirs}")
         if theirs not in seen:
             raise unknown("column", theirs, seen, given=table)
+        if seen.count(theirs) > 1:
+            raise twice(table, seen, theirs)
     found = dict(given)
     for ours, names in NAMES.items():
         present = [name for name in names if name in seen and name not in given.values()]
@@ -49,6 +51,8 @@ def find_columns(seen: Iterable[str], given: Mapping[str, str] | None, table: st
                 f"the {ours} can be in any of the columns {', '.join(present)}",
                 f"say which: columns {ours}={present[0]}",
             )
+        if seen.count(present[0]) > 1:
+            raise twice(table, seen, present[0])
         found[ours] = present[0]
     for ours in REQUIRED:
         if ours not in found:
@@ -58,3 +62,8 @@ def find_columns(seen: Iterable[str], given: Mapping[str, str] | None, table: st
                 f"say which it is: columns {ours}=NAME",
             )
     return found
+
+
+def twice(table: str, seen: list[str], name: str) -> UserError:
+    """The error for a name that several columns have."""
+    return UserError(table, f"it has {seen.count(name)} columns called {name}", "rename all but one")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ import pyarrow.csv
 
 from sft_speech.corpora.columns import find_columns
 from sft_speech.corpora.report import Dropped
-from sft_speech.corpora.rows import SCHEMA, Listing, audio_files
+from sft_speech.corpora.rows import AUDIO_SUFFIXES, SCHEMA, Listing, audio_files
 from sft_speech.corpora.splits import unknown
 from sft_speech.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
+# A line within a value that names an audio file: a row.
+_SWALLOWED = r"(?i)\n[^\n]*(?:" + "|".join(re.escape(suffix) for suffix in sorted(AUDIO_SUFFIXES)) + r")\b"
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 
 
@@ -134,7 +137,18 @@ def _read_csv(path: Path, columns: Mapping[str, str] | None) -> tuple[dict[str, 
         raise UserError(
             str(path), str(error).splitlines()[0], "mend that row: UTF-8, quotes closed, one value per column"
         ) from error
+    _check_quotes(table, path)
     return {ours: table[theirs].combine_chunks() for ours, theirs in found.items()}, dropped
+
+
+def _check_quotes(table: pa.Table, path: Path) -> None:
+    """A quote that isn't closed makes one value of all the rows up to the next quote."""
+    for column in table.columns:
+        swallowing = pc.filter(column, pc.match_substring_regex(column, _SWALLOWED))
+        if len(swallowing):
+            value = swallowing[0].as_py()
+            why = f"the quote before {value[:40].splitlines()[0]!r} isn't closed: the rows after it are taken for text"
+            raise UserError(str(path), why, "close it, or write a quote that is part of the text twice")
 
 
 def csv_header(path: Path) -> list[str]:
@@ -144,8 +158,9 @@ def csv_header(path: Path) -> list[str]:
         UserError: an empty file.
     """
     with open(path, encoding="utf-8-sig", newline="") as lines:
-        rows = csv.reader(lines, delimiter="\t") if path.suffix.lower() == ".tsv" else csv.reader(lines)
-        header = next(rows, None)
+        tabs = path.suffix.lower() == ".tsv"
+        rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines)
+        header = next(filter(None, rows), None)
     if not header:
         raise UserError(str(path), "an empty file", "its first line names the columns, e.g. audio,text")
     return header
@@ -177,7 +192,8 @@ def _read_jsonl(path: Path, columns: Mapping[str, str] | None) -> tuple[dict[str
 
 
 def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else str(value)
+    text = value if isinstance(value, str) else "" if value is None else str(value)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can hold half a character
 
 
 def _to_listing(table: dict[str, pa.Array], dropped: list[Dropped], root: Path) -> Listing:

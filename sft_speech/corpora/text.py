@@ -23,6 +23,9 @@ SYMBOLS = {
         "&": "and", "%": "percent", "+": "plus", "=": "equals", "@": "at", "°": "degrees", "#": "number",
         "×": "times", "÷": "divided by",
     },
+    "de": {"&": "und", "%": "Prozent", "+": "plus", "=": "gleich", "@": "at", "°": "Grad", "×": "mal"},
+    "es": {"&": "y", "%": "por ciento", "+": "más", "=": "igual a", "@": "arroba", "°": "grados", "×": "por"},
+    "fr": {"&": "et", "%": "pour cent", "+": "plus", "=": "égale", "@": "arobase", "°": "degrés", "×": "fois"},
 }  # fmt: skip
 # Unicode calls these punctuation, yet somebody says them: losing one is a loss.
 SPOKEN = frozenset("%&@#‰")
@@ -30,11 +33,22 @@ SPOKEN = frozenset("%&@#‰")
 RELATED = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "'": "’"}
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻʹ′`´", "'"))
 QUOTED = re.compile(r"‘([^‘’]*)’(?!\w)")
+# Straight quotes, where they can't be apostrophes: 'one_word', and 'several words,' closed behind punctuation.
+QUOTED_WORD = re.compile(r"(?<![\w'])'(\w[\w']*\w)'(?![\w'])")
+QUOTED_PHRASE = re.compile(r"(?<![\w'])'(\w(?:[^'\n]|(?<=\w)'(?=\w))*[.,!?;:])'(?![\w'])")
+PLAIN_FRACTION = re.compile(r"(?<![\d/])(?:1/2|[12]/3|[13]/4)(?![\d/])")  # 9/11 and 24/7 are none
+FRACTIONS = {"1/2": "½", "1/3": "⅓", "2/3": "⅔", "1/4": "¼", "3/4": "¾"}
 VULGAR = re.compile(r"(?<=\d)\s?([¼-¾⅐-⅞])")
 LOOSE_APOSTROPHE = re.compile(r"''+|(?<!\w)'(?!\w)")
 SENTENCE_END = re.compile(r"(?<=\w\w)\.(?=\w)|\.\.+")  # "end.Next" are two words, "U.S." is one
 # Languages that write 3.5 where the others write 3,5.
 POINT = frozenset(["en", "zh", "ja", "ko", "th", "he", "hi", "bn", "te", "kn", "ta", "ml", "mr", "gu", "ur"])
+# Languages that write 10 000.
+SPACED = frozenset(["cs", "es", "fi", "fr", "no", "pl", "ru", "sk", "sv", "uk"])
+# What turns a number into an ordinal, and years that are said in hundreds.
+ORDINAL = {"en": "st|nd|rd|th", "fr": "er|e|è?me"}
+YEAR = {"en": r"1[1-9]\d\d|20[1-9]\d", "de": r"1[1-9]\d\d", "da": r"1[1-9]\d\d"}
+SCALES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion"}
 
 
 class Normalized(NamedTuple):
@@ -70,6 +84,7 @@ class TranscriptNormalizer:
             if alphabet is None or symbol not in alphabet
         }
         self._drops_points = alphabet is None or "." not in alphabet
+        self._drops_quotes = alphabet is None or not alphabet & set(".,!?;:")
         self._replacements = _Replacements(self)
         self._simple = self._simple_characters()
         self._plain = frozenset(c for c in self._simple if self.replacement(c) == c)
@@ -93,15 +108,21 @@ class TranscriptNormalizer:
             return self._normalize(text)
         # Most of a corpus is no more than this; 300,000 transcripts are to take a few seconds.
         text = self._cased(text)
+        if "'" in text and self._drops_quotes:
+            text = QUOTED_PHRASE.sub(r"\1", text)
         if not self._plain.issuperset(text):
             text = self._written(SENTENCE_END.sub(" ", text) if self._drops_points else text)
         if "'" in text:
-            text = LOOSE_APOSTROPHE.sub(" ", text)
+            text = without_quotes(text)
         return Normalized(" ".join(text.split()), Counter())
 
     def _normalize(self, text: str) -> Normalized:
+        if self.spells_numbers and self.language.startswith("en"):
+            text = PLAIN_FRACTION.sub(lambda match: FRACTIONS[match[0]], text)
         text = VULGAR.sub(r" and \1" if self.language.startswith("en") else r" \1", text)
         text = unicodedata.normalize("NFKC", QUOTED.sub(r"\1", text)).translate(APOSTROPHES)
+        if self._drops_quotes:
+            text = QUOTED_PHRASE.sub(r"\1", text)
         if self.spells_numbers:
             text = spell_numbers(text, self.language)
         if self.symbols and not self.symbols.keys().isdisjoint(map(ord, text)):
@@ -109,7 +130,7 @@ class TranscriptNormalizer:
         text = self._cased(text)
         if self._drops_points:
             text = SENTENCE_END.sub(" ", text)
-        spelt = LOOSE_APOSTROPHE.sub(" ", self._written(text))
+        spelt = without_quotes(self._written(text))
         lacking = self._replacements.missing
         missing = Counter(character for character in text if character in lacking)
         return Normalized(" ".join(spelt.split()), missing)
@@ -188,6 +209,11 @@ def unsaid(character: str) -> str | None:
     return None
 
 
+def without_quotes(text: str) -> str:
+    """A text without the apostrophes that aren't part of a word."""
+    return QUOTED_WORD.sub(r"\1", LOOSE_APOSTROPHE.sub(" ", text))
+
+
 def infer_case(alphabet: Iterable[str]) -> Case:
     """The case of an alphabet; a stray letter in the other one doesn't make it mixed."""
     characters = list(alphabet)
@@ -207,20 +233,26 @@ AMOUNT = {
 @lru_cache
 def number_pattern(language: str) -> re.Pattern[str]:
     """What is read as a number in a language, most particular first."""
-    amount = AMOUNT[language.split("_")[0] in POINT]
+    short = language.split("_")[0]
+    amount = AMOUNT[short in POINT]
+    if short in SPACED:  # but no telephone number
+        amount = rf"(?<!\d )[1-9]\d{{0,2}}(?: \d{{3}})+(?! ?\d)(?:,\d+)?|{amount}"
     money = "".join(map(re.escape, CURRENCIES))
+    minus = r"(?:(?<![\w-])(?P<{}>[-−]))?"
+    scale = r"(?:\s(?P<scale>thousand|million|billion|trillion)\b|(?P<letter>[kmb]|mn|bn)\b)?"
     forms = [
-        rf"(?P<sign>[{money}])\s?(?P<price>{amount})(?:\s(?P<scale>thousand|million|billion|trillion)\b)?",
+        rf"{minus.format('owed')}(?P<sign>[{money}])\s?(?P<price>{amount}){scale}",
         rf"(?P<price_before>{amount})\s?(?P<sign_after>[{money}])",
         r"(?P<part>\d+)⁄(?P<whole>\d+)",
     ]
-    if language.startswith("en"):
+    if short == "en":
         forms += [
-            r"(?<!\d)(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?!\d)",
-            r"(?<!\d)(?P<decade>1[1-9]\d0|20\d0)'?s\b",
-            r"(?P<ordinal>\d+)(?:st|nd|rd|th)\b",
+            r"(?<!\d)(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?!\d)(?P<half>(?=\s?[ap]\.?m\b))?",
+            r"(?<![\w.,'])'?(?P<decade>1[1-9]\d0|20\d0|[2-9]0)'?s\b",
         ]
-    return re.compile("|".join([*forms, rf"(?:(?<![\w-])(?P<minus>[-−]))?(?P<number>{amount})"]), re.IGNORECASE)
+    if short in ORDINAL:
+        forms += [rf"(?P<ordinal>\d{{1,3}}(?:,\d{{3}})+|\d+)(?:{ORDINAL[short]})\b"]
+    return re.compile("|".join([*forms, rf"{minus.format('minus')}(?P<number>{amount})"]), re.IGNORECASE)
 
 
 def spell_numbers(text: str, language: str) -> str:
@@ -238,30 +270,30 @@ def spell_numbers(text: str, language: str) -> str:
 
 def _spell(match: re.Match[str], language: str) -> str:
     found = match.groupdict()
+    minus = spell("-1", language).rsplit(" ", 1)[0] if found["minus"] or found["owed"] else ""
     price = found["price"] or found["price_before"]
     if price:
-        return spell_price(price, found["sign"] or found["sign_after"], found["scale"] or "", language)
+        scale = found["scale"] or SCALES.get((found["letter"] or "").lower(), "")
+        return f"{minus} {spell_price(price, found['sign'] or found['sign_after'], scale, language)}"
     if found["part"]:
         return spell_fraction(found["part"], found["whole"], language)
     if found.get("hour"):
         minute = found["minute"]
-        if minute == "00":
-            return f"{spell(found['hour'], language)} o'clock"
+        if minute == "00":  # five o'clock, but five p.m.
+            return spell(found["hour"], language) + (" o'clock" if found["half"] is None else "")
         oh = "oh" if minute < "10" else ""
         return " ".join([spell(found["hour"], language), oh, spell(minute, language)])
     if found.get("decade"):
         decade = spell(found["decade"], language, "year")
         return f"{decade[:-1]}ies" if decade.endswith("y") else f"{decade}s"
     if found.get("ordinal"):
-        return spell(found["ordinal"], language, "ordinal")
-    minus = spell("-1", language).rsplit(" ", 1)[0] if found["minus"] else ""
+        return spell(found["ordinal"].replace(",", ""), language, "ordinal")
     return f"{minus} {spell_amount(found['number'], language)}"
 
 
 def spell_amount(amount: str, language: str) -> str:
     """Write a number as it stands in a text: separators, leading zeros and years seen to."""
-    english = language.startswith("en")
-    if english and re.fullmatch(r"1[1-9]\d\d|20[1-9]\d", amount):
+    if re.fullmatch(YEAR.get(language.split("_")[0], "(?!)"), amount):
         return spell(amount, language, "year")
     digits = re.sub(r"\D", "", amount)
     # A telephone number or an agent's: read digit by digit.
@@ -273,6 +305,7 @@ def spell_amount(amount: str, language: str) -> str:
 def plain_amount(amount: str, language: str) -> str:
     """Digits with a decimal point only."""
     group, decimal = (",", ".") if language.split("_")[0] in POINT else (".", ",")
+    amount = amount.replace(" ", "")
     if re.search(rf"\d{re.escape(group)}\d", amount):
         amount = amount.replace(group, "")
     return amount.replace(decimal, ".")

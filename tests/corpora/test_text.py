@@ -40,6 +40,14 @@ OPEN = TranscriptNormalizer(None, "lower")
         ("½ 2½ ¾", "one half two and one half three quarters"),
         ("007 B2B mp3 １２", "zero zero seven b two b mp three twelve"),
         ("12345678901234", "one two three four five six seven eight nine zero one two three four"),
+        ("the '90s, his 80s, 1950's", "the nineties his eighties nineteen fifties"),
+        ("-$5 $3.5M £100k", "minus five dollars three point five million dollars one hundred thousand pounds"),
+        ("5:00 p.m. 12:00 PM 7:00", "five pm twelve pm seven o'clock"),
+        (
+            "1,000th 1/2 1 1/2 24/7 1/2/2020",
+            "one thousandth one half one and one half twenty four seven one two twenty twenty",
+        ),
+        ("'yes' 'don't' 'tis 'Come on, Joe,' she said", "yes don't 'tis come on joe she said"),
         ("", ""),
         (" ... ", ""),
     ],
@@ -56,12 +64,22 @@ def test_what_the_vocabulary_lacks_is_counted_and_never_passed_on():
 
 
 def test_a_symbol_that_somebody_says_is_not_lost_in_silence():
-    german = TranscriptNormalizer(set(LETTERS), "lower", "de")
-    assert german("3,5 % von 1.000") == ("drei komma funf von eintausend", Counter({"%": 1}))
+    italian = TranscriptNormalizer(set(LETTERS), "lower", "it")
+    assert italian("3,5 % di 1.000") == ("tre virgola cinque di mille", Counter({"%": 1}))
 
 
 def test_numbers_in_other_languages():
     assert TranscriptNormalizer(None, "lower", "fr")("3,5 km le 5 mai").text == "trois virgule cinq km le cinq mai"
+    french = TranscriptNormalizer(None, "lower", "fr")
+    assert (
+        french("10\u00a0000\u00a0€, 1\u202f234,5").text == "dix mille euros mille deux cent trente quatre virgule cinq"
+    )
+    assert french("06 12 34 0171 123 456 le 1er, le 2e").text.endswith(
+        "cent vingt trois quatre cent cinquante six le premier le deuxième"
+    )
+    german = TranscriptNormalizer(None, "lower", "de")
+    assert german("1984: 3,5 %").text == "neunzehnhundertvierundachtzig drei komma fünf prozent"
+    assert german("1.000 oder 2024").text == "eintausend oder zweitausendvierundzwanzig"
     assert TranscriptNormalizer(None, "lower", "es")("21 casas").text == "veintiuno casas"
     assert TranscriptNormalizer(None, "lower", "xx")("21 x").text == "21 x"  # num2words doesn't speak it
 

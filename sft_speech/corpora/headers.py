@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sft_speech.audio import Audio, AudioError, probe
@@ -56,7 +57,7 @@ def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
     missing = pa.table([[_MISSING], [0], [1], ["missing file"], ["no such file"]], SCHEMA)
     headers = pa.concat_tables([known, fresh, missing]).take(pa.array(places))
     if index is not None and (len(new) or len(known) != len(paths)):
-        save(headers.filter(pa.array(keys != _MISSING)), index)
+        save(headers, index)
     logger.info("%d headers read, %d known, in %.1f s", len(new), len(paths) - len(new), time.perf_counter() - began)
     return headers
 
@@ -142,7 +143,11 @@ def load(index: Path | None) -> pa.Table:
 
 
 def save(headers: pa.Table, index: Path) -> None:
-    """Writes the index, whole or not at all; where that isn't possible, the next run reads the headers again."""
+    """Writes the index, whole or not at all; where that isn't possible, the next run reads the headers again.
+
+    What couldn't be read isn't remembered: torchcodec may come, or the right to read a file, and no file has changed.
+    """
+    headers = headers.filter(pc.invert(pc.is_in(headers["reason"], pa.array(["missing file", "unreadable"]))))
     part = index.with_name(f"{index.name}.{os.getpid()}.part")
     try:
         index.parent.mkdir(parents=True, exist_ok=True)

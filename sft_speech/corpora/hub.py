@@ -212,7 +212,10 @@ def _headers(clips: datasets.Dataset, index: Path) -> pa.Table:
     known = header_index.load(index)
     if len(known) == len(clips):
         return known
-    headers = header_index.probe_all(clips["audio"], np.arange(len(clips), dtype=np.uint64), _CLIPS)
+    keys = np.arange(len(clips), dtype=np.uint64)
+    new = np.flatnonzero(~np.isin(keys, known["key"].to_numpy()))  # all, or those that couldn't be read
+    fresh = header_index.probe_all(clips.select(new)["audio"], keys[new], _CLIPS)
+    headers = pa.concat_tables([known, fresh]).sort_by("key")
     header_index.save(headers, index)
     return headers
 

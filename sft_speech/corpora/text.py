@@ -48,6 +48,8 @@ SPACED = frozenset(["cs", "es", "fi", "fr", "no", "pl", "ru", "sk", "sv", "uk"])
 # What turns a number into an ordinal, and years that are said in hundreds.
 ORDINAL = {"en": "st|nd|rd|th", "fr": "er|e|è?me"}
 YEAR = {"en": r"1[1-9]\d\d|20[1-9]\d", "de": r"1[1-9]\d\d", "da": r"1[1-9]\d\d"}
+# Languages in which num2words loses the decimals of a string (num2words("3,5", "it") is "tre"), or refuses it.
+FLOATS = frozenset(["ce", "cy", "fa", "id", "it", "vi"])
 SCALES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion"}
 
 
@@ -353,7 +355,9 @@ def spell(number: str, language: str, form: str = "cardinal") -> str:
     from num2words import num2words
 
     try:
-        value: int | str = number if "." in number else int(number)
+        value: int | float | str = int(number) if "." not in number else number
+        if "." in number and language[:2] in FLOATS:
+            value = float(number)
         return str(num2words(value, lang=language, to=form))
     except Exception:  # too large, or a form that a language of num2words lacks: it refuses in many ways
         return " ".join(str(num2words(int(digit), lang=language)) for digit in number if digit.isdigit())

@@ -64,6 +64,14 @@ def test_a_file_of_the_same_size_that_changed_is_read_again(tmp_path, files, pro
     assert probed == ["002.wav"]
 
 
+def test_what_could_not_be_read_is_tried_again(tmp_path, probed):
+    (tmp_path / "text.m4a").write_text("torchcodec may be installed one day")
+    for _ in range(2):
+        table = headers.scan_files([str(tmp_path / "text.m4a")], tmp_path / "index.parquet")
+        assert table["reason"].to_pylist() == ["unreadable"]
+    assert probed == ["text.m4a", "text.m4a"]
+
+
 def test_a_damaged_index_is_made_anew(tmp_path, files, caplog):
     index = tmp_path / "index.parquet"
     first = headers.scan_files(files, index)

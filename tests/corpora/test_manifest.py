@@ -42,6 +42,22 @@ def test_rows(tmp_path, name, text):
     assert listing.dropped == listing.unlisted == []
 
 
+def test_a_quote_that_is_not_closed_swallows_no_rows_in_silence(tmp_path):
+    with pytest.raises(UserError, match="the quote before 'hello' isn't closed"):
+        listing_of(tmp_path / "m.csv", 'audio,text\na.wav,"hello\nb.wav,there\nc.wav,x\n')
+    rows = listing_of(tmp_path / "m.csv", 'audio,text\na.wav,"two\nlines"\nb.wav,there\n').rows
+    assert rows["text"].to_pylist() == ["two\nlines", "there"]
+
+
+def test_half_a_character_in_json(tmp_path):
+    rows = listing_of(tmp_path / "m.jsonl", '{"audio": "a.wav", "text": "a\\ud800b"}\n').rows
+    assert rows["text"].to_pylist() == ["a\ufffdb"]
+
+
+def test_an_empty_line_before_the_header(tmp_path):
+    assert listing_of(tmp_path / "m.csv", "\naudio,text\na.wav,hello\n").rows["text"].to_pylist() == ["hello"]
+
+
 def test_segments_and_ids(tmp_path):
     text = "id,path,transcript,start,end\nx,a.wav,A,0.5,1\ny,a.wav,B,,2.5\n,a.wav,C,3,\n,a.wav,D,,\n"
     rows = listing_of(tmp_path / "m.csv", text).rows.to_pylist()

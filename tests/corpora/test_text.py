@@ -64,8 +64,8 @@ def test_what_the_vocabulary_lacks_is_counted_and_never_passed_on():
 
 
 def test_a_symbol_that_somebody_says_is_not_lost_in_silence():
-    italian = TranscriptNormalizer(set(LETTERS), "lower", "it")
-    assert italian("3,5 % di 1.000") == ("tre virgola cinque di mille", Counter({"%": 1}))
+    portuguese = TranscriptNormalizer(set(LETTERS), "lower", "pt")
+    assert portuguese("3,5 % de 1.000") == ("tres virgula cinco de mil", Counter({"%": 1}))
 
 
 def test_numbers_in_other_languages():
@@ -80,6 +80,7 @@ def test_numbers_in_other_languages():
     german = TranscriptNormalizer(None, "lower", "de")
     assert german("1984: 3,5 %").text == "neunzehnhundertvierundachtzig drei komma fünf prozent"
     assert german("1.000 oder 2024").text == "eintausend oder zweitausendvierundzwanzig"
+    assert TranscriptNormalizer(None, "lower", "it")("3,5 e 3").text == "tre virgola cinque e tre"
     assert TranscriptNormalizer(None, "lower", "es")("21 casas").text == "veintiuno casas"
     assert TranscriptNormalizer(None, "lower", "xx")("21 x").text == "21 x"  # num2words doesn't speak it
 

@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 
 Audio = str | Path | bytes | Mapping[str, Any]  # a path, an encoded file in memory, or a row's {"path", "bytes"}
 
+# libsndfile reads the first line, the others need FFmpeg.
+AUDIO_SUFFIXES = frozenset(
+    [
+        *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".w64", ".rf64", ".caf"),
+        *(".m4a", ".aac", ".webm", ".mka", ".wma", ".amr"),
+    ]
+)
+VIDEO_SUFFIXES = frozenset([".mp4", ".mkv"])
+
 _TAIL = 256  # samples decoded at the end of a file: enough to know that the end is there
 _SILENT_PEAK = 1e-4  # -80 dB of full scale, three steps of 16-bit audio: nothing was recorded
 _UNKNOWN_FORMAT = 1  # SF_ERR_UNRECOGNISED_FORMAT of sndfile.h
@@ -34,6 +43,11 @@ _OPEN_LENGTH = 1 << 62  # or more: what libsndfile answers for a FLAC whose head
 # What libsndfile notes on opening a file that is shorter than its header says.
 _CUT = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
 _BLOCK = 1 << 14  # samples read at a time in search of the first sound
+
+
+def is_audio(name: str, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> bool:
+    """Whether a file's name is that of audio; hidden ones (``._a.wav``, which macOS leaves on other disks) aren't."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes
 
 
 class AudioError(Exception):

@@ -316,7 +316,8 @@ def main(args: argparse.Namespace) -> None:
 
     columns = {role: getattr(args, f"{role}_column") for role in ("audio", "text", "speaker")}
     named = {role: column for role, column in columns.items() if column}
-    split, report = args.split or Path(args.source).stem, CorpusReport()
+    source = Path(args.source)  # corpus.csv is "corpus", the folder LJSpeech-1.1 keeps its name
+    split, report = args.split or (source.stem if source.is_file() else source.name), CorpusReport()
     corpus = load_corpus(args.source, args.split, name=split, config=args.source_config, columns=named, report=report)
     transcriber = Transcriber(args.model, device=args.device, max_batch_seconds=args.max_batch_seconds)
     corpus = with_transcript(transcriber.checkpoint, corpus, split, report)

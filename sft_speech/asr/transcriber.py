@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from sft_speech.asr.windows import WINDOW_SECONDS
+from sft_speech.audio import AUDIO_SUFFIXES, VIDEO_SUFFIXES, is_audio
 from sft_speech.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from sft_speech.asr.recognize import Recognition
 
 logger = logging.getLogger(__name__)
-
-# What is looked for in folders; libsndfile reads the first line, the others need FFmpeg.
-AUDIO_SUFFIXES = (
-    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".rf64"),
-    *(".m4a", ".aac", ".mp4", ".webm", ".mka", ".mkv", ".wma", ".amr"),
-)
 
 # A path, bytes of a file, a row's {"path", "bytes"}, or (array, rate).
 Audio = str | Path | bytes | dict[str, Any] | tuple[np.ndarray, int]
@@ -119,7 +114,7 @@ class Transcriber:
             One :class:`Transcription`, or a list in the order given. In a list what can't be read has an ``error``.
 
         Raises:
-            UserError: the one recording can't be read; a path that doesn't exist.
+            UserError: the one recording can't be read; a path that doesn't exist; an array without its rate.
         """
         if isinstance(audio, list):
             return list(self.stream(audio))
@@ -180,6 +175,8 @@ class Transcriber:
         if isinstance(audio, tuple):
             waveform = _mono(audio, self.checkpoint.rate)
             return Clip(waveform, len(waveform) / self.checkpoint.rate)
+        if not isinstance(audio, str | Path | bytes | dict):
+            raise UserError(f"a {type(audio).__name__}", "its rate isn't known", "give (array, rate), a path or bytes")
         return Clip(audio, probe(audio).seconds)
 
     def _transcription(self, name: str, heard: Recognition | Exception) -> Transcription:
@@ -231,7 +228,8 @@ def find_audio(given: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, given):
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+            recordings = AUDIO_SUFFIXES | VIDEO_SUFFIXES
+            files = sorted(file for file in path.rglob("*") if is_audio(file.name, recordings) and file.is_file())
             if not files:
                 raise UserError(f"{path}", "there is no audio file under it", "give a folder of recordings")
             found += files

@@ -20,7 +20,7 @@ from sft_speech.audio import AudioError, probe, seconds_of
 from sft_speech.corpora import headers as header_index
 from sft_speech.corpora.columns import find_columns
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import COLUMNS, features, first_of_each, new_fingerprint
+from sft_speech.corpora.rows import COLUMNS, duplicate, features, first_of_each, new_fingerprint
 from sft_speech.corpora.splits import Part, unknown
 from sft_speech.errors import UserError
 
@@ -50,7 +50,7 @@ def load_hub(
     ids = corpus.select_columns(["id"]).with_format("arrow")[:]["id"]
     first = first_of_each(ids)
     for row in np.flatnonzero(~first):
-        report.drop(name, ids[row].as_py(), "duplicate id", "an earlier row has it")
+        report.drop(name, *duplicate(ids[row].as_py()))
     return corpus if first.all() else corpus.select(np.flatnonzero(first))
 
 

@@ -10,20 +10,24 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from sft_speech.audio import is_audio
 from sft_speech.corpora.report import Dropped
-from sft_speech.corpora.rows import Listing, is_audio, rows_of
+from sft_speech.corpora.rows import Listing, rows_of
 from sft_speech.corpora.splits import unknown
 
 TRANSCRIPTS = ".trans.txt"
+
+
+def is_transcripts(name: str) -> bool:
+    return name.endswith(TRANSCRIPTS) and not name.startswith(".")
 
 
 def first_transcripts(folder: Path) -> Path | None:
     """The first file of transcripts in or below a folder."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
-        for name in sorted(files):
-            if name.endswith(TRANSCRIPTS):
-                return Path(parent, name)
+        for name in sorted(filter(is_transcripts, files)):
+            return Path(parent, name)
     return None
 
 
@@ -60,9 +64,7 @@ class LibriSpeech:
             folders.sort()
             audio = {os.path.splitext(name)[0]: os.path.join(parent, name) for name in sorted(files) if is_audio(name)}
             speaker = os.path.basename(os.path.dirname(parent))
-            for name in sorted(files):
-                if not name.endswith(TRANSCRIPTS):
-                    continue
+            for name in sorted(filter(is_transcripts, files)):
                 for id, text in _transcripts(os.path.join(parent, name)):
                     path = audio.pop(id, None)
                     if path is None:
@@ -80,6 +82,6 @@ def _transcripts(path: str) -> Iterator[tuple[str, str]]:
     """Id and transcript of every line ``ID WORDS OF THE TRANSCRIPT``."""
     with open(path, encoding="utf-8-sig", errors="replace") as lines:
         for line in lines:
-            id, _, text = line.strip().partition(" ")
+            id, *text = line.strip().split(maxsplit=1) or [""]
             if id:
-                yield id, text.strip()
+                yield id, "".join(text)

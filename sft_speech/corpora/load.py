@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from sft_speech.audio import seconds_of
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
-from sft_speech.corpora.report import CorpusReport, Dropped
-from sft_speech.corpora.rows import Listing, Source, corpus_of, first_of_each
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.rows import Listing, Source, corpus_of, duplicate, first_of_each
 from sft_speech.corpora.splits import Part, parse_split
 from sft_speech.errors import UserError
 
@@ -180,7 +180,3 @@ def without_duplicates(table: pa.Table, report: CorpusReport, name: str) -> pa.T
     for row in np.flatnonzero(~first):
         report.drop(name, *duplicate(table["id"][row].as_py()))
     return table if first.all() else table.filter(pa.array(first))
-
-
-def duplicate(id: str) -> Dropped:
-    return Dropped(id, "duplicate id", "an earlier row has it")

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from sft_speech.audio import AUDIO_SUFFIXES
 from sft_speech.corpora.columns import find_columns
 from sft_speech.corpora.report import Dropped
-from sft_speech.corpora.rows import AUDIO_SUFFIXES, SCHEMA, Listing, audio_files
+from sft_speech.corpora.rows import SCHEMA, Listing, audio_files
 from sft_speech.corpora.splits import unknown
 from sft_speech.errors import UserError
 

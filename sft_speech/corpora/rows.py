@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sft_speech.audio import is_audio
 from sft_speech.corpora.report import Dropped
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ SCHEMA = pa.schema(
     ]
 )
 COLUMNS = ("id", "audio", "text", "speaker", "seconds", "start")  # of a corpus
-AUDIO_SUFFIXES = frozenset(
-    (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf", ".m4a", ".webm")
-)
 
 
 @dataclass
@@ -86,6 +84,11 @@ def new_fingerprint() -> str:
     return uuid.uuid4().hex[:16]
 
 
+def duplicate(id: str) -> Dropped:
+    """A row whose id an earlier one has."""
+    return Dropped(id, "duplicate id", "an earlier row has it")
+
+
 def first_of_each(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Mask (rows,) of the rows whose id did not come before."""
     first = pc.index_in(
@@ -101,7 +104,3 @@ def audio_files(folder: str | os.PathLike[str]) -> Iterable[str]:
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         yield from (os.path.join(parent, name) for name in sorted(files) if is_audio(name))
-
-
-def is_audio(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES

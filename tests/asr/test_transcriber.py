@@ -125,6 +125,11 @@ def test_the_only_recording_being_bad_is_an_error(transcriber, recordings):
         transcriber("/nowhere/a.wav")
 
 
+def test_an_array_without_its_rate_is_an_error(transcriber):
+    with pytest.raises(UserError, match=r"its rate isn't known.\n-> give \(array, rate\)"):
+        transcriber(noise(1.0, 1))
+
+
 def test_a_very_short_and_a_silent_recording(transcriber):
     assert transcriber((np.zeros(30, np.float32), RATE)).text == ""
     assert transcriber((np.zeros(RATE, np.float32), RATE)).seconds == 1.0
@@ -181,6 +186,8 @@ def test_find_audio(recordings, tmp_path):
     assert find_audio([recordings / "notes.txt"]) == [recordings / "notes.txt"]  # named by the user: to be tried
     with pytest.raises(UserError, match="no such file"):
         find_audio([recordings / "nothing.wav"])
+    (recordings / "._a.flac").write_bytes(b"what macOS leaves on other disks")
+    assert [path.name for path in find_audio([recordings])] == ["a.flac", "b.wav", "c.ogg"]
     (tmp_path / "bare").mkdir()
     with pytest.raises(UserError, match="no audio file"):
         find_audio([tmp_path / "bare"])

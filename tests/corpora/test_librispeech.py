@@ -67,3 +67,20 @@ def test_an_empty_transcript_is_a_row(librispeech):
     transcripts = librispeech / "dev-clean" / "84" / "5" / "84-5.trans.txt"
     transcripts.write_text("84-5-0000\n\n84-5-0001 WORDS\n84-5-0002  \n")
     assert LibriSpeech(librispeech).listing("dev-clean").rows["text"].to_pylist()[3:] == ["", "WORDS", ""]
+
+
+def test_what_macos_leaves_on_other_disks_is_no_corpus(librispeech):
+    chapter = librispeech / "dev-clean" / "84" / "5"
+    for path in list(chapter.iterdir()):
+        (chapter / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    listing = LibriSpeech(librispeech).listing("dev-clean")
+    assert len(listing.rows) == 6
+    assert listing.dropped == listing.unlisted == []
+
+
+def test_a_tab_behind_the_id(librispeech):
+    transcripts = librispeech / "dev-clean" / "84" / "5" / "84-5.trans.txt"
+    transcripts.write_text("84-5-0000\tSOME WORDS\n")
+    listing = LibriSpeech(librispeech).listing("dev-clean")
+    assert listing.rows.to_pylist()[-1]["text"] == "SOME WORDS"
+    assert listing.dropped == []

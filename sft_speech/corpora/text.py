@@ -24,11 +24,11 @@ SYMBOLS = {
         "×": "times", "÷": "divided by",
     },
     "de": {"&": "und", "%": "Prozent", "+": "plus", "=": "gleich", "@": "at", "°": "Grad", "×": "mal"},
-    "es": {"&": "y", "%": "por ciento", "+": "más", "=": "igual a", "@": "arroba", "°": "grados", "×": "por"},
-    "fr": {"&": "et", "%": "pour cent", "+": "plus", "=": "égale", "@": "arobase", "°": "degrés", "×": "fois"},
+    "es": {"&": "y", "%": "por ciento", "+": "más", "=": "igual a", "@": "arroba", "×": "por"},
+    "fr": {"&": "et", "%": "pour cent", "+": "plus", "=": "égale", "@": "arobase", "×": "fois"},
 }  # fmt: skip
 # Unicode calls these punctuation, yet somebody says them: losing one is a loss.
-SPOKEN = frozenset("%&@#‰")
+SPOKEN = frozenset("%&@#‰§")
 # Letters that no decomposition brings back to the plain alphabet.
 RELATED = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "'": "’"}
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻʹ′`´", "'"))
@@ -40,9 +40,12 @@ PLAIN_FRACTION = re.compile(r"(?<![\d/])(?:1/2|[12]/3|[13]/4)(?![\d/])")  # 9/11
 FRACTIONS = {"1/2": "½", "1/3": "⅓", "2/3": "⅔", "1/4": "¼", "3/4": "¾"}
 VULGAR = re.compile(r"(?<=\d)\s?([¼-¾⅐-⅞])")
 LOOSE_APOSTROPHE = re.compile(r"''+|(?<!\w)'(?!\w)")
-SENTENCE_END = re.compile(r"(?<=\w\w)\.(?=\w)|\.\.+")  # "end.Next" are two words, "U.S." is one
+# "end.Next" are two words, "U.S." is one; "3.5" is never 35
+SENTENCE_END = re.compile(r"(?<=\w\w)\.(?=\w)|(?<=\d)\.(?=\d)|\.\.+")
 # Languages that write 3.5 where the others write 3,5.
 POINT = frozenset(["en", "zh", "ja", "ko", "th", "he", "hi", "bn", "te", "kn", "ta", "ml", "mr", "gu", "ur"])
+# Languages that write no space between words.
+UNSPACED = frozenset(["ja", "th", "zh"])
 # Languages that write 10 000.
 SPACED = frozenset(["cs", "es", "fi", "fr", "no", "pl", "ru", "sk", "sv", "uk"])
 # What turns a number into an ordinal, and years that are said in hundreds.
@@ -266,7 +269,8 @@ def spell_numbers(text: str, language: str) -> str:
     """
     if not any(map(str.isdigit, text)):
         return text
-    spelt = number_pattern(language).sub(lambda match: f" {_spell(match, language)} ", text)
+    around = "" if language.split("_")[0] in UNSPACED else " "
+    spelt = number_pattern(language).sub(lambda match: around + _spell(match, language).strip() + around, text)
     return unicodedata.normalize("NFKC", spelt)
 
 

@@ -85,6 +85,14 @@ def test_numbers_in_other_languages():
     assert TranscriptNormalizer(None, "lower", "xx")("21 x").text == "21 x"  # num2words doesn't speak it
 
 
+def test_a_script_without_spaces_gets_none():
+    assert TranscriptNormalizer(None, "lower", "ja")("3人").text == "三人"
+
+
+def test_digits_that_stay_keep_their_places():
+    assert TranscriptNormalizer(None, "lower", "hi")("3.5 13.5").text == "3 5 13 5"
+
+
 def test_turkish_letters():
     assert TranscriptNormalizer(None, "lower", "tr")("IŞIK İstanbul").text == "ışık istanbul"
     assert TranscriptNormalizer(set("IİŞK"), "upper", "tr")("işık").text == "İŞIK"

@@ -321,7 +321,7 @@ def main(args: argparse.Namespace) -> None:
     corpus = load_corpus(args.source, args.split, name=split, config=args.source_config, columns=named, report=report)
     transcriber = Transcriber(args.model, device=args.device, max_batch_seconds=args.max_batch_seconds)
     corpus = with_transcript(transcriber.checkpoint, corpus, split, report)
-    if report.dropped(split):
+    if report.dropped(split) or report.missing(split):
         logger.warning("%s", report.table())
     with _progress_bar(corpus["seconds"]) as bar:
         result = evaluate_corpus(

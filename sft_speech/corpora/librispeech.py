@@ -51,7 +51,7 @@ class LibriSpeech:
         Raises:
             UserError: no such subset.
         """
-        folder = self.folder / (split or ".")
+        folder = self.folder.absolute() / (split or "")  # a speaker's folder is above the files, wherever one stands
         if split and (os.path.isabs(split) or ".." in Path(split).parts or first_transcripts(folder) is None):
             raise unknown("split", split, self.splits(), given=str(self.folder))
         ids: list[str] = []

@@ -66,6 +66,10 @@ class CorpusReport:
         """Every row dropped from a split so far."""
         return [row for rows in self._split(split).dropped.values() for row in rows]
 
+    def missing(self, split: str) -> Counter[str]:
+        """Characters of a split's transcripts that the vocabulary lacks, so far."""
+        return self._split(split).missing
+
     def table(self) -> str:
         """A line per split, below it a line per reason with the first ids."""
         lines = [f"{'corpus':<30} {'rows kept':>10} {'hours':>8} {'dropped':>9} {'share':>7}"]

@@ -214,6 +214,13 @@ def test_verb_leaves_out_rows_without_transcript_and_says_so(tiny_directory, man
     assert "1 empty transcript" in caplog.text
 
 
+def test_verb_says_which_characters_the_vocabulary_lacks(tiny_directory, manifest, tmp_path, caplog):
+    manifest.write_text(manifest.read_text().rstrip("\n") + " ♪♪\n")
+    model = tiny_directory("wav2vec2-layer")
+    assert main(["evaluate", str(model), "--source", str(manifest), "-o", str(tmp_path), "--device", "cpu"]) == 0
+    assert "not in the vocabulary, left out of the transcripts: '♪' 2" in caplog.text
+
+
 def test_verb_without_a_corpus(tiny_directory, capsys):
     assert main(["evaluate", str(tiny_directory("wav2vec2-layer")), "--source", "/nowhere"]) == 2
     assert "/nowhere" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +85,8 @@ def test_a_tab_behind_the_id(librispeech):
     listing = LibriSpeech(librispeech).listing("dev-clean")
     assert listing.rows.to_pylist()[-1]["text"] == "SOME WORDS"
     assert listing.dropped == []
+
+
+def test_the_speaker_is_known_from_within_its_folder(librispeech, monkeypatch):
+    monkeypatch.chdir(librispeech / "dev-clean" / "84")
+    assert set(LibriSpeech(Path()).listing(None).rows["speaker"].to_pylist()) == {"84"}

@@ -168,12 +168,7 @@ def load_checkpoint(
     front_end = FrontEnd(config, read_extractor(name, where, config))
     language = language or str(getattr(config, LANGUAGE, "en"))
     own = None if new_vocabulary else read_tokenizer(name, where)
-    if own is not None and target_lang:
-        choose_language(name, own, target_lang)
-        vocabulary = Vocabulary(own, language)
-    else:
-        vocabulary = choose_vocabulary(name, config, own, transcripts, language)
-
+    vocabulary = choose_vocabulary(name, config, own, transcripts, language, target_lang)
     for attribute, value in (overrides or {}).items():
         if value is not None and hasattr(config, attribute):
             setattr(config, attribute, value)
@@ -266,8 +261,14 @@ def choose_vocabulary(
     own: Wav2Vec2CTCTokenizer | None,
     transcripts: Iterable[str] | None,
     language: str,
+    target_lang: str | None,
 ) -> Vocabulary:
-    """The checkpoint's own vocabulary if it fits the head, else one of the transcripts (and a head of its size)."""
+    """The checkpoint's own vocabulary if it fits the head (or brings one for its language), else one of the transcripts
+    (and a head of its size).
+    """
+    if own is not None and target_lang:
+        choose_language(name, own, target_lang)
+        return Vocabulary(own, language)
     if own is not None and fits(own, config.vocab_size):
         return Vocabulary(own, language)
     if transcripts is None:

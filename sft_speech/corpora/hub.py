@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CLIPS = 32  # encoded clips that a thread holds at a time
+_DISTINCT_IDS = 2 / 3  # a share of the rows; with fewer of them the column says something else (FLEURS: the sentence)
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")
 
 
@@ -191,17 +192,22 @@ def _texts(dataset: datasets.Dataset, found: Mapping[str, str], prefix: str) -> 
     for ours in ("text", "speaker"):
         column = pc.cast(table[found[ours]], pa.string()) if ours in found else pa.array([""] * len(table), pa.string())
         columns[ours] = pc.fill_null(column, "")
+    return pa.table({"id": _ids(table, found, prefix), **columns})
+
+
+def _ids(table: pa.Table, found: Mapping[str, str], prefix: str) -> pa.Array | pa.ChunkedArray:
+    """The column of ids, else the paths where they are distinct, else numbers."""
     if "id" in found:
         ids = pc.fill_null(pc.cast(table[found["id"]], pa.string()), "")
-    else:
-        ids = (
-            pc.struct_field(table[found["audio"]], "path")
-            if pa.types.is_struct(table[found["audio"]].type)
-            else table[found["audio"]]
-        )
-    if "id" not in found and (ids.null_count or len(pc.unique(ids)) < len(ids)):
-        ids = pa.array([f"{prefix}-{row:08d}" for row in range(len(table))], pa.string())
-    return pa.table({"id": ids, **columns})
+        distinct = len(pc.unique(ids))
+        if distinct >= _DISTINCT_IDS * len(ids):
+            return ids
+        logger.info("column %r has %d values in %d rows: it is taken for no id", found["id"], distinct, len(ids))
+    audio = table[found["audio"]]
+    paths = pc.struct_field(audio, "path") if pa.types.is_struct(audio.type) else audio
+    if not paths.null_count and len(pc.unique(paths)) == len(paths):
+        return paths
+    return pa.array([f"{prefix}-{row:08d}" for row in range(len(table))], pa.string())
 
 
 # ---- headers ----

@@ -59,7 +59,14 @@ class Manifest:
             raise UserError(
                 str(self.path), f"not UTF-8 text ({error.reason} at byte {error.start})", "convert it to UTF-8"
             ) from error
-        return _to_listing(table, dropped, self.path.absolute().parent)
+        return _to_listing(table, dropped, self._root(table["audio"]))
+
+    def _root(self, names: pa.Array) -> Path:
+        """The folder that paths are relative to; Common Voice leaves out that its files lie in ``clips``."""
+        root = self.path.absolute().parent
+        first = names[0].as_py() if len(names) else ""
+        elsewhere = first and not os.path.exists(root / first) and os.path.isfile(root / "clips" / first)
+        return root / "clips" if elsewhere else root
 
 
 class AudioFolder:

@@ -149,6 +149,14 @@ def test_duplicate_ids(parquet):
     assert [(row.id, row.reason) for row in report.dropped("test")] == [("c", "unreadable"), ("a", "duplicate id")]
 
 
+def test_an_id_that_most_rows_share_is_none(parquet):
+    """FLEURS: ``id`` is the sentence's, which several people read."""
+    report = CorpusReport()
+    corpus = load_corpus(parquet("test.parquet", id=[7, 7, 7, 9]), "test", report=report)
+    assert len(corpus) == len(set(corpus["id"])) == 3
+    assert [row.reason for row in report.dropped("test")] == ["unreadable"]
+
+
 def test_headers_are_read_once(parquet, monkeypatch):
     folder = parquet("test.parquet")
     first = list(load_corpus(folder, "test"))

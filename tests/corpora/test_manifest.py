@@ -71,6 +71,14 @@ def test_segments_and_ids(tmp_path):
     assert rows["id"].to_pylist() == ["a.wav#0.500-1.000", "a.wav#1.000-", "a.wav#0.000-2.000"]
 
 
+def test_common_voice(tmp_path, write):
+    write("clips/common_voice_en_1.mp3", format="MP3")
+    text = 'client_id\tpath\tsentence_id\tsentence\tup_votes\na1\tcommon_voice_en_1.mp3\tb2\tHello, "you"!\t2\n'
+    (row,) = listing_of(tmp_path / "test.tsv", text).rows.to_pylist()
+    assert row["path"] == f"{tmp_path}/clips/common_voice_en_1.mp3"
+    assert (row["id"], row["text"], row["speaker"]) == ("common_voice_en_1.mp3", 'Hello, "you"!', "a1")
+
+
 def test_nemo_manifest(tmp_path):
     lines = [
         {"audio_filepath": "a.wav", "text": "A", "offset": 1.5, "duration": 2},

@@ -245,9 +245,8 @@ def evaluate_corpus(
     """Recognizes every utterance of a corpus and counts the errors against its transcripts.
 
     References are normalized for the checkpoint's vocabulary (which changes nothing in those that are already). Every
-    row
-    counts, one with an empty transcript too: whatever is heard in it was inserted. Rows whose audio can't be decoded
-    are left out, warned of and named in the result.
+    row counts, one with an empty transcript too: whatever is heard in it was inserted. Rows whose audio can't be
+    decoded are left out, warned of and named in the result.
 
     Args:
         corpus: rows {id, audio, text, speaker, seconds, start}; a part of a corpus on each process is put together by

@@ -91,9 +91,8 @@ def duplicate(id: str) -> Dropped:
 
 def first_of_each(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Mask (rows,) of the rows whose id did not come before."""
-    first = pc.index_in(
-        ids, pc.unique(ids)
-    )  # the place of each row's id among the distinct ids, in order of appearance
+    # The place of each row's id among the distinct ids, which are in order of appearance.
+    first = pc.index_in(ids, pc.unique(ids))
     mask = np.zeros(len(ids), bool)
     mask[np.unique(first.to_numpy(zero_copy_only=False), return_index=True)[1]] = True
     return mask

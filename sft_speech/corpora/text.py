@@ -69,7 +69,8 @@ class TranscriptNormalizer:
     Unicode is composed (NFKC), case follows the vocabulary, numbers, sums of money and symbols are spelt out (unless
     the vocabulary has digits), apostrophes are kept, other punctuation (quotation marks of the same shape too) is
     dropped in silence because nobody says it, and a letter with an accent that the vocabulary lacks loses it. Any other
-    character that the vocabulary lacks is removed and counted. The result has single spaces and none at the ends; normalizing it again changes nothing.
+    character that the vocabulary lacks is removed and counted. The result has single spaces and none at the ends;
+    normalizing it again changes nothing.
 
     Args:
         alphabet: the characters of the vocabulary, space and word delimiter aside; `None` while it is still to be built

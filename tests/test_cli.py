@@ -1,0 +1,76 @@
+"""The command line around the verbs."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from sft_speech import cli
+from sft_speech.errors import UserError
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """A verb that does what the test says."""
+
+    def install(action):
+        module = type(sys)("verb")
+        module.add_arguments, module.main = lambda parser: None, lambda args: action()
+        monkeypatch.setitem(sys.modules, "a_verb", module)
+        monkeypatch.setitem(cli.VERBS, "act", ("a_verb", "acts"))
+
+    return install
+
+
+def failing(error: BaseException):
+    def action():
+        raise error
+
+    return action
+
+
+def test_exit_codes(verb, capsys):
+    verb(lambda: None)
+    assert cli.main(["act"]) == 0
+    verb(failing(UserError("this", "it can't work", "take that")))
+    assert cli.main(["act"]) == 2
+    assert capsys.readouterr().err == "this: it can't work.\n-> take that\n"
+    verb(failing(OSError(errno.ENOSPC, "No space left on device", "file")))
+    assert cli.main(["act"]) == 2
+    assert capsys.readouterr().err == "file: the system refuses it (No space left on device)\n"
+    verb(failing(KeyboardInterrupt()))
+    assert cli.main(["act"]) == 1
+
+
+def test_debug_shows_the_traceback(verb):
+    verb(failing(UserError("this", "it can't work", "take that")))
+    with pytest.raises(UserError):
+        cli.main(["act", "--debug"])
+
+
+def test_other_errors_are_not_hidden(verb):
+    verb(failing(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output"):
+        cli.main(["act"])
+
+
+def test_an_unknown_verb(capsys):
+    assert cli.main(["transcibe"]) == 2
+    assert "no verb 'transcibe'" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error_worth_a_traceback():
+    program = (
+        "import sys, types; from sft_speech import cli\n"
+        "module = types.ModuleType('verb'); module.add_arguments = lambda parser: None\n"
+        "module.main = lambda args: [print('line', flush=True) for _ in range(100000)] and 0\n"
+        "sys.modules['verb'] = module; cli.VERBS['act'] = ('verb', ''); sys.exit(cli.main(['act']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 1

@@ -26,6 +26,32 @@ def speed(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
     return soxr.resample(waveform, rate * factor, rate, quality="LQ").astype(np.float32)
 
 
+def vocal_tract(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
+    """Lengthens or shortens the speaker's vocal tract by up to 20 %: formants move, pitch and tempo stay.
+
+    Vocal tract length perturbation (Jaitly and Hinton 2013), on the waveform: each frame's spectral envelope, which
+    is what its first cepstral coefficients hold, is stretched along frequency under the harmonics.
+    """
+    from scipy import fft, signal
+
+    size = 2 ** round(np.log2(0.032 * rate))
+    if len(waveform) < size:
+        return waveform
+    factor = np.exp(rng.uniform(-np.log(1.2), np.log(1.2)))
+    _, _, spectrum = signal.stft(waveform, nperseg=size, axis=-1)
+    magnitude = np.abs(spectrum.T)  # (frames, size / 2 + 1)
+    cepstrum = fft.irfft(np.log(magnitude + 1e-3 * magnitude.max() + 1e-9), axis=-1)
+    order = round(0.002 * rate)  # 2 ms: shorter than the period of any voice below 500 Hz
+    cepstrum[:, order : size - order + 1] = 0
+    envelope = fft.rfft(cepstrum, axis=-1).real
+    bins = np.arange(envelope.shape[1])
+    below = np.minimum(bins / factor, bins[-1] - 1e-3)
+    left = below.astype(int)
+    moved = envelope[:, left] + (below - left) * (envelope[:, left + 1] - envelope[:, left])
+    _, warped = signal.istft(spectrum * np.exp(np.clip(moved - envelope, -3, 3)).T, nperseg=size)
+    return warped[: len(waveform)].astype(np.float32)
+
+
 def drift(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
     """Lets the tempo wander by about 15 % a few times a second, as no synthetic voice does on its own."""
     knots = max(2, int(len(waveform) / rate * 3) + 2)
@@ -100,6 +126,7 @@ def apply(waveform: Waveform, rate: int, rng: np.random.Generator, chain: Chain)
 
 STANDARD: Chain = [
     (speed, 0.8),
+    (vocal_tract, 0.5),
     (equalize, 0.8),
     (reverberate, 0.35),
     (add_noise, 0.7),

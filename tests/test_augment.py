@@ -8,7 +8,15 @@ import pytest
 from sft_speech import augment
 
 RATE = 16_000
-EVERY = [augment.speed, augment.drift, augment.equalize, augment.reverberate, augment.add_noise, augment.distort]
+EVERY = [
+    augment.speed,
+    augment.vocal_tract,
+    augment.drift,
+    augment.equalize,
+    augment.reverberate,
+    augment.add_noise,
+    augment.distort,
+]
 
 
 def clip(samples: int = 8009) -> np.ndarray:  # a prime number, which a Fourier transform likes least
@@ -38,6 +46,20 @@ def test_speed_stays_within_its_bounds():
 @pytest.mark.parametrize("augmentation", EVERY, ids=lambda a: a.__name__)
 def test_silence_stays_a_number(augmentation):
     assert np.isfinite(augmentation(np.zeros(4000, np.float32), RATE, np.random.default_rng(0))).all()
+
+
+def test_another_vocal_tract_moves_the_formant_and_leaves_the_pitch():
+    harmonics = 125.0 * np.arange(1, 60)
+    loudness = np.exp(-0.5 * ((harmonics - 1500) / 300) ** 2)  # one formant at 1500 Hz
+    seconds = np.arange(16_384) / RATE
+    voice = (loudness[:, None] * np.sin(2 * np.pi * np.outer(harmonics, seconds))).sum(0).astype(np.float32)
+    formants = []
+    for seed in range(20):
+        spectrum = np.abs(np.fft.rfft(augment.vocal_tract(voice, RATE, np.random.default_rng(seed))))
+        at_harmonics = spectrum[np.round(harmonics / RATE * 16_384).astype(int)]
+        assert np.sum(at_harmonics**2) > 0.9 * np.sum(spectrum**2)  # all there is still stands on multiples of 125 Hz
+        formants.append(np.sum(harmonics * at_harmonics**2) / np.sum(at_harmonics**2))
+    assert 1500 / 1.25 < min(formants) < 1400 and 1600 < max(formants) < 1500 * 1.25
 
 
 def test_noise_is_as_loud_as_it_was_drawn():

@@ -4,9 +4,9 @@ python scripts/pretrain_small.py --text SENTENCES --output small --hours 3
 
 Every utterance is made when it is needed: a text, a voice and an augmentation drawn from (seed, index), so that nothing
 is stored and nothing repeats. ``--text`` is a file with one sentence per line (or ``id|sentence``). Voices are those of
-espeak-ng but for the demo's; where the commands ``flite`` and ``pico2wave`` are there, half of the utterances are spoken
-by their recorded voices. The learning rate follows the clock: 3 % of --hours up, level, the last quarter down. Start again with the same
---output to go on; --start takes the weights of an earlier checkpoint into a new run.
+espeak-ng but for the demo's; where the commands ``flite`` and ``pico2wave`` are there, half of the utterances are
+spoken by their recorded voices. The learning rate follows the clock: 3 % of --hours up, level, the last half down.
+Start again with the same --output to go on; --start takes the weights of an earlier checkpoint into a new run.
 """
 
 from __future__ import annotations
@@ -206,10 +206,10 @@ def build_model():
 
 
 def learning_rate(progress: float, peak: float) -> float:
-    """Three stages over the share of the time that is gone: 3 % up, level, the last quarter down to 0."""
+    """Three stages over the share of the time that is gone: 3 % up, level, the last half down to 0."""
     if progress < 0.03:
         return peak * (0.01 + 0.99 * progress / 0.03)
-    return peak * min(1.0, (1 - progress) / 0.25)
+    return peak * min(1.0, (1 - progress) / 0.5)
 
 
 def evaluate(model: Any, speech: SyntheticSpeech, first: int, count: int) -> tuple[float, float]:

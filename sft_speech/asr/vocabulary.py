@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sft_speech.errors import UserError
 logger = logging.getLogger(__name__)
 
 BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
+RARE = 5  # a character that stands less often in the transcripts is worth a warning
 
 
 class Vocabulary:
@@ -100,16 +102,20 @@ def build_tokenizer(transcripts: Iterable[str], language: str = "en") -> Wav2Vec
         UserError: they hold no character.
     """
     normalize = TranscriptNormalizer(None, "lower", language)
-    characters: set[str] = set()
+    characters: Counter[str] = Counter()
     count = 0
     for count, transcript in enumerate(transcripts, start=1):  # noqa: B007 (the number is for the message)
         characters.update(normalize(transcript).text)
-    characters -= {" ", DELIMITER}
+    for separator in (" ", DELIMITER):
+        del characters[separator]
     if not characters:
         raise UserError(
             f"{count} transcripts", "they hold no letter to build a vocabulary from", "check the text column"
         )
     tokens = [BLANK, UNKNOWN, DELIMITER, *sorted(characters)]
+    rare = " ".join(f"{character} ({characters[character]})" for character in tokens[3:] if characters[character] < RARE)
+    if rare:
+        logger.warning("too rare in the transcripts to be learned, misspelt perhaps: %s", rare)
     logger.info("vocabulary of %d entries built from %d transcripts: %s", len(tokens), count, " ".join(tokens[2:]))
     return tokenizer_of(tokens)
 

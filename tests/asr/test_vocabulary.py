@@ -39,6 +39,14 @@ def test_built_the_same_whatever_the_order():
     assert build_tokenizer(transcripts).get_vocab() == build_tokenizer(reversed(transcripts)).get_vocab()
 
 
+def test_characters_too_rare_to_be_learned_are_named(caplog):
+    with caplog.at_level("WARNING"):
+        build_tokenizer(["aaaaa"] * 2)
+        assert not caplog.records
+        build_tokenizer(["aaaaa éb", "aaaa é"])
+    assert caplog.messages == ["too rare in the transcripts to be learned, misspelt perhaps: b (1) é (2)"]
+
+
 def test_built_and_saved_it_has_no_more_entries(tmp_path):
     tokenizer = build_tokenizer(["abc"])
     tokenizer.save_pretrained(tmp_path)

@@ -73,7 +73,7 @@ class SyntheticSpeech:
         return speak(text.lower(), voice), ESPEAK_RATE
 
     def recorded_voice(self, rng: np.random.Generator) -> tuple[np.ndarray, int, str]:
-        """One of 8000 utterances by flite or 12,000 by pico, kept on disk: both speak 100 times faster than real time."""
+        """One of 8000 utterances by flite or 12,000 by pico, kept on disk: they speak slower than espeak-ng."""
         import soundfile
 
         number = int(rng.integers(8000) if rng.random() < 0.5 else rng.integers(8000, 20000))
@@ -275,7 +275,9 @@ def main(args: argparse.Namespace) -> None:
         optimizer.load_state_dict(stored["optimizer"])
         state = stored["state"]
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{parameters:,} parameters, {len(sentences)} sentences, recorded voices: {recorded}, from {state}", flush=True)
+    print(
+        f"{parameters:,} parameters, {len(sentences)} sentences, recorded voices: {recorded}, from {state}", flush=True
+    )
 
     def generate():
         yield from batches(speech, state["index"], args.batch_seconds)

@@ -24,8 +24,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
+
+from sft_speech.training.batch_norm import RunningBatchNorm
 
 logger = logging.getLogger(__name__)
 
@@ -103,22 +104,6 @@ class ClipGroupNorm(nn.GroupNorm):
             weight, bias = self.weight.to(precise), self.bias.to(precise)
             scale, shift = scale * weight, shift * weight + bias
         return torch.addcmul(shift.unsqueeze(-1), input.to(precise), scale.unsqueeze(-1)).to(kept)
-
-
-class RunningBatchNorm(nn.BatchNorm1d):
-    """Batch norm that keeps the statistics of pretraining: in training mode too, a clip doesn't see its neighbors."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalize (B, C, T) by the running statistics."""
-        return functional.batch_norm(
-            input,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            training=False,
-            eps=self.eps,
-        )
 
 
 def silence_padding(

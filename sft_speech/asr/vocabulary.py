@@ -113,7 +113,9 @@ def build_tokenizer(transcripts: Iterable[str], language: str = "en") -> Wav2Vec
             f"{count} transcripts", "they hold no letter to build a vocabulary from", "check the text column"
         )
     tokens = [BLANK, UNKNOWN, DELIMITER, *sorted(characters)]
-    rare = " ".join(f"{character} ({characters[character]})" for character in tokens[3:] if characters[character] < RARE)
+    rare = " ".join(
+        f"{character} ({characters[character]})" for character in tokens[3:] if characters[character] < RARE
+    )
     if rare:
         logger.warning("too rare in the transcripts to be learned, misspelt perhaps: %s", rare)
     logger.info("vocabulary of %d entries built from %d transcripts: %s", len(tokens), count, " ".join(tokens[2:]))

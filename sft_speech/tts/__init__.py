@@ -1,0 +1,1 @@
+"""Speech synthesis by SpeechT5."""

@@ -1,0 +1,60 @@
+"""Tiny SpeechT5 models, built from configurations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, set_seed
+
+SMALL = {
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 48,
+    "num_mel_bins": 10,
+    "speech_decoder_prenet_units": 24,
+    "speech_decoder_postnet_units": 24,
+    "speech_decoder_postnet_layers": 3,
+    "speaker_embedding_dim": 16,
+    "max_speech_positions": 400,
+    "max_text_positions": 100,
+    "conv_dim": (8, 8),
+    "conv_stride": (5, 2),
+    "conv_kernel": (10, 3),
+    "num_conv_pos_embedding_groups": 4,
+    "num_conv_pos_embeddings": 16,
+}
+SILENT = dict.fromkeys(
+    (
+        "hidden_dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "positional_dropout",
+        "encoder_layerdrop",
+        "decoder_layerdrop",
+        "speech_decoder_postnet_dropout",
+    ),
+    0.0,
+)
+
+
+@pytest.fixture
+def tiny_tts():
+    """``tiny_tts(**config)``: a model whose forward pass draws nothing, as the tests of exactness need it."""
+
+    def build(**config):
+        set_seed(0)
+        model = SpeechT5ForTextToSpeech(SpeechT5Config(**SMALL | SILENT | config))
+        # The prenet drops out in evaluation too, and transformers takes its rate for the share kept: 0 would keep none.
+        model.speecht5.decoder.prenet._consistent_dropout = lambda hidden, p: hidden
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):  # as if it had been trained
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 2)
+        return model
+
+    return build

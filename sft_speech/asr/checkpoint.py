@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,17 +24,16 @@ from transformers import (
     Wav2Vec2CTCTokenizer,
     Wav2Vec2Processor,
 )
-from transformers.utils import logging as transformers_logging
 
 from sft_speech.asr.front_end import FrontEnd, default_extractor, wants_mask
 from sft_speech.asr.padding import make_padding_exact
 from sft_speech.asr.vocabulary import Vocabulary, build_tokenizer, fits
 from sft_speech.corpora.text import TranscriptNormalizer
 from sft_speech.errors import UserError
+from sft_speech.training.pretrained import check_folder, check_weights, first_line, holds, quiet, unreadable
 
 logger = logging.getLogger(__name__)
 
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 LANGUAGE = "transcript_language"  # where the saved configuration remembers it; transformers keeps what it doesn't know
 
 
@@ -189,11 +187,7 @@ def load_checkpoint(
 
 def read_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:
     """The configuration of a checkpoint, or a `UserError` that says why it isn't a CTC one."""
-    path = Path(name)
-    if path.is_file():
-        raise UserError(name, "it is a file", "give the directory of a checkpoint, or its id on the Hub")
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise UserError(name, "it holds no config.json", "give the directory that save_pretrained wrote")
+    check_folder(name)
     try:
         config = AutoConfig.from_pretrained(name, **where)
     except (OSError, ValueError, KeyError) as error:
@@ -203,19 +197,6 @@ def read_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:
         kind = getattr(config, "model_type", "") or "unknown"
         raise UserError(name, f"a {kind} model has no CTC head", "take one of the wav2vec2, HuBERT or WavLM families")
     return config
-
-
-def check_weights(folder: Path, config: PreTrainedConfig) -> None:
-    """See that a directory has weights that can be loaded without running code out of them."""
-    if any(folder.glob("*.safetensors")):
-        return
-    pickled = next((path.name for pattern in PICKLED for path in sorted(folder.glob(pattern))), None)
-    if pickled is None:
-        raise UserError(f"{folder}", "it holds no weights (model.safetensors)", "give the directory of a saved model")
-    kind = (config.architectures or ["AutoModelForCTC"])[0]
-    convert = f"import transformers as t; t.{kind}.from_pretrained('{folder}').save_pretrained('{folder}')"
-    why = f"its weights are pickled ({pickled}), and a pickle can run code"
-    raise UserError(f"{folder}", why, f'if you trust it, convert it once: python -c "{convert}"')
 
 
 def read_extractor(name: str, where: dict[str, Any], config: PreTrainedConfig) -> FeatureExtractionMixin:
@@ -343,12 +324,6 @@ def load_adapter(
     new_weights[:] = [key for key in new_weights if key not in loaded]
 
 
-def holds(name: str, *files: str) -> bool | None:
-    """Whether a directory has one of these files; `None` if that can't be told (the Hub)."""
-    path = Path(name)
-    return any((path / file).is_file() for file in files) if path.is_dir() else None
-
-
 def describe_new(names: list[str], model: PreTrainedModel, from_scratch: bool) -> str:
     """One line on the weights that start at random."""
     if from_scratch:
@@ -357,31 +332,3 @@ def describe_new(names: list[str], model: PreTrainedModel, from_scratch: bool) -
     listed = ", ".join(f"{key} ({shapes[key]})" for key in names[:6])
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return f"new weights, random until trained: {listed}{more}; all others are the checkpoint's"
-
-
-def unreadable(name: str, error: Exception, do: str) -> UserError:
-    """The error of a library, in its first line."""
-    return UserError(name, f"it can't be loaded ({first_line(error)})", do)
-
-
-def first_line(error: Exception) -> str:
-    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-@contextmanager
-def quiet(bars: bool = False) -> Iterator[None]:
-    """Keep transformers' loading report and progress bars back: what matters is said in one line of our own.
-
-    Args:
-        bars: leave the bars, for downloads.
-    """
-    verbosity, shown = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    if not bars:
-        transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if shown:
-            transformers_logging.enable_progress_bar()

@@ -29,6 +29,7 @@ SYMBOLS = {
 }  # fmt: skip
 # Unicode calls these punctuation, yet somebody says them: losing one is a loss.
 SPOKEN = frozenset("%&@#‰§")
+CLOSING = frozenset(".,;:!?)")  # what stands close to the word before it
 # Letters that no decomposition brings back to the plain alphabet.
 RELATED = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "'": "’"}
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻʹ′`´", "'"))
@@ -271,7 +272,12 @@ def spell_numbers(text: str, language: str) -> str:
     if not any(map(str.isdigit, text)):
         return text
     around = "" if language.split("_")[0] in UNSPACED else " "
-    spelt = number_pattern(language).sub(lambda match: around + _spell(match, language).strip() + around, text)
+
+    def spelt_out(match: re.Match[str]) -> str:
+        behind = "" if text[match.end() : match.end() + 1] in CLOSING else around
+        return around + _spell(match, language).strip() + behind
+
+    spelt = number_pattern(language).sub(spelt_out, text)
     return unicodedata.normalize("NFKC", spelt)
 
 

@@ -1,0 +1,70 @@
+"""Loading what ``save_pretrained`` wrote: what can go wrong, in words for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers import PreTrainedConfig
+from transformers.utils import logging as transformers_logging
+
+from sft_speech.errors import UserError
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
+
+
+def check_folder(name: str) -> None:
+    """See that a name which is a path is that of a saved model's directory."""
+    path = Path(name)
+    if path.is_file():
+        raise UserError(name, "it is a file", "give the directory of a checkpoint, or its id on the Hub")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise UserError(name, "it holds no config.json", "give the directory that save_pretrained wrote")
+
+
+def check_weights(folder: Path, config: PreTrainedConfig) -> None:
+    """See that a directory has weights that can be loaded without running code out of them."""
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = next((path.name for pattern in PICKLED for path in sorted(folder.glob(pattern))), None)
+    if pickled is None:
+        raise UserError(f"{folder}", "it holds no weights (model.safetensors)", "give the directory of a saved model")
+    kind = (config.architectures or ["AutoModelForCTC"])[0]
+    convert = f"import transformers as t; t.{kind}.from_pretrained('{folder}').save_pretrained('{folder}')"
+    why = f"its weights are pickled ({pickled}), and a pickle can run code"
+    raise UserError(f"{folder}", why, f'if you trust it, convert it once: python -c "{convert}"')
+
+
+def holds(name: str, *files: str) -> bool | None:
+    """Whether a directory has one of these files; `None` if that can't be told (the Hub)."""
+    path = Path(name)
+    return any((path / file).is_file() for file in files) if path.is_dir() else None
+
+
+def unreadable(name: str, error: Exception, do: str) -> UserError:
+    """The error of a library, in its first line."""
+    return UserError(name, f"it can't be loaded ({first_line(error)})", do)
+
+
+def first_line(error: Exception) -> str:
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def quiet(bars: bool = False) -> Iterator[None]:
+    """Keep transformers' loading report and progress bars back: what matters is said in one line of our own.
+
+    Args:
+        bars: leave the bars, for downloads.
+    """
+    verbosity, shown = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    if not bars:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -121,13 +121,6 @@ class _Heard:
     infeasible: bool = False
 
 
-def default_device() -> torch.device:
-    """The GPU where there is one."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def default_batch_seconds(device: torch.device) -> float:
     """Padded seconds per batch that a large model holds in 16 GB of GPU memory; on a CPU what its caches hold."""
     return 320.0 if device.type == "cuda" else 60.0

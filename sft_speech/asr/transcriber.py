@@ -85,13 +85,14 @@ class Transcriber:
         max_batch_seconds: float | None = None,
         window_seconds: float = WINDOW_SECONDS,
     ) -> None:
-        from sft_speech.asr.recognize import default_batch_seconds, default_device
+        from sft_speech.asr.recognize import default_batch_seconds
+        from sft_speech.training.pretrained import chosen_device
 
         if max_batch_seconds is not None and max_batch_seconds <= 0:
             raise UserError(f"max_batch_seconds {max_batch_seconds}", "no audio fits", "give a number above 0")
         if window_seconds < 1:
             raise UserError(f"window_seconds {window_seconds}", "too short to understand a word in", "give 10 or more")
-        self.device = _checked_device(device) if device is not None else default_device()
+        self.device = chosen_device(device)
         self.max_batch_seconds = max_batch_seconds or default_batch_seconds(self.device)
         self.window_seconds = window_seconds
         self.checkpoint = _load(model)
@@ -259,18 +260,6 @@ def _mono(audio: tuple[np.ndarray, int], rate: int) -> np.ndarray:
     if not np.isfinite(waveform).all():
         raise AudioError("not finite", "the array holds NaN or infinite samples")
     return waveform if own_rate == rate else soxr.resample(waveform, own_rate, rate)
-
-
-def _checked_device(device: str | torch.device) -> torch.device:
-    import torch
-
-    try:
-        checked = torch.device(device)
-        torch.empty(0, device=checked)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"device {device}", reason, "give cpu, cuda or cuda:N, or leave it out") from error
-    return checked
 
 
 def _load(model: str | Path | Checkpoint) -> Checkpoint:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
@@ -25,7 +26,7 @@ def check_folder(name: str) -> None:
 
 def check_weights(folder: Path, config: PreTrainedConfig) -> None:
     """See that a directory has weights that can be loaded without running code out of them."""
-    if any(folder.glob("*.safetensors")):
+    if any(folder.glob("model*.safetensors")):
         return
     pickled = next((path.name for pattern in PICKLED for path in sorted(folder.glob(pattern))), None)
     if pickled is None:
@@ -34,6 +35,23 @@ def check_weights(folder: Path, config: PreTrainedConfig) -> None:
     convert = f"import transformers as t; t.{kind}.from_pretrained('{folder}').save_pretrained('{folder}')"
     why = f"its weights are pickled ({pickled}), and a pickle can run code"
     raise UserError(f"{folder}", why, f'if you trust it, convert it once: python -c "{convert}"')
+
+
+def chosen_device(device: str | torch.device | None = None) -> torch.device:
+    """The device that was asked for, or the GPU where there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        checked = torch.device(device)
+        torch.empty(0, device=checked)
+    except (RuntimeError, AssertionError) as error:
+        do = "give cpu, cuda or cuda:N, or leave it out"
+        raise UserError(f"device {device}", first_line(error), do) from error
+    return checked
 
 
 def holds(name: str, *files: str) -> bool | None:

@@ -24,11 +24,11 @@ ADDRESS = re.compile(r"(?:https?://|\bwww\.)([^\s,;!?)]*[^\s,;!?).])", re.IGNORE
 class SpeakableText:
     """Writes texts in the characters that a model's tokenizer has.
 
-    Numbers, sums of money and symbols are spelt out, titles and addresses of pages said in full; a text in capitals only, as LibriSpeech's
-    transcripts, is written in small letters where the tokenizer has both, since a model that has read books knows
-    capitals as the first letters of sentences and names. Letters with accents that the tokenizer lacks lose them.
-    Punctuation that it has stays, which is what pauses are made of. What it lacks is taken out and counted: it would
-    become ``<unk>`` in silence.
+    Numbers, sums of money and symbols are spelt out, titles and addresses of pages said in full; a text in capitals
+    only, as LibriSpeech's transcripts, is written in small letters where the tokenizer has both, since a model that has
+    read books knows capitals as the first letters of sentences and names. Letters with accents that the tokenizer lacks
+    lose them. Punctuation that it has stays, which is what pauses are made of. What it lacks is taken out and counted:
+    it would become ``<unk>`` in silence.
 
     Args:
         tokens: the vocabulary.

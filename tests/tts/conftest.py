@@ -58,3 +58,47 @@ def tiny_tts():
         return model
 
     return build
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,!?'-"
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """A tokenizer of characters, made as SpeechT5's was."""
+    import sentencepiece
+    from transformers import SpeechT5Tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(LETTERS)] * 50),
+        model_prefix=str(folder / "spm_char"),
+        model_type="char",
+        vocab_size=len(LETTERS) + 5,
+        bos_id=0,
+        pad_id=1,
+        eos_id=2,
+        unk_id=3,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    return SpeechT5Tokenizer(str(folder / "spm_char.model"))
+
+
+@pytest.fixture(scope="session")
+def tiny_speaker(tmp_path_factory, tokenizer):
+    """Directory of a tiny model that speaks texts, with two voices."""
+    from transformers import SpeechT5FeatureExtractor
+
+    from sft_speech.tts.checkpoint import SpeechCheckpoint
+    from sft_speech.tts.speakers import Speakers
+    from sft_speech.tts.text import SpeakableText
+
+    set_seed(0)
+    sizes = {"vocab_size": len(tokenizer), "num_mel_bins": 20, "max_text_positions": 60, "max_speech_positions": 200}
+    model = SpeechT5ForTextToSpeech(SpeechT5Config(**SMALL | sizes)).eval()
+    voices = Speakers({"anna": torch.randn(16), "bob": torch.randn(16)}, 16, "test")
+    text = SpeakableText(tokenizer.get_vocab())
+    folder = tmp_path_factory.mktemp("speaker")
+    SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(num_mel_bins=20), voices, text).save(folder)
+    return folder

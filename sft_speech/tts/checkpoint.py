@@ -1,0 +1,158 @@
+"""A SpeechT5 checkpoint as the rest of the toolkit sees it: loaded from any transformers directory, saved as one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    SpeechT5Config,
+    SpeechT5FeatureExtractor,
+    SpeechT5ForTextToSpeech,
+    SpeechT5Processor,
+    SpeechT5Tokenizer,
+)
+
+from sft_speech.errors import UserError
+from sft_speech.training.pretrained import check_folder, check_weights, quiet, unreadable
+from sft_speech.tts.speakers import Speakers
+from sft_speech.tts.text import SpeakableText
+
+logger = logging.getLogger(__name__)
+
+LANGUAGE = "transcript_language"  # where the saved configuration remembers it; transformers keeps what it doesn't know
+
+
+@dataclass
+class SpeechCheckpoint:
+    """A SpeechT5 for synthesis and everything around it.
+
+    Legend: N text tokens, S samples, T mel frames, M mel bands.
+
+    Attributes:
+        model: plain transformers.
+        tokenizer: of its texts.
+        extractor: of its spectrograms.
+        speakers: the voices that were saved beside it.
+        text: writes texts in the tokenizer's characters.
+    """
+
+    model: SpeechT5ForTextToSpeech
+    tokenizer: SpeechT5Tokenizer
+    extractor: SpeechT5FeatureExtractor
+    speakers: Speakers
+    text: SpeakableText
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @property
+    def rate(self) -> int:
+        """Samples per second."""
+        return int(self.extractor.sampling_rate)
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one mel frame to the next."""
+        return self.extractor.sample_stride / self.rate
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """N at most: more have no position of their own (microsoft/SpeechT5#64)."""
+        return int(self.config.max_text_positions)
+
+    @cached_property
+    def max_frames(self) -> int:
+        """T at most, reduction and all."""
+        return int(self.config.max_speech_positions * self.config.reduction_factor)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids (N,) of a text that :attr:`text` has written, its end included."""
+        return list(self.tokenizer(text)["input_ids"])
+
+    def mels(self, waveform: np.ndarray) -> np.ndarray:
+        """(S,) at :attr:`rate` to log10 mels (T, M), float32."""
+        extracted: Any = self.extractor(audio_target=waveform, sampling_rate=self.rate)
+        return np.asarray(extracted["input_values"][0], np.float32)
+
+    def save(self, directory: str | Path) -> None:
+        """Writes what plain transformers loads, and the voices."""
+        with quiet():
+            self.model.save_pretrained(directory)
+        self.save_processor(directory)
+
+    def save_processor(self, directory: str | Path) -> None:
+        """Writes everything but the weights and their configuration."""
+        with quiet():
+            SpeechT5Processor(self.extractor, self.tokenizer).save_pretrained(directory)
+            self.extractor.save_pretrained(directory)  # the file that older releases look for
+        self.speakers.save(directory)
+
+
+def load_speech_checkpoint(
+    name: str | Path, *, revision: str | None = None, from_scratch: bool = False, language: str | None = None
+) -> SpeechCheckpoint:
+    """Loads a checkpoint for speaking or fine-tuning, in float32.
+
+    Args:
+        name: a directory, or an id on the Hub.
+        revision: branch, tag or commit on the Hub.
+        from_scratch: the same architecture with random weights.
+        language: of the texts, as num2words names it; `None`: as it was saved, else English.
+
+    Raises:
+        UserError: no such checkpoint, no SpeechT5 that speaks texts, no weights or only pickled ones, damaged files.
+    """
+    name = str(name)
+    where: dict[str, Any] = {"revision": revision or "main"}
+    check_folder(name)
+    try:
+        config = AutoConfig.from_pretrained(name, **where)
+    except (OSError, ValueError, KeyError) as error:
+        raise unreadable(name, error, "check the name, or the connection to the Hub") from error
+    kinds = config.architectures or [SpeechT5ForTextToSpeech.__name__]
+    if not isinstance(config, SpeechT5Config) or SpeechT5ForTextToSpeech.__name__ not in kinds:
+        kind = kinds[0] if isinstance(config, SpeechT5Config) else f"{config.model_type} model"
+        raise UserError(name, f"a {kind} does not speak texts", "take a SpeechT5, as microsoft/speecht5_tts")
+    if Path(name).is_dir() and not from_scratch:
+        check_weights(Path(name), config)
+    if language:
+        config.update({LANGUAGE: language})
+    try:
+        with quiet(bars=not Path(name).is_dir()):
+            tokenizer = SpeechT5Tokenizer.from_pretrained(name, **where)
+            extractor = SpeechT5FeatureExtractor.from_pretrained(name, **where)
+    except Exception as error:  # sentencepiece, JSON and the Hub each have their own
+        raise unreadable(name, error, "repair its spm_char.model and preprocessor_config.json") from error
+    model = _model(name, where, config, from_scratch)
+    if len(tokenizer) > config.vocab_size:
+        why = f"its tokenizer has {len(tokenizer)} entries, its model {config.vocab_size}"
+        raise UserError(name, why, "check that they belong together")
+    speakers = Speakers.load(name, config.speaker_embedding_dim)
+    text = SpeakableText(tokenizer.get_vocab(), str(getattr(config, LANGUAGE, "en")))
+    return SpeechCheckpoint(model.eval(), tokenizer, extractor, speakers, text)
+
+
+def _model(name: str, where: dict[str, Any], config: SpeechT5Config, from_scratch: bool) -> SpeechT5ForTextToSpeech:
+    if from_scratch:
+        return SpeechT5ForTextToSpeech(config)
+    try:
+        with quiet(bars=not Path(name).is_dir()):
+            load: Any = SpeechT5ForTextToSpeech.from_pretrained
+            model, found = load(
+                name, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **where
+            )
+    except Exception as error:  # a cut file raises the reader's own error, a wrong shape RuntimeError, the Hub its own
+        raise unreadable(name, error, "check its weights (safetensors only), or download them again") from error
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        why = f"{len(missing)} of its weights are missing ({missing[0]}, ...)"
+        raise UserError(name, why, "take one that was trained to speak texts, as microsoft/speecht5_tts")
+    return model

@@ -1,0 +1,72 @@
+"""Speak texts: one into a file, or the lines of a file into a folder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from sft_speech.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``sft-speech synthesize``."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="directory of a SpeechT5 that speaks texts, or its id on the Hub"
+    )
+    parser.add_argument("text", metavar="TEXT", nargs="?", help="what to say")
+    parser.add_argument("--lines", metavar="FILE", help="say each line of a file instead, into numbered files")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="sound file; a folder with --lines")
+    parser.add_argument(
+        "--speaker",
+        metavar="V",
+        help="a voice of the model, an embedding (.npy, .safetensors) or a recording [the mean]",
+    )
+    parser.add_argument("--vocoder", metavar="MODEL", help="directory or id of a SpeechT5HifiGan [Griffin-Lim]")
+    parser.add_argument("--speaker_encoder", metavar="MODEL", help="x-vector model for recordings [the model's own]")
+    parser.add_argument("--seed", type=int, default=0, help="another one says it a little differently [0]")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Speaks, writes, and prints the file and its seconds."""
+    if (args.text is None) == (args.lines is None):
+        raise UserError("TEXT and --lines", "one of them says what to say", "give a text, or a file of lines")
+    texts = [args.text] if args.lines is None else read_lines(args.lines)
+    paths = [Path(args.output)] if args.lines is None else numbered(args.output, len(texts))
+    from sft_speech.tts.synthesizer import Synthesizer
+
+    synthesizer = Synthesizer(
+        args.model, args.vocoder, speaker_encoder=args.speaker_encoder, device=args.device, seed=args.seed
+    )
+    if args.lines is None:
+        speeches = [synthesizer(args.text, args.speaker)]
+    else:
+        speeches = synthesizer(texts, args.speaker)
+    for path, speech in zip(paths, speeches, strict=True):
+        if len(speech.waveform):  # else the warning has told
+            speech.save(path)
+            print(f"{path}\t{speech.seconds:.2f} s")
+
+
+def read_lines(file: str) -> list[str]:
+    """The lines of a file that aren't empty."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--lines {file}", f"it can't be read ({error})", "give a text file in UTF-8") from error
+    said = [line for line in lines if line.strip()]
+    if not said:
+        raise UserError(f"--lines {file}", "it has no lines", "write one text per line")
+    return said
+
+
+def numbered(folder: str, count: int) -> list[Path]:
+    """Paths 0001.wav, 0002.wav, ... in a folder, which is made."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"-o {folder}", f"it can't be made ({error.strerror})", "choose another folder") from error
+    return [Path(folder) / f"{number:04d}.wav" for number in range(1, count + 1)]

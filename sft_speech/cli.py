@@ -17,6 +17,7 @@ VERBS = {
     "finetune-asr": ("sft_speech.asr.finetune", "fine-tune a CTC model on transcribed speech"),
     "evaluate": ("sft_speech.asr.evaluate", "WER and CER of a model on a corpus"),
     "transcribe": ("sft_speech.asr.transcribe", "write down what is said in recordings"),
+    "finetune-tts": ("sft_speech.tts.finetune", "fine-tune a SpeechT5 to speak texts"),
     "synthesize": ("sft_speech.tts.synthesize", "speak texts"),
     "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
 }

@@ -25,18 +25,14 @@ def option(default: Any, help: str, low: float | None = None, high: float | None
 
 
 @dataclasses.dataclass
-class FinetuneAsrConfig:
-    """Everything that decides a fine-tuning run; keys are named as in ``TrainingArguments`` where it has them."""
+class FinetuneConfig:
+    """What decides any fine-tuning run; keys are named as in ``TrainingArguments`` where it has them."""
 
     # What is trained
     model: str = option("", "checkpoint to start from: a directory or a Hub id")
     revision: str | None = option(None, "branch, tag or commit of the checkpoint on the Hub")
     from_scratch: bool = option(False, "keep the architecture, throw the weights away (to see what they are worth)")
-    trust_remote_code: bool = option(False, "run code that comes with the checkpoint")
-
-    new_vocabulary: bool = option(False, "build the vocabulary from the transcripts although the checkpoint has one")
     language: str | None = option(None, "of the transcripts, as num2words names it ('fr'), for their numbers; null: en")
-    target_lang: str | None = option(None, "adapter of a checkpoint for many languages (MMS), as 'fra'")
 
     # What it is trained on
     source: str = option("", "corpus: a folder, a manifest file or a Hub id")
@@ -75,29 +71,11 @@ class FinetuneAsrConfig:
     warmup_steps: float = option(0.1, "steps of warm-up, or their share of the run when below 1", 0.0)
     hold_share: float = option(0.4, "share of the run at the peak (three_stage)", 0.0, 1.0)
     final_lr_scale: float = option(0.05, "last over peak learning rate (three_stage)", 0.0, 1.0)
-    layerwise_lr_decay: float = option(1.0, "learning rate of a layer over that of the layer above it", 0.1, 1.0)
     adam_beta1: float = option(0.9, "first moment", 0.0, 1.0)
     adam_beta2: float = option(0.98, "second moment", 0.0, 1.0)
     adam_epsilon: float = option(1e-8, "of the denominator", 0.0)
     weight_decay: float = option(0.0, "decoupled; not on biases and norms", 0.0)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0 leaves them", 0.0)
-
-    # What may move
-    freeze_feature_encoder: bool = option(True, "never train the convolutions (with log-mel models: nothing)")
-    freeze_encoder_steps: int = option(0, "optimizer steps during which only the head is trained", 0)
-
-    # Regularization
-    hidden_dropout: float = option(0.0, "after attention and feed-forward", 0.0, 1.0)
-    activation_dropout: float = option(0.0, "inside feed-forward", 0.0, 1.0)
-    attention_dropout: float = option(0.0, "of attention weights; above 0 attention leaves its fast path", 0.0, 1.0)
-    feat_proj_dropout: float = option(0.0, "after the feature projection", 0.0, 1.0)
-    final_dropout: float = option(0.0, "before the head", 0.0, 1.0)
-    layerdrop: float = option(0.0, "share of layers skipped in a step", 0.0, 1.0)
-    mask_time_prob: float = option(0.05, "SpecAugment: share of frames under masks, spans may overlap", 0.0, 1.0)
-    mask_time_length: int = option(10, "frames per mask", 1)
-    mask_feature_prob: float = option(0.0, "SpecAugment: share of channels under masks, spans may overlap", 0.0, 1.0)
-    mask_feature_length: int = option(10, "channels per mask", 1)
-    augment: bool = option(False, "change speed, spectrum, room and noise of training utterances")
 
     # The machine
     bf16: bool | None = option(None, "mixed precision; null takes it where the GPU has it")
@@ -116,7 +94,6 @@ class FinetuneAsrConfig:
     )
     logging_steps: int = option(10, "optimizer steps between two lines of the log", 1)
     save_total_limit: int = option(2, "checkpoints kept, the best one among them", 1)
-    metric_for_best_model: Literal["wer", "cer", "loss"] = option("wer", "what picks the best checkpoint")
     report_to: str = option("tensorboard", "trackers, joined by ',', as transformers names them; 'none' for none")
     run_name: str | None = option(None, "name of the run in the trackers")
     resume_from_checkpoint: str | None = option(None, "'true' for the last one in output_dir, or a directory")
@@ -185,6 +162,49 @@ class FinetuneAsrConfig:
         """Corpus column by its role, of those that were named."""
         named = {"audio": self.audio_column, "text": self.text_column, "speaker": self.speaker_column}
         return {role: column for role, column in named.items() if column}
+
+
+@dataclasses.dataclass
+class FinetuneAsrConfig(FinetuneConfig):
+    """Everything that decides the fine-tuning of a CTC model."""
+
+    # What is trained
+    trust_remote_code: bool = option(False, "run code that comes with the checkpoint")
+    new_vocabulary: bool = option(False, "build the vocabulary from the transcripts although the checkpoint has one")
+    target_lang: str | None = option(None, "adapter of a checkpoint for many languages (MMS), as 'fra'")
+    freeze_feature_encoder: bool = option(True, "never train the convolutions (with log-mel models: nothing)")
+    freeze_encoder_steps: int = option(0, "optimizer steps during which only the head is trained", 0)
+    layerwise_lr_decay: float = option(1.0, "learning rate of a layer over that of the layer above it", 0.1, 1.0)
+    metric_for_best_model: Literal["wer", "cer", "loss"] = option("wer", "what picks the best checkpoint")
+
+    # Regularization
+    hidden_dropout: float = option(0.0, "after attention and feed-forward", 0.0, 1.0)
+    activation_dropout: float = option(0.0, "inside feed-forward", 0.0, 1.0)
+    attention_dropout: float = option(0.0, "of attention weights; above 0 attention leaves its fast path", 0.0, 1.0)
+    feat_proj_dropout: float = option(0.0, "after the feature projection", 0.0, 1.0)
+    final_dropout: float = option(0.0, "before the head", 0.0, 1.0)
+    layerdrop: float = option(0.0, "share of layers skipped in a step", 0.0, 1.0)
+    mask_time_prob: float = option(0.05, "SpecAugment: share of frames under masks, spans may overlap", 0.0, 1.0)
+    mask_time_length: int = option(10, "frames per mask", 1)
+    mask_feature_prob: float = option(0.0, "SpecAugment: share of channels under masks, spans may overlap", 0.0, 1.0)
+    mask_feature_length: int = option(10, "channels per mask", 1)
+    augment: bool = option(False, "change speed, spectrum, room and noise of training utterances")
+
+
+@dataclasses.dataclass
+class FinetuneTtsConfig(FinetuneConfig):
+    """Everything that decides the fine-tuning of a SpeechT5 that speaks texts."""
+
+    learning_rate: float = option(1e-5, "at its peak", 0.0)
+    max_seconds: float = option(20.0, "longer utterances are dropped; so are those beyond the model's positions", 0.1)
+    speaker_encoder: str | None = option(
+        None, "x-vector model that makes speaker embeddings; null: statistics of the spectrum, which need no model"
+    )
+    vocoder: str | None = option(None, "SpeechT5HifiGan that the samples are heard through; null: Griffin-Lim")
+    trim_db: float | None = option(
+        40.0, "silence at both ends, so many dB below the loudest part, is cut off; null: kept", 10.0, 120.0
+    )
+    samples: int = option(2, "utterances of the evaluation split that are spoken after each evaluation", 0, 20)
 
 
 def check_values(config: Any) -> None:

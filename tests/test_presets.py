@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft_speech.config import FinetuneAsrConfig, load_config
+from sft_speech.config import FinetuneAsrConfig, FinetuneTtsConfig, load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-PRESETS = sorted((CONFIGS / "asr").glob("*.yaml"))
+KINDS = {"asr": FinetuneAsrConfig, "tts": FinetuneTtsConfig}
+PRESETS = sorted(path for kind in KINDS for path in (CONFIGS / kind).glob("*.yaml"))
 LAUNCH = sorted((CONFIGS / "accelerate").glob("*.yaml"))
 # WER on test-clean and test-other without a language model (Baevski et al. 2020, tables 9 and 10)
 PUBLISHED = {
@@ -40,12 +41,12 @@ def opening(preset: Path) -> list[str]:
 
 @every_preset
 def test_it_loads(preset):
-    load_config(FinetuneAsrConfig, str(preset), {})
+    load_config(KINDS[preset.parent.name], str(preset), {})
 
 
 @every_preset
 def test_it_holds_only_differences_from_the_defaults(preset):
-    given, config = yaml.safe_load(preset.read_text()), load_config(FinetuneAsrConfig, str(preset), {})
+    given, config = yaml.safe_load(preset.read_text()), load_config(KINDS[preset.parent.name], str(preset), {})
     for field in dataclasses.fields(config):
         if field.name in given:
             default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
@@ -56,13 +57,14 @@ def test_it_holds_only_differences_from_the_defaults(preset):
 def test_it_opens_with_its_own_command(preset):
     commands = [line for line in opening(preset) if "accelerate launch" in line]
     assert len(commands) == 1
-    pattern = r"#   accelerate launch( --config_file (\S+))? scripts/finetune_asr\.py --config (\S+)"
+    script = f"finetune_{preset.parent.name}.py"
+    pattern = rf"#   accelerate launch( --config_file (\S+))? scripts/{re.escape(script)} --config (\S+)"
     match = re.fullmatch(pattern, commands[0])
     assert match, commands[0]
     root = CONFIGS.parent
     assert root / match[3] == preset
     assert match[2] is None or (root / match[2]).is_file()
-    assert (root / "scripts" / "finetune_asr.py").is_file()
+    assert (root / "scripts" / script).is_file()
 
 
 @every_preset
@@ -173,7 +175,7 @@ def test_accelerate_launches_on_the_cpu(tmp_path, monkeypatch):
 def test_its_splits_are_of_the_grammar_and_share_no_rows(preset):
     from sft_speech.corpora.splits import parse_split
 
-    config = load_config(FinetuneAsrConfig, str(preset), {})
+    config = load_config(KINDS[preset.parent.name], str(preset), {})
     training = parse_split(config.train_split)
     held_out = [part for split in (config.eval_split, *config.test_splits) for part in parse_split(split)]
     assert held_out

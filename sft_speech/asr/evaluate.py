@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sft_speech.asr.metrics import Errors, Interval, character_errors, confusions, interval, sum_errors, word_errors
+from sft_speech.corpora.report import file_stem
 from sft_speech.errors import UserError
 
 if TYPE_CHECKING:
@@ -227,11 +227,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def file_stem(split: str) -> str:
-    """A split's name as the name of a file: ``train:0.1`` -> ``train_0.1``."""
-    return re.sub(r"[^\w.+,=-]", "_", split) or "all"
 
 
 def evaluate_corpus(

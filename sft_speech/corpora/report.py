@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,3 +128,8 @@ class CorpusReport:
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         part.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         os.replace(part, path)
+
+
+def file_stem(split: str) -> str:
+    """A split's name as the name of a file: ``train:0.1`` -> ``train_0.1``."""
+    return re.sub(r"[^\w.+,=-]", "_", split) or "all"

@@ -29,6 +29,7 @@ def select_usable(
     encode: Callable[[str], Sequence[int]],
     frames_of: Callable[[np.ndarray], np.ndarray],
     max_missing_share: float,
+    fits: Callable[[Sequence[int], int], tuple[str, str] | None] | None = None,
 ) -> datasets.Dataset:
     """Leaves out what can't be used, with its reason, and replaces each ``text`` by its normalized form.
 
@@ -39,10 +40,11 @@ def select_usable(
         min_seconds, max_seconds: shorter and longer clips are left out.
         normalize: the checkpoint's transcript normalizer.
         encode: a transcript to its L label ids.
-        frames_of: seconds to the encoder's T frames, for an array of them. CTC needs a frame per label and a blank
-            between equal neighbors: T >= L + repeats, else the loss is infinite.
+        frames_of: seconds to the model's T frames, for an array of them.
         max_missing_share: of a transcript's characters, spaces aside; with more of them missing the rest says
             something else.
+        fits: labels and T to a reason why they don't go together; None: CTC's, which needs a frame per label and a
+            blank between equal neighbors: T >= L + repeats, else the loss is infinite.
 
     Returns:
         the rows kept, in their order; no audio is touched.
@@ -62,7 +64,7 @@ def select_usable(
             missing.update(normalized.missing)
             reason = _length_reason(seconds[row], min_seconds, max_seconds)
             reason = reason or _missing_reason(normalized, max_missing_share)
-            reason = reason or _labels_reason(encode(normalized.text), int(frames[row]))
+            reason = reason or (fits or ctc_fits)(encode(normalized.text), int(frames[row]))
             if reason is None:
                 kept[row] = True
             else:
@@ -93,7 +95,8 @@ def _missing_reason(normalized: Normalized, max_missing_share: float) -> tuple[s
     return None if normalized.text.strip() else ("empty transcript", "")
 
 
-def _labels_reason(labels: Sequence[int], frames: int) -> tuple[str, str] | None:
+def ctc_fits(labels: Sequence[int], frames: int) -> tuple[str, str] | None:
+    """Why CTC can't align so many frames with labels, if it can't."""
     if frames < 1:
         return "too short", "not one frame"
     needed = len(labels)

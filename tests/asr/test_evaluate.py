@@ -10,10 +10,11 @@ import pytest
 import soundfile
 
 from sft_speech.asr.checkpoint import load_checkpoint
-from sft_speech.asr.evaluate import EvaluationResult, evaluate_corpus, file_stem
+from sft_speech.asr.evaluate import EvaluationResult, evaluate_corpus
 from sft_speech.asr.metrics import Errors
 from sft_speech.asr.transcriber import Transcriber
 from sft_speech.cli import main
+from sft_speech.corpora.report import file_stem
 from sft_speech.errors import UserError
 
 RATE = 16_000

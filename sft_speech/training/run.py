@@ -1,0 +1,282 @@
+"""One fine-tuning run, whatever is learned: from a configuration to a directory that works. Read it from
+:func:`fine_tune` down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import accelerate
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+
+from sft_speech.config import FinetuneConfig, save_config
+from sft_speech.corpora import load_corpus
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.errors import UserError
+from sft_speech.training import callbacks, freezing
+from sft_speech.training.loss import Task
+from sft_speech.training.optimization import three_stage
+from sft_speech.training.plan import BatchPlan, epoch_plan
+from sft_speech.training.rehearsal import rehearse
+from sft_speech.training.start import check_output, main_first, on_cpu, trackers
+from sft_speech.training.trainer import ExactTrainer
+
+logger = logging.getLogger(__name__)
+
+# How long processes wait for one that reads headers, in hours: NCCL's own half hour ends large scans (accelerate#2528).
+PATIENCE_HOURS = 4
+
+
+@dataclasses.dataclass
+class Parts:
+    """What a job hands to the trainer.
+
+    Args:
+        model: the very module that is trained.
+        task: its loss.
+        train: gives an utterance for (epoch, index).
+        collate: utterances to a batch.
+        evaluate: the metrics of the split "eval", on every process the same; None without such a split.
+        callbacks: of this job.
+        layer_decay: learning rate of a layer over that of the layer above.
+        head_first_steps: optimizer steps during which only the head is trained.
+        longer: by how much an utterance may become longer than its row says (augmentation).
+    """
+
+    model: PreTrainedModel
+    task: Task
+    train: Dataset
+    collate: Callable[[list[Any]], dict[str, Any]]
+    evaluate: Callable[[], dict[str, float]] | None
+    callbacks: list[TrainerCallback] = dataclasses.field(default_factory=list)
+    layer_decay: float = 1.0
+    head_first_steps: int = 0
+    longer: float = 1.0
+
+
+class Job(Protocol):
+    """What is learned: recognition, synthesis."""
+
+    metric: str  # picks the best checkpoint; the lowest is the best
+
+    def load(self, rows: Any) -> None:
+        """Loads the model to start from, given the rows to train on."""
+
+    def usable(self, name: str, rows: Any, report: CorpusReport) -> Any:
+        """The rows of a split that can be used, the others into the report."""
+
+    def parts(self, corpora: dict[str, Any]) -> Parts:
+        """What the trainer needs, given the usable rows."""
+
+    def save(self, folder: Path) -> None:
+        """Writes the model and all that belongs to it, as plain transformers loads it."""
+
+    def save_processor(self, folder: Path | str) -> None:
+        """Writes all but the weights and their configuration."""
+
+    def final_evaluations(self, corpora: dict[str, Any], output: Path) -> dict[str, float]:
+        """Evaluates every split but the training one, on all processes together, and writes the evaluation files."""
+
+    def finish(self, output: Path, figures: dict[str, float], report: CorpusReport) -> None:
+        """Writes the model card, pushes where that is wished, and says what to do with the directory."""
+
+
+def fine_tune(config: FinetuneConfig, job: Job) -> int:
+    """Fine-tunes as ``config`` says. Returns 0, or 1 where the run was stopped before its end (it can be resumed)."""
+    output = Path(config.output_dir)
+    processes = accelerate.PartialState(cpu=on_cpu(), timeout=timedelta(hours=PATIENCE_HOURS))
+    if not processes.is_main_process:
+        logging.getLogger("sft_speech").setLevel(logging.WARNING)
+    reports = trackers(config)
+    with main_first(processes):
+        resumed = check_output(config, output, first=processes.is_main_process)
+
+    report = CorpusReport()
+    with main_first(processes):  # the others find the index that it leaves
+        corpora = load_splits(config, report)
+    set_seed(config.seed)
+    job.load(corpora["train"])
+    corpora = {name: job.usable(name, rows, report) for name, rows in corpora.items()}
+    if processes.is_main_process:
+        report.save(output / "corpus_report.json")
+    report.check(config.max_dropped_share)
+    logger.info("%s", report.table())
+    warn_of_overlap(config, corpora)
+
+    trainer = build_trainer(config, job, corpora, processes, reports)
+    stop = callbacks.StopWhenAsked(trainer.accelerator)
+    trainer.add_callback(stop)
+    if config.rehearse:
+        rehearse(trainer)
+    if processes.is_main_process:  # not before: what could not even start is not in the way of the next try
+        save_config(dataclasses.replace(config, resume_from_checkpoint=None), output / "run.yaml")
+        job.save_processor(output)
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if stop.stopped:
+        logger.warning("stopped at step %d; go on with --resume_from_checkpoint", trainer.state.global_step)
+        return 1
+
+    figures = training_figures(trainer) | job.final_evaluations(corpora, output)
+    if processes.is_main_process:
+        job.save(output)
+        (output / "all_results.json").write_text(json.dumps(figures, indent=2) + "\n")
+        job.finish(output, figures, report)
+    processes.wait_for_everyone()
+    return 0
+
+
+def load_splits(config: FinetuneConfig, report: CorpusReport) -> dict[str, Any]:
+    """The corpora by their role in the run."""
+    return {
+        name: load_corpus(source, split, name=name, config=config.source_config, columns=config.columns, report=report)
+        for name, (source, split) in config.corpora.items()
+    }
+
+
+def warn_of_overlap(config: FinetuneConfig, corpora: dict[str, Any]) -> None:
+    """Says which evaluations tell nothing about unseen speech."""
+    trained = set(corpora["train"]["id"])
+    for name, rows in corpora.items():
+        if name == "train" or config.corpora[name][0] != config.source:
+            continue
+        shared = len(trained.intersection(rows["id"]))
+        if shared:
+            logger.warning("%s: %d of its %d utterances are trained on as well", name, shared, len(rows))
+
+
+def budget(config: FinetuneConfig, world: int) -> tuple[float, int]:
+    """Padded seconds per batch and batches per optimizer step, so that a step sees about ``update_seconds``."""
+    if config.update_seconds is None:
+        return config.max_batch_seconds, config.gradient_accumulation_steps
+    share = config.update_seconds / world
+    accumulation = max(1, math.ceil(share / config.max_batch_seconds))
+    return share / accumulation, accumulation
+
+
+def plan_run(
+    config: FinetuneConfig, seconds: np.ndarray, processes: Any, longer: float = 1.0
+) -> tuple[BatchPlan, int, int]:
+    """The batches of the whole run, batches per optimizer step, and optimizer steps; says what it is in one line.
+
+    Args:
+        layer_decay: learning rate of a layer over that of the layer above.
+        head_first_steps: optimizer steps during which only the head is trained.
+        longer: by how much an utterance may become longer than it is; batches still fit.
+    """
+    world = processes.num_processes
+    if len(seconds) < world:
+        why = f"they can't be shared among {world} processes"
+        raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
+    batch_seconds, accumulation = budget(config, world)
+    batch_seconds /= longer
+    per_epoch = len(epoch_plan(seconds, batch_seconds, seed=config.seed, epoch=0, world=world))
+    wanted = max(1, round(config.num_train_epochs * per_epoch / accumulation))
+    steps = config.max_steps if config.max_steps > 0 else wanted
+    batches = steps * accumulation
+    rank = processes.process_index
+    plan = BatchPlan(seconds, batch_seconds, batches=batches, seed=config.seed, rank=rank, world=world)
+    logger.info(
+        "train: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
+        *(len(seconds), seconds.sum() / 3600, 100 * plan.padding()),
+        *(steps, accumulation, world, batch_seconds, batches / per_epoch),
+    )
+    return plan, accumulation, steps
+
+
+def build_trainer(
+    config: FinetuneConfig, job: Job, corpora: dict[str, Any], processes: Any, reports: list[str]
+) -> ExactTrainer:
+    """The trainer of this run; says what is trained and at which rate."""
+    parts = job.parts(corpora)
+    seconds = corpora["train"].with_format("numpy")["seconds"][:]
+    plan, accumulation, steps = plan_run(config, seconds, processes, parts.longer)
+    schedule = None
+    if config.lr_scheduler_type == "three_stage":
+        schedule = three_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale)
+    trainer = ExactTrainer(
+        model=parts.model,
+        args=training_arguments(config, steps, accumulation, reports, job.metric if parts.evaluate else None),
+        train_dataset=parts.train,
+        eval_dataset=corpora.get("eval"),  # the plain Trainer asks for one; the evaluator is what looks at it
+        data_collator=parts.collate,
+        task=parts.task,
+        plan=plan,
+        evaluator=parts.evaluate,
+        save_processor=job.save_processor,
+        schedule=schedule,
+        layer_decay=parts.layer_decay,
+        callbacks=parts.callbacks,
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(callbacks.Progress())
+    set_seed(config.seed, device_specific=True)  # other masks and dropout on every process
+    rates = (config.learning_rate, parts.layer_decay, parts.head_first_steps)
+    logger.info("%s", freezing.describe(parts.model, *rates))
+    return trainer
+
+
+def training_arguments(
+    config: FinetuneConfig, steps: int, accumulation: int, reports: list[str], metric: str | None
+) -> TrainingArguments:
+    """What the Hugging Face Trainer is told.
+
+    Args:
+        metric: picks the best checkpoint; None where nothing is evaluated.
+    """
+    bf16 = config.bf16
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(config.output_dir) / "tensorboard"))
+    cuda = torch.cuda.is_available() and not on_cpu()
+    every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
+    staged = config.lr_scheduler_type == "three_stage"
+    same = (
+        "output_dir learning_rate adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm seed logging_steps "
+        "save_total_limit dataloader_num_workers run_name activation_checkpointing"
+    ).split()
+    return TrainingArguments(
+        **{name: getattr(config, name) for name in same},
+        max_steps=steps,
+        gradient_accumulation_steps=accumulation,
+        lr_scheduler_type="constant" if staged else config.lr_scheduler_type,
+        warmup_steps=0 if staged else config.warmup_steps,
+        bf16=cuda and torch.cuda.is_bf16_supported(including_emulation=False) if bf16 is None else bf16,
+        eval_strategy="steps" if metric else "no",
+        eval_steps=every if metric else None,
+        save_strategy="steps",
+        save_steps=every,
+        load_best_model_at_end=metric is not None,
+        metric_for_best_model=f"eval_{metric}" if metric else None,
+        greater_is_better=False if metric else None,
+        report_to=reports,
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,  # a loss that is no number is to be seen
+        ddp_timeout=PATIENCE_HOURS * 3600,
+        disable_tqdm=False,
+        use_cpu=on_cpu(),
+    )
+
+
+def training_figures(trainer: ExactTrainer) -> dict[str, float]:
+    """Of the whole run, but for the time and the speed: those are of the part since it was last resumed."""
+    state, accumulation = trainer.state, trainer.args.gradient_accumulation_steps
+    losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
+    steps = [step - before for (step, _), before in zip(losses, [0, *(step for step, _ in losses)], strict=False)]
+    epochs = state.global_step * accumulation / trainer.batches_per_epoch
+    return {
+        "train_loss": sum(loss * n for (_, loss), n in zip(losses, steps, strict=True)) / max(1, sum(steps)),
+        "audio_hours": float(epochs * trainer.plan.seconds.sum() / 3600),
+        "train_runtime": next(e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e),
+        "audio_seconds_per_second": trainer.audio_seconds / max(trainer.training_seconds, 1e-9),
+    }

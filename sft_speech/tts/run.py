@@ -1,0 +1,227 @@
+"""Synthesis as a fine-tuning run sees it: a SpeechT5, its data and its losses on speech that it was not trained on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+from accelerate.utils import gather_object
+
+from sft_speech.config import FinetuneTtsConfig
+from sft_speech.corpora.report import CorpusReport, file_stem
+from sft_speech.corpora.select import select_usable
+from sft_speech.errors import UserError
+from sft_speech.training.plan import sorted_batches
+from sft_speech.training.run import Parts, fine_tune
+from sft_speech.tts.checkpoint import SpeechCheckpoint, load_speech_checkpoint
+from sft_speech.tts.collator import SpeechCollator
+from sft_speech.tts.data import SpokenUtterances, voice_name, voices_of
+from sft_speech.tts.loss import SpectrogramTask
+from sft_speech.tts.padding import make_padding_exact
+from sft_speech.tts.speakers import MelStatistics, SpeakerEncoder, Speakers, XVectors
+from sft_speech.tts.synthesizer import Synthesizer
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("before", "after", "stop", "guided")
+
+
+def run(config: FinetuneTtsConfig) -> int:
+    """Fine-tunes as ``config`` says. Returns 0, or 1 where the run was stopped before its end (it can be resumed)."""
+    return fine_tune(config, Synthesis(config))
+
+
+class Synthesis:
+    """The job of :func:`~sft_speech.training.run.fine_tune`."""
+
+    checkpoint: SpeechCheckpoint
+    task: SpectrogramTask
+    samples: SpeechSamples | None = None
+
+    def __init__(self, config: FinetuneTtsConfig) -> None:
+        self.config = config
+        self.metric = "loss"
+
+    def load(self, rows: Any) -> None:
+        config = self.config
+        self.checkpoint = load_speech_checkpoint(
+            config.model, revision=config.revision, from_scratch=config.from_scratch, language=config.language
+        )
+        make_padding_exact(self.checkpoint.model)
+        self.task = SpectrogramTask(self.checkpoint.model)
+
+    def usable(self, name: str, rows: Any, report: CorpusReport) -> Any:
+        """The rows of a split that fit the model's positions, texts written for it; evaluation has the same limits."""
+        checkpoint = self.checkpoint
+        return select_usable(
+            rows,
+            name,
+            report,
+            min_seconds=self.config.min_seconds,
+            max_seconds=self.config.max_seconds,
+            normalize=checkpoint.text,
+            encode=checkpoint.encode,
+            frames_of=lambda seconds: (seconds / checkpoint.frame_seconds).astype(int) + 1,
+            max_missing_share=self.config.max_missing_share,
+            fits=partial(fits_positions, checkpoint.max_tokens, checkpoint.max_frames),
+        )
+
+    def parts(self, corpora: dict[str, Any]) -> Parts:
+        config, checkpoint, held_out = self.config, self.checkpoint, corpora.get("eval")
+        checkpoint.speakers = self.voices(corpora)
+        if held_out is not None and config.samples and accelerate.PartialState().is_main_process:
+            self.samples = SpeechSamples(self, held_out)
+        return Parts(
+            model=checkpoint.model,
+            task=self.task,
+            train=self.utterances(corpora["train"]),
+            collate=SpeechCollator(checkpoint.config),
+            evaluate=(lambda: self.evaluate_and_speak(held_out)) if held_out is not None else None,
+        )
+
+    def voices(self, corpora: dict[str, Any]) -> Speakers:
+        """Of every speaker in any split."""
+        checkpoint, config = self.checkpoint, self.config
+        size = checkpoint.config.speaker_embedding_dim
+        encoder: SpeakerEncoder = MelStatistics(checkpoint.mels, size)
+        if config.speaker_encoder:
+            encoder = XVectors(config.speaker_encoder)
+        else:
+            logger.warning("no speaker_encoder: voices are told apart by %s", encoder.name)
+        return voices_of(corpora.values(), encoder, checkpoint.rate, size, config.trim_db)
+
+    def utterances(self, rows: Any) -> SpokenUtterances:
+        return SpokenUtterances(rows, self.checkpoint, self.checkpoint.speakers, self.config.trim_db)
+
+    def evaluate_and_speak(self, rows: Any) -> dict[str, float]:
+        figures = summary(self.evaluate(rows))
+        if self.samples is not None:
+            self.samples.write()
+        return figures
+
+    def evaluate(self, rows: Any) -> list[dict[str, Any]]:
+        """The losses of every utterance, each process a share of them, in the order of the corpus.
+
+        Raises:
+            UserError: none of the recordings could be read.
+        """
+        processes, model = accelerate.PartialState(), self.checkpoint.model
+        data, collate = self.utterances(rows), SpeechCollator(self.checkpoint.config)
+        batches = sorted_batches(rows["seconds"], self.config.max_batch_seconds)
+        device, training = next(model.parameters()).device, model.training
+        found: list[tuple[int, dict[str, Any]]] = []
+        model.eval()
+        cuda = [device] if device.type == "cuda" else []
+        with torch.inference_mode(), torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(0)  # the prenet drops out in evaluation too: every evaluation alike
+            for batch in batches[processes.process_index :: processes.num_processes]:
+                read = [(index, one) for index in batch if (one := data[(0, index)]) is not None]
+                if not read:
+                    continue
+                tensors = collate([one for _, one in read])
+                losses = self.task.losses(model, {name: value.to(device) for name, value in tensors.items()})
+                frames = losses.frames.tolist()
+                columns = [getattr(losses, part).tolist() for part in PARTS]
+                for (index, one), count, *values in zip(read, frames, *columns, strict=True):
+                    row = {"id": one["id"], "text": rows[index]["text"], "frames": count, "seconds": one["seconds"]}
+                    found.append((index, row | dict(zip(PARTS, values, strict=True))))
+        model.train(training)
+        whole = [row for _, row in sorted(gather_object(found), key=lambda pair: pair[0])]
+        if not whole:
+            raise UserError("the evaluation", "none of its utterances could be heard", "see the messages above")
+        return whole
+
+    def final_evaluations(self, corpora: dict[str, Any], output: Path) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for name, rows in corpora.items():
+            if name == "train":
+                continue
+            losses, split = self.evaluate(rows), self.config.corpora[name][1] or name
+            found = summary(losses)
+            figures |= {f"{name}_{key}": value for key, value in found.items()}
+            if accelerate.PartialState().is_main_process:
+                save_evaluation(losses, found, output / "evaluation", split)
+        return figures
+
+    def save(self, folder: Path) -> None:
+        self.checkpoint.save(folder)
+
+    def save_processor(self, folder: Path | str) -> None:
+        self.checkpoint.save_processor(folder)
+
+    def finish(self, output: Path, figures: dict[str, float], report: CorpusReport) -> None:
+        from sft_speech.hub import SYNTHESIS, push, write_model_card
+
+        write_model_card(output, self.config, figures, report, SYNTHESIS)
+        if self.config.push_to_hub:
+            push(output, self.config.hub_model_id, private=self.config.hub_private)
+        logger.info("done: %s speaks with `sft-speech synthesize %s TEXT -o FILE.wav`", output, output)
+
+
+class SpeechSamples:
+    """Some utterances of the evaluation split, spoken after each evaluation: to be listened to.
+
+    Args:
+        job: its checkpoint speaks.
+        rows: of the split.
+    """
+
+    def __init__(self, job: Synthesis, rows: Any) -> None:
+        self.folder = Path(job.config.output_dir) / "samples"
+        # The shortest: sound for the ear, not for the minutes that an untrained model goes on.
+        order = sorted(range(len(rows)), key=lambda index: rows[index]["seconds"])
+        self.rows = [rows[index] for index in order[: job.config.samples]]
+        self.synthesizer = Synthesizer(job.checkpoint, job.config.vocoder, device="cpu")
+        self.count = 0
+
+    def write(self) -> None:
+        """Writes NUMBER-ID.wav of each, NUMBER being that of the evaluation."""
+        model = self.synthesizer.checkpoint.model
+        self.synthesizer.device, training = next(model.parameters()).device, model.training
+        model.eval()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.count += 1
+        for row in self.rows:
+            (speech,) = self.synthesizer([row["text"]], voice_name(row["speaker"]))
+            speech.save(self.folder / f"{self.count:03d}-{file_stem(Path(row['id']).stem)}.wav")
+        model.train(training)
+
+
+def fits_positions(max_tokens: int, max_frames: int, labels: Sequence[int], frames: int) -> tuple[str, str] | None:
+    """Why an utterance has more tokens or frames than the model has positions, if it has."""
+    if len(labels) > max_tokens:
+        return "text too long", f"{len(labels)} tokens, the model has {max_tokens} positions"
+    if frames > max_frames:
+        return "too long", f"{frames} mel frames, the model has positions for {max_frames}"
+    return None
+
+
+def summary(losses: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over mel frames: the loss and its parts."""
+    frames = sum(row["frames"] for row in losses)
+    before, after, stop, guided = (sum(row[part] for row in losses) / frames for part in PARTS)
+    return {
+        "loss": before + after + stop + guided,
+        "mel_loss_before_postnet": before,
+        "mel_loss": after,
+        "stop_loss": stop,
+        "attention_loss": guided,
+    }
+
+
+def save_evaluation(losses: list[dict[str, Any]], figures: dict[str, float], folder: Path, split: str) -> None:
+    """Writes SPLIT.jsonl, a line per utterance with its losses per frame, and SPLIT.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{file_stem(split)}.jsonl", "w", encoding="utf-8") as lines:
+        for row in losses:
+            per_frame = {part: round(row[part] / row["frames"], 5) for part in PARTS}
+            lines.write(json.dumps(row | per_frame, ensure_ascii=False) + "\n")
+    hours = sum(row["seconds"] for row in losses) / 3600
+    counts = {"utterances": len(losses), "hours": hours}
+    (folder / f"{file_stem(split)}.json").write_text(json.dumps(figures | counts, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,176 @@
+"""The real command on a tiny model and a tiny corpus."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from sft_speech.cli import main
+from sft_speech.tts.checkpoint import load_speech_checkpoint
+from sft_speech.tts.synthesizer import Synthesizer
+
+RATE = 16_000
+SAYS = [
+    "hello",
+    "how do you do?",
+    "one, two, three",
+    "four",
+    "it was late.",
+    "a b c",
+    "fine",
+    "GOOD MORNING",
+    "no",
+    "yes",
+]
+
+
+def tone(seconds: float, hertz: float, seed: int) -> np.ndarray:
+    samples = np.arange(int(seconds * RATE)) / RATE
+    hum = sum(np.sin(2 * np.pi * hertz * n * samples) / n for n in range(1, 6))
+    return 0.1 * hum * np.abs(np.sin(3 * samples)) + np.random.default_rng(seed).normal(0, 1e-3, len(samples))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """An audiofolder of two speakers; the last two rows don't fit the model."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for number, text in enumerate([*SAYS, "long " * 30, "x"]):
+        speaker = ("anna", "bob")[number % 2]
+        seconds = 8.0 if text == "x" else 0.4 + 0.1 * number
+        soundfile.write(folder / f"{number}.wav", tone(seconds, (110, 190)[number % 2], number), RATE)
+        rows.append({"file_name": f"{number}.wav", "text": text, "speaker": speaker})
+    with open(folder / "metadata.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["file_name", "text", "speaker"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture
+def arguments(tiny_speaker, corpus, tmp_path):
+    def build(output="out", **keys):
+        settings = {
+            "model": tiny_speaker,
+            "source": corpus,
+            "train_split": ":8",
+            "eval_split": "[8:]",
+            "output_dir": tmp_path / output,
+            "max_dropped_share": 0.9,
+            "max_batch_seconds": 3,
+            "learning_rate": 0.003,
+            "max_steps": 6,
+            "logging_steps": 1,
+            "eval_steps": 3,
+            "dataloader_num_workers": 0,
+            "report_to": "none",
+            "samples": 1,
+        }
+        return ["finetune-tts", *(f"--{key}={value}" for key, value in (settings | keys).items())]
+
+    return build
+
+
+def losses(folder) -> dict[int, float]:
+    state = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)[-1]
+    return {entry["step"]: entry["loss"] for entry in json.loads(state.read_text())["log_history"] if "loss" in entry}
+
+
+def test_from_a_corpus_to_a_directory_that_speaks(arguments, tiny_speaker, tmp_path):
+    assert main(arguments(max_steps=30, eval_steps=15, logging_steps=5)) == 0
+    out = tmp_path / "out"
+    figures = json.loads((out / "all_results.json").read_text())
+    assert {"eval_loss", "eval_mel_loss", "eval_stop_loss", "eval_attention_loss", "train_loss"} <= figures.keys()
+    history = losses(out)
+    assert min(history.values()) < 0.8 * history[5]
+
+    report = json.loads((out / "corpus_report.json").read_text())
+    assert report["train"]["kept"]["rows"] + report["eval"]["kept"]["rows"] == len(SAYS)
+    reasons = (out / "corpus_report.json").read_text()
+    assert "text too long" in reasons
+    assert "mel frames" in reasons
+
+    before, after = load_file(tiny_speaker / "model.safetensors"), load_file(out / "model.safetensors")
+    still = [name for name in before if torch.equal(before[name], after[name])]
+    assert all(re.search(r"running_|num_batches_tracked|prenet\.embed_positions", name) for name in still), still
+
+    rows = [json.loads(line) for line in next((out / "evaluation").glob("*.jsonl")).read_text().splitlines()]
+    assert len(rows) == report["eval"]["kept"]["rows"]
+    for row in rows:
+        assert row["text"] == SAYS[int(row["id"].removesuffix(".wav"))].lower()
+    total = sum((row["before"] + row["after"] + row["stop"] + row["guided"]) * row["frames"] for row in rows)
+    assert total / sum(row["frames"] for row in rows) == pytest.approx(figures["eval_loss"], rel=1e-3)
+    assert len(list((out / "samples").glob("*.wav"))) == 2  # one at each evaluation
+
+    speaker = Synthesizer(str(out), device="cpu")
+    assert sorted(speaker.checkpoint.speakers) == ["anna", "bob", "mean of all"]
+    assert speaker("hello", "anna").seconds > 0
+    card = (out / "README.md").read_text()
+    assert "text-to-speech" in card
+    assert "Synthesizer" in card
+
+
+def test_resumed_it_learns_the_same(arguments, tmp_path):
+    assert main(arguments("whole", save_total_limit=3)) == 0
+    assert main(arguments("parts", max_steps=6, save_total_limit=3)) == 0
+    import shutil
+
+    shutil.rmtree(tmp_path / "parts" / "checkpoint-6")
+    assert main(arguments("parts", resume_from_checkpoint="true", save_total_limit=3)) == 0
+    whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")
+    assert sorted(parts) == [1, 2, 3, 4, 5, 6]
+    for step, loss in whole.items():
+        assert parts[step] == pytest.approx(loss, rel=1e-5), step
+
+
+def test_capitals_become_small_letters_and_the_voices_are_those_of_the_corpus(arguments, tmp_path):
+    assert main(arguments(max_steps=1, eval_steps=1, train_split="speaker=bob", eval_split="speaker=anna")) == 0
+    text = (tmp_path / "out" / "evaluation" / "speaker=anna.jsonl").read_text()
+    assert "hello" in text
+    voices = load_speech_checkpoint(tmp_path / "out").speakers
+    assert voices["anna"] @ voices["bob"] < 0.999
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"source": "/nowhere"}, "nowhere"),
+        ({"model": "/nowhere"}, "nowhere"),
+        ({"speaker_encoder": "/nowhere"}, "nowhere"),
+        ({"max_dropped_share": 0.0}, "text too long"),
+        ({"trim_db": 1}, "trim_db"),
+        ({"learning_rat": 1}, "learning_rat"),
+        ({"vocoder": "."}, "config.json"),
+    ],
+)
+def test_bad_input_ends_in_lines_before_step_one(arguments, tmp_path, capsys, keys, message):
+    code = None
+    try:
+        code = main(arguments(**keys))
+    except SystemExit as stopped:  # of the argument parser
+        code = stopped.code
+    shown = capsys.readouterr().err
+    assert code == 2
+    assert message in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "out" / "run.yaml").exists()
+
+
+def test_an_x_vector_model_of_another_size_is_refused(arguments, tmp_path, capsys):
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForXVector
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 4), "conv_stride": (20, 16), "num_conv_pos_embeddings": 4}
+    tdnn = {"tdnn_dim": (16, 16), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1), "xvector_output_dim": 32}
+    config = Wav2Vec2Config(**sizes, **convolutions, **tdnn, num_conv_pos_embedding_groups=2)
+    Wav2Vec2ForXVector(config).save_pretrained(tmp_path / "x")
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "x")
+    assert main(arguments(speaker_encoder=tmp_path / "x")) == 2
+    assert "32 numbers, the model takes 16" in capsys.readouterr().err

@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": ("sft_speech.asr.evaluate", "WER and CER of a model on a corpus"),
     "transcribe": ("sft_speech.asr.transcribe", "write down what is said in recordings"),
     "finetune-tts": ("sft_speech.tts.finetune", "fine-tune a SpeechT5 to speak texts"),
+    "evaluate-tts": ("sft_speech.evaluate_tts", "how near a model's speech is to recordings, and how well understood"),
     "synthesize": ("sft_speech.tts.synthesize", "speak texts"),
     "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
 }

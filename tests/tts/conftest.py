@@ -91,13 +91,13 @@ def tiny_speaker(tmp_path_factory, tokenizer):
     from transformers import SpeechT5FeatureExtractor
 
     from sft_speech.tts.checkpoint import SpeechCheckpoint
-    from sft_speech.tts.speakers import Speakers
+    from sft_speech.tts.speakers import MelStatistics, Speakers
     from sft_speech.tts.text import SpeakableText
 
     set_seed(0)
     sizes = {"vocab_size": len(tokenizer), "num_mel_bins": 20, "max_text_positions": 60, "max_speech_positions": 200}
     model = SpeechT5ForTextToSpeech(SpeechT5Config(**SMALL | sizes)).eval()
-    voices = Speakers({"anna": torch.randn(16), "bob": torch.randn(16)}, 16, "test")
+    voices = Speakers({"anna": torch.randn(16), "bob": torch.randn(16)}, 16, MelStatistics.name)
     text = SpeakableText(tokenizer.get_vocab())
     folder = tmp_path_factory.mktemp("speaker")
     SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(num_mel_bins=20), voices, text).save(folder)

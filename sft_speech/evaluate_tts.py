@@ -1,0 +1,84 @@
+"""Measure how a model speaks: against the recordings of a corpus, and by a recognizer that listens.
+
+Writes evaluation/SPLIT.jsonl (one line per utterance) and evaluation/SPLIT.json (the figures).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sft_speech.asr.transcriber import Transcriber
+
+
+class RecognizerJudge:
+    """A recognizer of this toolkit that listens to speech: the judge of :mod:`sft_speech.tts.evaluate`.
+
+    It lives above both: synthesis doesn't know recognition.
+    """
+
+    def __init__(self, transcriber: Transcriber) -> None:
+        self.transcriber = transcriber
+
+    def hear(self, reference: str, waveform: np.ndarray, rate: int) -> dict[str, Any]:
+        from sft_speech.asr.metrics import character_errors, word_errors
+
+        said = self.transcriber.checkpoint.normalizer(reference).text
+        heard = self.transcriber((waveform, rate)).text
+        (words,), (characters,) = word_errors([said], [heard]), character_errors([said], [heard])
+        return {"hypothesis": heard, "word_errors": vars(words), "character_errors": vars(characters)}
+
+    def summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        from sft_speech.asr.metrics import Errors, interval, sum_errors
+
+        figures: dict[str, Any] = {}
+        for name, key in (("wer", "word_errors"), ("cer", "character_errors")):
+            counts = [Errors(**row[key]) for row in rows]
+            around = interval(counts, [""] * len(counts))
+            figures |= {name: sum_errors(counts).rate, f"{name}_interval": [around.low, around.high]}
+        return figures
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``sft-speech evaluate-tts``."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="directory of a SpeechT5 that speaks texts, or its id on the Hub"
+    )
+    parser.add_argument("--source", required=True, help="corpus: a folder, a manifest file or a Hub id")
+    parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
+    parser.add_argument("--split", metavar="SPLIT", help="what to evaluate on; several are joined by '+' [all rows]")
+    parser.add_argument("--judge", metavar="MODEL", help="a recognizer that listens: its WER and CER")
+    parser.add_argument("--vocoder", metavar="MODEL", help="directory or id of a SpeechT5HifiGan [Griffin-Lim]")
+    parser.add_argument("--speaker_encoder", metavar="MODEL", help="x-vector model for similarity [the model's own]")
+    parser.add_argument("-o", "--output", metavar="DIR", help="where evaluation/ is written [MODEL; here for a Hub id]")
+    parser.add_argument("--seed", type=int, default=0, help="of the synthesis [0]")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Speaks, measures, writes both files, prints the table."""
+    from tqdm import tqdm
+
+    from sft_speech.asr.transcriber import Transcriber
+    from sft_speech.corpora import load_corpus
+    from sft_speech.tts.evaluate import evaluate_speech, save, summary, table
+    from sft_speech.tts.synthesizer import Synthesizer
+
+    source = Path(args.source)
+    split = args.split or (source.stem if source.is_file() else source.name)
+    corpus = load_corpus(args.source, args.split, name=split, config=args.source_config)
+    judge = RecognizerJudge(Transcriber(args.judge, device=args.device)) if args.judge else None
+    synthesizer = Synthesizer(
+        args.model, args.vocoder, speaker_encoder=args.speaker_encoder, device=args.device, seed=args.seed
+    )
+    with tqdm(total=len(corpus), unit=" utterances", disable=None, leave=False) as bar:
+        lines = evaluate_speech(synthesizer, corpus, judge, bar.update)
+    figures = summary(lines, judge)
+    output = Path(args.output) if args.output else Path(args.model) if Path(args.model).is_dir() else Path()
+    written = save(lines, figures, output / "evaluation", split)
+    print(table(figures, split))
+    print(f"\n{written.with_suffix('.jsonl')}\n{written}")

@@ -1,0 +1,216 @@
+"""Speak the texts of a corpus and measure what comes out against its recordings.
+
+Beside each figure stands that of copy synthesis: the recording's own spectrogram through the same vocoder, which is as
+near as any model of these spectrograms could come.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from sft_speech import audio
+from sft_speech.corpora.report import file_stem
+from sft_speech.errors import UserError
+from sft_speech.tts.data import clean, voice_name
+from sft_speech.tts.metrics import (
+    cepstra,
+    mean_interval,
+    mel_cepstral_distortion,
+    pitch,
+    pitch_errors,
+    warping_path,
+)
+from sft_speech.tts.speakers import MEAN
+from sft_speech.tts.synthesizer import Synthesizer
+
+METRICS = ("mcd", "log_f0_rmse", "voicing_error", "duration_ratio", "speaker_similarity", "nearest_other_speaker")
+TRIM_DB = 40.0  # of both, so that silence around a recording is no distortion
+
+
+class Judge(Protocol):
+    """A recognizer that says how well speech can be understood."""
+
+    def hear(self, reference: str, waveform: np.ndarray, rate: int) -> dict[str, Any]:
+        """What is heard in (S,), and the counts of its errors, as a part of the utterance's row."""
+
+    def summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rates over all utterances with their intervals."""
+
+
+def evaluate_speech(
+    synthesizer: Synthesizer,
+    rows: Iterable[dict[str, Any]],
+    judge: Judge | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Speaks each row's text in its speaker's voice.
+
+    Args:
+        rows: of a corpus; a speaker that the model has no voice of is spoken by the model's mean.
+        judge: hears what was spoken.
+        progress: called with 1 after each utterance.
+
+    Returns:
+        a line for each utterance: id, text, seconds, problem, and the figures of "speech" and of "copy".
+
+    Raises:
+        UserError: the model has no voice of a speaker, and no mean.
+    """
+    found = []
+    for row in rows:
+        found.append(_utterance(synthesizer, row, judge))
+        if progress is not None:
+            progress(1)
+    return found
+
+
+def _utterance(synthesizer: Synthesizer, row: dict[str, Any], judge: Judge | None) -> dict[str, Any]:
+    checkpoint = synthesizer.checkpoint
+    line: dict[str, Any] = {"id": row["id"], "text": row["text"], "seconds": row["seconds"], "problem": ""}
+    try:
+        waveform = audio.read(row["audio"], checkpoint.rate, start=row["start"], seconds=row["seconds"])
+    except audio.AudioError as error:
+        return line | {"problem": f"the recording can't be read: {error}"}
+    recording = clean(waveform, TRIM_DB)
+    name = voice_name(row["speaker"])
+    began = time.perf_counter()
+    (speech,) = synthesizer([row["text"]], name if name in checkpoint.speakers else None)
+    runtime = time.perf_counter() - began
+    if not len(speech.waveform):
+        return line | {"problem": speech.problem}
+    copied = synthesizer.vocoder(torch.as_tensor(checkpoint.mels(recording)))
+    line |= {"problem": speech.problem, "real_time_factor": runtime / speech.seconds}
+    for kind, spoken in (("speech", speech.waveform), ("copy", copied)):
+        line[kind] = _against(synthesizer, clean(spoken, TRIM_DB), recording, name)
+        if judge is not None:
+            line[kind] |= judge.hear(row["text"], spoken, checkpoint.rate)
+    if judge is not None:
+        line["recording"] = judge.hear(row["text"], recording, checkpoint.rate)
+    return line
+
+
+def _against(synthesizer: Synthesizer, spoken: np.ndarray, recording: np.ndarray, name: str) -> dict[str, float]:
+    """The figures of one waveform (S,) against the recording."""
+    checkpoint = synthesizer.checkpoint
+    hop, rate = int(checkpoint.extractor.sample_stride), checkpoint.rate
+    mels = [checkpoint.mels(waveform) for waveform in (spoken, recording)]
+    first, second = map(cepstra, mels)
+    path = warping_path(first, second)
+    hertz = [pitch(waveform, rate, hop, len(own)) for waveform, own in zip((spoken, recording), mels, strict=True)]
+    errors = pitch_errors(hertz[0], hertz[1], path)
+    figures = {
+        "mcd": mel_cepstral_distortion(first, second, path),
+        "log_f0_rmse": errors.log_f0_rmse,
+        "voicing_error": errors.voicing_error,
+        "duration_ratio": len(spoken) / max(len(recording), 1),
+    }
+    return figures | _similarities(synthesizer, spoken, name)
+
+
+def _similarities(synthesizer: Synthesizer, spoken: np.ndarray, name: str) -> dict[str, float]:
+    """Cosines of a waveform's embedding to its speaker's and to the nearest other one's."""
+    voices = synthesizer.checkpoint.speakers
+    if name not in voices or not voices.encoder:
+        return {}
+    embedding = synthesizer.encoder()(spoken)
+    others = [float(embedding @ voices[other]) for other in voices if other not in (name, MEAN)]
+    figures = {"speaker_similarity": float(embedding @ voices[name])}
+    return figures | ({"nearest_other_speaker": max(others)} if others else {})
+
+
+def summary(lines: list[dict[str, Any]], judge: Judge | None = None) -> dict[str, Any]:
+    """The figures of SPLIT.json: a mean and its 95 % interval for each metric, of the speech and of the copies.
+
+    Raises:
+        UserError: nothing could be spoken or read.
+    """
+    spoken = [line for line in lines if "speech" in line]
+    if not spoken:
+        raise UserError("the evaluation", f"none of {len(lines)} utterances could be spoken", "see their problems")
+    figures: dict[str, Any] = {"utterances": len(spoken), "problems": sum(bool(line["problem"]) for line in lines)}
+    for kind in ("speech", "copy"):
+        for metric in METRICS:
+            values = [line[kind][metric] for line in spoken if metric in line[kind]]
+            mean, low, high = mean_interval(values)
+            if np.isfinite(mean):
+                figures[f"{kind}_{metric}"], figures[f"{kind}_{metric}_interval"] = mean, [low, high]
+    mean, low, high = mean_interval([line["real_time_factor"] for line in spoken])
+    figures |= {"real_time_factor": mean, "real_time_factor_interval": [low, high]}
+    if judge is not None:
+        for kind in ("speech", "copy", "recording"):
+            rates = judge.summary([line[kind] for line in spoken])
+            figures |= {f"{kind}_{name}": value for name, value in rates.items()}
+    return figures
+
+
+def save(lines: list[dict[str, Any]], figures: dict[str, Any], folder: Path, split: str) -> Path:
+    """Writes SPLIT.jsonl and SPLIT.json, beside the losses that a fine-tuning run has left there.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    stem = file_stem(split)
+    rows_file, figures_file = folder / f"{stem}.jsonl", folder / f"{stem}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = {}
+        if rows_file.is_file():
+            kept = [json.loads(line) for line in rows_file.read_text("utf-8").splitlines()]
+            before = {row["id"]: row for row in kept}
+        with open(rows_file, "w", encoding="utf-8") as file:
+            for line in lines:
+                merged = before.get(line["id"], {}) | {key: _rounded(value) for key, value in line.items()}
+                file.write(json.dumps(merged, ensure_ascii=False) + "\n")
+        known = json.loads(figures_file.read_text("utf-8")) if figures_file.is_file() else {}
+        figures_file.write_text(json.dumps(known | _rounded(figures), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        why = f"it can't be written ({error.strerror})"
+        raise UserError(str(folder), why, "choose another --output") from error
+    return figures_file
+
+
+def _rounded(value: Any) -> Any:
+    """Five digits behind the point; what is no number is null."""
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    if isinstance(value, float):
+        return round(value, 5) if np.isfinite(value) else None
+    return value
+
+
+NAMES = {
+    "mcd": "mel cepstral distortion, dB",
+    "log_f0_rmse": "log F0 error",
+    "voicing_error": "voiced/unvoiced error",
+    "duration_ratio": "duration over the recording's",
+    "speaker_similarity": "cosine to the speaker",
+    "nearest_other_speaker": "cosine to the nearest other",
+    "wer": "WER of the judge",
+    "cer": "CER of the judge",
+}
+
+
+def table(figures: dict[str, Any], split: str) -> str:
+    """The figures, to be read by people."""
+    lines = [
+        f"{split}: {figures['utterances']} utterances, {figures['problems']} with a problem, "
+        f"{1 / figures['real_time_factor']:.1f} x real time",
+        f"{'':30}{'speech':>26}{'copy synthesis':>26}{'recording':>26}",
+    ]
+    for metric, name in NAMES.items():
+        cells = []
+        for kind in ("speech", "copy", "recording"):
+            mean, around = figures.get(f"{kind}_{metric}"), figures.get(f"{kind}_{metric}_interval")
+            cells.append(f"{mean:.3f} [{around[0]:.3f}, {around[1]:.3f}]" if mean is not None and around else "")
+        if any(cells):
+            lines.append(f"{name:30}" + "".join(f"{cell:>26}" for cell in cells))
+    return "\n".join(lines)

@@ -21,11 +21,11 @@ from sft_speech.training.plan import sorted_batches
 from sft_speech.training.run import Parts, fine_tune
 from sft_speech.tts.checkpoint import SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tts.collator import SpeechCollator
-from sft_speech.tts.data import SpokenUtterances, voice_name, voices_of
+from sft_speech.tts.data import SpokenUtterances, voices_of
 from sft_speech.tts.loss import SpectrogramTask
 from sft_speech.tts.padding import make_padding_exact
+from sft_speech.tts.samples import SpeechSamples
 from sft_speech.tts.speakers import MelStatistics, SpeakerEncoder, Speakers, XVectors
-from sft_speech.tts.synthesizer import Synthesizer
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,11 @@ class Synthesis:
         config, checkpoint, held_out = self.config, self.checkpoint, corpora.get("eval")
         checkpoint.speakers = self.voices(corpora)
         if held_out is not None and config.samples and accelerate.PartialState().is_main_process:
-            self.samples = SpeechSamples(self, held_out)
+            # The shortest: for the ear and the eye, not for the minutes that an untrained model goes on.
+            order = sorted(range(len(held_out)), key=lambda index: held_out[index]["seconds"])
+            shown = self.utterances(held_out.select(order[: config.samples]))
+            folder = Path(config.output_dir) / "samples"
+            self.samples = SpeechSamples(folder, self.checkpoint, self.task, shown, config.vocoder)
         return Parts(
             model=checkpoint.model,
             task=self.task,
@@ -162,35 +166,6 @@ class Synthesis:
         if self.config.push_to_hub:
             push(output, self.config.hub_model_id, private=self.config.hub_private)
         logger.info("done: %s speaks with `sft-speech synthesize %s TEXT -o FILE.wav`", output, output)
-
-
-class SpeechSamples:
-    """Some utterances of the evaluation split, spoken after each evaluation: to be listened to.
-
-    Args:
-        job: its checkpoint speaks.
-        rows: of the split.
-    """
-
-    def __init__(self, job: Synthesis, rows: Any) -> None:
-        self.folder = Path(job.config.output_dir) / "samples"
-        # The shortest: sound for the ear, not for the minutes that an untrained model goes on.
-        order = sorted(range(len(rows)), key=lambda index: rows[index]["seconds"])
-        self.rows = [rows[index] for index in order[: job.config.samples]]
-        self.synthesizer = Synthesizer(job.checkpoint, job.config.vocoder, device="cpu")
-        self.count = 0
-
-    def write(self) -> None:
-        """Writes NUMBER-ID.wav of each, NUMBER being that of the evaluation."""
-        model = self.synthesizer.checkpoint.model
-        self.synthesizer.device, training = next(model.parameters()).device, model.training
-        model.eval()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.count += 1
-        for row in self.rows:
-            (speech,) = self.synthesizer([row["text"]], voice_name(row["speaker"]))
-            speech.save(self.folder / f"{self.count:03d}-{file_stem(Path(row['id']).stem)}.wav")
-        model.train(training)
 
 
 def fits_positions(max_tokens: int, max_frames: int, labels: Sequence[int], frames: int) -> tuple[str, str] | None:

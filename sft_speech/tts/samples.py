@@ -1,0 +1,92 @@
+"""What a model sounds and looks like while it is trained: spoken texts, spectrograms, attention."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sft_speech.corpora.report import file_stem
+from sft_speech.tts.checkpoint import SpeechCheckpoint
+from sft_speech.tts.collator import SpeechCollator
+from sft_speech.tts.data import SpokenUtterances, voice_name
+from sft_speech.tts.loss import SpectrogramTask
+from sft_speech.tts.synthesizer import Synthesizer
+
+logger = logging.getLogger(__name__)
+
+
+class SpeechSamples:
+    """Some utterances, spoken and drawn after each evaluation.
+
+    Args:
+        folder: gets NUMBER-ID.wav and NUMBER-ID.png, NUMBER being that of the evaluation.
+        checkpoint: in training.
+        task: of its loss.
+        utterances: that are shown.
+        vocoder: through which they are heard, see :func:`~sft_speech.tts.vocoder.load_vocoder`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint: SpeechCheckpoint,
+        task: SpectrogramTask,
+        utterances: SpokenUtterances,
+        vocoder: str | None,
+    ) -> None:
+        self.folder, self.task, self.utterances = folder, task, utterances
+        self.synthesizer = Synthesizer(checkpoint, vocoder, device="cpu")
+        self.collate = SpeechCollator(checkpoint.config)
+        self.number = 0
+
+    def write(self) -> None:
+        """Speaks and draws each."""
+        model: Any = self.synthesizer.checkpoint.model
+        training, self.synthesizer.device = model.training, next(model.parameters()).device
+        model.eval()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.number += 1
+        for index, row in enumerate(self.utterances.rows):
+            path = self.folder / f"{self.number:03d}-{file_stem(Path(row['id']).stem)}"
+            (speech,) = self.synthesizer([row["text"]], voice_name(row["speaker"]))
+            speech.save(path.with_suffix(".wav"))
+            utterance = self.utterances[(0, index)]
+            if utterance is not None:
+                draw(path.with_suffix(".png"), row["text"], *self.predicted(model, utterance))
+        model.train(training)
+
+    def predicted(self, model: Any, utterance: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of an utterance, given its own frames so far (teacher forcing): the target and the predicted log-mels (T, M),
+        and the attention (T / reduction_factor, N) averaged over layers and heads.
+        """
+        device = self.synthesizer.device
+        batch = {name: value.to(device) for name, value in self.collate([utterance]).items()}
+        given = {name: value for name, value in batch.items() if name not in {"labels", "seconds"}}
+        with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            outputs = model(**given, output_attentions=True)
+        attention = torch.stack([layer[0] for layer in outputs.cross_attentions]).mean((0, 1))
+        target, predicted = batch["labels"][0], outputs.spectrogram[0]
+        return target.cpu().numpy(), predicted.float().cpu().numpy(), attention.float().cpu().numpy()
+
+
+def draw(path: Path, title: str, target: np.ndarray, predicted: np.ndarray, attention: np.ndarray) -> None:
+    """Draws log-mels (T, M), both on one scale, and attention (D, N) into a picture."""
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    axes = figure.subplots(3, 1)
+    low, high = float(target.min()), float(target.max())
+    for axis, mels, name in ((axes[0], target, "recorded"), (axes[1], predicted, "predicted")):
+        shown = axis.imshow(mels.T, origin="lower", aspect="auto", vmin=low, vmax=high)
+        axis.set(title=name, ylabel="mel band", xlabel="frame")
+        figure.colorbar(shown, ax=axis, label="log10")
+    shown = axes[2].imshow(attention.T, origin="lower", aspect="auto", vmin=0)
+    axes[2].set(title="attention", ylabel="text token", xlabel="decoder step")
+    figure.colorbar(shown, ax=axes[2])
+    figure.suptitle(title if len(title) <= 90 else title[:89] + "…")
+    figure.savefig(path, dpi=80)

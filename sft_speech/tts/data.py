@@ -114,7 +114,9 @@ def voices_of(
         for name in sorted(set(speakers)):
             own = [index for index, speaker in enumerate(speakers) if speaker == name]
             chosen = [own[i] for i in np.linspace(0, len(own) - 1, min(len(own), UTTERANCES_PER_VOICE)).astype(int)]
-            found = [one for index in chosen if (one := _embedding(rows[index], encoder, rate, trim_db)) is not None]
+            found = [
+                one for index in chosen if (one := _embedding(rows[index], encoder, rate, size, trim_db)) is not None
+            ]
             if not found:
                 raise UserError(f"speaker {name}", "none of the recordings could be read", "see the messages above")
             if found[0].shape != (size,):
@@ -126,14 +128,17 @@ def voices_of(
     return voices
 
 
-def _embedding(row: dict[str, Any], encoder: SpeakerEncoder, rate: int, trim_db: float | None) -> torch.Tensor | None:
+def _embedding(
+    row: dict[str, Any], encoder: SpeakerEncoder, rate: int, size: int, trim_db: float | None
+) -> torch.Tensor | None:
+
     path = row["audio"]["path"]
     cached = None
     if path and os.path.isfile(path):
         import datasets
 
         status = os.stat(path)
-        parts = (path, status.st_size, status.st_mtime_ns, row["start"], row["seconds"], encoder.name, trim_db)
+        parts = (path, status.st_size, status.st_mtime_ns, row["start"], row["seconds"], encoder.name, size, trim_db)
         cached = Path(datasets.config.HF_DATASETS_CACHE) / "sft_speech" / "voices" / f"{key_of(*parts):016x}.npy"
         if cached.is_file():
             try:

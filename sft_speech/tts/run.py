@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 
@@ -19,6 +20,7 @@ from sft_speech.corpora.select import select_usable
 from sft_speech.errors import UserError
 from sft_speech.training.plan import sorted_batches
 from sft_speech.training.run import Parts, fine_tune
+from sft_speech.training.start import main_first
 from sft_speech.tts.checkpoint import SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tts.collator import SpeechCollator
 from sft_speech.tts.data import SpokenUtterances, voices_of
@@ -77,7 +79,7 @@ class Synthesis:
         checkpoint.speakers = self.voices(corpora)
         if held_out is not None and config.samples and accelerate.PartialState().is_main_process:
             # The shortest: for the ear and the eye, not for the minutes that an untrained model goes on.
-            order = sorted(range(len(held_out)), key=lambda index: held_out[index]["seconds"])
+            order = np.argsort(held_out["seconds"], kind="stable")
             shown = self.utterances(held_out.select(order[: config.samples]))
             folder = Path(config.output_dir) / "samples"
             self.samples = SpeechSamples(folder, self.checkpoint, self.task, shown, config.vocoder)
@@ -98,7 +100,8 @@ class Synthesis:
             encoder = XVectors(config.speaker_encoder)
         else:
             logger.warning("no speaker_encoder: voices are told apart by %s", encoder.name)
-        return voices_of(corpora.values(), encoder, checkpoint.rate, size, config.trim_db)
+        with main_first(accelerate.PartialState()):  # the others find the embeddings that it leaves
+            return voices_of(corpora.values(), encoder, checkpoint.rate, size, config.trim_db)
 
     def utterances(self, rows: Any) -> SpokenUtterances:
         return SpokenUtterances(rows, self.checkpoint, self.checkpoint.speakers, self.config.trim_db)

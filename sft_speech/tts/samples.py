@@ -41,7 +41,8 @@ class SpeechSamples:
         self.folder, self.task, self.utterances = folder, task, utterances
         self.synthesizer = Synthesizer(checkpoint, vocoder, device="cpu")
         self.collate = SpeechCollator(checkpoint.config)
-        self.number = 0
+        taken = [path.name[:3] for path in folder.glob("???-*.wav")]  # of the run that is resumed
+        self.number = max((int(number) for number in taken if number.isdigit()), default=0)
 
     def write(self) -> None:
         """Speaks and draws each."""

@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"sft-speech: no verb {verb!r}; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    # On a CPU, torch's threads wait for each other by spinning, and take the cores away from the workers that decode
+    # audio: training took twice as long on two cores. Read when torch is first imported, which no verb has done yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("sft_speech").setLevel(logging.INFO)
     module = importlib.import_module(VERBS[verb][0])

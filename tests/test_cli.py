@@ -74,3 +74,15 @@ def test_a_reader_that_leaves_is_no_error_worth_a_traceback():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) == 1
+
+
+def test_threads_are_told_how_to_wait_before_torch_is_there(verb, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    seen = []
+    verb(lambda: seen.append(cli.os.environ["OMP_WAIT_POLICY"]))
+    assert cli.main(["act"]) == 0
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert cli.main(["act"]) == 0
+    assert seen == ["PASSIVE", "ACTIVE"]  # the user's own wish stands
+    program = "import sys; from sft_speech import cli; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"

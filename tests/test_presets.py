@@ -41,7 +41,8 @@ def opening(preset: Path) -> list[str]:
 
 @every_preset
 def test_it_loads(preset):
-    load_config(KINDS[preset.parent.name], str(preset), {})
+    config = load_config(KINDS[preset.parent.name], str(preset), {})
+    assert config.model == yaml.safe_load(preset.read_text())["model"]
 
 
 @every_preset

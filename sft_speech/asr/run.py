@@ -115,18 +115,12 @@ class Recognition:
             raise UserError("the evaluation", "none of its utterances could be heard", "see the messages above")
         return whole
 
-    def final_evaluations(self, corpora: dict[str, Any], output: Path) -> dict[str, float]:
-        figures: dict[str, float] = {}
-        for name, rows in corpora.items():
-            if name == "train":
-                continue
-            result = self.evaluate(rows)
-            split = self.config.corpora[name][1] or name
-            figures |= {f"{name}_{key}": value for key, value in result.metrics().items()}
-            if accelerate.PartialState().is_main_process:
-                result.save(output / "evaluation", split)
-                print(f"{split}\n{result.table()}", file=sys.stderr)
-        return figures
+    def final_evaluation(self, rows: Any, split: str, folder: Path) -> dict[str, float]:
+        result = self.evaluate(rows)
+        if accelerate.PartialState().is_main_process:
+            result.save(folder, split)
+            print(f"{split}\n{result.table()}", file=sys.stderr)
+        return result.metrics()
 
     def save(self, folder: Path) -> None:
         self.checkpoint.save(folder)

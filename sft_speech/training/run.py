@@ -87,8 +87,8 @@ class Job(Protocol):
     def save_processor(self, folder: Path | str) -> None:
         """Writes all but the weights and their configuration."""
 
-    def final_evaluations(self, corpora: dict[str, Any], output: Path) -> dict[str, float]:
-        """Evaluates every split but the training one, on all processes together, and writes the evaluation files."""
+    def final_evaluation(self, rows: Any, split: str, folder: Path) -> dict[str, float]:
+        """Evaluates a split, on all processes together; the main one writes the evaluation files into ``folder``."""
 
     def finish(self, output: Path, figures: dict[str, float], report: CorpusReport) -> None:
         """Writes the model card, pushes where that is wished, and says what to do with the directory."""
@@ -129,7 +129,11 @@ def fine_tune(config: FinetuneConfig, job: Job) -> int:
         logger.warning("stopped at step %d; go on with --resume_from_checkpoint", trainer.state.global_step)
         return 1
 
-    figures = training_figures(trainer) | job.final_evaluations(corpora, output)
+    figures = training_figures(trainer)
+    for name, rows in corpora.items():
+        if name != "train":
+            found = job.final_evaluation(rows, config.corpora[name][1] or name, output / "evaluation")
+            figures |= {f"{name}_{key}": value for key, value in found.items()}
     if processes.is_main_process:
         job.save(output)
         (output / "all_results.json").write_text(json.dumps(figures, indent=2) + "\n")

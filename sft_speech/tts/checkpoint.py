@@ -58,10 +58,9 @@ class SpeechCheckpoint:
         """Samples per second."""
         return int(self.extractor.sampling_rate)
 
-    @property
-    def frame_seconds(self) -> float:
-        """Seconds from one mel frame to the next."""
-        return self.extractor.sample_stride / self.rate
+    def frames(self, samples: Any) -> Any:
+        """Mel frames of a waveform, its ends padded; a number of samples or an array of them."""
+        return samples // self.extractor.sample_stride + 1
 
     @cached_property
     def max_tokens(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from sft_speech.audio import samples_of
 from sft_speech.config import FinetuneTtsConfig
 from sft_speech.corpora.report import CorpusReport, file_stem
 from sft_speech.corpora.select import select_usable
@@ -69,7 +70,7 @@ class Synthesis:
             max_seconds=self.config.max_seconds,
             normalize=checkpoint.text,
             encode=checkpoint.encode,
-            frames_of=lambda seconds: (seconds / checkpoint.frame_seconds).astype(int) + 1,
+            frames_of=lambda seconds: checkpoint.frames(samples_of(seconds, checkpoint.rate)),
             max_missing_share=self.config.max_missing_share,
             fits=partial(fits_positions, checkpoint.max_tokens, checkpoint.max_frames),
         )
@@ -144,16 +145,11 @@ class Synthesis:
             raise UserError("the evaluation", "none of its utterances could be heard", "see the messages above")
         return whole
 
-    def final_evaluations(self, corpora: dict[str, Any], output: Path) -> dict[str, float]:
-        figures: dict[str, float] = {}
-        for name, rows in corpora.items():
-            if name == "train":
-                continue
-            losses, split = self.evaluate(rows), self.config.corpora[name][1] or name
-            found = summary(losses)
-            figures |= {f"{name}_{key}": value for key, value in found.items()}
-            if accelerate.PartialState().is_main_process:
-                save_evaluation(losses, found, output / "evaluation", split)
+    def final_evaluation(self, rows: Any, split: str, folder: Path) -> dict[str, float]:
+        losses = self.evaluate(rows)
+        figures = summary(losses)
+        if accelerate.PartialState().is_main_process:
+            save_evaluation(losses, figures, folder, split)
         return figures
 
     def save(self, folder: Path) -> None:

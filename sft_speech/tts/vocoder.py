@@ -30,8 +30,6 @@ class GriffinLim:
         iterations: of the search for the phase.
     """
 
-    name = "Griffin-Lim"
-
     def __init__(self, extractor: SpeechT5FeatureExtractor, iterations: int = 60) -> None:
         self.extractor, self.iterations = extractor, iterations
 
@@ -78,7 +76,7 @@ class HifiGan:
         if found != wanted:
             of = "{} bands at {} Hz, {} samples a frame".format
             raise UserError(f"vocoder {name}", f"it takes {of(*found)}; the model gives {of(*wanted)}", "take another")
-        self.name, self.device = name, torch.device(device)
+        self.device = torch.device(device)
         self.model = model.eval().to(self.device)
 
     def __call__(self, spectrogram: Tensor) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
 import torch
 from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, set_seed
@@ -102,3 +104,17 @@ def tiny_speaker(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("speaker")
     SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(num_mel_bins=20), voices, text).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def write_metadata():
+    """``write_metadata(folder, rows)``: what makes a folder of recordings a corpus of two voices."""
+
+    def write(folder, rows):
+        with open(folder / "metadata.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, ["file_name", "text", "speaker"])
+            writer.writeheader()
+            writer.writerows(rows)
+        return folder
+
+    return write

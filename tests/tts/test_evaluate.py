@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 from importlib.resources import files
 
@@ -31,7 +30,7 @@ class Deaf:
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(tmp_path_factory, write_metadata):
     folder = tmp_path_factory.mktemp("recordings")
     rng = np.random.default_rng(0)
     rows = []
@@ -40,11 +39,7 @@ def corpus(tmp_path_factory):
         hum = sum(np.sin(2 * np.pi * (120 + 60 * number) * n * seconds) / n for n in range(1, 9))
         soundfile.write(folder / f"{number}.wav", 0.1 * hum + rng.normal(0, 1e-3, len(seconds)), RATE)
         rows.append({"file_name": f"{number}.wav", "text": text, "speaker": speaker})
-    with open(folder / "metadata.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["file_name", "text", "speaker"])
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
+    return write_metadata(folder, rows)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 
@@ -38,7 +37,7 @@ def tone(seconds: float, hertz: float, seed: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(tmp_path_factory, write_metadata):
     """An audiofolder of two speakers; the last two rows don't fit the model."""
     folder = tmp_path_factory.mktemp("corpus")
     rows = []
@@ -47,11 +46,7 @@ def corpus(tmp_path_factory):
         seconds = 8.0 if text == "x" else 0.4 + 0.1 * number
         soundfile.write(folder / f"{number}.wav", tone(seconds, (110, 190)[number % 2], number), RATE)
         rows.append({"file_name": f"{number}.wav", "text": text, "speaker": speaker})
-    with open(folder / "metadata.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["file_name", "text", "speaker"])
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
+    return write_metadata(folder, rows)
 
 
 @pytest.fixture

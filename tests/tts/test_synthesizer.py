@@ -14,10 +14,14 @@ from sft_speech.tts.speakers import MEAN, MelStatistics, Speakers
 from sft_speech.tts.synthesizer import FRAMES_PER_TOKEN, Synthesizer
 
 
+@pytest.mark.parametrize("samples", [512, 1023, 1024, 1025, 16_000])
+def test_frames_are_counted_as_the_extractor_makes_them(tiny_speaker, samples):
+    checkpoint = load_speech_checkpoint(tiny_speaker)
+    assert checkpoint.frames(samples) == len(checkpoint.mels(np.ones(samples, np.float32)))
+
+
 class Hold:
     """A vocoder that any test can hear through: each frame is 256 samples of its first band."""
-
-    name = "hold"
 
     def __call__(self, spectrogram):
         return np.repeat(spectrogram[:, 0].numpy(), 256).astype(np.float32)

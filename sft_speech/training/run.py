@@ -96,10 +96,17 @@ class Job(Protocol):
 
 def fine_tune(config: FinetuneConfig, job: Job) -> int:
     """Fine-tunes as ``config`` says. Returns 0, or 1 where the run was stopped before its end (it can be resumed)."""
-    output = Path(config.output_dir)
     processes = accelerate.PartialState(cpu=on_cpu(), timeout=timedelta(hours=PATIENCE_HOURS))
     if not processes.is_main_process:
         logging.getLogger("sft_speech").setLevel(logging.WARNING)
+    code = run_job(config, job, processes)
+    processes.wait_for_everyone()
+    processes.destroy_process_group()  # by hand: gloo's threads, met by the interpreter's exit, abort now and then
+    return code
+
+
+def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState) -> int:
+    output = Path(config.output_dir)
     reports = trackers(config)
     with main_first(processes):
         resumed = check_output(config, output, first=processes.is_main_process)
@@ -138,7 +145,6 @@ def fine_tune(config: FinetuneConfig, job: Job) -> int:
         job.save(output)
         (output / "all_results.json").write_text(json.dumps(figures, indent=2) + "\n")
         job.finish(output, figures, report)
-    processes.wait_for_everyone()
     return 0
 
 
@@ -176,8 +182,6 @@ def plan_run(
     """The batches of the whole run, batches per optimizer step, and optimizer steps; says what it is in one line.
 
     Args:
-        layer_decay: learning rate of a layer over that of the layer above.
-        head_first_steps: optimizer steps during which only the head is trained.
         longer: by how much an utterance may become longer than it is; batches still fit.
     """
     world = processes.num_processes

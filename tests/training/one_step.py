@@ -131,3 +131,4 @@ if __name__ == "__main__":
     result = one_step(int(sys.argv[1]), int(sys.argv[2]), "uneven" in sys.argv)
     if PartialState().is_main_process:
         print(json.dumps(result))
+    PartialState().destroy_process_group()

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from sft_speech.asr.transcriber import Transcriber
     from sft_speech.corpora import load_corpus
     from sft_speech.errors import UserError
+    from sft_speech.tts.converter import Converter
     from sft_speech.tts.synthesizer import Synthesizer
 
-__all__ = ["Synthesizer", "Transcriber", "UserError", "evaluate_corpus", "load_checkpoint", "load_corpus"]
+__all__ = ["Converter", "Synthesizer", "Transcriber", "UserError", "evaluate_corpus", "load_checkpoint", "load_corpus"]
 
 _HOMES = {
+    "Converter": "sft_speech.tts.converter",
     "Synthesizer": "sft_speech.tts.synthesizer",
     "Transcriber": "sft_speech.asr.transcriber",
     "UserError": "sft_speech.errors",

@@ -20,6 +20,8 @@ VERBS = {
     "finetune-tts": ("sft_speech.tts.finetune", "fine-tune a SpeechT5 to speak texts"),
     "evaluate-tts": ("sft_speech.evaluate_tts", "how near a model's speech is to recordings, and how well understood"),
     "synthesize": ("sft_speech.tts.synthesize", "speak texts"),
+    "finetune-vc": ("sft_speech.tts.finetune_vc", "fine-tune a SpeechT5 to say recordings in another voice"),
+    "convert": ("sft_speech.tts.convert", "say recordings again in another voice"),
     "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
 }
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import importlib
 import math
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -158,7 +160,7 @@ class FinetuneConfig:
         return roles | {f"test_{split}" if split in taken else split: (other, split) for split in self.test_splits}
 
     @property
-    def columns(self) -> dict[str, str]:
+    def columns(self) -> dict[str, str | None]:
         """Corpus column by its role, of those that were named."""
         named = {"audio": self.audio_column, "text": self.text_column, "speaker": self.speaker_column}
         return {role: column for role, column in named.items() if column}
@@ -205,6 +207,37 @@ class FinetuneTtsConfig(FinetuneConfig):
         40.0, "silence at both ends, so many dB below the loudest part, is cut off; null: kept", 10.0, 120.0
     )
     samples: int = option(2, "utterances of the evaluation split that are spoken after each evaluation", 0, 20)
+
+
+@dataclasses.dataclass
+class FinetuneVcConfig(FinetuneTtsConfig):
+    """Everything that decides the fine-tuning of a SpeechT5 that converts voices."""
+
+    from_source: str | None = option(
+        None, "corpus of the recordings to convert, those of `source` being what they become; null: both in one table"
+    )
+    from_split: str | None = option(None, "split of from_source; null: all of it")
+    pair_by: Literal["id", "text"] = option("id", "what recordings of a pair have in common")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.from_source is None and (self.from_split is not None or self.pair_by == "text"):
+            given = "pair_by: text" if self.pair_by == "text" else "from_split"
+            raise UserError(given, "there is no from_source", "name the corpus of the recordings to convert")
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """Transcripts are not needed; in a table of pairs, a pair is known by the file that it becomes."""
+        known = super().columns if self.pair_by == "text" else {"text": None, **super().columns}
+        if self.from_source is not None:
+            return known
+        audio = known.get("audio", "audio")
+        return {**known, "audio": audio, "id": audio}
+
+    @property
+    def from_columns(self) -> dict[str, str | None]:
+        """Those of the recordings to convert."""
+        return self.columns if self.from_source is not None else {**self.columns, "audio": "source_audio"}
 
 
 def check_values(config: Any) -> None:
@@ -329,6 +362,24 @@ def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
         if key in given
     }
     return load_config(cls, given.get("config"), overrides)
+
+
+def finetune_verb(cls: type[FinetuneConfig], job: str) -> tuple[Callable[..., None], Callable[..., int]]:
+    """``add_arguments(parser)`` and ``main(args)`` of a verb that fine-tunes.
+
+    Args:
+        cls: of its configuration.
+        job: module whose ``run(config)`` it calls; imported only once the configuration is known to make sense.
+    """
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        add_config_arguments(parser, cls)
+
+    def main(args: argparse.Namespace) -> int:
+        config = config_from_arguments(cls, args)
+        return importlib.import_module(job).run(config)
+
+    return add_arguments, main
 
 
 def from_command_line(key: str, text: str, hint: Any) -> Any:

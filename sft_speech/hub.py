@@ -76,6 +76,19 @@ Synthesizer("{name}", vocoder="microsoft/speecht5_hifigan")("How do you do?").sa
     loss="per mel frame",
 )
 
+CONVERSION = Kind(
+    task="voice conversion",
+    tag="audio-to-audio",
+    about="speecht5",
+    script="finetune_vc.py",
+    usage="""from sft_speech import Converter
+
+Converter("{name}", vocoder="microsoft/speecht5_hifigan")("speech.flac").save("converted.wav")""",
+    metrics=SYNTHESIS.metrics,
+    indexed=(),
+    loss="per mel frame",
+)
+
 
 def write_model_card(
     output: Path, config: Any, figures: Mapping[str, Any], report: CorpusReport, kind: Kind = RECOGNITION

@@ -5,17 +5,6 @@ accelerate launch scripts/finetune_asr.py --config configs/asr/FILE.yaml [--any_
 
 from __future__ import annotations
 
-import argparse
+from sft_speech.config import FinetuneAsrConfig, finetune_verb
 
-from sft_speech.config import FinetuneAsrConfig, add_config_arguments, config_from_arguments
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config_arguments(parser, FinetuneAsrConfig)
-
-
-def main(args: argparse.Namespace) -> int:
-    config = config_from_arguments(FinetuneAsrConfig, args)
-    from sft_speech.asr.run import run  # only once the configuration is known to make sense
-
-    return run(config)
+add_arguments, main = finetune_verb(FinetuneAsrConfig, "sft_speech.asr.run")

@@ -21,29 +21,30 @@ NAMES: dict[str, tuple[str, ...]] = {
 REQUIRED = ("audio", "text")
 
 
-def find_columns(seen: Iterable[str], given: Mapping[str, str] | None, table: str) -> dict[str, str]:
+def find_columns(seen: Iterable[str], given: Mapping[str, str | None] | None, table: str) -> dict[str, str]:
     """Our names for the columns to theirs.
 
     Args:
         seen: the columns of the table.
-        given: what the user says, e.g. ``{"text": "raw_transcription"}``.
+        given: what the user says, e.g. ``{"text": "raw_transcription"}``; None: there may be no such column.
         table: what to call the table in errors.
 
     Raises:
         UserError: a column that isn't there, none for the audio or the text, or several that could be it.
     """
-    seen, given = list(seen), dict(given or {})
-    for ours, theirs in given.items():
+    seen, optional = list(seen), {ours for ours, theirs in (given or {}).items() if theirs is None}
+    named = {ours: theirs for ours, theirs in (given or {}).items() if theirs is not None}
+    for ours, theirs in named.items():
         if ours not in NAMES:
             raise unknown("column", ours, NAMES, given=f"columns {ours}={theirs}")
         if theirs not in seen:
             raise unknown("column", theirs, seen, given=table)
         if seen.count(theirs) > 1:
             raise twice(table, seen, theirs)
-    found = dict(given)
+    found = dict(named)
     for ours, names in NAMES.items():
-        present = [name for name in names if name in seen and name not in given.values()]
-        if ours in given or not present:
+        present = [name for name in names if name in seen and name not in named.values()]
+        if ours in named or not present:
             continue
         if present[0] != ours and len(present) > 1:
             raise UserError(
@@ -55,7 +56,7 @@ def find_columns(seen: Iterable[str], given: Mapping[str, str] | None, table: st
             raise twice(table, seen, present[0])
         found[ours] = present[0]
     for ours in REQUIRED:
-        if ours not in found:
+        if ours not in found and ours not in optional:
             raise UserError(
                 table,
                 f"no column for the {ours} (known names: {', '.join(NAMES[ours])}); its columns are: {', '.join(seen)}",

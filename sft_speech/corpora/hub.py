@@ -38,7 +38,7 @@ def load_hub(
     source: str,
     parts: list[Part],
     config: str | None,
-    columns: Mapping[str, str] | None,
+    columns: Mapping[str, str | None] | None,
     report: CorpusReport,
     name: str,
     cache_dir: str | os.PathLike[str] | None,
@@ -59,7 +59,7 @@ def _load_part(
     source: str,
     part: Part,
     config: str | None,
-    columns: Mapping[str, str] | None,
+    columns: Mapping[str, str | None] | None,
     report: CorpusReport,
     name: str,
     cache_dir: str | os.PathLike[str] | None,
@@ -91,7 +91,7 @@ def stream_hub(
     source: str,
     parts: list[Part],
     config: str | None,
-    columns: Mapping[str, str] | None,
+    columns: Mapping[str, str | None] | None,
     report: CorpusReport,
     name: str,
 ) -> datasets.IterableDataset:
@@ -157,7 +157,7 @@ class _RowMaker:
 
 
 def _audio_of(
-    dataset: Any, columns: Mapping[str, str] | None, source: str, texts: bool = False
+    dataset: Any, columns: Mapping[str, str | None] | None, source: str, texts: bool = False
 ) -> tuple[dict[str, str], Any]:
     """Our names for the columns to theirs; and the encoded audio under the name "audio" (and the texts beside it).
 
@@ -172,7 +172,7 @@ def _audio_of(
     if dataset.features is None:
         dataset = dataset._resolve_features()
     typed = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Audio)]
-    given = dict(columns or {})
+    given: dict[str, str | None] = dict(columns or {})
     if "audio" not in given and len(typed) == 1:
         given["audio"] = typed[0]
     found = {
@@ -187,7 +187,7 @@ def _audio_of(
 
 def _texts(dataset: datasets.Dataset, found: Mapping[str, str], prefix: str) -> pa.Table:
     """Columns id, text, speaker as strings."""
-    table = dataset.select_columns(list(found.values())).with_format("arrow")[:]
+    table = dataset.select_columns(list(dict.fromkeys(found.values()))).with_format("arrow")[:]
     columns = {}
     for ours in ("text", "speaker"):
         column = pc.cast(table[found[ours]], pa.string()) if ours in found else pa.array([""] * len(table), pa.string())
@@ -198,7 +198,9 @@ def _texts(dataset: datasets.Dataset, found: Mapping[str, str], prefix: str) -> 
 def _ids(table: pa.Table, found: Mapping[str, str], prefix: str) -> pa.Array | pa.ChunkedArray:
     """The column of ids, else the paths where they are distinct, else numbers."""
     if "id" in found:
-        ids = pc.fill_null(pc.cast(table[found["id"]], pa.string()), "")
+        ids = table[found["id"]]
+        ids = pc.struct_field(ids, "path") if pa.types.is_struct(ids.type) else pc.cast(ids, pa.string())
+        ids = pc.fill_null(ids, "")
         distinct = len(pc.unique(ids))
         if distinct >= _DISTINCT_IDS * len(ids):
             return ids

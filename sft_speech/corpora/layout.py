@@ -27,7 +27,7 @@ _PARQUET = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def open_source(source: str | os.PathLike[str], columns: Mapping[str, str] | None = None) -> Source | None:
+def open_source(source: str | os.PathLike[str], columns: Mapping[str, str | None] | None = None) -> Source | None:
     """The rows of a folder or a manifest; None where ``source`` is for the ``datasets`` library: parquet files or a
     name on the Hub.
 
@@ -46,7 +46,7 @@ def open_source(source: str | os.PathLike[str], columns: Mapping[str, str] | Non
     raise UserError(name, "no such file or folder", f"did you mean {near}?" if near else f"give {EXPECTED}")
 
 
-def _open_folder(folder: Path, columns: Mapping[str, str] | None) -> Source | None:
+def _open_folder(folder: Path, columns: Mapping[str, str | None] | None) -> Source | None:
     tables = metadata_of(folder)
     if _is_ljspeech(folder, columns):
         if not (folder / "wavs").is_dir():
@@ -77,7 +77,7 @@ def _open_folder(folder: Path, columns: Mapping[str, str] | None) -> Source | No
     raise UserError(str(folder), f"no corpus that is known: it holds {_seen(folder)}", do)
 
 
-def _is_ljspeech(folder: Path, columns: Mapping[str, str] | None) -> bool:
+def _is_ljspeech(folder: Path, columns: Mapping[str, str | None] | None) -> bool:
     """The first line of its metadata.csv has bars, and is no CSV header."""
     try:
         header = csv_header(folder / "metadata.csv")

@@ -34,7 +34,7 @@ def load_corpus(
     *,
     name: str | None = None,
     config: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
     streaming: bool = False,
     report: CorpusReport | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -53,7 +53,7 @@ def load_corpus(
         name: what the report calls these rows; ``split``, or else the name of the source.
         config: configuration of a dataset on the Hub, e.g. ``clean``.
         columns: where they are called otherwise, the names of the columns for ``audio``, ``text``, ``speaker``,
-            ``id``, ``start``, ``end``, e.g. ``{"text": "raw_transcription"}``.
+            ``id``, ``start``, ``end``, e.g. ``{"text": "raw_transcription"}``; None where there may be no such column.
         streaming: rows are made while they are iterated, for datasets too large for this disk; rows that can't be used
             are then dropped on the way, and the same id may come twice.
         report: gets every dropped row; without one they are logged.

@@ -33,7 +33,7 @@ METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 class Manifest:
     """Rows of one table; its paths are absolute, or relative to the folder it lies in."""
 
-    def __init__(self, path: Path, columns: Mapping[str, str] | None = None) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str | None] | None = None) -> None:
         self.path, self.columns = path, columns
 
     def splits(self) -> list[str]:
@@ -72,7 +72,7 @@ class Manifest:
 class AudioFolder:
     """Rows of a folder with a metadata table, or of the subfolders that have one each: its subsets."""
 
-    def __init__(self, folder: Path, columns: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, columns: Mapping[str, str | None] | None = None) -> None:
         self.folder, self.columns = folder, columns
 
     def splits(self) -> list[str]:
@@ -113,7 +113,7 @@ def metadata_of(folder: Path) -> list[str]:
 # ---- tables, every column as strings under our names for them ----
 
 
-def _read_csv(path: Path, columns: Mapping[str, str] | None) -> tuple[dict[str, pa.Array], list[Dropped]]:
+def _read_csv(path: Path, columns: Mapping[str, str | None] | None) -> tuple[dict[str, pa.Array], list[Dropped]]:
     """Quotes mean nothing in a TSV; nothing is taken for a missing value, "null" is a word."""
     tabs = path.suffix.lower() == ".tsv"
     header = csv_header(path)
@@ -136,7 +136,7 @@ def _read_csv(path: Path, columns: Mapping[str, str] | None) -> tuple[dict[str, 
                 invalid_row_handler=skip,
             ),
             pyarrow.csv.ConvertOptions(
-                include_columns=list(found.values()),
+                include_columns=list(dict.fromkeys(found.values())),  # one may be both
                 column_types=dict.fromkeys(header, pa.string()),
                 strings_can_be_null=False,
             ),
@@ -174,7 +174,7 @@ def csv_header(path: Path) -> list[str]:
     return header
 
 
-def _read_jsonl(path: Path, columns: Mapping[str, str] | None) -> tuple[dict[str, pa.Array], list[Dropped]]:
+def _read_jsonl(path: Path, columns: Mapping[str, str | None] | None) -> tuple[dict[str, pa.Array], list[Dropped]]:
     """A line that is no JSON object is dropped; a key may be absent from some of the lines."""
     dropped: list[Dropped] = []
     rows: list[dict[str, Any]] = []
@@ -221,7 +221,7 @@ def _to_listing(table: dict[str, pa.Array], dropped: list[Dropped], root: Path) 
     dropped += [Dropped(f"row {row + 1}", "missing file", "it names no audio file") for row in np.flatnonzero(nameless)]
     for row in np.flatnonzero(wrong):
         dropped.append(Dropped(ids[row].as_py(), "bad segment", "start or end is not a number of seconds"))
-    texts, speakers = table["text"], table.get("speaker", empty)
+    texts, speakers = table.get("text", empty), table.get("speaker", empty)
     start_end = [pa.array(seconds, from_pandas=True) for seconds in (start, end)]  # NaN to null
     rows = pa.table([ids, paths, texts, speakers, *start_end], SCHEMA)
     return Listing(rows.filter(pa.array(~(nameless | wrong))), dropped)

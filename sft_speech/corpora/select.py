@@ -62,7 +62,7 @@ def select_usable(
             normalized = normalize(given or "")
             written.append(normalized.text)
             missing.update(normalized.missing)
-            reason = _length_reason(seconds[row], min_seconds, max_seconds)
+            reason = length_reason(seconds[row], min_seconds, max_seconds)
             reason = reason or _missing_reason(normalized, max_missing_share)
             reason = reason or (fits or ctc_fits)(encode(normalized.text), int(frames[row]))
             if reason is None:
@@ -77,7 +77,8 @@ def select_usable(
     return corpus if kept.all() else corpus.select(np.flatnonzero(kept))
 
 
-def _length_reason(seconds: float, min_seconds: float, max_seconds: float) -> tuple[str, str] | None:
+def length_reason(seconds: float, min_seconds: float, max_seconds: float) -> tuple[str, str] | None:
+    """Why an utterance is too short or too long, if it is."""
     if seconds < min_seconds:
         return "too short", f"{seconds:.3f} s, min_seconds is {min_seconds:g}"
     if seconds > max_seconds:

@@ -14,11 +14,13 @@ from transformers import (
     AutoConfig,
     SpeechT5Config,
     SpeechT5FeatureExtractor,
+    SpeechT5ForSpeechToSpeech,
     SpeechT5ForTextToSpeech,
     SpeechT5Processor,
     SpeechT5Tokenizer,
 )
 
+from sft_speech.audio import conv_frames
 from sft_speech.errors import UserError
 from sft_speech.training.pretrained import check_folder, check_weights, quiet, unreadable
 from sft_speech.tts.speakers import Speakers
@@ -26,24 +28,30 @@ from sft_speech.tts.text import SpeakableText
 
 logger = logging.getLogger(__name__)
 
+Model = SpeechT5ForTextToSpeech | SpeechT5ForSpeechToSpeech
+
+DOES = {
+    SpeechT5ForTextToSpeech.__name__: ("speak texts", "microsoft/speecht5_tts"),
+    SpeechT5ForSpeechToSpeech.__name__: ("convert speech", "microsoft/speecht5_vc"),
+}
 LANGUAGE = "transcript_language"  # where the saved configuration remembers it; transformers keeps what it doesn't know
 
 
 @dataclass
 class SpeechCheckpoint:
-    """A SpeechT5 for synthesis and everything around it.
+    """A SpeechT5 for synthesis or voice conversion, and everything around it.
 
     Legend: N text tokens, S samples, T mel frames, M mel bands.
 
     Attributes:
         model: plain transformers.
-        tokenizer: of its texts.
+        tokenizer: of its texts; that of voice conversion only saves it.
         extractor: of its spectrograms.
         speakers: the voices that were saved beside it.
         text: writes texts in the tokenizer's characters.
     """
 
-    model: SpeechT5ForTextToSpeech
+    model: Model
     tokenizer: SpeechT5Tokenizer
     extractor: SpeechT5FeatureExtractor
     speakers: Speakers
@@ -61,6 +69,12 @@ class SpeechCheckpoint:
     def frames(self, samples: Any) -> Any:
         """Mel frames of a waveform, its ends padded; a number of samples or an array of them."""
         return samples // self.extractor.sample_stride + 1
+
+    def encoder_steps(self, inputs: int) -> int:
+        """Steps of the encoder for so many tokens, or samples where the model is given recordings."""
+        if isinstance(self.model, SpeechT5ForTextToSpeech):
+            return inputs
+        return conv_frames(inputs, self.config.conv_kernel, self.config.conv_stride)
 
     @cached_property
     def max_tokens(self) -> int:
@@ -96,18 +110,24 @@ class SpeechCheckpoint:
 
 
 def load_speech_checkpoint(
-    name: str | Path, *, revision: str | None = None, from_scratch: bool = False, language: str | None = None
+    name: str | Path,
+    *,
+    kind: type[Model] = SpeechT5ForTextToSpeech,
+    revision: str | None = None,
+    from_scratch: bool = False,
+    language: str | None = None,
 ) -> SpeechCheckpoint:
     """Loads a checkpoint for speaking or fine-tuning, in float32.
 
     Args:
         name: a directory, or an id on the Hub.
+        kind: what it must be.
         revision: branch, tag or commit on the Hub.
         from_scratch: the same architecture with random weights.
         language: of the texts, as num2words names it; `None`: as it was saved, else English.
 
     Raises:
-        UserError: no such checkpoint, no SpeechT5 that speaks texts, no weights or only pickled ones, damaged files.
+        UserError: no such checkpoint, no SpeechT5 of that kind, no weights or only pickled ones, damaged files.
     """
     name = str(name)
     where: dict[str, Any] = {"revision": revision or "main"}
@@ -116,10 +136,11 @@ def load_speech_checkpoint(
         config = AutoConfig.from_pretrained(name, **where)
     except (OSError, ValueError, KeyError) as error:
         raise unreadable(name, error, "check the name, or the connection to the Hub") from error
-    kinds = config.architectures or [SpeechT5ForTextToSpeech.__name__]
-    if not isinstance(config, SpeechT5Config) or SpeechT5ForTextToSpeech.__name__ not in kinds:
-        kind = kinds[0] if isinstance(config, SpeechT5Config) else f"{config.model_type} model"
-        raise UserError(name, f"a {kind} does not speak texts", "take a SpeechT5, as microsoft/speecht5_tts")
+    does, example = DOES[kind.__name__]
+    kinds = config.architectures or [kind.__name__]
+    if not isinstance(config, SpeechT5Config) or kind.__name__ not in kinds:
+        found = kinds[0] if isinstance(config, SpeechT5Config) else f"{config.model_type} model"
+        raise UserError(name, f"a {found} does not {does}", f"take a SpeechT5, as {example}")
     if Path(name).is_dir() and not from_scratch:
         check_weights(Path(name), config)
     if language:
@@ -130,7 +151,7 @@ def load_speech_checkpoint(
             extractor = SpeechT5FeatureExtractor.from_pretrained(name, **where)
     except Exception as error:  # sentencepiece, JSON and the Hub each have their own
         raise unreadable(name, error, "repair its spm_char.model and preprocessor_config.json") from error
-    model = _model(name, where, config, from_scratch)
+    model = _model(kind, name, where, config, from_scratch)
     if len(tokenizer) > config.vocab_size:
         why = f"its tokenizer has {len(tokenizer)} entries, its model {config.vocab_size}"
         raise UserError(name, why, "check that they belong together")
@@ -139,12 +160,12 @@ def load_speech_checkpoint(
     return SpeechCheckpoint(model.eval(), tokenizer, extractor, speakers, text)
 
 
-def _model(name: str, where: dict[str, Any], config: SpeechT5Config, from_scratch: bool) -> SpeechT5ForTextToSpeech:
+def _model(kind: type[Model], name: str, where: dict[str, Any], config: SpeechT5Config, from_scratch: bool) -> Model:
     if from_scratch:
-        return SpeechT5ForTextToSpeech(config)
+        return kind(config)
     try:
         with quiet(bars=not Path(name).is_dir()):
-            load: Any = SpeechT5ForTextToSpeech.from_pretrained
+            load: Any = kind.from_pretrained
             model, found = load(
                 name, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **where
             )
@@ -153,5 +174,6 @@ def _model(name: str, where: dict[str, Any], config: SpeechT5Config, from_scratc
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         why = f"{len(missing)} of its weights are missing ({missing[0]}, ...)"
-        raise UserError(name, why, "take one that was trained to speak texts, as microsoft/speecht5_tts")
+        does, example = DOES[kind.__name__]
+        raise UserError(name, why, f"take one that was trained to {does}, as {example}")
     return model

@@ -67,23 +67,34 @@ class SpokenUtterances(torch.utils.data.Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
         """An utterance by (epoch, index), or None where its audio can't be read after all."""
         row, rate = self.rows[key[1]], self.extractor.sampling_rate
-        try:
-            waveform = audio.read(row["audio"], rate, start=row["start"], seconds=row["seconds"])
-        except audio.AudioError as error:
-            logger.warning("utterance %s left out: %s", row["id"], error)
+        given, waveform = self.given(key, row), self.recording(row)
+        if given is None or waveform is None:
             return None
-        waveform = clean(waveform, self.trim_db)
         spectrogram = self.extractor(audio_target=waveform, sampling_rate=rate)["input_values"][0]
         if len(spectrogram) < self.step:
             logger.warning("utterance %s left out: nothing of it is loud enough", row["id"])
             return None
-        return {
+        return given | {
             "id": row["id"],
-            "tokens": self.tokenizer(row["text"])["input_ids"],
             "spectrogram": np.asarray(spectrogram, np.float32),
             "speaker": self.voices[voice_name(row["speaker"])],
             "seconds": len(waveform) / rate,
         }
+
+    def given(self, key: tuple[int, int], row: dict[str, Any]) -> dict[str, Any] | None:
+        """What the model makes speech of; None where it can't be read."""
+        return {"tokens": self.tokenizer(row["text"])["input_ids"]}
+
+    def recording(self, row: dict[str, Any]) -> np.ndarray | None:
+        """The cleaned recording (S,) of a row; None where it can't be read."""
+        try:
+            waveform = audio.read(
+                row["audio"], self.extractor.sampling_rate, start=row["start"], seconds=row["seconds"]
+            )
+        except audio.AudioError as error:
+            logger.warning("utterance %s left out: %s", row["id"], error)
+            return None
+        return clean(waveform, self.trim_db)
 
 
 def voice_name(speaker: str | None) -> str:

@@ -5,17 +5,6 @@ accelerate launch scripts/finetune_tts.py --config configs/tts/FILE.yaml [--any_
 
 from __future__ import annotations
 
-import argparse
+from sft_speech.config import FinetuneTtsConfig, finetune_verb
 
-from sft_speech.config import FinetuneTtsConfig, add_config_arguments, config_from_arguments
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config_arguments(parser, FinetuneTtsConfig)
-
-
-def main(args: argparse.Namespace) -> int:
-    config = config_from_arguments(FinetuneTtsConfig, args)
-    from sft_speech.tts.run import run  # only once the configuration is known to make sense
-
-    return run(config)
+add_arguments, main = finetune_verb(FinetuneTtsConfig, "sft_speech.tts.run")

@@ -4,7 +4,8 @@ transformers averages each part over its own elements of the batch: mel values, 
 matrices. Those shares change with the clips that share a batch. Here every clip has a loss of its own, equal to what
 transformers gives for it alone, and a step is their mean weighted by frames, whatever the split into batches.
 
-Legend: B batch, T mel frames, M mel bands, N text tokens, D decoder steps = T / reduction_factor, H attention heads.
+Legend: B batch, T mel frames, M mel bands, N encoder steps (text tokens, or frames of heard speech), D decoder steps =
+T / reduction_factor, H attention heads.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def spectrogram_losses(
     stop_logits: Tensor,
     labels: Tensor,
     attentions: tuple[Tensor, ...],
-    tokens: Tensor,
+    encoder_steps: Tensor,
 ) -> SpectrogramLosses:
     """The losses of every clip of a batch.
 
@@ -65,7 +66,7 @@ def spectrogram_losses(
         labels: (B, T, M) log-mels; padded with :data:`IGNORED` to the longest clip, each clip's own frames a multiple
             of the reduction factor.
         attentions: of each decoder layer, (B, H, D, N); empty where guided attention is off.
-        tokens: (B,) text tokens of each clip.
+        encoder_steps: (B,) text tokens of each clip, or frames of the speech that it is made of.
     """
     own = labels[..., 0] != IGNORED  # (B, T)
     frames = own.sum(-1)
@@ -84,30 +85,35 @@ def spectrogram_losses(
         heads = config.guided_attention_loss_num_heads
         matrices = torch.cat([layer[:, :heads] for layer in attentions], dim=1).float()
         guided = frames * guided_attention(
-            matrices, frames // config.reduction_factor, tokens, config.guided_attention_loss_sigma
+            matrices, frames // config.reduction_factor, encoder_steps, config.guided_attention_loss_sigma
         )
         guided = guided * config.guided_attention_loss_scale
     return SpectrogramLosses(errors(before), errors(after), (stop * own).sum(-1), guided, frames)
 
 
-def guided_attention(matrices: Tensor, steps: Tensor, tokens: Tensor, sigma: float) -> Tensor:
+def guided_attention(matrices: Tensor, steps: Tensor, encoder_steps: Tensor, sigma: float) -> Tensor:
     """How far attention is from the diagonal (Tachibana et al. 2018, arXiv:1710.08969), a mean for every clip.
 
     Args:
         matrices: (B, H, D, N) attention weights.
-        steps, tokens: (B,) decoder steps and text tokens of each clip.
+        steps, encoder_steps: (B,) D and N of each clip.
         sigma: width of the diagonal, as a share of the clip.
 
     Returns:
         (B,), 0 on the diagonal, near 1 far from it.
     """
     _, heads, longest, widest = matrices.shape
-    steps, tokens = steps.clamp(min=1), tokens.clamp(min=1)
+    steps, encoder_steps = steps.clamp(min=1), encoder_steps.clamp(min=1)
     down = torch.arange(longest, device=matrices.device) / steps[:, None]  # (B, D), 1 and more behind the end
-    along = torch.arange(widest, device=matrices.device) / tokens[:, None]  # (B, N)
+    along = torch.arange(widest, device=matrices.device) / encoder_steps[:, None]  # (B, N)
     away = 1 - torch.exp(-((along[:, None, :] - down[:, :, None]) ** 2) / (2 * sigma**2))
     own = (down[:, :, None] < 1) & (along[:, None, :] < 1)
-    return (matrices * (away * own)[:, None]).sum((1, 2, 3)) / (heads * steps * tokens)
+    return (matrices * (away * own)[:, None]).sum((1, 2, 3)) / (heads * steps * encoder_steps)
+
+
+def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    """What the model takes of a batch of :class:`~sft_speech.tts.collator.SpeechCollator`; the loss is ours."""
+    return {name: value for name, value in batch.items() if name not in ("labels", "seconds", "encoder_steps")}
 
 
 class SpectrogramTask:
@@ -134,8 +140,7 @@ class SpectrogramTask:
     def losses(self, model: torch.nn.Module, batch: dict[str, Any]) -> SpectrogramLosses:
         """Of every clip of a batch of :class:`~sft_speech.tts.collator.SpeechCollator`."""
         guided = bool(self.config.use_guided_attention_loss)
-        apart = {"labels", "seconds"}
-        outputs = model(**{k: v for k, v in batch.items() if k not in apart}, output_attentions=guided)
+        outputs = model(**model_inputs(batch), output_attentions=guided)
         assert self.predicted is not None  # the model has a postnet, which is where the hook is
         (before, after, stop_logits), self.predicted = self.predicted, None
         return spectrogram_losses(
@@ -145,7 +150,7 @@ class SpectrogramTask:
             stop_logits=stop_logits,
             labels=batch["labels"],
             attentions=outputs.cross_attentions if guided else (),
-            tokens=batch["attention_mask"].sum(-1),
+            encoder_steps=batch["encoder_steps"],
         )
 
     def summed_loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> Summed:

@@ -1,13 +1,18 @@
 """Padding that can't be heard: what SpeechT5 predicts for a clip doesn't depend on the clips beside it in the batch.
 
-In plain transformers it does, in two places of the postnet:
+In plain transformers it does. In the postnet:
 
 1. Its convolutions over time see whatever the decoder predicts behind a clip's end, where a clip alone sees zeros.
 2. Its batch norms, in training mode, take their statistics over all clips and over the padding.
 
-The encoder and the decoder need their attention masks, which are the caller's to give; the decoder is causal.
+And where recordings are heard (voice conversion):
 
-Legend: B batch, T mel frames, C channels.
+3. The group norm of the first convolution takes its statistics over the padding too.
+4. The positional convolution sees what the layers before it put behind a clip's end.
+
+The attention masks are the caller's to give; the decoder is causal.
+
+Legend: B batch, S samples, T frames.
 """
 
 from __future__ import annotations
@@ -15,24 +20,24 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel, SpeechT5ForSpeechToSpeech
 
 from sft_speech.training.batch_norm import RunningBatchNorm
+from sft_speech.training.padding import ClipLengths, silence_padding, use_own_frames
 
 
-class FrameCounts:
+class SpokenLengths(ClipLengths):
     """The clips' own mel frames in the forward pass under way.
 
-    ``generate`` calls the postnet outside a forward pass: nothing is padded there, and nothing may be left over.
+    ``generate_speech`` calls the postnet outside a forward pass: nothing is padded there, and nothing may be left over.
     """
 
     def __init__(self, reduction_factor: int) -> None:
+        super().__init__()
         self.reduction_factor = reduction_factor
-        self.frames: Tensor | None = None  # (B,)
 
-    def read(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def read_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the model: read the decoder's mask (B, T / reduction_factor)."""
         mask = kwargs.get("decoder_attention_mask")
         self.frames = None if mask is None else mask.sum(-1) * self.reduction_factor
@@ -42,13 +47,14 @@ class FrameCounts:
         self.frames = None
 
 
-def silence_padding(counts: FrameCounts, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """Before a convolution over (B, C, T): zeros behind each clip's end, as a clip alone has them."""
-    if counts.frames is None:
-        return None
-    hidden = args[0]
-    behind = torch.arange(hidden.shape[-1], device=hidden.device) >= counts.frames[:, None]  # (B, T)
-    return (hidden.masked_fill(behind[:, None], 0),)
+class HeardLengths(ClipLengths):
+    """The clips' own samples, and frames of the encoder, in the forward pass under way."""
+
+    def read_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before the encoder's prenet: read the mask (B, S)."""
+        super().read_input(module, args, kwargs)
+        frames_of: Any = module._get_feat_extract_output_lengths
+        self.frames = None if self.inputs is None else frames_of(self.inputs)
 
 
 def make_padding_exact(model: PreTrainedModel) -> None:
@@ -58,14 +64,26 @@ def make_padding_exact(model: PreTrainedModel) -> None:
     plain transformers. ``decoder_attention_mask`` must come with every batch, as a keyword.
 
     Args:
-        model: SpeechT5 with a speech decoder; changed in place, once.
+        model: SpeechT5 with a speech decoder, its encoder for texts or for speech; changed in place, once.
     """
-    counts = FrameCounts(model.config.reduction_factor)
-    model.register_forward_pre_hook(counts.read, with_kwargs=True)
-    model.register_forward_hook(counts.forget, always_call=True)
+    spoken = SpokenLengths(model.config.reduction_factor)
+    model.register_forward_pre_hook(spoken.read_decoder, with_kwargs=True)
+    model.register_forward_hook(spoken.forget, always_call=True)
     postnet: Any = model.speech_decoder_postnet
     for module in postnet.modules():
         if isinstance(module, nn.Conv1d):
-            module.register_forward_pre_hook(partial(silence_padding, counts))
+            module.register_forward_pre_hook(partial(silence_padding, (), spoken))
         elif type(module) is nn.BatchNorm1d:
             module.__class__ = RunningBatchNorm
+    if hears(model):
+        base: Any = model.base_model
+        prenet = base.encoder.prenet
+        heard = HeardLengths()
+        prenet.register_forward_pre_hook(heard.read_input, with_kwargs=True)
+        use_own_frames(prenet.feature_encoder.conv_layers[0], heard)
+        prenet.pos_conv_embed.conv.register_forward_pre_hook(partial(silence_padding, (), heard))
+
+
+def hears(model: PreTrainedModel) -> bool:
+    """Whether a SpeechT5 is given recordings, rather than texts."""
+    return isinstance(model, SpeechT5ForSpeechToSpeech)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,19 @@ from sft_speech.config import FinetuneTtsConfig
 from sft_speech.corpora.report import CorpusReport, file_stem
 from sft_speech.corpora.select import select_usable
 from sft_speech.errors import UserError
+from sft_speech.hub import SYNTHESIS, push, write_model_card
 from sft_speech.training.plan import sorted_batches
 from sft_speech.training.run import Parts, fine_tune
 from sft_speech.training.start import main_first
 from sft_speech.tts.checkpoint import SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tts.collator import SpeechCollator
-from sft_speech.tts.data import SpokenUtterances, voices_of
+from sft_speech.tts.data import SpokenUtterances, voice_name, voices_of
+from sft_speech.tts.generator import Speech, SpeechGenerator
 from sft_speech.tts.loss import SpectrogramTask
 from sft_speech.tts.padding import make_padding_exact
 from sft_speech.tts.samples import SpeechSamples
 from sft_speech.tts.speakers import MelStatistics, SpeakerEncoder, Speakers, XVectors
+from sft_speech.tts.synthesizer import Synthesizer
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class Synthesis:
     """The job of :func:`~sft_speech.training.run.fine_tune`."""
 
     checkpoint: SpeechCheckpoint
+    kind = SYNTHESIS
     task: SpectrogramTask
     samples: SpeechSamples | None = None
 
@@ -52,12 +56,15 @@ class Synthesis:
         self.metric = "loss"
 
     def load(self, rows: Any) -> None:
+        self.load_checkpoint()
+        make_padding_exact(self.checkpoint.model)
+        self.task = SpectrogramTask(self.checkpoint.model)
+
+    def load_checkpoint(self) -> None:
         config = self.config
         self.checkpoint = load_speech_checkpoint(
             config.model, revision=config.revision, from_scratch=config.from_scratch, language=config.language
         )
-        make_padding_exact(self.checkpoint.model)
-        self.task = SpectrogramTask(self.checkpoint.model)
 
     def usable(self, name: str, rows: Any, report: CorpusReport) -> Any:
         """The rows of a split that fit the model's positions, texts written for it; evaluation has the same limits."""
@@ -83,12 +90,12 @@ class Synthesis:
             order = np.argsort(held_out["seconds"], kind="stable")
             shown = self.utterances(held_out.select(order[: config.samples]))
             folder = Path(config.output_dir) / "samples"
-            self.samples = SpeechSamples(folder, self.checkpoint, self.task, shown, config.vocoder)
+            self.samples = SpeechSamples(folder, shown, self.collator(), *self.speaking(shown))
         return Parts(
             model=checkpoint.model,
             task=self.task,
             train=self.utterances(corpora["train"]),
-            collate=SpeechCollator(checkpoint.config),
+            collate=self.collator(),
             evaluate=(lambda: self.evaluate_and_speak(held_out)) if held_out is not None else None,
         )
 
@@ -107,6 +114,19 @@ class Synthesis:
     def utterances(self, rows: Any) -> SpokenUtterances:
         return SpokenUtterances(rows, self.checkpoint, self.checkpoint.speakers, self.config.trim_db)
 
+    def collator(self) -> SpeechCollator:
+        return SpeechCollator(self.checkpoint.config)
+
+    def speaking(self, shown: SpokenUtterances) -> tuple[SpeechGenerator, Callable[[int], Speech | None]]:
+        """What speaks the samples, and has it say one of them, None where that can't be read."""
+        synthesizer = Synthesizer(self.checkpoint, self.config.vocoder, device="cpu")
+
+        def speak(index: int) -> Speech:
+            row = shown.rows[index]
+            return synthesizer([row["text"]], voice_name(row["speaker"]))[0]
+
+        return synthesizer, speak
+
     def evaluate_and_speak(self, rows: Any) -> dict[str, float]:
         figures = summary(self.evaluate(rows))
         if self.samples is not None:
@@ -120,7 +140,7 @@ class Synthesis:
             UserError: none of the recordings could be read.
         """
         processes, model = accelerate.PartialState(), self.checkpoint.model
-        data, collate = self.utterances(rows), SpeechCollator(self.checkpoint.config)
+        data, collate = self.utterances(rows), self.collator()
         batches = sorted_batches(rows["seconds"], self.config.max_batch_seconds)
         device, training = next(model.parameters()).device, model.training
         found: list[tuple[int, dict[str, Any]]] = []
@@ -159,12 +179,13 @@ class Synthesis:
         self.checkpoint.save_processor(folder)
 
     def finish(self, output: Path, figures: dict[str, float], report: CorpusReport) -> None:
-        from sft_speech.hub import SYNTHESIS, push, write_model_card
-
-        write_model_card(output, self.config, figures, report, SYNTHESIS)
+        write_model_card(output, self.config, figures, report, self.kind)
         if self.config.push_to_hub:
             push(output, self.config.hub_model_id, private=self.config.hub_private)
-        logger.info("done: %s speaks with `sft-speech synthesize %s TEXT -o FILE.wav`", output, output)
+        logger.info("done: %s", self.farewell(output))
+
+    def farewell(self, output: Path) -> str:
+        return f"{output} speaks with `sft-speech synthesize {output} TEXT -o FILE.wav`"
 
 
 def fits_positions(max_tokens: int, max_frames: int, labels: Sequence[int], frames: int) -> tuple[str, str] | None:

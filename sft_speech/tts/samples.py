@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,10 @@ import numpy as np
 import torch
 
 from sft_speech.corpora.report import file_stem
-from sft_speech.tts.checkpoint import SpeechCheckpoint
 from sft_speech.tts.collator import SpeechCollator
-from sft_speech.tts.data import SpokenUtterances, voice_name
-from sft_speech.tts.loss import SpectrogramTask
-from sft_speech.tts.synthesizer import Synthesizer
-
-logger = logging.getLogger(__name__)
+from sft_speech.tts.data import SpokenUtterances
+from sft_speech.tts.generator import Speech, SpeechGenerator
+from sft_speech.tts.loss import model_inputs
 
 
 class SpeechSamples:
@@ -24,52 +21,51 @@ class SpeechSamples:
 
     Args:
         folder: gets NUMBER-ID.wav and NUMBER-ID.png, NUMBER being that of the evaluation.
-        checkpoint: in training.
-        task: of its loss.
         utterances: that are shown.
-        vocoder: through which they are heard, see :func:`~sft_speech.tts.vocoder.load_vocoder`.
+        collate: makes batches of them.
+        generator: of the model in training.
+        speak: has it say the utterance of an index; None where that can't be read.
     """
 
     def __init__(
         self,
         folder: Path,
-        checkpoint: SpeechCheckpoint,
-        task: SpectrogramTask,
         utterances: SpokenUtterances,
-        vocoder: str | None,
+        collate: SpeechCollator,
+        generator: SpeechGenerator,
+        speak: Callable[[int], Speech | None],
     ) -> None:
-        self.folder, self.task, self.utterances = folder, task, utterances
-        self.synthesizer = Synthesizer(checkpoint, vocoder, device="cpu")
-        self.collate = SpeechCollator(checkpoint.config)
+        self.folder, self.utterances, self.collate = folder, utterances, collate
+        self.generator, self.speak = generator, speak
         taken = [path.name[:3] for path in folder.glob("???-*.wav")]  # of the run that is resumed
         self.number = max((int(number) for number in taken if number.isdigit()), default=0)
 
     def write(self) -> None:
         """Speaks and draws each."""
-        model: Any = self.synthesizer.checkpoint.model
-        training, self.synthesizer.device = model.training, next(model.parameters()).device
+        model: Any = self.generator.checkpoint.model
+        training, self.generator.device = model.training, next(model.parameters()).device
         model.eval()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.number += 1
         for index, row in enumerate(self.utterances.rows):
             path = self.folder / f"{self.number:03d}-{file_stem(Path(row['id']).stem)}"
-            (speech,) = self.synthesizer([row["text"]], voice_name(row["speaker"]))
-            speech.save(path.with_suffix(".wav"))
+            speech = self.speak(index)
+            if speech is not None:
+                speech.save(path.with_suffix(".wav"))
             utterance = self.utterances[(0, index)]
             if utterance is not None:
-                draw(path.with_suffix(".png"), row["text"], *self.predicted(model, utterance))
+                draw(path.with_suffix(".png"), row["text"] or row["id"], *self.predicted(model, utterance))
         model.train(training)
 
     def predicted(self, model: Any, utterance: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of an utterance, given its own frames so far (teacher forcing): the target and the predicted log-mels (T, M),
         and the attention (T / reduction_factor, N) averaged over layers and heads.
         """
-        device = self.synthesizer.device
+        device = self.generator.device
         batch = {name: value.to(device) for name, value in self.collate([utterance]).items()}
-        given = {name: value for name, value in batch.items() if name not in {"labels", "seconds"}}
         with torch.inference_mode(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(0)
-            outputs = model(**given, output_attentions=True)
+            outputs = model(**model_inputs(batch), output_attentions=True)
         attention = torch.stack([layer[0] for layer in outputs.cross_attentions]).mean((0, 1))
         target, predicted = batch["labels"][0], outputs.spectrogram[0]
         return target.cpu().numpy(), predicted.float().cpu().numpy(), attention.float().cpu().numpy()
@@ -87,7 +83,7 @@ def draw(path: Path, title: str, target: np.ndarray, predicted: np.ndarray, atte
         axis.set(title=name, ylabel="mel band", xlabel="frame")
         figure.colorbar(shown, ax=axis, label="log10")
     shown = axes[2].imshow(attention.T, origin="lower", aspect="auto", vmin=0)
-    axes[2].set(title="attention", ylabel="text token", xlabel="decoder step")
+    axes[2].set(title="attention", ylabel="encoder step", xlabel="decoder step")
     figure.colorbar(shown, ax=axes[2])
     figure.suptitle(title if len(title) <= 90 else title[:89] + "…")
     figure.savefig(path, dpi=80)

@@ -12,22 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sft_speech import audio
-from sft_speech.audio import AUDIO_SUFFIXES, AudioError, samples_of
+from sft_speech.audio import samples_of
 from sft_speech.errors import UserError
-from sft_speech.training.pretrained import chosen_device
 from sft_speech.tts.checkpoint import SpeechCheckpoint, load_speech_checkpoint
-from sft_speech.tts.speakers import (
-    MEAN,
-    MelStatistics,
-    SpeakerEncoder,
-    XVectors,
-    checked,
-    embed_reference,
-    read_embedding,
-)
+from sft_speech.tts.generator import Speech, SpeechGenerator
 from sft_speech.tts.text import split_sentences
-from sft_speech.tts.vocoder import load_vocoder
 
 logger = logging.getLogger(__name__)
 
@@ -40,52 +29,13 @@ PAUSE_SECONDS, SHORT_PAUSE_SECONDS = 0.35, 0.12
 
 
 @dataclass(frozen=True)
-class Speech:
-    """What was made of one text.
-
-    Args:
-        waveform: float32 (S,) in [-1, 1].
-        rate: samples per second.
-        text: as given.
-        said: as the model was given it: numbers spelt out, characters that it lacks left out.
-        problem: why it is not, or not all, what was asked for; "" else.
-    """
-
-    waveform: np.ndarray
-    rate: int
-    text: str
-    said: str
-    problem: str = ""
-
-    @property
-    def seconds(self) -> float:
-        return len(self.waveform) / self.rate
-
-    def save(self, path: str | Path) -> None:
-        """Writes a sound file of 16 bits, its format by its name (``.wav``, ``.flac``, ``.ogg``).
-
-        Raises:
-            UserError: it can't be written.
-        """
-        import soundfile
-
-        try:
-            soundfile.write(
-                path, self.waveform, self.rate, "PCM_16" if Path(path).suffix in (".wav", ".flac") else None
-            )
-        except (OSError, ValueError, TypeError, soundfile.LibsndfileError) as error:
-            why = f"it can't be written ({str(error).splitlines()[0].rstrip('.')})"
-            raise UserError(str(path), why, "name a .wav, .flac or .ogg file in a folder that is there") from error
-
-
-@dataclass(frozen=True)
 class _Piece:
     text: int  # index of the text that it is from
     said: str
     tokens: list[int]
 
 
-class Synthesizer:
+class Synthesizer(SpeechGenerator):
     """A model that speaks.
 
     ``Synthesizer("my_model")("How do you do?", speaker="anna").save("hello.wav")``
@@ -116,21 +66,16 @@ class Synthesizer:
         seed: int = 0,
         batch_texts: int = 8,
     ) -> None:
-        self.device, self.seed, self.batch_texts = chosen_device(device), seed, batch_texts
-        self.checkpoint = model if isinstance(model, SpeechCheckpoint) else load_speech_checkpoint(model)
-        module: torch.nn.Module = self.checkpoint.model
-        module.to(self.device).eval()
-        self.vocoder = load_vocoder(vocoder, self.checkpoint.extractor, self.device)
-        self.encoder_name = speaker_encoder
-        self._encoder: SpeakerEncoder | None = None
+        loaded = model if isinstance(model, SpeechCheckpoint) else load_speech_checkpoint(model)
+        super().__init__(loaded, vocoder, speaker_encoder=speaker_encoder, device=device, seed=seed)
+        self.batch_texts = batch_texts
 
     def __call__(self, text: str | Sequence[str], speaker: Any = None) -> Any:
         """Speaks a text, or each of several.
 
         Args:
             text: of any length; cut at sentence ends, and joined with pauses.
-            speaker: name of a voice saved with the model; path of an embedding (.npy, .safetensors) or of a recording
-                of half a second or more; an embedding (E,). None: the model's only voice, or the mean of all.
+            speaker: see :meth:`~sft_speech.tts.generator.SpeechGenerator.voice`.
 
         Returns:
             A :class:`Speech`, or a list of them in the order given.
@@ -145,46 +90,6 @@ class Synthesizer:
                 raise UserError(f"the text {text[:40]!r}", speech.problem, "give letters that the model knows")
             return speech
         return self._speak(list(text), voice)
-
-    # ---- voices
-
-    def voice(self, speaker: Any) -> Tensor:
-        """The embedding (E,) of what names or is a voice, see :meth:`__call__`."""
-        known, size = self.checkpoint.speakers, self.checkpoint.config.speaker_embedding_dim
-        if speaker is None:
-            if MEAN in known or len(known) == 1:
-                return known[MEAN if MEAN in known else next(iter(known))]
-            do = f"name one of {', '.join(sorted(known)[:10])}" if known else "give an embedding file or a recording"
-            raise UserError("no speaker", f"the model has {len(known)} voices", do)
-        if not isinstance(speaker, str | Path):
-            return checked(speaker, size, "the speaker embedding")
-        if str(speaker) in known:
-            return known[str(speaker)]
-        path = Path(speaker)
-        if path.suffix in (".npy", ".safetensors"):
-            return read_embedding(path, size)
-        if path.suffix.lower() in AUDIO_SUFFIXES:
-            try:
-                waveform = audio.read(path, self.checkpoint.rate)
-            except AudioError as error:
-                raise UserError(str(path), str(error), "give a recording that can be played") from error
-            return embed_reference(self.encoder(), waveform, self.checkpoint.rate, str(path), size)
-        return known[str(speaker)]
-
-    def encoder(self) -> SpeakerEncoder:
-        """What turns reference recordings into embeddings of the model's kind."""
-        if self._encoder is None:
-            name = self.encoder_name or self.checkpoint.speakers.encoder
-            if name == MelStatistics.name:
-                self._encoder = MelStatistics(self.checkpoint.mels, self.checkpoint.config.speaker_embedding_dim)
-            elif name:
-                self._encoder = XVectors(name, self.device)
-            else:
-                do = "give --speaker_encoder MODEL, the x-vector model that it was trained with"
-                raise UserError("a reference recording", "the model doesn't say what made its embeddings", do)
-        return self._encoder
-
-    # ---- speaking
 
     def _speak(self, texts: list[str], voice: Tensor) -> list[Speech]:
         pieces: list[_Piece] = []
@@ -218,11 +123,6 @@ class Synthesizer:
             speeches.append(Speech(waveform.clip(-1, 1), self.rate, text, said[number], problems[number]))
         return speeches
 
-    @property
-    def rate(self) -> int:
-        """Samples per second of what it says."""
-        return self.checkpoint.rate
-
     def _pieces(self, number: int, text: str) -> tuple[list[_Piece], dict[str, int]]:
         """A text in pieces short enough for the model, and what was left out of it."""
         missing: dict[str, int] = {}
@@ -239,30 +139,9 @@ class Synthesizer:
 
     def _spoken(self, pieces: list[_Piece], voice: Tensor) -> list[tuple[np.ndarray, bool]]:
         """The waveform of each piece, and whether it came to an end by itself."""
-        config = self.checkpoint.config
         tokens = torch.tensor([len(piece.tokens) for piece in pieces])
-        ids = torch.full((len(pieces), int(tokens.max())), config.pad_token_id)
+        ids = torch.full((len(pieces), int(tokens.max())), self.checkpoint.config.pad_token_id)
         for row, piece in enumerate(pieces):
             ids[row, : len(piece.tokens)] = torch.tensor(piece.tokens)
         mask = (torch.arange(ids.shape[1]) < tokens[:, None]).long()
-        step = config.reduction_factor
-        most = self.checkpoint.max_frames - 2 * step  # the first position is that of the start
-        # Frames this near to a cut have heard what comes behind it, which depends on the others in the batch.
-        reach = config.speech_decoder_postnet_layers * (config.speech_decoder_postnet_kernel // 2)
-        limits = [min(FRAMES_PER_TOKEN * int(count), most) // step * step for count in tokens]
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            model: Any = self.checkpoint.model
-            spectrograms, lengths = model.generate_speech(
-                ids.to(self.device),
-                voice.expand(len(pieces), -1).to(self.device),
-                mask.to(self.device),
-                maxlenratio=(max(limits) + 0.5) / ids.shape[1],  # above the limit: it is rounded down
-                return_output_lengths=True,
-            )
-        found = []
-        for spectrogram, length, limit in zip(spectrograms, lengths, limits, strict=True):
-            ended = int(length) < limit
-            own = spectrogram[: int(length) if ended else limit - reach].float().cpu()
-            found.append((self.vocoder(own), ended))
-        return found
+        return self.generate(ids, mask, voice, [FRAMES_PER_TOKEN * int(count) for count in tokens])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 
 import pytest
 import torch
-from transformers import SpeechT5Config, SpeechT5ForTextToSpeech, set_seed
+from transformers import SpeechT5Config, SpeechT5ForSpeechToSpeech, SpeechT5ForTextToSpeech, set_seed
 
 SMALL = {
     "vocab_size": 20,
@@ -44,13 +45,12 @@ SILENT = dict.fromkeys(
 )
 
 
-@pytest.fixture
-def tiny_tts():
-    """``tiny_tts(**config)``: a model whose forward pass draws nothing, as the tests of exactness need it."""
+def builder(kind):
+    """``build(**config)``: a model whose forward pass draws nothing, as the tests of exactness need it."""
 
     def build(**config):
         set_seed(0)
-        model = SpeechT5ForTextToSpeech(SpeechT5Config(**SMALL | SILENT | config))
+        model = kind(SpeechT5Config(**SMALL | SILENT | config))
         # The prenet drops out in evaluation too, and transformers takes its rate for the share kept: 0 would keep none.
         model.speecht5.decoder.prenet._consistent_dropout = lambda hidden, p: hidden
         for module in model.modules():
@@ -60,6 +60,16 @@ def tiny_tts():
         return model
 
     return build
+
+
+@pytest.fixture
+def tiny_tts():
+    return builder(SpeechT5ForTextToSpeech)
+
+
+@pytest.fixture(scope="session")
+def tiny_converter():
+    return partial(builder(SpeechT5ForSpeechToSpeech), apply_spec_augment=False)
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,!?'-"

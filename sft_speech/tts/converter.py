@@ -1,0 +1,103 @@
+"""Say recordings of any length again in another voice."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import SpeechT5ForSpeechToSpeech
+
+from sft_speech import audio
+from sft_speech.audio import AudioError, samples_of
+from sft_speech.errors import UserError
+from sft_speech.tts.checkpoint import SpeechCheckpoint, load_speech_checkpoint
+from sft_speech.tts.data import clean
+from sft_speech.tts.generator import Speech, SpeechGenerator
+
+logger = logging.getLogger(__name__)
+
+# A piece of a recording at a time, cut where it is quietest: attention of SpeechT5 loses its way in long ones.
+PIECE_SECONDS = 15.0
+QUIET_SECONDS = 0.05  # how much of a recording decides how quiet it is somewhere
+# Mel frames at most, as a multiple of the recording's own: what goes on for longer has lost its end.
+LONGER = 2.0
+SHORTEST_SECONDS = 0.1
+
+
+class Converter(SpeechGenerator):
+    """A model that says what it hears in another voice.
+
+    ``Converter("my_model")("hello.wav", speaker="anna").save("anna.wav")``
+
+    Args:
+        model: directory of a SpeechT5 that converts speech, or its id on the Hub.
+        vocoder, speaker_encoder, device, seed: see :class:`~sft_speech.tts.generator.SpeechGenerator`.
+
+    Raises:
+        UserError: no such model or vocoder; no such device.
+    """
+
+    def __init__(self, model: str | Path | SpeechCheckpoint, vocoder: str | None = None, **settings: Any) -> None:
+        loaded = model
+        if not isinstance(loaded, SpeechCheckpoint):
+            loaded = load_speech_checkpoint(loaded, kind=SpeechT5ForSpeechToSpeech)
+        super().__init__(loaded, vocoder, **settings)
+
+    def __call__(self, recording: str | Path | tuple[np.ndarray, int], speaker: Any = None) -> Speech:
+        """Converts a recording; its level is that of training, silence at its ends is left out.
+
+        Args:
+            recording: a sound file, or float32 (S,) and its samples per second.
+            speaker: see :meth:`~sft_speech.tts.generator.SpeechGenerator.voice`.
+
+        Raises:
+            UserError: it can't be read, holds a tenth of a second or less; no such voice.
+        """
+        voice, shown = self.voice(speaker), str(recording) if isinstance(recording, str | Path) else "the recording"
+        waveform = clean(self._read(recording, shown), 40.0)
+        if len(waveform) < samples_of(SHORTEST_SECONDS, self.rate) or not waveform.any():
+            why = f"{len(waveform) / self.rate:.2f} s of sound in it" if waveform.any() else "it is silent"
+            raise UserError(shown, why, "give one with speech")
+        parts, problems = [], []
+        for piece in pieces(waveform, self.rate):
+            heard: Any = self.checkpoint.extractor(audio=piece, sampling_rate=self.rate, return_tensors="pt")
+            inputs = heard["input_values"].float()
+            limit = int(LONGER * self.checkpoint.frames(len(piece)))
+            # All of it: transformers' own mask leaves out samples of the value of its padding token, 1.
+            ((part, ended),) = self.generate(inputs, torch.ones(inputs.shape, dtype=torch.long), voice, [limit])
+            parts.append(part)
+            if not ended:
+                problems.append(f"a piece did not come to an end and was cut at {len(part) / self.rate:.1f} s")
+        for problem in problems:
+            logger.warning("%s: %s", shown, problem)
+        return Speech(np.concatenate(parts).clip(-1, 1), self.rate, "", "", "; ".join(problems))
+
+    def _read(self, recording: str | Path | tuple[np.ndarray, int], shown: str) -> np.ndarray:
+        """(S,) at the model's rate."""
+        if isinstance(recording, str | Path):
+            try:
+                return audio.read(recording, self.rate)
+            except AudioError as error:
+                raise UserError(shown, str(error), "give a recording that can be played") from error
+        waveform, rate = recording
+        if rate != self.rate:
+            import soxr
+
+            waveform = soxr.resample(waveform, rate, self.rate)
+        return np.asarray(waveform, np.float32)
+
+
+def pieces(waveform: np.ndarray, rate: int) -> list[np.ndarray]:
+    """Cuts (S,) into parts of at most :data:`PIECE_SECONDS`, each at the quietest place of its second half."""
+    longest, window = samples_of(PIECE_SECONDS, rate), samples_of(QUIET_SECONDS, rate)
+    found = []
+    while len(waveform) > longest:
+        half = waveform[longest // 2 : longest]
+        blocks = half[: len(half) // window * window].reshape(-1, window)
+        cut = longest // 2 + int(np.square(blocks).sum(-1).argmin()) * window + window // 2
+        found.append(waveform[:cut])
+        waveform = waveform[cut:]
+    return [*found, waveform]

@@ -1,0 +1,159 @@
+"""Pairs of recordings that say the same in two voices: the model is given one and is to make the other of it.
+
+Legend: S samples, T mel frames.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sft_speech.audio import samples_of
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.select import length_reason
+from sft_speech.errors import UserError
+from sft_speech.tts.data import SpokenUtterances
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from sft_speech.tts.checkpoint import SpeechCheckpoint
+    from sft_speech.tts.speakers import Speakers
+
+# People read the same at paces that differ by less; what is further apart says something else, or is cut.
+UNLIKE = 3.0
+
+
+class Sources:
+    """The recordings to convert, found by what pairs them with their targets.
+
+    Args:
+        rows: of a corpus.
+        by: "id", or "text": the same words, whatever their case and punctuation.
+    """
+
+    def __init__(self, rows: Dataset, by: str) -> None:
+        self.rows, self.by = rows, by
+        self.seconds, self.speakers = rows["seconds"], rows["speaker"]
+        found: dict[str, list[int]] = defaultdict(list)
+        for index, value in enumerate(rows[by]):
+            found[self._key(value)].append(index)
+        self._found = dict(found)
+
+    def _key(self, value: str) -> str:
+        return value if self.by == "id" else " ".join(re.findall(r"[^\W_']+", value.lower()))
+
+    def partners(self, target: Mapping[str, Any], seconds: float) -> tuple[list[int], str]:
+        """Of a target: the sources that may be converted into it, else why there are none.
+
+        Args:
+            target: its ``id``, ``text`` and ``speaker``.
+            seconds: its length.
+        """
+        key = self._key(target[self.by])
+        same = self._found.get(key, []) if key else []
+        others = [index for index in same if not target["speaker"] or self.speakers[index] != target["speaker"]]
+        alike = [index for index in others if 1 / UNLIKE <= self.seconds[index] / seconds <= UNLIKE]
+        if alike:
+            return alike, ""
+        if others:
+            return [], f"{seconds:.1f} s, and {self.seconds[others[0]]:.1f} s of what would become of it"
+        return [], "only the same speaker says it" if same else f"no recording to convert has this {self.by}"
+
+
+def select_pairs(
+    targets: Dataset,
+    sources: Sources,
+    name: str,
+    report: CorpusReport,
+    *,
+    min_seconds: float,
+    max_seconds: float,
+    checkpoint: SpeechCheckpoint,
+) -> tuple[Dataset, dict[str, list[int]]]:
+    """Leaves out targets that can't be used or have no partner.
+
+    Args:
+        targets: rows of a corpus.
+        name: what the report calls them.
+        report: gets every row left out, with its reason, and what is left.
+        min_seconds, max_seconds: shorter and longer targets are left out.
+        checkpoint: has positions for so many frames.
+
+    Returns:
+        the rows kept, and the indices of their partners in ``sources`` by id.
+
+    Raises:
+        UserError: there are no pairs at all.
+    """
+    kept, partners = np.zeros(len(targets), bool), {}
+    columns = {column: targets[column] for column in ("id", "text", "speaker", "seconds")}
+    paired = False
+    for row, (id, text, speaker, seconds) in enumerate(zip(*columns.values(), strict=True)):
+        own, why = sources.partners({"id": id, "text": text, "speaker": speaker}, seconds)
+        paired = paired or bool(own)
+        reason = length_reason(seconds, min_seconds, max_seconds)
+        frames = int(checkpoint.frames(samples_of(seconds, checkpoint.rate)))
+        if reason is None and frames > checkpoint.max_frames:
+            reason = "too long", f"{frames} mel frames, the model has positions for {checkpoint.max_frames}"
+        own = [index for index in own if _heard(checkpoint, sources.seconds[index])]
+        if reason is None and not own:
+            reason = "no pair", why or "what would become of it is too long for the model"
+        if reason is None:
+            kept[row], partners[id] = True, own
+        else:
+            report.drop(name, id, *reason)
+    if not paired:
+        first, other = columns[sources.by][0], sources.rows[0][sources.by]
+        what = "ids" if sources.by == "id" else "transcripts of two speakers"
+        do = "see pair_by: id or text"
+        raise UserError(name, f"no {what} in common with the recordings to convert ({first!r}, {other!r})", do)
+    report.keep(name, int(kept.sum()), float(np.array(columns["seconds"])[kept].sum()))
+    return targets if kept.all() else targets.select(np.flatnonzero(kept)), partners
+
+
+def _heard(checkpoint: SpeechCheckpoint, seconds: float) -> bool:
+    """Whether the encoder has positions for a recording, and a frame at all."""
+    steps = checkpoint.encoder_steps(int(samples_of(seconds, checkpoint.rate)))
+    return 1 <= steps <= checkpoint.config.max_speech_positions
+
+
+class PairedUtterances(SpokenUtterances):
+    """Recordings and what they are to become.
+
+    Where several recordings may become a target, each epoch takes the next one of them.
+
+    Args:
+        rows: targets.
+        partners: indices into ``sources`` by their id.
+    """
+
+    def __init__(
+        self,
+        rows: Dataset,
+        checkpoint: SpeechCheckpoint,
+        voices: Speakers,
+        trim_db: float | None,
+        sources: Dataset,
+        partners: dict[str, list[int]],
+    ) -> None:
+        super().__init__(rows, checkpoint, voices, trim_db)
+        self.sources, self.partners = sources, partners
+
+    def given(self, key: tuple[int, int], row: dict[str, Any]) -> dict[str, Any] | None:
+        waveform = self.source(row["id"], epoch=key[0])
+        return None if waveform is None else {"samples": self.heard(waveform)}
+
+    def source(self, id: str, epoch: int = 0) -> np.ndarray | None:
+        """The recording (S,) that becomes a target in an epoch; None where it can't be read."""
+        own = self.partners[id]
+        return self.recording(self.sources[own[epoch % len(own)]])
+
+    def heard(self, waveform: np.ndarray) -> np.ndarray:
+        """A recording (S,) as the encoder takes it."""
+        rate = self.extractor.sampling_rate
+        return np.asarray(self.extractor(audio=waveform, sampling_rate=rate)["input_values"][0], np.float32)

@@ -19,6 +19,7 @@ VERBS = {
     "transcribe": ("sft_speech.asr.transcribe", "write down what is said in recordings"),
     "finetune-tts": ("sft_speech.tts.finetune", "fine-tune a SpeechT5 to speak texts"),
     "evaluate-tts": ("sft_speech.evaluate_tts", "how near a model's speech is to recordings, and how well understood"),
+    "evaluate-vc": ("sft_speech.evaluate_vc", "how near converted recordings are to their targets"),
     "synthesize": ("sft_speech.tts.synthesize", "speak texts"),
     "finetune-vc": ("sft_speech.tts.finetune_vc", "fine-tune a SpeechT5 to say recordings in another voice"),
     "convert": ("sft_speech.tts.convert", "say recordings again in another voice"),

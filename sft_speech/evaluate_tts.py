@@ -6,6 +6,7 @@ Writes evaluation/SPLIT.jsonl (one line per utterance) and evaluation/SPLIT.json
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sft_speech.asr.transcriber import Transcriber
+    from sft_speech.tts.generator import SpeechGenerator
 
 
 class RecognizerJudge:
@@ -48,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="directory of a SpeechT5 that speaks texts, or its id on the Hub"
     )
+    add_shared_arguments(parser)
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of ``sft-speech evaluate-vc`` as well."""
     parser.add_argument("--source", required=True, help="corpus: a folder, a manifest file or a Hub id")
     parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
     parser.add_argument("--split", metavar="SPLIT", help="what to evaluate on; several are joined by '+' [all rows]")
@@ -61,24 +68,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Speaks, measures, writes both files, prints the table."""
-    from tqdm import tqdm
-
-    from sft_speech.asr.transcriber import Transcriber
     from sft_speech.corpora import load_corpus
-    from sft_speech.tts.evaluate import evaluate_speech, save, summary, table
     from sft_speech.tts.synthesizer import Synthesizer
 
-    source = Path(args.source)
-    split = args.split or (source.stem if source.is_file() else source.name)
-    corpus = load_corpus(args.source, args.split, name=split, config=args.source_config)
-    judge = RecognizerJudge(Transcriber(args.judge, device=args.device)) if args.judge else None
+    corpus = load_corpus(args.source, args.split, name=split_name(args), config=args.source_config)
     synthesizer = Synthesizer(
         args.model, args.vocoder, speaker_encoder=args.speaker_encoder, device=args.device, seed=args.seed
     )
+    measure(args, synthesizer, corpus, lambda row, voice: (synthesizer([row["text"]], voice)[0], None))
+
+
+def split_name(args: argparse.Namespace) -> str:
+    """What the evaluation's files are called."""
+    source = Path(args.source)
+    return args.split or (source.stem if source.is_file() else source.name)
+
+
+def measure(args: argparse.Namespace, generator: SpeechGenerator, corpus: Any, say: Callable[..., Any]) -> None:
+    """Has the rows of a corpus said, see :func:`~sft_speech.tts.evaluate.evaluate_speech`; writes and prints it."""
+    from tqdm import tqdm
+
+    from sft_speech.asr.transcriber import Transcriber
+    from sft_speech.tts.evaluate import evaluate_speech, save, summary, table
+
+    judge = RecognizerJudge(Transcriber(args.judge, device=args.device)) if args.judge else None
     with tqdm(total=len(corpus), unit=" utterances", disable=None, leave=False) as bar:
-        lines = evaluate_speech(synthesizer, corpus, judge, bar.update)
+        lines = evaluate_speech(generator, corpus, say, judge, bar.update)
     figures = summary(lines, judge)
     output = Path(args.output) if args.output else Path(args.model) if Path(args.model).is_dir() else Path()
-    written = save(lines, figures, output / "evaluation", split)
-    print(table(figures, split))
+    written = save(lines, figures, output / "evaluation", split_name(args))
+    print(table(figures, split_name(args)))
     print(f"\n{written.with_suffix('.jsonl')}\n{written}")

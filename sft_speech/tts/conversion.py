@@ -90,7 +90,7 @@ class Conversion(Synthesis):
         def speak(index: int) -> Speech | None:
             row = shown.rows[index]
             waveform = shown.source(row["id"])
-            return None if waveform is None else converter((waveform, converter.rate), voice_name(row["speaker"]))
+            return None if waveform is None else converter.convert(waveform, voice_name(row["speaker"]))
 
         return converter, speak
 

@@ -25,6 +25,7 @@ QUIET_SECONDS = 0.05  # how much of a recording decides how quiet it is somewher
 # Mel frames at most, as a multiple of the recording's own: what goes on for longer has lost its end.
 LONGER = 2.0
 SHORTEST_SECONDS = 0.1
+TRIM_DB = 40.0  # as in training by default
 
 
 class Converter(SpeechGenerator):
@@ -56,11 +57,24 @@ class Converter(SpeechGenerator):
         Raises:
             UserError: it can't be read, holds a tenth of a second or less; no such voice.
         """
-        voice, shown = self.voice(speaker), str(recording) if isinstance(recording, str | Path) else "the recording"
-        waveform = clean(self._read(recording, shown), 40.0)
+        shown = str(recording) if isinstance(recording, str | Path) else "the recording"
+        speech = self.convert(self._read(recording, shown), speaker)
+        if not len(speech.waveform):
+            raise UserError(shown, speech.problem, "give one with speech")
+        if speech.problem:
+            logger.warning("%s: %s", shown, speech.problem)
+        return speech
+
+    def convert(self, waveform: np.ndarray, speaker: Any = None) -> Speech:
+        """Converts (S,) at the model's rate; what can't be converted gives a speech of no samples that says why.
+
+        Raises:
+            UserError: no such voice.
+        """
+        voice, waveform = self.voice(speaker), clean(waveform, TRIM_DB)
         if len(waveform) < samples_of(SHORTEST_SECONDS, self.rate) or not waveform.any():
             why = f"{len(waveform) / self.rate:.2f} s of sound in it" if waveform.any() else "it is silent"
-            raise UserError(shown, why, "give one with speech")
+            return Speech(np.zeros(0, np.float32), self.rate, "", "", why)
         parts, problems = [], []
         for piece in pieces(waveform, self.rate):
             heard: Any = self.checkpoint.extractor(audio=piece, sampling_rate=self.rate, return_tensors="pt")
@@ -71,8 +85,6 @@ class Converter(SpeechGenerator):
             parts.append(part)
             if not ended:
                 problems.append(f"a piece did not come to an end and was cut at {len(part) / self.rate:.1f} s")
-        for problem in problems:
-            logger.warning("%s: %s", shown, problem)
         return Speech(np.concatenate(parts).clip(-1, 1), self.rate, "", "", "; ".join(problems))
 
     def _read(self, recording: str | Path | tuple[np.ndarray, int], shown: str) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Speak the texts of a corpus and measure what comes out against its recordings.
+"""Speak the texts of a corpus, or convert recordings, and measure what comes out against the corpus's recordings.
 
 Beside each figure stands that of copy synthesis: the recording's own spectrogram through the same vocoder, which is as
-near as any model of these spectrograms could come.
+near as any model of these spectrograms could come. Where recordings are converted, it is also that of leaving them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sft_speech import audio
 from sft_speech.corpora.report import file_stem
 from sft_speech.errors import UserError
 from sft_speech.tts.data import clean, voice_name
+from sft_speech.tts.generator import Speech, SpeechGenerator
 from sft_speech.tts.metrics import (
     cepstra,
     mean_interval,
@@ -28,9 +29,9 @@ from sft_speech.tts.metrics import (
     warping_path,
 )
 from sft_speech.tts.speakers import MEAN
-from sft_speech.tts.synthesizer import Synthesizer
 
 METRICS = ("mcd", "log_f0_rmse", "voicing_error", "duration_ratio", "speaker_similarity", "nearest_other_speaker")
+KINDS = ("speech", "copy", "source")  # what was made, the recording's own spectrogram, what was converted
 TRIM_DB = 40.0  # of both, so that silence around a recording is no distortion
 
 
@@ -45,34 +46,36 @@ class Judge(Protocol):
 
 
 def evaluate_speech(
-    synthesizer: Synthesizer,
+    generator: SpeechGenerator,
     rows: Iterable[dict[str, Any]],
+    say: Callable[[dict[str, Any], str | None], tuple[Speech, np.ndarray | None]],
     judge: Judge | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Speaks each row's text in its speaker's voice.
+    """Has each row said in its speaker's voice.
 
     Args:
         rows: of a corpus; a speaker that the model has no voice of is spoken by the model's mean.
+        say: a row in a voice (None: the mean): the speech, and the recording (S,) that was converted, if one was.
         judge: hears what was spoken.
         progress: called with 1 after each utterance.
 
     Returns:
-        a line for each utterance: id, text, seconds, problem, and the figures of "speech" and of "copy".
+        a line for each utterance: id, text, seconds, problem, and the figures of each of :data:`KINDS`.
 
     Raises:
         UserError: the model has no voice of a speaker, and no mean.
     """
     found = []
     for row in rows:
-        found.append(_utterance(synthesizer, row, judge))
+        found.append(_utterance(generator, row, say, judge))
         if progress is not None:
             progress(1)
     return found
 
 
-def _utterance(synthesizer: Synthesizer, row: dict[str, Any], judge: Judge | None) -> dict[str, Any]:
-    checkpoint = synthesizer.checkpoint
+def _utterance(generator: SpeechGenerator, row: dict[str, Any], say: Callable, judge: Judge | None) -> dict[str, Any]:
+    checkpoint = generator.checkpoint
     line: dict[str, Any] = {"id": row["id"], "text": row["text"], "seconds": row["seconds"], "problem": ""}
     try:
         waveform = audio.read(row["audio"], checkpoint.rate, start=row["start"], seconds=row["seconds"])
@@ -81,14 +84,16 @@ def _utterance(synthesizer: Synthesizer, row: dict[str, Any], judge: Judge | Non
     recording = clean(waveform, TRIM_DB)
     name = voice_name(row["speaker"])
     began = time.perf_counter()
-    (speech,) = synthesizer([row["text"]], name if name in checkpoint.speakers else None)
+    speech, source = say(row, name if name in checkpoint.speakers else None)
     runtime = time.perf_counter() - began
     if not len(speech.waveform):
         return line | {"problem": speech.problem}
-    copied = synthesizer.vocoder(torch.as_tensor(checkpoint.mels(recording)))
+    copied = generator.vocoder(torch.as_tensor(checkpoint.mels(recording)))
     line |= {"problem": speech.problem, "real_time_factor": runtime / speech.seconds}
-    for kind, spoken in (("speech", speech.waveform), ("copy", copied)):
-        line[kind] = _against(synthesizer, clean(spoken, TRIM_DB), recording, name)
+    for kind, spoken in zip(KINDS, (speech.waveform, copied, source), strict=True):
+        if spoken is None:
+            continue
+        line[kind] = _against(generator, clean(spoken, TRIM_DB), recording, name)
         if judge is not None:
             line[kind] |= judge.hear(row["text"], spoken, checkpoint.rate)
     if judge is not None:
@@ -96,9 +101,9 @@ def _utterance(synthesizer: Synthesizer, row: dict[str, Any], judge: Judge | Non
     return line
 
 
-def _against(synthesizer: Synthesizer, spoken: np.ndarray, recording: np.ndarray, name: str) -> dict[str, float]:
+def _against(generator: SpeechGenerator, spoken: np.ndarray, recording: np.ndarray, name: str) -> dict[str, float]:
     """The figures of one waveform (S,) against the recording."""
-    checkpoint = synthesizer.checkpoint
+    checkpoint = generator.checkpoint
     hop, rate = int(checkpoint.extractor.sample_stride), checkpoint.rate
     mels = [checkpoint.mels(waveform) for waveform in (spoken, recording)]
     first, second = map(cepstra, mels)
@@ -111,15 +116,15 @@ def _against(synthesizer: Synthesizer, spoken: np.ndarray, recording: np.ndarray
         "voicing_error": errors.voicing_error,
         "duration_ratio": len(spoken) / max(len(recording), 1),
     }
-    return figures | _similarities(synthesizer, spoken, name)
+    return figures | _similarities(generator, spoken, name)
 
 
-def _similarities(synthesizer: Synthesizer, spoken: np.ndarray, name: str) -> dict[str, float]:
+def _similarities(generator: SpeechGenerator, spoken: np.ndarray, name: str) -> dict[str, float]:
     """Cosines of a waveform's embedding to its speaker's and to the nearest other one's."""
-    voices = synthesizer.checkpoint.speakers
+    voices = generator.checkpoint.speakers
     if name not in voices or not voices.encoder:
         return {}
-    embedding = synthesizer.encoder()(spoken)
+    embedding = generator.encoder()(spoken)
     others = [float(embedding @ voices[other]) for other in voices if other not in (name, MEAN)]
     figures = {"speaker_similarity": float(embedding @ voices[name])}
     return figures | ({"nearest_other_speaker": max(others)} if others else {})
@@ -135,16 +140,16 @@ def summary(lines: list[dict[str, Any]], judge: Judge | None = None) -> dict[str
     if not spoken:
         raise UserError("the evaluation", f"none of {len(lines)} utterances could be spoken", "see their problems")
     figures: dict[str, Any] = {"utterances": len(spoken), "problems": sum(bool(line["problem"]) for line in lines)}
-    for kind in ("speech", "copy"):
+    for kind in KINDS:
         for metric in METRICS:
-            values = [line[kind][metric] for line in spoken if metric in line[kind]]
+            values = [line[kind][metric] for line in spoken if metric in line.get(kind, {})]
             mean, low, high = mean_interval(values)
             if np.isfinite(mean):
                 figures[f"{kind}_{metric}"], figures[f"{kind}_{metric}_interval"] = mean, [low, high]
     mean, low, high = mean_interval([line["real_time_factor"] for line in spoken])
     figures |= {"real_time_factor": mean, "real_time_factor_interval": [low, high]}
     if judge is not None:
-        for kind in ("speech", "copy", "recording"):
+        for kind in [kind for kind in (*KINDS, "recording") if all(kind in line for line in spoken)]:
             rates = judge.summary([line[kind] for line in spoken])
             figures |= {f"{kind}_{name}": value for name, value in rates.items()}
     return figures
@@ -197,18 +202,20 @@ NAMES = {
     "wer": "WER of the judge",
     "cer": "CER of the judge",
 }
+HEADINGS = {"speech": "speech", "copy": "copy synthesis", "source": "left as it was", "recording": "recording"}
 
 
 def table(figures: dict[str, Any], split: str) -> str:
     """The figures, to be read by people."""
+    shown = [kind for kind in HEADINGS if any(key.startswith(f"{kind}_") for key in figures)]
     lines = [
         f"{split}: {figures['utterances']} utterances, {figures['problems']} with a problem, "
         f"{1 / figures['real_time_factor']:.1f} x real time",
-        f"{'':30}{'speech':>26}{'copy synthesis':>26}{'recording':>26}",
+        f"{'':30}" + "".join(f"{HEADINGS[kind]:>26}" for kind in shown),
     ]
     for metric, name in NAMES.items():
         cells = []
-        for kind in ("speech", "copy", "recording"):
+        for kind in shown:
             mean, around = figures.get(f"{kind}_{metric}"), figures.get(f"{kind}_{metric}_interval")
             cells.append(f"{mean:.3f} [{around[0]:.3f}, {around[1]:.3f}]" if mean is not None and around else "")
         if any(cells):

@@ -50,7 +50,7 @@ class SpeechSamples:
         for index, row in enumerate(self.utterances.rows):
             path = self.folder / f"{self.number:03d}-{file_stem(Path(row['id']).stem)}"
             speech = self.speak(index)
-            if speech is not None:
+            if speech is not None and len(speech.waveform):
                 speech.save(path.with_suffix(".wav"))
             utterance = self.utterances[(0, index)]
             if utterance is not None:

@@ -172,9 +172,9 @@ def test_each_epoch_takes_the_next_partner(arguments, tiny_conversion, voices, t
         ({"pair_by": "words"}, "id, text"),
     ],
 )
-def test_what_cannot_be_paired(arguments, keys, says, capsys):
+def test_what_cannot_be_paired(arguments, keys, says, capsys, caplog):
     assert main(arguments(**keys)) == 2
-    assert says in capsys.readouterr().err
+    assert says in capsys.readouterr().err + caplog.text
 
 
 def test_no_pair_at_all(arguments, voices, tmp_path, write_metadata, capsys):
@@ -203,6 +203,28 @@ def test_what_cannot_be_converted(tiny_conversion, voices, tmp_path, capsys):
     assert "would become 1.wav" in capsys.readouterr().err
     with pytest.raises(UserError, match="nobody"):
         Converter(tiny_conversion, device="cpu")(voices[0] / "1.wav", "nobody")
+
+
+def test_its_evaluation_measures_what_was_converted_too(tiny_conversion, voices, tmp_path, write_metadata, capsys):
+    """Converted out of the very recordings that they are to become: left as they are they are perfect."""
+    low, _ = voices
+    rows = [{"file_name": str(low / f"{n}.wav"), "text": SAYS[n], "speaker": "other"} for n in range(3)]
+    silent = tmp_path / "silent.wav"
+    soundfile.write(silent, np.concatenate([np.zeros(9000), 0.5 * np.ones(1)]), RATE)
+    rows.append({"file_name": str(silent), "text": SAYS[3], "speaker": "other"})
+    sources = write_metadata(tmp_path, rows)
+    command = ["evaluate-vc", tiny_conversion, "--source", low, "--from_source", sources, "--pair_by", "text"]
+    assert main([*map(str, command), "-o", str(tmp_path), "--device", "cpu"]) == 0
+    figures = json.loads((tmp_path / "evaluation" / f"{low.name}.json").read_text())
+    assert figures["utterances"] == 3
+    assert figures["problems"] == 1
+    assert figures["source_mcd"] == pytest.approx(0, abs=1e-6) != figures["speech_mcd"]
+    assert figures["copy_mcd"] < figures["speech_mcd"]
+    lines = [json.loads(line) for line in (tmp_path / "evaluation" / f"{low.name}.jsonl").read_text().splitlines()]
+    assert "s of sound" in lines[-1]["problem"]
+    said = capsys.readouterr().out
+    assert "left as it was" in said
+    assert "no recording to convert has this text" in said
 
 
 def test_a_full_scale_sample_is_heard_like_any_other(tiny_conversion):

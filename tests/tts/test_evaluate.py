@@ -50,8 +50,12 @@ def synthesizer(tiny_speaker):
     return made
 
 
+def speak(synthesizer):
+    return lambda row, voice: (synthesizer([row["text"]], voice)[0], None)
+
+
 def test_copy_synthesis_is_nearer_than_a_model_that_has_learned_nothing(synthesizer, corpus):
-    lines = evaluate_speech(synthesizer, load_corpus(str(corpus), None), Deaf())
+    lines = evaluate_speech(synthesizer, load_corpus(str(corpus), None), speak(synthesizer), Deaf())
     assert sorted(line["id"] for line in lines) == ["0.wav", "1.wav", "2.wav"]
     figures = summary(lines, Deaf())
     assert figures["copy_mcd"] < figures["speech_mcd"]
@@ -68,7 +72,7 @@ def test_what_can_not_be_spoken_or_read_is_named(synthesizer, corpus, tmp_path):
     rows = list(load_corpus(str(corpus), None))
     rows[0]["text"] = "你好"
     rows[1]["audio"] = {"path": str(tmp_path / "gone.wav"), "bytes": None}
-    lines = evaluate_speech(synthesizer, rows)
+    lines = evaluate_speech(synthesizer, rows, speak(synthesizer))
     assert "lacks them" in lines[0]["problem"]
     assert "can't be read" in lines[1]["problem"]
     assert summary(lines)["utterances"] == 1

@@ -194,8 +194,8 @@ class FinetuneAsrConfig(FinetuneConfig):
 
 
 @dataclasses.dataclass
-class FinetuneTtsConfig(FinetuneConfig):
-    """Everything that decides the fine-tuning of a SpeechT5 that speaks texts."""
+class FinetuneSpeechConfig(FinetuneConfig):
+    """What decides the fine-tuning of any SpeechT5 that makes speech."""
 
     learning_rate: float = option(1e-5, "at its peak", 0.0)
     max_seconds: float = option(20.0, "longer utterances are dropped; so are those beyond the model's positions", 0.1)
@@ -210,7 +210,14 @@ class FinetuneTtsConfig(FinetuneConfig):
 
 
 @dataclasses.dataclass
-class FinetuneVcConfig(FinetuneTtsConfig):
+class FinetuneTtsConfig(FinetuneSpeechConfig):
+    """Everything that decides the fine-tuning of a SpeechT5 that speaks texts."""
+
+    new_characters: bool = option(False, "add letters of the transcripts that the tokenizer lacks: a new language")
+
+
+@dataclasses.dataclass
+class FinetuneVcConfig(FinetuneSpeechConfig):
     """Everything that decides the fine-tuning of a SpeechT5 that converts voices."""
 
     from_source: str | None = option(

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft_speech.config import FinetuneAsrConfig, FinetuneTtsConfig, load_config
+from sft_speech.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig, load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-KINDS = {"asr": FinetuneAsrConfig, "tts": FinetuneTtsConfig}
+KINDS = {"asr": FinetuneAsrConfig, "tts": FinetuneTtsConfig, "vc": FinetuneVcConfig}
 PRESETS = sorted(path for kind in KINDS for path in (CONFIGS / kind).glob("*.yaml"))
 LAUNCH = sorted((CONFIGS / "accelerate").glob("*.yaml"))
 # WER on test-clean and test-other without a language model (Baevski et al. 2020, tables 9 and 10)

@@ -1,8 +1,9 @@
-"""The demo's corpus: telephone calls spoken by espeak-ng, laid out as LibriSpeech is.
+"""The demos' corpora: telephone calls spoken by espeak-ng, laid out as LibriSpeech is; or one reader, as LJSpeech is.
 
 Everyday sentences of our own (``assets/telephone_sentences.txt``), voices that the embedded checkpoint never heard, and
 a telephone line between the speaker and the file: what the embedded checkpoint does badly and can learn in minutes.
-No voice and no sentence is in two splits. The same seed gives the same bytes on the same versions of the libraries.
+No voice and no sentence is in two splits. A reader, for synthesis, reads all sentences without a telephone.
+The same seed gives the same bytes on the same versions of the libraries.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -134,17 +136,18 @@ def _record(speaker: Speaker, rng: np.random.Generator, folder: Path) -> float:
     return total
 
 
-def make_corpus(folder: str | Path, *, seed: int = 0, minutes: float = 18.0) -> Path:
+def make_corpus(folder: str | Path, *, seed: int = 0, minutes: float = 18.0, reader: str | None = None) -> Path:
     """Makes the corpus, or finds it made.
 
     Args:
-        folder: where to; must be new, or hold the corpus of the same seed and minutes.
+        folder: where to; must be new, or hold the same corpus.
         seed: another seed gives other voices (of the same timbres), another choice of sentences and other lines.
-        minutes: of training speech; there is a twelfth of it for development and a sixth for testing.
+        minutes: of training speech; there is a twelfth of it for development and a sixth for testing. Of a reader: all.
+        reader: timbre of a single voice, one of :data:`HELD_OUT`, in place of the telephone calls.
 
     Returns:
         ``folder``, holding SPEAKERS.TXT and SUBSET/speaker/chapter/speaker-chapter-number.flac with their trans.txt;
-        its subsets are ``train-demo``, ``dev-demo`` and ``test-demo``.
+        its subsets are ``train-demo``, ``dev-demo`` and ``test-demo``. Of a reader: metadata.csv and wavs/number.wav.
 
     Raises:
         UserError: the folder holds something else, the minutes are out of range, or espeakng-loader is missing.
@@ -152,7 +155,9 @@ def make_corpus(folder: str | Path, *, seed: int = 0, minutes: float = 18.0) -> 
     folder = Path(folder)
     if not 0.5 <= minutes <= 120:
         raise UserError(f"minutes: {minutes}", "the sentences make 0.5 to 120 minutes of training speech", "take 18")
-    settings = {"seed": seed, "minutes": minutes}
+    if reader is not None and reader not in HELD_OUT:
+        raise UserError(f"reader: {reader}", "no such timbre", f"take one of {', '.join(HELD_OUT)}")
+    settings: dict[str, Any] = {"seed": seed, "minutes": minutes} | ({"reader": reader} if reader else {})
     stamp = folder / STAMP
     if stamp.is_file() and json.loads(stamp.read_text())["settings"] == settings:
         logger.info("%s: the corpus is there", folder)
@@ -162,15 +167,20 @@ def make_corpus(folder: str | Path, *, seed: int = 0, minutes: float = 18.0) -> 
             str(folder), "it holds something other than this corpus", "name a new folder, or delete this one"
         )
     speak("hello", Voice())  # without espeak-ng: an error before anything is written
-    speakers = cast(seed, minutes)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
+        # Processes of their own even for one reader, see record.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(PROCESSES, mp_context=context, max_tasks_per_child=1) as pool:
-            parts = [speakers[first::PROCESSES] for first in range(PROCESSES)]
-            seconds = list(pool.map(record, parts, [seed] * PROCESSES, [scratch] * PROCESSES))
-        _describe(scratch, zip(chain(*parts), chain(*seconds), strict=True), settings)
+            if reader is not None:
+                pool.submit(read_aloud, reader, minutes, seed, scratch).result()
+            else:
+                parts = [cast(seed, minutes)[first::PROCESSES] for first in range(PROCESSES)]
+                seconds = list(pool.map(record, parts, [seed] * PROCESSES, [scratch] * PROCESSES))
+                _describe(scratch, zip(chain(*parts), chain(*seconds), strict=True))
+        made_by = "espeak-ng; sentences of sft_speech, Apache-2.0"
+        (scratch / STAMP).write_text(json.dumps({"settings": settings, "made by": made_by}, indent=2) + "\n")
         scratch.chmod(0o755)  # a temporary folder is private
         if folder.exists():
             folder.rmdir()
@@ -180,16 +190,33 @@ def make_corpus(folder: str | Path, *, seed: int = 0, minutes: float = 18.0) -> 
     return folder
 
 
-def _describe(folder: Path, seconds: Iterable[tuple[Speaker, float]], settings: dict[str, float]) -> None:
-    """Writes SPEAKERS.TXT in the form of LibriSpeech, and what made the corpus."""
+def read_aloud(reader: str, minutes: float, seed: int, folder: Path) -> None:
+    """Writes what one voice reads, in the layout of LJSpeech; to be called once in a process, see :func:`record`."""
+    import soundfile
+    import soxr
+
+    rng, voice = np.random.default_rng((seed, *reader.encode())), Voice(ACCENTS[0], reader)
+    sentences = rng.permutation(np.array([line for split in TIMBRES for line in sentences_of(split)]))
+    (folder / "wavs").mkdir()
+    lines, total = [], 0.0
+    for number, sentence in enumerate(sentences):
+        if total >= 60 * minutes:
+            break
+        waveform = soxr.resample(speak(str(sentence), voice), ESPEAK_RATE, RATE)
+        soundfile.write(folder / "wavs" / f"{number:04d}.wav", waveform, RATE, "PCM_16")
+        lines.append(f"{number:04d}|{sentence}|{sentence}.\n")
+        total += len(waveform) / RATE
+    (folder / "metadata.csv").write_text("".join(lines), "utf-8")
+
+
+def _describe(folder: Path, seconds: Iterable[tuple[Speaker, float]]) -> None:
+    """Writes SPEAKERS.TXT in the form of LibriSpeech."""
     lines = [";ID  |SEX| SUBSET           |MINUTES| NAME\n"]
     for speaker, length in sorted(seconds, key=lambda pair: pair[0].id):
         lines.append(
             f"{speaker.id:<5}| {speaker.sex} | {speaker.split:<17}| {length / 60:<6.2f}| {speaker.voice.name}\n"
         )
     (folder / "SPEAKERS.TXT").write_text("".join(lines), "utf-8")
-    made_by = "espeak-ng; sentences of sft_speech, Apache-2.0"
-    (folder / STAMP).write_text(json.dumps({"settings": settings, "made by": made_by}, indent=2) + "\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -198,10 +225,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=18.0, help="of training speech (default: %(default)s)")
+    parser.add_argument("--reader", metavar="TIMBRE", help=f"one clean voice instead: {', '.join(HELD_OUT)}")
 
 
 def main(args: argparse.Namespace) -> None:
     """Make the demo's corpus: telephone calls spoken by espeak-ng."""
-    folder = make_corpus(args.folder, seed=args.seed, minutes=args.minutes)
+    folder = make_corpus(args.folder, seed=args.seed, minutes=args.minutes, reader=args.reader)
+    if args.reader:
+        print(f"{len(list((folder / 'wavs').iterdir()))} utterances by {args.reader}")
+        return
     for split in TIMBRES:
         print(f"{split}: {len(list((folder / split).glob('*/*/*.flac')))} utterances")

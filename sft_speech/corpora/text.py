@@ -182,7 +182,8 @@ class TranscriptNormalizer:
         bare = "".join(c for c in decomposed if not unicodedata.combining(c))
         for spelling in (decomposed, bare, related):
             for cased in (self._cased(spelling), spelling.lower(), spelling.upper()):
-                if cased and self.alphabet.issuperset(cased):
+                same = len(cased) == len(spelling)  # ß in capitals is SS
+                if cased and same and self.alphabet.issuperset(cased):
                     return cased
         return unsaid(character)
 

@@ -52,7 +52,7 @@ class Conversion(Synthesis):
             self.sources = Sources(load_sources(self.config), self.config.pair_by)
         super().load(rows)
 
-    def load_checkpoint(self) -> None:
+    def load_checkpoint(self, rows: Any) -> None:
         config = self.config
         self.checkpoint = load_speech_checkpoint(
             config.model,

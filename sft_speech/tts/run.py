@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import gather_object
 
 from sft_speech.audio import samples_of
-from sft_speech.config import FinetuneTtsConfig
+from sft_speech.config import FinetuneSpeechConfig, FinetuneTtsConfig
 from sft_speech.corpora.report import CorpusReport, file_stem
 from sft_speech.corpora.select import select_usable
 from sft_speech.errors import UserError
@@ -32,6 +32,7 @@ from sft_speech.tts.padding import make_padding_exact
 from sft_speech.tts.samples import SpeechSamples
 from sft_speech.tts.speakers import MelStatistics, SpeakerEncoder, Speakers, XVectors
 from sft_speech.tts.synthesizer import Synthesizer
+from sft_speech.tts.vocabulary import add_characters
 
 logger = logging.getLogger(__name__)
 
@@ -51,20 +52,23 @@ class Synthesis:
     task: SpectrogramTask
     samples: SpeechSamples | None = None
 
-    def __init__(self, config: FinetuneTtsConfig) -> None:
+    def __init__(self, config: FinetuneSpeechConfig) -> None:
         self.config = config
         self.metric = "loss"
 
     def load(self, rows: Any) -> None:
-        self.load_checkpoint()
+        self.load_checkpoint(rows)
         make_padding_exact(self.checkpoint.model)
         self.task = SpectrogramTask(self.checkpoint.model)
 
-    def load_checkpoint(self) -> None:
+    def load_checkpoint(self, rows: Any) -> None:
         config = self.config
+        assert isinstance(config, FinetuneTtsConfig)
         self.checkpoint = load_speech_checkpoint(
             config.model, revision=config.revision, from_scratch=config.from_scratch, language=config.language
         )
+        if config.new_characters:
+            add_characters(self.checkpoint, rows["text"])
 
     def usable(self, name: str, rows: Any, report: CorpusReport) -> Any:
         """The rows of a split that fit the model's positions, texts written for it; evaluation has the same limits."""

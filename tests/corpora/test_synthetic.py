@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sft_speech.corpora import espeak, synthetic
+from sft_speech.corpora import espeak, load_corpus, synthetic
 from sft_speech.errors import UserError
 
 MINUTES = 0.5
@@ -133,6 +133,19 @@ def test_an_interrupted_corpus_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OSError, match="No space"):
         synthetic.make_corpus(tmp_path / "corpus", minutes=MINUTES)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_reads_in_the_layout_of_ljspeech(tmp_path: Path) -> None:
+    folder = synthetic.make_corpus(tmp_path / "reader", minutes=0.5, reader="steph")
+    rows = load_corpus(folder)
+    assert 30 <= sum(rows["seconds"]) < 40
+    assert len(set(rows["text"])) == len(rows)
+    assert all(text.endswith(".") for text in rows["text"])
+    assert synthetic.make_corpus(folder, minutes=0.5, reader="steph") == folder
+    with pytest.raises(UserError, match="something other"):
+        synthetic.make_corpus(folder, minutes=0.5)
+    with pytest.raises(UserError, match="steph"):
+        synthetic.make_corpus(tmp_path / "other", reader="nobody")
 
 
 def test_a_telephone_line_keeps_its_band_only() -> None:

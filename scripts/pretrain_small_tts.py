@@ -1,0 +1,191 @@
+"""Pretrain the embedded SpeechT5 on synthetic voices.
+
+python scripts/pretrain_small_tts.py --text SENTENCES --output small-tts
+accelerate launch --cpu --num_processes 2 scripts/finetune_tts.py --config small-tts/run.yaml
+python scripts/pretrain_small_tts.py --output small-tts --export sft_speech/assets/speecht5-small
+
+The first command makes a corpus (``--text`` has one sentence per line, or ``id|sentence``), random weights, and the
+configuration of a run that learns the one with the other; the last one writes the run's weights in float16. The voices
+are timbres of espeak-ng that the demo doesn't have, all at one pace: what differs is how they sound, not when.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz',.?!;:-"
+TIMBRES = ("", "m1", "m3", "m7", "f1", "f2", "f3", "f5")
+RATE = 16_000
+LONGEST_SECONDS = 6.0
+RUN = {
+    "learning_rate": 7e-4,
+    "warmup_steps": 0.04,
+    "hold_share": 0.4,
+    "weight_decay": 0.01,
+    "max_seconds": LONGEST_SECONDS + 1,
+    "max_batch_seconds": 20.0,
+    "update_seconds": 40.0,
+    "max_steps": 12_000,
+    "eval_steps": 1000,
+    "logging_steps": 50,
+    "dataloader_num_workers": 0,
+    "report_to": "none",
+}
+
+
+def phrase(sentences: list[str], rng: np.random.Generator) -> str:
+    """Two to twelve words of a sentence."""
+    words = sentences[rng.integers(len(sentences))].split()
+    count = int(rng.integers(2, 13))
+    start = int(rng.integers(0, max(1, len(words) - count + 1)))
+    return " ".join(words[start : start + count]).strip(" '-,.?!;:") + "."
+
+
+def record(folder: Path, sentences: list[str], hours: float, seed: int) -> list[tuple]:
+    """Writes recordings of ``hours`` hours and returns (file, text, voice) of each; once in a process, see espeak."""
+    import soundfile
+    import soxr
+
+    from sft_speech.corpora.espeak import ESPEAK_RATE, Voice, speak
+
+    rng, total = np.random.default_rng(seed), 0.0
+    lines: list[tuple] = []
+    while total < hours * 3600:
+        text, timbre = phrase(sentences, rng), str(rng.choice(TIMBRES))
+        waveform = soxr.resample(speak(text, Voice(variant=timbre)), ESPEAK_RATE, RATE)
+        if len(text) < 4 or len(waveform) > LONGEST_SECONDS * RATE:
+            continue
+        path = folder / f"{seed}" / f"{len(lines):05d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.clip(waveform, -1, 1), RATE, "PCM_16")
+        lines.append((path.relative_to(folder), text, timbre or "plain"))
+        total += len(waveform) / RATE
+    return lines
+
+
+def make_corpus(folder: Path, text: Path, hours: float, seed: int) -> None:
+    """Manifests train.csv and held_out.csv, the second of sentences that the first has no part of."""
+    spoken = [re.sub(r"[^a-z',.?!;:-]+", " ", line.split("|")[-1].lower()) for line in text.read_text().splitlines()]
+    seen = [line for number, line in enumerate(spoken) if line.strip() and number % 50]
+    unseen = [line for number, line in enumerate(spoken) if line.strip() and number % 50 == 0]
+    with ProcessPoolExecutor(max_tasks_per_child=1) as pool:
+        parts = [pool.submit(record, folder, seen, hours / 10, seed + part) for part in range(1, 11)]
+        held_out = pool.submit(record, folder, unseen, 0.06, seed)
+        tables = {"train": [line for part in parts for line in part.result()], "held_out": held_out.result()}
+    for name, lines in tables.items():
+        with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("audio", "text", "speaker"), *lines])
+
+
+def make_model(folder: Path, seed: int) -> None:
+    """Random weights of a small SpeechT5 whose tokens are letters."""
+    import sentencepiece
+    import torch
+    from transformers import (
+        SpeechT5Config,
+        SpeechT5FeatureExtractor,
+        SpeechT5ForTextToSpeech,
+        SpeechT5Tokenizer,
+        set_seed,
+    )
+
+    from sft_speech.tts.checkpoint import SpeechCheckpoint
+    from sft_speech.tts.speakers import Speakers
+    from sft_speech.tts.text import SpeakableText
+
+    prefix = folder.parent / "letters"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(LETTERS)] * 50),
+        model_prefix=str(prefix),
+        model_type="char",
+        vocab_size=len(LETTERS) + 5,
+        bos_id=0,
+        pad_id=1,
+        eos_id=2,
+        unk_id=3,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    tokenizer = SpeechT5Tokenizer(f"{prefix}.model")
+    config = SpeechT5Config(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        encoder_layers=3,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=512,
+        encoder_layerdrop=0.0,
+        decoder_layers=3,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=512,
+        decoder_layerdrop=0.0,
+        speech_decoder_prenet_units=192,
+        speech_decoder_postnet_units=96,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        positional_dropout=0.0,
+        max_text_positions=300,
+        max_speech_positions=1000,
+        reduction_factor=3,
+        initializer_range=0.07,  # 1 / sqrt(hidden_size); the usual 0.02 drowns what is heard and read in the positions
+    )
+    set_seed(seed)
+    model: Any = SpeechT5ForTextToSpeech(config)
+    torch.nn.init.normal_(model.speecht5.encoder.prenet.embed_tokens.weight, std=0.5)  # of the size of the positions
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+    text = SpeakableText(tokenizer.get_vocab())
+    SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(), Speakers({}), text).save(folder)
+
+
+def export(run: Path, asset: Path) -> None:
+    """Writes what a run has learned, weights in float16; the configuration still says float32, as which they are read.
+
+    The tables of positions are left out where they can be computed.
+    """
+    from sft_speech.tts.checkpoint import load_speech_checkpoint
+
+    checkpoint = load_speech_checkpoint(run)
+    checkpoint.save_processor(asset)
+    halves = {name: tensor.half() for name, tensor in checkpoint.model.state_dict().items()}
+    checkpoint.model.save_pretrained(asset, state_dict=halves)
+    size = sum(path.stat().st_size for path in asset.iterdir()) / 1e6
+    print(f"{asset}: {size:.1f} MB")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--hours", type=float, default=6.0, help="of speech in the corpus")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--export", type=Path, metavar="ASSET", help="write the weights of the run and end")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    output = args.output.absolute()
+    if args.export:
+        export(output / "run", args.export)
+        return
+    make_corpus(output / "corpus", args.text, args.hours, args.seed)
+    make_model(output / "random", args.seed)
+    paths = {
+        "model": output / "random",
+        "source": output / "corpus" / "train.csv",
+        "eval_source": output / "corpus" / "held_out.csv",
+        "output_dir": output / "run",
+    }
+    run = {name: str(path) for name, path in paths.items()} | RUN
+    (output / "run.yaml").write_text(yaml.safe_dump(run, sort_keys=False))
+
+
+if __name__ == "__main__":
+    main(make_parser().parse_args())

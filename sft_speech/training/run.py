@@ -31,7 +31,7 @@ from sft_speech.training.loss import Task
 from sft_speech.training.optimization import three_stage
 from sft_speech.training.plan import BatchPlan, epoch_plan
 from sft_speech.training.rehearsal import rehearse
-from sft_speech.training.start import check_output, main_first, on_cpu, trackers
+from sft_speech.training.start import check_output, main_first, on_cpu, tensorboard_folder, trackers
 from sft_speech.training.trainer import ExactTrainer
 
 logger = logging.getLogger(__name__)
@@ -245,7 +245,7 @@ def training_arguments(
         metric: picks the best checkpoint; None where nothing is evaluated.
     """
     bf16 = config.bf16
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(config.output_dir) / "tensorboard"))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = tensorboard_folder(config.output_dir)
     cuda = torch.cuda.is_available() and not on_cpu()
     every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
     staged = config.lr_scheduler_type == "three_stage"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,11 @@ def trackers(config: Any) -> list[str]:
             why = "no such tracker is installed"
             raise UserError(f"report_to {name}", why, f"install it, or take {', '.join(here)} or none")
     return names
+
+
+def tensorboard_folder(output: str) -> str:
+    """Where TensorBoard's files go: into the output directory, unless the environment says otherwise."""
+    return os.environ.get("TENSORBOARD_LOGGING_DIR", str(Path(output) / "tensorboard"))
 
 
 def check_output(config: Any, output: Path, first: bool) -> Path | None:

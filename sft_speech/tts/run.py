@@ -22,7 +22,7 @@ from sft_speech.errors import UserError
 from sft_speech.hub import SYNTHESIS, push, write_model_card
 from sft_speech.training.plan import sorted_batches
 from sft_speech.training.run import Parts, fine_tune
-from sft_speech.training.start import main_first
+from sft_speech.training.start import main_first, tensorboard_folder, trackers
 from sft_speech.tts.checkpoint import SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tts.collator import SpeechCollator
 from sft_speech.tts.data import SpokenUtterances, voice_name, voices_of
@@ -94,7 +94,9 @@ class Synthesis:
             order = np.argsort(held_out["seconds"], kind="stable")
             shown = self.utterances(held_out.select(order[: config.samples]))
             folder = Path(config.output_dir) / "samples"
-            self.samples = SpeechSamples(folder, shown, self.collator(), *self.speaking(shown))
+            tracked = {"tensorboard", "all"}.intersection(trackers(config))
+            tracker = tensorboard_folder(config.output_dir) if tracked else None
+            self.samples = SpeechSamples(folder, shown, self.collator(), *self.speaking(shown), tracker)
         return Parts(
             model=checkpoint.model,
             task=self.task,

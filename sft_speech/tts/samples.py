@@ -24,6 +24,7 @@ class SpeechSamples:
         utterances: that are shown.
         collate: makes batches of them.
         generator: of the model in training.
+        tracker: directory of TensorBoard's files, which get pictures and sound as well; None: only the folder does.
         speak: has it say the utterance of an index; None where that can't be read.
     """
 
@@ -34,9 +35,10 @@ class SpeechSamples:
         collate: SpeechCollator,
         generator: SpeechGenerator,
         speak: Callable[[int], Speech | None],
+        tracker: str | None = None,
     ) -> None:
         self.folder, self.utterances, self.collate = folder, utterances, collate
-        self.generator, self.speak = generator, speak
+        self.generator, self.speak, self.tracker = generator, speak, tracker
         taken = [path.name[:3] for path in folder.glob("???-*.wav")]  # of the run that is resumed
         self.number = max((int(number) for number in taken if number.isdigit()), default=0)
 
@@ -47,15 +49,20 @@ class SpeechSamples:
         model.eval()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.number += 1
+        written: list[Path] = []
         for index, row in enumerate(self.utterances.rows):
             path = self.folder / f"{self.number:03d}-{file_stem(Path(row['id']).stem)}"
             speech = self.speak(index)
             if speech is not None and len(speech.waveform):
                 speech.save(path.with_suffix(".wav"))
+                written.append(path.with_suffix(".wav"))
             utterance = self.utterances[(0, index)]
             if utterance is not None:
                 draw(path.with_suffix(".png"), row["text"] or row["id"], *self.predicted(model, utterance))
+                written.append(path.with_suffix(".png"))
         model.train(training)
+        if self.tracker is not None:
+            track(written, self.tracker, self.number)
 
     def predicted(self, model: Any, utterance: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of an utterance, given its own frames so far (teacher forcing): the target and the predicted log-mels (T, M),
@@ -69,6 +76,22 @@ class SpeechSamples:
         attention = torch.stack([layer[0] for layer in outputs.cross_attentions]).mean((0, 1))
         target, predicted = batch["labels"][0], outputs.spectrogram[0]
         return target.cpu().numpy(), predicted.float().cpu().numpy(), attention.float().cpu().numpy()
+
+
+def track(files: list[Path], folder: str, number: int) -> None:
+    """Shows pictures and sound files in TensorBoard, under the number of the evaluation."""
+    import soundfile
+    from matplotlib.image import imread
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(folder) as board:
+        for file in files:
+            name = f"samples/{file.stem.split('-', 1)[1]}"
+            if file.suffix == ".png":
+                board.add_image(name, imread(file)[..., :3], number, dataformats="HWC")
+            else:
+                waveform, rate = soundfile.read(file, dtype="float32")
+                board.add_audio(name, torch.from_numpy(waveform)[None], number, rate)
 
 
 def draw(path: Path, title: str, target: np.ndarray, predicted: np.ndarray, attention: np.ndarray) -> None:

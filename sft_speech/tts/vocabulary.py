@@ -67,7 +67,7 @@ def extended(tokenizer: SpeechT5Tokenizer, letters: str) -> SpeechT5Tokenizer:
 
     They have to be pieces: transformers' ``add_tokens`` would put a word mark behind each of them wherever it stands.
     """
-    model = sentencepiece_model_pb2.ModelProto()
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     model.ParseFromString(_pieces(tokenizer).serialized_model_proto())
     lowest = min(piece.score for piece in model.pieces)
     for letter in letters:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sft_speech.cli import main
 from sft_speech.tts.checkpoint import load_speech_checkpoint
@@ -78,8 +83,9 @@ def losses(folder) -> dict[int, float]:
     return {entry["step"]: entry["loss"] for entry in json.loads(state.read_text())["log_history"] if "loss" in entry}
 
 
-def test_from_a_corpus_to_a_directory_that_speaks(arguments, tiny_speaker, tmp_path):
-    assert main(arguments(max_steps=30, eval_steps=15, logging_steps=5)) == 0
+def test_from_a_corpus_to_a_directory_that_speaks(arguments, tiny_speaker, tmp_path, monkeypatch):
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    assert main(arguments(max_steps=30, eval_steps=15, logging_steps=5, report_to="tensorboard")) == 0
     out = tmp_path / "out"
     figures = json.loads((out / "all_results.json").read_text())
     assert {"eval_loss", "eval_mel_loss", "eval_stop_loss", "eval_attention_loss", "train_loss"} <= figures.keys()
@@ -104,6 +110,10 @@ def test_from_a_corpus_to_a_directory_that_speaks(arguments, tiny_speaker, tmp_p
     assert total / sum(row["frames"] for row in rows) == pytest.approx(figures["eval_loss"], rel=1e-3)
     assert sorted(path.suffix for path in (out / "samples").iterdir()) == [".png", ".png", ".wav", ".wav"]
 
+    shown = EventAccumulator(str(out / "tensorboard"), {"images": 0, "audio": 0}).Reload()
+    (name,) = shown.Tags()["images"]
+    assert [event.step for event in shown.Images(name)] == [event.step for event in shown.Audio(name)] == [1, 2]
+
     speaker = Synthesizer(str(out), device="cpu")
     assert sorted(speaker.checkpoint.speakers) == ["anna", "bob", "mean of all"]
     assert speaker("hello", "anna").seconds > 0
@@ -123,6 +133,46 @@ def test_resumed_it_learns_the_same(arguments, tmp_path):
     assert sorted(parts) == [1, 2, 3, 4, 5, 6]
     for step, loss in whole.items():
         assert parts[step] == pytest.approx(loss, rel=1e-5), step
+
+
+def test_killed_and_resumed_it_learns_the_same(arguments, tmp_path):
+    keys = {"max_steps": 12, "eval_steps": 4, "samples": 0}
+    assert main(arguments("whole", **keys)) == 0
+    killed = arguments("killed", **keys)
+    process = subprocess.Popen([sys.executable, "-c", f"from sft_speech.cli import main; main({killed!r})"])
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "checkpoint-4" / "trainer_state.json").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "the run ended before it was killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert main([*killed, "--resume_from_checkpoint"]) == 0
+    assert losses(tmp_path / "killed") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+
+
+def test_two_processes_share_the_work(arguments, tmp_path, two_processes):
+    """Two utterances to evaluate, one for each; five steps, the batches dealt out."""
+    script = str(Path(__file__).parents[2] / "scripts" / "finetune_tts.py")
+    two_processes(script, *arguments(max_steps=5, eval_steps=5)[1:])
+    out = tmp_path / "out"
+    rows = [json.loads(line) for line in next((out / "evaluation").glob("*.jsonl")).read_text().splitlines()]
+    assert len({row["id"] for row in rows}) == len(rows) == 2
+    figures = json.loads((out / "all_results.json").read_text())
+    assert figures["train_loss"] > 0
+    assert sorted(Synthesizer(str(out), device="cpu").checkpoint.speakers) == ["anna", "bob", "mean of all"]
+
+
+def test_a_new_language_brings_its_letters(arguments, tmp_path, corpus, write_metadata):
+    files = [str(corpus / f"{number}.wav") for number in range(8)]
+    rows = [{"file_name": file, "text": f"schön {n}", "speaker": "a"} for n, file in enumerate(files)]
+    keys = {"language": "de", "new_characters": "true", "train_split": ":6", "eval_split": "[6:]"}
+    assert main(arguments(source=write_metadata(tmp_path, rows), **keys)) == 0
+    made = load_speech_checkpoint(tmp_path / "out")
+    assert made.tokenizer.tokenize("schön") == ["▁", "s", "c", "h", "ö", "n"]
+    assert made.model.get_input_embeddings().num_embeddings == len(made.tokenizer)
+    spoken = [json.loads(line)["text"] for line in next((tmp_path / "out/evaluation").glob("*.jsonl")).open()]
+    assert all(text.startswith("schön") for text in spoken)
 
 
 def test_capitals_become_small_letters_and_the_voices_are_those_of_the_corpus(arguments, tmp_path):

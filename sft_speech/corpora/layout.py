@@ -18,7 +18,7 @@ from sft_speech.corpora.rows import Source
 from sft_speech.errors import UserError
 
 EXPECTED = (
-    "a LibriSpeech folder (SUBSET/SPEAKER/CHAPTER/*.trans.txt), "
+    "a LibriSpeech or LibriTTS folder (SUBSET/SPEAKER/CHAPTER/*.trans.txt or *.normalized.txt), "
     "an LJSpeech folder (metadata.csv of ID|text|text beside wavs/), "
     "a folder with metadata.csv or metadata.jsonl (file_name, text), a manifest (.csv, .tsv, .jsonl), "
     "a folder of parquet files, or a dataset on the Hub (OWNER/NAME)"

@@ -1,6 +1,7 @@
 """The layout of LibriSpeech: SUBSET/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside SPEAKER-CHAPTER-NNNN.flac.
 
-A subset is any folder below which such files lie, so that the limited sets of Libri-light (``1h/0``, ``9h``) are
+That of LibriTTS differs in its transcripts: a file ID.normalized.txt for each ID.wav (Zen et al. 2019,
+arXiv:1904.02882); ID.original.txt, its text before numbers and abbreviations were spelt out, isn't read. A subset is any folder below which such files lie, so that the limited sets of Libri-light (``1h/0``, ``9h``) are
 subsets too.
 """
 
@@ -15,11 +16,12 @@ from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import Listing, rows_of
 from sft_speech.corpora.splits import unknown
 
-TRANSCRIPTS = ".trans.txt"
+TRANSCRIPTS, TRANSCRIPT = ".trans.txt", ".normalized.txt"  # of a chapter, of an utterance
+ARCHIVES = ("LibriSpeech", "LibriTTS", "LibriTTS_R")  # the folders that they unpack into
 
 
 def is_transcripts(name: str) -> bool:
-    return name.endswith(TRANSCRIPTS) and not name.startswith(".")
+    return name.endswith((TRANSCRIPTS, TRANSCRIPT)) and not name.startswith(".")
 
 
 def first_transcripts(folder: Path) -> Path | None:
@@ -32,10 +34,10 @@ def first_transcripts(folder: Path) -> Path | None:
 
 
 class LibriSpeech:
-    """Rows of a LibriSpeech folder, of the folder that its archives unpack into, or of one subset."""
+    """Rows of a LibriSpeech or LibriTTS folder, of the folder that their archives unpack into, or of one subset."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "LibriSpeech" if (folder / "LibriSpeech").is_dir() else folder
+        self.folder = next((folder / name for name in ARCHIVES if (folder / name).is_dir()), folder)
 
     def splits(self) -> list[str]:
         """The folders above the speakers'; none where ``folder`` is a subset itself."""
@@ -79,8 +81,11 @@ class LibriSpeech:
 
 
 def _transcripts(path: str) -> Iterator[tuple[str, str]]:
-    """Id and transcript of every line ``ID WORDS OF THE TRANSCRIPT``."""
+    """Id and transcript of every line ``ID WORDS OF THE TRANSCRIPT``; of LibriTTS's files, the one in it."""
     with open(path, encoding="utf-8-sig", errors="replace") as lines:
+        if path.endswith(TRANSCRIPT):
+            yield os.path.basename(path).removesuffix(TRANSCRIPT), " ".join(lines.read().split())
+            return
         for line in lines:
             id, *text = line.strip().split(maxsplit=1) or [""]
             if id:

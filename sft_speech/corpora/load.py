@@ -42,7 +42,7 @@ def load_corpus(
     """Reads a corpus: one row per utterance, no audio decoded, nothing copied.
 
     Args:
-        source: a folder (LibriSpeech, LJSpeech, audiofolder or parquet files, told apart by what is in it), a manifest
+        source: a folder (LibriSpeech, LibriTTS, LJSpeech, audiofolder or parquet files, told apart by what is in it), a manifest
             (.csv, .tsv, .jsonl; paths relative to it or absolute; segments by ``start`` and ``end`` in seconds), or a
             dataset on the Hub.
         split: a subset; or several joined by ``+``, each with an optional range of rows: ``train-clean-100:0.1`` is a

@@ -23,6 +23,7 @@ def fill(folder, files: dict[str, str]):
     [
         ({"dev/84/5/84-5.trans.txt": "84-5-0 A"}, LibriSpeech),
         ({"84/5/84-5.trans.txt": "84-5-0 A"}, LibriSpeech),
+        ({"LibriTTS/dev/84/5/84_5_0.normalized.txt": "A"}, LibriSpeech),
         ({"metadata.csv": "a|text|text\n", "wavs/a.wav": ""}, LJSpeech),
         ({"metadata.csv": "a|Yes, it is|Yes, it is\n", "wavs/a.wav": ""}, LJSpeech),
         ({"metadata.csv": "file_name,text\na.wav,A\n"}, AudioFolder),
@@ -70,7 +71,7 @@ def test_missing(tmp_path):
     fill(tmp_path, {"librispeech/a": ""})
     with pytest.raises(UserError, match=r"did you mean .*/librispeech"):
         open_source(tmp_path / "libripseech")
-    with pytest.raises(UserError, match=r"no such file or folder.\n-> give a LibriSpeech folder"):
+    with pytest.raises(UserError, match=r"no such file or folder.\n-> give a LibriSpeech or LibriTTS folder"):
         open_source(tmp_path / "nowhere" / "corpus")
     with pytest.raises(UserError, match="no such file"):
         open_source("data/train.csv")

@@ -1,4 +1,4 @@
-"""The layout of LibriSpeech."""
+"""The layouts of LibriSpeech and LibriTTS."""
 
 from __future__ import annotations
 
@@ -90,3 +90,25 @@ def test_a_tab_behind_the_id(librispeech):
 def test_the_speaker_is_known_from_within_its_folder(librispeech, monkeypatch):
     monkeypatch.chdir(librispeech / "dev-clean" / "84")
     assert set(LibriSpeech(Path()).listing(None).rows["speaker"].to_pylist()) == {"84"}
+
+
+def test_libritts(tmp_path, write):
+    chapter = tmp_path / "LibriTTS" / "dev-clean" / "84" / "5"
+    for number in range(3):
+        write(chapter / f"84_5_000001_{number:06d}.wav", rate=24_000)
+    (chapter / "84_5_000001_000000.normalized.txt").write_text("Mister Smith, he said,\nis here.\n")
+    (chapter / "84_5_000001_000000.original.txt").write_text("Mr. Smith, he said, is here.")
+    (chapter / "84_5_000001_000001.normalized.txt").write_text("Yes.")
+    (chapter / "84_5_000001_000009.normalized.txt").write_text("Nobody says this.")
+    (chapter / "84_5.trans.tsv").write_text("84_5_000001_000000\tMr. Smith\tMister Smith\n")
+    source = LibriSpeech(tmp_path)
+    assert source.splits() == ["dev-clean"]
+    listing = source.listing("dev-clean")
+    rows = listing.rows.to_pylist()
+    assert [(row["id"], row["text"], row["speaker"]) for row in rows] == [
+        ("84_5_000001_000000", "Mister Smith, he said, is here.", "84"),
+        ("84_5_000001_000001", "Yes.", "84"),
+    ]
+    assert rows[0]["path"] == str(chapter / "84_5_000001_000000.wav")
+    assert [dropped.id for dropped in listing.dropped] == ["84_5_000001_000009"]
+    assert [dropped.id for dropped in listing.unlisted] == ["84_5_000001_000002"]

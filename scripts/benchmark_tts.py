@@ -113,9 +113,10 @@ def settings(args: argparse.Namespace, folder: Path, model: str | None = None) -
 
 
 def ours(args: argparse.Namespace) -> None:
-    from sft_speech.training import run as training
+    from sft_speech.training import run
     from sft_speech.tts.run import Synthesis
 
+    training: Any = run
     build = training.build_trainer
 
     def watched(*given: Any) -> Any:

@@ -147,7 +147,7 @@ def make_model(folder: Path, seed: int) -> None:
 
 
 def export(run: Path, asset: Path) -> None:
-    """Writes what a run has learned, weights in float16; the configuration still says float32, as which they are read."""
+    """Writes what a run has learned, weights in float16; the configuration says float32, as which they are read."""
     from sft_speech.tts.checkpoint import load_speech_checkpoint
 
     checkpoint = load_speech_checkpoint(run)

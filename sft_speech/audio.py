@@ -33,6 +33,7 @@ AUDIO_SUFFIXES = frozenset(
     ]
 )
 VIDEO_SUFFIXES = frozenset([".mp4", ".mkv"])
+QUIET_SECONDS = 0.05  # how much of a recording decides how quiet it is somewhere
 
 _TAIL = 256  # samples decoded at the end of a file: enough to know that the end is there
 _SILENT_PEAK = 1e-4  # -80 dB of full scale, three steps of 16-bit audio: nothing was recorded
@@ -263,6 +264,15 @@ def read(audio: Audio, rate: int, start: float | None = None, seconds: float | N
     # The resampler, and MP3 headers, are off by a few samples; plans of batches are made from lengths and hold only if
     # these are exact.
     return np.pad(mono[:wanted], (0, max(0, wanted - len(mono)))) if len(mono) != wanted else np.ascontiguousarray(mono)
+
+
+def quietest(waveform: np.ndarray, rate: int) -> int:
+    """The sample amid the quietest :data:`QUIET_SECONDS` of (S,); the middle one where it is no longer than that."""
+    window = samples_of(QUIET_SECONDS, rate)
+    if len(waveform) <= window:
+        return len(waveform) // 2
+    blocks = waveform[: len(waveform) // window * window].reshape(-1, window)
+    return int(np.square(blocks).sum(-1).argmin()) * window + window // 2
 
 
 def _samples(file: soundfile.SoundFile, encoded: str | bytes, start: float | None, seconds: float | None) -> np.ndarray:

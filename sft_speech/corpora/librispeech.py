@@ -1,7 +1,9 @@
 """The layout of LibriSpeech: SUBSET/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside SPEAKER-CHAPTER-NNNN.flac.
 
 That of LibriTTS differs in its transcripts: a file ID.normalized.txt for each ID.wav (Zen et al. 2019,
-arXiv:1904.02882); ID.original.txt, its text before numbers and abbreviations were spelt out, isn't read. A subset is any folder below which such files lie, so that the limited sets of Libri-light (``1h/0``, ``9h``) are
+arXiv:1904.02882); ID.original.txt, its text before numbers and abbreviations were spelt out, isn't read.
+
+A subset is any folder below which such files lie, so that the limited sets of Libri-light (``1h/0``, ``9h``) are
 subsets too.
 """
 

@@ -42,9 +42,9 @@ def load_corpus(
     """Reads a corpus: one row per utterance, no audio decoded, nothing copied.
 
     Args:
-        source: a folder (LibriSpeech, LibriTTS, LJSpeech, audiofolder or parquet files, told apart by what is in it), a manifest
-            (.csv, .tsv, .jsonl; paths relative to it or absolute; segments by ``start`` and ``end`` in seconds), or a
-            dataset on the Hub.
+        source: a folder (LibriSpeech, LibriTTS, LJSpeech, audiofolder or parquet files, told apart by what is in it), a
+            manifest (.csv, .tsv, .jsonl; paths relative to it or absolute; segments by ``start`` and ``end`` in
+            seconds), or a dataset on the Hub.
         split: a subset; or several joined by ``+``, each with an optional range of rows: ``train-clean-100:0.1`` is a
             tenth of it, ``train-clean-100:200`` are 200 rows of it, ``train-clean-100[0.1:]`` is the rest of the
             tenth. Where there are no subsets: ``:0.9`` and ``[0.9:]`` part the rows in two, ``speaker=anna,bob`` takes

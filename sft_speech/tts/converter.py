@@ -11,7 +11,7 @@ import torch
 from transformers import SpeechT5ForSpeechToSpeech
 
 from sft_speech import audio
-from sft_speech.audio import AudioError, samples_of
+from sft_speech.audio import AudioError, quietest, samples_of
 from sft_speech.errors import UserError
 from sft_speech.tts.checkpoint import SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tts.data import clean
@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 # A piece of a recording at a time, cut where it is quietest: attention of SpeechT5 loses its way in long ones.
 PIECE_SECONDS = 15.0
-QUIET_SECONDS = 0.05  # how much of a recording decides how quiet it is somewhere
 # Mel frames at most, as a multiple of the recording's own: what goes on for longer has lost its end.
 LONGER = 2.0
 SHORTEST_SECONDS = 0.1
@@ -104,12 +103,9 @@ class Converter(SpeechGenerator):
 
 def pieces(waveform: np.ndarray, rate: int) -> list[np.ndarray]:
     """Cuts (S,) into parts of at most :data:`PIECE_SECONDS`, each at the quietest place of its second half."""
-    longest, window = samples_of(PIECE_SECONDS, rate), samples_of(QUIET_SECONDS, rate)
-    found = []
+    longest, found = samples_of(PIECE_SECONDS, rate), []
     while len(waveform) > longest:
-        half = waveform[longest // 2 : longest]
-        blocks = half[: len(half) // window * window].reshape(-1, window)
-        cut = longest // 2 + int(np.square(blocks).sum(-1).argmin()) * window + window // 2
+        cut = longest // 2 + quietest(waveform[longest // 2 : longest], rate)
         found.append(waveform[:cut])
         waveform = waveform[cut:]
     return [*found, waveform]

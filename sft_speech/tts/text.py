@@ -59,6 +59,11 @@ SENTENCE_END = re.compile(r"(?<=[.!?;:…。！？])[\"'”’)\]]*\s+|\n+")
 CLAUSE_END = re.compile(r"(?<=[,–—-])\s+")
 
 
+def sentences(text: str) -> list[str]:
+    """A text cut at the end of every sentence."""
+    return _cut(text, SENTENCE_END)
+
+
 def split_sentences(text: str, longest: int) -> list[str]:
     """Cuts a text into pieces of at most ``longest`` characters: at sentence ends, else commas, else words.
 

@@ -21,11 +21,15 @@ RESAMPLES = 1000
 
 
 def cepstra(mels: np.ndarray) -> np.ndarray:
-    """(T, M) log10 mels to (T, 13) mel cepstra: the orthonormal cosine transform of their natural logarithm."""
+    """(T, M) log10 mels (of magnitudes) to (T, 13) mel cepstra c: ``ln |X| = c0 + sum of c_k cos(k w)``, w along M.
+
+    An orthonormal cosine transform has ``sqrt(M / 2)`` times as much, and its distortions that many times the decibels.
+    """
     from scipy.fft import dct
 
+    bands = mels.shape[1]
     found: np.ndarray = dct(mels * np.log(10), type=2, norm="ortho", axis=1)[:, 1 : CEPSTRA + 1]
-    return found
+    return found * np.sqrt(2 / bands)
 
 
 def warping_path(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -40,7 +44,8 @@ def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray, path: np.ndar
     """Mel cepstral distortion in dB: ``10 / ln 10 * sqrt(2 * sum of squares)``, a mean over the path.
 
     Kubichek 1993, "Mel-cepstral distance measure for objective speech quality assessment", on the cepstra of
-    :func:`cepstra` rather than those of a vocoder.
+    :func:`cepstra` rather than those of a vocoder. It is the root mean square over the bands, in dB, of the difference of
+    two spectra, of what thirteen coefficients say of it.
 
     Args:
         first, second: (T, 13), (U, 13).

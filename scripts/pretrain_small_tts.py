@@ -71,8 +71,9 @@ def record(folder: Path, sentences: list[str], hours: float, seed: int) -> list[
 
 
 def make_corpus(folder: Path, text: Path, hours: float, seed: int) -> None:
-    """Manifests train.csv and held_out.csv, the second of sentences that the first has no part of."""
+    """Manifests train.csv and held_out.csv, the second of sentences of which the first has none."""
     spoken = [re.sub(r"[^a-z',.?!;:-]+", " ", line.split("|")[-1].lower()) for line in text.read_text().splitlines()]
+    spoken = list(dict.fromkeys(spoken))
     seen = [line for number, line in enumerate(spoken) if line.strip() and number % 50]
     unseen = [line for number, line in enumerate(spoken) if line.strip() and number % 50 == 0]
     with ProcessPoolExecutor(max_tasks_per_child=1) as pool:
@@ -186,4 +187,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(make_parser().parse_args())
+    parser = make_parser()
+    args = parser.parse_args()
+    if not (args.text or args.export):
+        parser.error("--text or --export is needed")
+    main(args)

@@ -221,25 +221,28 @@ class FinetuneVcConfig(FinetuneSpeechConfig):
     """Everything that decides the fine-tuning of a SpeechT5 that converts voices."""
 
     from_source: str | None = option(
-        None, "corpus of the recordings to convert, those of `source` being what they become; null: both in one table"
+        None, "corpus of the recordings to convert; those of `source` are what they become; null: both in one table"
     )
+    from_config: str | None = option(None, "configuration of from_source, where that is a Hub dataset")
     from_split: str | None = option(None, "split of from_source; null: all of it")
     pair_by: Literal["id", "text"] = option("id", "what recordings of a pair have in common")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.from_source is None and (self.from_split is not None or self.pair_by == "text"):
-            given = "pair_by: text" if self.pair_by == "text" else "from_split"
-            raise UserError(given, "there is no from_source", "name the corpus of the recordings to convert")
+        given = {
+            "from_split": self.from_split,
+            "from_config": self.from_config,
+            "pair_by: text": self.pair_by == "text",
+        }
+        if self.from_source is None and any(given.values()):
+            key = next(key for key, value in given.items() if value)
+            raise UserError(key, "there is no from_source", "name the corpus of the recordings to convert")
 
     @property
     def columns(self) -> dict[str, str | None]:
-        """Transcripts are not needed; in a table of pairs, a pair is known by the file that it becomes."""
+        """Transcripts are not needed, but to pair by; in a table of pairs, a pair is known by what is converted."""
         known = super().columns if self.pair_by == "text" else {"text": None, **super().columns}
-        if self.from_source is not None:
-            return known
-        audio = known.get("audio", "audio")
-        return {**known, "audio": audio, "id": audio}
+        return known if self.from_source is not None else {**known, "id": "source_audio"}
 
     @property
     def from_columns(self) -> dict[str, str | None]:

@@ -60,8 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Cuts, writes the manifest, prints how much became of what."""
     output = Path(args.output)
-    if output.suffix != ".csv" or not output.absolute().parent.is_dir():
+    if output.suffix != ".csv" or output.is_dir() or not output.absolute().parent.is_dir():
         raise UserError(f"-o {output}", "it is to be a .csv in a folder that exists", "name another one")
+    if output.resolve() == Path(args.source).resolve():
+        raise UserError(f"-o {output}", "it is what is to be cut, and would be overwritten", "name another one")
     from sft_speech.asr.transcriber import Transcriber
     from sft_speech.corpora import load_corpus
 
@@ -70,7 +72,8 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(args.source, "its audio lies within tables, a manifest names files", "unpack it into files")
     transcriber = Transcriber(args.recognizer, device=args.device)
     written = cut = left_out = too_long = 0
-    with open(output, "w", newline="", encoding="utf-8") as file:
+    unfinished = output.with_suffix(".unfinished")
+    with open(unfinished, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("id", "audio", "text", "speaker", "start", "end"))
         for row, segments in cut_rows(transcriber, corpus, args.max_seconds):
@@ -79,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
                 ends = ("", "") if row["start"] is None else (offset, offset + row["seconds"])
                 table.writerow((row["id"], path, row["text"], row["speaker"], *ends))
                 continue
-            cut += 1
+            cut, left_out = cut + 1, left_out + (not segments)
             for number, segment in enumerate(segments):
                 if segment.error_rate > args.max_error_rate:
                     logger.info("%s-%d left out: CER %.0f %%", row["id"], number, 100 * segment.error_rate)
@@ -88,8 +91,9 @@ def main(args: argparse.Namespace) -> None:
                 times = (f"{offset + time:.3f}" for time in (segment.start, segment.end))
                 table.writerow((f"{row['id']}-{number}", path, segment.text, row["speaker"], *times))
                 written, too_long = written + 1, too_long + (segment.end - segment.start > args.max_seconds)
+    unfinished.replace(output)
     print(f"{len(corpus) - cut} recordings are short enough, {cut} were cut into {written} segments")
-    print(f"{left_out} segments left out: a CER of the recognizer above {100 * args.max_error_rate:.0f} %")
+    print(f"{left_out} left out: a CER of the recognizer above {100 * args.max_error_rate:.0f} %, or nothing heard")
     if too_long:
         print(
             f"{too_long} segments are still longer than {args.max_seconds:g} s: no end of a sentence was found in them"
@@ -119,7 +123,12 @@ def cut_rows(
             yield row, []
             continue
         heard = transcriber((waveform, checkpoint.rate))
-        yield row, segments(row["text"], spelt, heard.characters, waveform, checkpoint.rate, max_seconds)
+        found = segments(row["text"], spelt, heard.characters, waveform, checkpoint.rate, max_seconds)
+        if not found:
+            logger.warning(
+                "%s left out: %s", row["id"], "no letters in its transcript" if heard.text else "nothing heard"
+            )
+        yield row, found
 
 
 class Place(NamedTuple):

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sft_speech.errors import UserError
+from sft_speech.tts.arguments import add_generator_arguments
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -59,11 +62,8 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
     parser.add_argument("--split", metavar="SPLIT", help="what to evaluate on; several are joined by '+' [all rows]")
     parser.add_argument("--judge", metavar="MODEL", help="a recognizer that listens: its WER and CER")
-    parser.add_argument("--vocoder", metavar="MODEL", help="directory or id of a SpeechT5HifiGan [Griffin-Lim]")
-    parser.add_argument("--speaker_encoder", metavar="MODEL", help="x-vector model for similarity [the model's own]")
     parser.add_argument("-o", "--output", metavar="DIR", help="where evaluation/ is written [MODEL; here for a Hub id]")
-    parser.add_argument("--seed", type=int, default=0, help="of the synthesis [0]")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_generator_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -91,6 +91,8 @@ def measure(args: argparse.Namespace, generator: SpeechGenerator, corpus: Any, s
     from sft_speech.asr.transcriber import Transcriber
     from sft_speech.tts.evaluate import evaluate_speech, save, summary, table
 
+    if args.judge and not any(corpus["text"]):
+        raise UserError(f"--judge {args.judge}", "the corpus has no transcripts to judge by", "leave it out")
     judge = RecognizerJudge(Transcriber(args.judge, device=args.device)) if args.judge else None
     with tqdm(total=len(corpus), unit=" utterances", disable=None, leave=False) as bar:
         lines = evaluate_speech(generator, corpus, say, judge, bar.update)

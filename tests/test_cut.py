@@ -95,9 +95,16 @@ def test_the_command_on_synthetic_speech_by_the_embedded_recognizer(tmp_path, ca
     assert np.all(np.abs(np.array(corpus["start"][1:3]) - (ends - 0.4)) < 0.45)
 
     assert cli.main([*arguments, "--max_error_rate", "0"]) == 0
-    assert "segments left out" in capsys.readouterr().out
+    assert " left out: a CER" in capsys.readouterr().out
     with open(manifest) as file:
         assert len(list(csv.DictReader(file))) < 4
+
+
+def test_what_is_cut_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "corpus.csv").write_text("audio,text\n")
+    assert cli.main(["cut", str(tmp_path / "corpus.csv"), "--recognizer", "m", "-o", str(tmp_path / "corpus.csv")]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "corpus.csv").read_text() == "audio,text\n"
 
 
 @pytest.mark.parametrize("output", ["cut.txt", "nowhere/cut.csv"])

@@ -35,7 +35,7 @@ def cut(order: Iterable[int], seconds: np.ndarray, max_batch_seconds: float) -> 
     return batches
 
 
-def sorted_batches(seconds: Sequence[float], max_batch_seconds: float) -> list[list[int]]:
+def sorted_batches(seconds: Sequence[float] | np.ndarray, max_batch_seconds: float) -> list[list[int]]:
     """The plan of evaluation: every utterance once, the longest first, so that memory runs short at once or never."""
     lengths = np.asarray(seconds, dtype=float)
     return cut(np.argsort(-lengths, kind="stable"), lengths, max_batch_seconds)

@@ -54,6 +54,7 @@ class Parts:
         layer_decay: learning rate of a layer over that of the layer above.
         head_first_steps: optimizer steps during which only the head is trained.
         longer: by how much an utterance may become longer than its row says (augmentation).
+        seconds: what each utterance takes of a batch; None: what its row says.
     """
 
     model: PreTrainedModel
@@ -65,6 +66,7 @@ class Parts:
     layer_decay: float = 1.0
     head_first_steps: int = 0
     longer: float = 1.0
+    seconds: np.ndarray | None = None
 
 
 class Job(Protocol):
@@ -209,7 +211,7 @@ def build_trainer(
 ) -> ExactTrainer:
     """The trainer of this run; says what is trained and at which rate."""
     parts = job.parts(corpora)
-    seconds = corpora["train"].with_format("numpy")["seconds"][:]
+    seconds = corpora["train"].with_format("numpy")["seconds"][:] if parts.seconds is None else parts.seconds
     plan, accumulation, steps = plan_run(config, seconds, processes, parts.longer)
     schedule = None
     if config.lr_scheduler_type == "three_stage":

@@ -86,6 +86,14 @@ class SpeechCheckpoint:
         """T at most, reduction and all."""
         return int(self.config.max_speech_positions * self.config.reduction_factor)
 
+    def unfit(self, tokens: int, frames: int) -> tuple[str, str] | None:
+        """Why an utterance has more tokens or mel frames than the model has positions, if it has."""
+        if tokens > self.max_tokens:
+            return "text too long", f"{tokens} tokens, the model has {self.max_tokens} positions"
+        if frames > self.max_frames:
+            return "too long", f"{frames} mel frames, the model has positions for {self.max_frames}"
+        return None
+
     def encode(self, text: str) -> list[int]:
         """Ids (N,) of a text that :attr:`text` has written, its end included."""
         return list(self.tokenizer(text)["input_ids"])

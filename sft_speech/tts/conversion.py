@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import accelerate
+import numpy as np
 from transformers import SpeechT5ForSpeechToSpeech
 
 from sft_speech.config import FinetuneVcConfig
@@ -15,7 +17,7 @@ from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.hub import CONVERSION
-from sft_speech.training.run import fine_tune
+from sft_speech.training.run import Parts, fine_tune
 from sft_speech.training.start import main_first
 from sft_speech.tts.checkpoint import load_speech_checkpoint
 from sft_speech.tts.collator import SpeechCollator
@@ -31,8 +33,7 @@ logger = logging.getLogger(__name__)
 def run(config: FinetuneVcConfig) -> int:
     """Fine-tunes as ``config`` says. Returns 0, or 1 where the run was stopped before its end (it can be resumed)."""
     if config.from_source is None:
-        target = config.columns["audio"]
-        logger.info("no from_source: pairs are the columns source_audio and %s of %s", target, config.source)
+        logger.info("no from_source: source_audio is a column of %s", config.source)
     return fine_tune(config, Conversion(config))
 
 
@@ -40,16 +41,12 @@ class Conversion(Synthesis):
     """The job of :func:`~sft_speech.training.run.fine_tune`."""
 
     config: FinetuneVcConfig
-    sources: Sources
+    sources: dict[str, Sources]  # by split
     kind = CONVERSION
-
-    def __init__(self, config: FinetuneVcConfig) -> None:
-        super().__init__(config)
-        self.partners: dict[str, list[int]] = {}
 
     def load(self, rows: Any) -> None:
         with main_first(accelerate.PartialState()):  # the others find the index that it leaves
-            self.sources = Sources(load_sources(self.config), self.config.pair_by)
+            self.sources = load_sources(self.config)
         super().load(rows)
 
     def load_checkpoint(self, rows: Any) -> None:
@@ -64,21 +61,33 @@ class Conversion(Synthesis):
         self.checkpoint.config.apply_spec_augment = False
 
     def usable(self, name: str, rows: Any, report: CorpusReport) -> Any:
-        rows, partners = select_pairs(
+        return select_pairs(
             rows,
-            self.sources,
+            self.sources[name],
             name,
             report,
             min_seconds=self.config.min_seconds,
             max_seconds=self.config.max_seconds,
             checkpoint=self.checkpoint,
         )
-        self.partners |= partners
-        return rows
+
+    def parts(self, corpora: dict[str, Any]) -> Parts:
+        trained = set(chain.from_iterable(corpora["train"]["partners"]))
+        for name, rows in corpora.items():
+            shared = sum(not trained.isdisjoint(partners) for partners in rows["partners"])
+            if shared and name != "train":
+                logger.warning("%s: in %d of its %d pairs what is heard is trained on as well", name, shared, len(rows))
+        return super().parts(corpora)
+
+    def padded_seconds(self, rows: Any) -> np.ndarray:
+        """Of what is heard or said, whichever is longer."""
+        heard = self.sources["train"].seconds  # all splits look at the same rows
+        longest = [max(heard[partner] for partner in partners) for partners in rows["partners"]]
+        return np.maximum(super().padded_seconds(rows), longest)
 
     def utterances(self, rows: Any) -> PairedUtterances:
         trim_db, voices = self.config.trim_db, self.checkpoint.speakers
-        return PairedUtterances(rows, self.checkpoint, voices, trim_db, self.sources.rows, self.partners)
+        return PairedUtterances(rows, self.checkpoint, voices, trim_db, self.sources["train"].rows)
 
     def collator(self) -> SpeechCollator:
         return SpeechCollator(self.checkpoint.config, hears=True)
@@ -89,7 +98,7 @@ class Conversion(Synthesis):
 
         def speak(index: int) -> Speech | None:
             row = shown.rows[index]
-            waveform = shown.source(row["id"])
+            waveform = shown.source(row)
             return None if waveform is None else converter.convert(waveform, voice_name(row["speaker"]))
 
         return converter, speak
@@ -98,23 +107,34 @@ class Conversion(Synthesis):
         return f"{output} converts with `sft-speech convert {output} RECORDING -o FILE.wav`"
 
 
-def load_sources(config: FinetuneVcConfig) -> Any:
-    """The corpus of the recordings to convert.
+def load_sources(config: FinetuneVcConfig) -> dict[str, Sources]:
+    """The recordings to convert, by split: one corpus for all of them, or what each split's table of pairs names.
 
     Raises:
         UserError: see :func:`~sft_speech.corpora.load_corpus`; a table of pairs has segments.
     """
+    splits, by = config.corpora, config.pair_by
     if config.from_source is not None:
-        return load_corpus(config.from_source, config.from_split, name="from", columns=config.columns)
-    splits = dict.fromkeys(config.corpora.values())
+        rows = load_corpus(
+            config.from_source, config.from_split, name="from", config=config.from_config, columns=config.columns
+        )
+        return dict.fromkeys(splits, Sources(rows, by))
     import datasets
 
-    tables = [
-        load_corpus(source, split, name="from", config=config.source_config, columns=config.from_columns)
-        for source, split in splits
-    ]
-    rows = datasets.concatenate_datasets(tables)
-    if any(start is not None for start in rows["start"]):
+    tables = {
+        (source, split): load_corpus(
+            source, split, name="from", config=config.source_config, columns=config.from_columns
+        )
+        for source, split in dict.fromkeys(splits.values())
+    }
+    if any(start is not None for table in tables.values() for start in table["start"]):
         why = "a table of pairs names whole files, which of its two segments are meant isn't known"
         raise UserError(config.source, why, "cut the recordings, or give two tables: source and from_source")
-    return rows
+    rows = datasets.concatenate_datasets(list(tables.values()))
+    # Its column of speakers is about what the recordings become.
+    rows = rows.remove_columns("speaker").add_column("speaker", [""] * len(rows))
+    found, first = {}, 0
+    for place, table in tables.items():
+        found[place] = Sources(rows, by, range(first, first + len(table)))
+        first += len(table)
+    return {name: found[place] for name, place in splits.items()}

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sft_speech.errors import UserError
+from sft_speech.tts.arguments import VOICE, add_generator_arguments, paths_in
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,20 +16,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("audio", metavar="AUDIO", nargs="+", help="recordings of any format and length")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="sound file; a folder for several")
-    parser.add_argument(
-        "--speaker",
-        metavar="V",
-        help="a voice of the model, an embedding (.npy, .safetensors) or a recording [the mean]",
-    )
-    parser.add_argument("--vocoder", metavar="MODEL", help="directory or id of a SpeechT5HifiGan [Griffin-Lim]")
-    parser.add_argument("--speaker_encoder", metavar="MODEL", help="x-vector model for recordings [the model's own]")
-    parser.add_argument("--seed", type=int, default=0, help="another one says it a little differently [0]")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    parser.add_argument("--speaker", metavar="V", help=VOICE)
+    add_generator_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
     """Converts, writes, and prints the files and their seconds."""
     paths = [Path(args.output)] if len(args.audio) == 1 else named(args.output, args.audio)
+    overwritten = {path.resolve() for path in paths}.intersection(Path(recording).resolve() for recording in args.audio)
+    if overwritten:
+        raise UserError(f"-o {args.output}", f"{overwritten.pop()} would be overwritten", "name another file or folder")
     from sft_speech.tts.converter import Converter
 
     converter = Converter(
@@ -50,8 +47,4 @@ def named(folder: str, recordings: list[str]) -> list[Path]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"-o {folder}", f"several recordings would become {twice[0]}", "convert them apart")
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"-o {folder}", f"it can't be made ({error.strerror})", "choose another folder") from error
-    return [Path(folder) / name for name in names]
+    return paths_in(folder, names)

@@ -102,10 +102,13 @@ class Converter(SpeechGenerator):
 
 
 def pieces(waveform: np.ndarray, rate: int) -> list[np.ndarray]:
-    """Cuts (S,) into parts of at most :data:`PIECE_SECONDS`, each at the quietest place of its second half."""
+    """Cuts (S,) into parts of at most :data:`PIECE_SECONDS`, each at the quietest place of its second half.
+
+    The last one is a second long at least: what is left of a word is no speech to convert.
+    """
     longest, found = samples_of(PIECE_SECONDS, rate), []
     while len(waveform) > longest:
-        cut = longest // 2 + quietest(waveform[longest // 2 : longest], rate)
+        cut = longest // 2 + quietest(waveform[longest // 2 : min(longest, len(waveform) - rate)], rate)
         found.append(waveform[:cut])
         waveform = waveform[cut:]
     return [*found, waveform]

@@ -162,7 +162,7 @@ class SpeechGenerator:
         most = self.checkpoint.max_frames - 2 * step  # the first position is that of the start
         # Frames this near to a cut have heard what comes behind it, which depends on the others in the batch.
         reach = config.speech_decoder_postnet_layers * (config.speech_decoder_postnet_kernel // 2)
-        limits = [min(limit, most) // step * step for limit in limits]
+        limits = [max(step, min(limit, most) // step * step) for limit in limits]
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             model: Any = self.checkpoint.model
@@ -177,6 +177,6 @@ class SpeechGenerator:
         found = []
         for spectrogram, length, limit in zip(spectrograms, lengths, limits, strict=True):
             ended = int(length) < limit
-            own = spectrogram[: int(length) if ended else limit - reach].float().cpu()
+            own = spectrogram[: int(length) if ended else max(step, limit - reach)].float().cpu()
             found.append((self.vocoder(own), ended))
         return found

@@ -44,8 +44,8 @@ def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray, path: np.ndar
     """Mel cepstral distortion in dB: ``10 / ln 10 * sqrt(2 * sum of squares)``, a mean over the path.
 
     Kubichek 1993, "Mel-cepstral distance measure for objective speech quality assessment", on the cepstra of
-    :func:`cepstra` rather than those of a vocoder. It is the root mean square over the bands, in dB, of the difference of
-    two spectra, of what thirteen coefficients say of it.
+    :func:`cepstra` rather than those of a vocoder. It is the root mean square over the bands of the difference of two
+    spectra in dB, as far as thirteen coefficients tell it.
 
     Args:
         first, second: (T, 13), (U, 13).

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ class Synthesis:
             encode=checkpoint.encode,
             frames_of=lambda seconds: checkpoint.frames(samples_of(seconds, checkpoint.rate)),
             max_missing_share=self.config.max_missing_share,
-            fits=partial(fits_positions, checkpoint.max_tokens, checkpoint.max_frames),
+            fits=lambda labels, frames: checkpoint.unfit(len(labels), frames),
         )
 
     def parts(self, corpora: dict[str, Any]) -> Parts:
@@ -102,6 +101,7 @@ class Synthesis:
             task=self.task,
             train=self.utterances(corpora["train"]),
             collate=self.collator(),
+            seconds=self.padded_seconds(corpora["train"]),
             evaluate=(lambda: self.evaluate_and_speak(held_out)) if held_out is not None else None,
         )
 
@@ -116,6 +116,10 @@ class Synthesis:
             logger.warning("no speaker_encoder: voices are told apart by %s", encoder.name)
         with main_first(accelerate.PartialState()):  # the others find the embeddings that it leaves
             return voices_of(corpora.values(), encoder, checkpoint.rate, size, config.trim_db)
+
+    def padded_seconds(self, rows: Any) -> np.ndarray:
+        """What each of the rows takes of a batch."""
+        return np.asarray(rows["seconds"], dtype=float)
 
     def utterances(self, rows: Any) -> SpokenUtterances:
         return SpokenUtterances(rows, self.checkpoint, self.checkpoint.speakers, self.config.trim_db)
@@ -147,7 +151,7 @@ class Synthesis:
         """
         processes, model = accelerate.PartialState(), self.checkpoint.model
         data, collate = self.utterances(rows), self.collator()
-        batches = sorted_batches(rows["seconds"], self.config.max_batch_seconds)
+        batches = sorted_batches(self.padded_seconds(rows), self.config.max_batch_seconds)
         device, training = next(model.parameters()).device, model.training
         found: list[tuple[int, dict[str, Any]]] = []
         model.eval()
@@ -192,15 +196,6 @@ class Synthesis:
 
     def farewell(self, output: Path) -> str:
         return f"{output} speaks with `sft-speech synthesize {output} TEXT -o FILE.wav`"
-
-
-def fits_positions(max_tokens: int, max_frames: int, labels: Sequence[int], frames: int) -> tuple[str, str] | None:
-    """Why an utterance has more tokens or frames than the model has positions, if it has."""
-    if len(labels) > max_tokens:
-        return "text too long", f"{len(labels)} tokens, the model has {max_tokens} positions"
-    if frames > max_frames:
-        return "too long", f"{frames} mel frames, the model has positions for {max_frames}"
-    return None
 
 
 def summary(losses: list[dict[str, Any]]) -> dict[str, float]:

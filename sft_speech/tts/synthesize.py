@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from sft_speech.errors import UserError
+from sft_speech.tts.arguments import VOICE, add_generator_arguments, paths_in
 
 logger = logging.getLogger(__name__)
 
@@ -19,15 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", nargs="?", help="what to say")
     parser.add_argument("--lines", metavar="FILE", help="say each line of a file instead, into numbered files")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="sound file; a folder with --lines")
-    parser.add_argument(
-        "--speaker",
-        metavar="V",
-        help="a voice of the model, an embedding (.npy, .safetensors) or a recording [the mean]",
-    )
-    parser.add_argument("--vocoder", metavar="MODEL", help="directory or id of a SpeechT5HifiGan [Griffin-Lim]")
-    parser.add_argument("--speaker_encoder", metavar="MODEL", help="x-vector model for recordings [the model's own]")
-    parser.add_argument("--seed", type=int, default=0, help="another one says it a little differently [0]")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    parser.add_argument("--speaker", metavar="V", help=VOICE)
+    add_generator_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -35,7 +29,11 @@ def main(args: argparse.Namespace) -> None:
     if (args.text is None) == (args.lines is None):
         raise UserError("TEXT and --lines", "one of them says what to say", "give a text, or a file of lines")
     texts = [args.text] if args.lines is None else read_lines(args.lines)
-    paths = [Path(args.output)] if args.lines is None else numbered(args.output, len(texts))
+    paths = (
+        [Path(args.output)]
+        if args.lines is None
+        else paths_in(args.output, [f"{number:04d}.wav" for number, _ in enumerate(texts, 1)])
+    )
     from sft_speech.tts.synthesizer import Synthesizer
 
     synthesizer = Synthesizer(
@@ -61,12 +59,3 @@ def read_lines(file: str) -> list[str]:
     if not said:
         raise UserError(f"--lines {file}", "it has no lines", "write one text per line")
     return said
-
-
-def numbered(folder: str, count: int) -> list[Path]:
-    """Paths 0001.wav, 0002.wav, ... in a folder, which is made."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"-o {folder}", f"it can't be made ({error.strerror})", "choose another folder") from error
-    return [Path(folder) / f"{number:04d}.wav" for number in range(1, count + 1)]

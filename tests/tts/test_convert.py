@@ -19,7 +19,7 @@ from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.tts.converter import PIECE_SECONDS, Converter, pieces
-from sft_speech.tts.pairs import Sources
+from sft_speech.tts.pairs import Sources, words_of
 
 RATE = 16_000
 SAYS = ["hello", "how are you", "one two three", "four", "it was late", "a b c", "fine", "good morning", "no", "yes"]
@@ -112,17 +112,74 @@ def test_from_two_corpora_to_a_directory_that_converts(arguments, tiny_conversio
     assert 0.1 < soundfile.info(said).duration < 4
 
 
-@pytest.mark.parametrize("named", ["audio", "file_name"])
-def test_a_table_of_pairs_without_transcripts(arguments, voices, tmp_path, named):
-    table = tmp_path / "pairs.csv"
-    with open(table, "w", newline="") as file:
+def write_pairs(path, voices, named="audio"):
+    """A table of pairs by two voices that become one and another."""
+    with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["source_audio", named])
-        writer.writerows([voices[0] / f"{number}.wav", voices[1] / f"{number}.wav"] for number in range(10))
+        writer.writerow(["source_audio", named, "speaker"])
+        for number in range(10):
+            writer.writerow([voices[0] / f"{number}.wav", voices[1] / f"{number}.wav", "ab"[number % 2]])
+    return path
+
+
+@pytest.mark.parametrize("named", ["audio", "file_name"])
+def test_a_table_of_pairs_without_transcripts(arguments, voices, tmp_path, named, capsys):
+    table = write_pairs(tmp_path / "pairs.csv", voices, named)
     keys = {} if named == "audio" else {"audio_column": named}
     assert main(arguments(source=table, from_source=None, **keys)) == 0
     rows = [json.loads(line) for line in next((tmp_path / "out/evaluation").glob("*.jsonl")).read_text().splitlines()]
     assert len(rows) == 2
+    assert set(load_file(tmp_path / "out/speakers.safetensors")) >= {"a", "b"}
+    if named == "audio":
+        command = ["evaluate-vc", str(tmp_path / "out"), "--source", str(table), "--device", "cpu"]
+        assert main(command) == 0
+        assert json.loads((tmp_path / "out/evaluation/pairs.json").read_text())["utterances"] == 10
+        assert main([*command, "--judge", "a-recognizer"]) == 2
+        assert "the corpus has no transcripts to judge by" in capsys.readouterr().err
+
+
+def test_the_same_names_in_two_splits_are_not_confused(arguments, voices, tmp_path, caplog, capsys):
+    """A pair of each table has the same relative names: each is converted out of its own."""
+    from sft_speech.tts.conversion import Conversion
+
+    low, high = voices
+    tables = {}
+    for folder, number in (("a", 3), ("b", 8)):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "x.wav", soundfile.read(low / f"{number}.wav")[0], RATE)
+        soundfile.write(tmp_path / folder / "y.wav", soundfile.read(high / f"{number}.wav")[0], RATE)
+        tables[folder] = tmp_path / folder / "pairs.csv"
+        tables[folder].write_text("source_audio,audio\nx.wav,y.wav\n")
+    keys = {"source": tables["a"], "eval_source": tables["b"], "from_source": None}
+    given = arguments(**keys, train_split=None, eval_split=None, max_steps=1, eval_steps=1)
+    config = FinetuneVcConfig(**dict(argument[2:].split("=", 1) for argument in given[1:]))
+    job, report = Conversion(config), CorpusReport()
+    corpora = {name: load_corpus(tables[folder], columns=config.columns) for name, folder in
+               (("train", "a"), ("eval", "b"))}  # fmt: skip
+    job.load(corpora["train"])
+    corpora = {name: job.usable(name, rows, report) for name, rows in corpora.items()}
+    job.checkpoint.speakers = job.voices(corpora)
+    for name, number in (("train", 3), ("eval", 8)):
+        heard = job.utterances(corpora[name])[(0, 0)]["samples"]
+        assert len(heard) == pytest.approx((0.4 + 0.05 * number) * RATE, abs=1200)  # silence is cut off
+    assert main(given) == 0
+
+
+def test_what_is_heard_counts_in_a_batch_and_in_the_warning(arguments, voices, caplog):
+    """The low voice speaks more slowly; the same recordings in training and evaluation are told of."""
+    from sft_speech.tts.conversion import Conversion
+
+    low, high = voices
+    config = FinetuneVcConfig(
+        **dict(argument[2:].split("=", 1) for argument in arguments(train_split=None, eval_split=None)[1:])
+    )
+    job, rows = Conversion(config), load_corpus(high)
+    job.load(rows)
+    usable = job.usable("train", rows, CorpusReport())
+    heard = dict(zip(load_corpus(low)["id"], load_corpus(low)["seconds"], strict=True))
+    assert job.padded_seconds(usable).tolist() == [heard[id] for id in usable["id"]]
+    assert main(arguments(train_split=":8", eval_split=":2", max_steps=1)) == 0
+    assert re.search(r"eval: in \d of its \d pairs what is heard is trained on as well", caplog.text)
 
 
 def sources(folder, by):
@@ -138,6 +195,8 @@ def test_partners(voices):
     assert by_id.partners(one | {"id": "x"}, 0.5) == ([], "no recording to convert has this id")
     assert by_text.partners(one | {"text": "..."}, 0.5)[0] == []
     assert by_text.partners(one | {"speaker": "low"}, 0.5) == ([], "only the same speaker says it")
+    assert words_of("It's FOUR, no: ４!") == "it s four no 4"
+    assert words_of("कि का") == "कि का"
     assert "what would become of it" in by_id.partners(one, 5.0)[1]
 
 
@@ -167,14 +226,23 @@ def test_each_epoch_takes_the_next_partner(arguments, tiny_conversion, voices, t
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
-        ({"from_source": None}, "source_audio"),
+        ({"from_source": None}, "there is no column 'source_audio'"),
+        ({"from_split": ":3", "from_source": None}, "from_split: there is no from_source"),
         ({"from_source": None, "pair_by": "text"}, "name the corpus of the recordings to convert"),
         ({"pair_by": "words"}, "id, text"),
     ],
 )
-def test_what_cannot_be_paired(arguments, keys, says, capsys, caplog):
+def test_what_cannot_be_paired(arguments, keys, says, capsys):
     assert main(arguments(**keys)) == 2
-    assert says in capsys.readouterr().err + caplog.text
+    assert says in capsys.readouterr().err
+
+
+def test_pairs_that_are_all_unusable_are_told_with_their_reason(arguments, voices, capsys):
+    low, _ = voices
+    assert main(arguments(source=low, from_source=low)) == 2
+    said = capsys.readouterr().err
+    assert "no pair can be used" in said
+    assert "no pair " in said
 
 
 def test_no_pair_at_all(arguments, voices, tmp_path, write_metadata, capsys):
@@ -201,6 +269,8 @@ def test_what_cannot_be_converted(tiny_conversion, voices, tmp_path, capsys):
     same = [str(folder / "1.wav") for folder in voices]
     assert main(["convert", str(tiny_conversion), *same, "-o", str(tmp_path / "folder")]) == 2
     assert "would become 1.wav" in capsys.readouterr().err
+    assert main(["convert", str(tiny_conversion), same[0], "-o", same[0]]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
     with pytest.raises(UserError, match="nobody"):
         Converter(tiny_conversion, device="cpu")(voices[0] / "1.wav", "nobody")
 
@@ -249,3 +319,5 @@ def test_long_recordings_are_cut_where_they_are_quiet():
     for end in ends[:2]:
         assert min(abs(end - second) for second in (9.15, 20.15, 33.15)) < 0.16
     assert len(pieces(waveform[: 5 * RATE], RATE)) == 1
+    fading = np.linspace(1, 0, int(15.05 * RATE), dtype=np.float32)
+    assert [len(part) >= RATE for part in pieces(fading, RATE)] == [True, True]

@@ -25,6 +25,34 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz',.?!;:-"
 TIMBRES = ("", "m1", "m3", "m7", "f1", "f2", "f3", "f5")
 RATE = 16_000
 LONGEST_SECONDS = 6.0
+SIZES: dict[str, Any] = {
+    "hidden_size": 128,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 384,
+    "decoder_layers": 3,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 384,
+    "speech_decoder_prenet_units": 256,
+    "speech_decoder_postnet_units": 64,
+    "max_text_positions": 300,
+    "max_speech_positions": 1000,
+    "reduction_factor": 3,
+    "guided_attention_loss_sigma": 0.15,  # all voices have one pace: attention is near the diagonal
+    "guided_attention_loss_num_heads": 4,
+    "initializer_range": 0.09,  # 1 / sqrt(hidden_size); the usual 0.02 drowns what is heard and read in the positions
+    # of recordings, where those are heard
+    "conv_dim": (32, 64, 64, 64, 64, 128, 128),
+    "num_conv_pos_embeddings": 32,
+    "num_conv_pos_embedding_groups": 8,
+    "apply_spec_augment": False,
+} | dict.fromkeys(
+    (
+        *("encoder_layerdrop", "decoder_layerdrop", "hidden_dropout", "attention_dropout", "activation_dropout"),
+        *("positional_dropout", "feat_proj_dropout"),
+    ),
+    0.0,
+)
 RUN = {
     "learning_rate": 6e-4,
     "warmup_steps": 0.04,
@@ -85,26 +113,15 @@ def make_corpus(folder: Path, text: Path, hours: float, seed: int) -> None:
             csv.writer(file).writerows([("audio", "text", "speaker"), *lines])
 
 
-def make_model(folder: Path, seed: int) -> None:
-    """Random weights of a small SpeechT5 whose tokens are letters."""
+def make_tokenizer(folder: Path) -> Any:
+    """One whose tokens are letters."""
     import sentencepiece
-    import torch
-    from transformers import (
-        SpeechT5Config,
-        SpeechT5FeatureExtractor,
-        SpeechT5ForTextToSpeech,
-        SpeechT5Tokenizer,
-        set_seed,
-    )
+    from transformers import SpeechT5Tokenizer
 
-    from sft_speech.tts.checkpoint import SpeechCheckpoint
-    from sft_speech.tts.speakers import Speakers
-    from sft_speech.tts.text import SpeakableText
-
-    prefix = folder.parent / "letters"
+    folder.mkdir(parents=True, exist_ok=True)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([" ".join(LETTERS)] * 50),
-        model_prefix=str(prefix),
+        model_prefix=str(folder / "letters"),
         model_type="char",
         vocab_size=len(LETTERS) + 5,
         bos_id=0,
@@ -114,34 +131,32 @@ def make_model(folder: Path, seed: int) -> None:
         normalization_rule_name="identity",
         minloglevel=2,
     )
-    tokenizer = SpeechT5Tokenizer(f"{prefix}.model")
-    config = SpeechT5Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        encoder_layers=3,
-        encoder_attention_heads=4,
-        encoder_ffn_dim=384,
-        encoder_layerdrop=0.0,
-        decoder_layers=3,
-        decoder_attention_heads=4,
-        decoder_ffn_dim=384,
-        decoder_layerdrop=0.0,
-        speech_decoder_prenet_units=256,
-        speech_decoder_postnet_units=64,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        activation_dropout=0.0,
-        positional_dropout=0.0,
-        max_text_positions=300,
-        max_speech_positions=1000,
-        reduction_factor=3,
-        guided_attention_loss_sigma=0.15,  # all voices have one pace: attention is near the diagonal
-        guided_attention_loss_num_heads=4,
-        initializer_range=0.09,  # 1 / sqrt(hidden_size); the usual 0.02 drowns what is heard and read in the positions
+    return SpeechT5Tokenizer(str(folder / "letters.model"))
+
+
+def make_model(folder: Path, seed: int, converts: bool = False) -> None:
+    """Random weights of a small SpeechT5 that speaks texts, or one that converts voices."""
+    import torch
+    from transformers import (
+        SpeechT5Config,
+        SpeechT5FeatureExtractor,
+        SpeechT5ForSpeechToSpeech,
+        SpeechT5ForTextToSpeech,
+        set_seed,
     )
+
+    from sft_speech.tts.checkpoint import SpeechCheckpoint
+    from sft_speech.tts.speakers import Speakers
+    from sft_speech.tts.text import SpeakableText
+
+    tokenizer = make_tokenizer(folder.parent)
+    config = SpeechT5Config(vocab_size=len(tokenizer), **SIZES)
     set_seed(seed)
-    model: Any = SpeechT5ForTextToSpeech(config)
-    torch.nn.init.normal_(model.speecht5.encoder.prenet.embed_tokens.weight, std=0.5)  # of the size of the positions
+    model: Any = (SpeechT5ForSpeechToSpeech if converts else SpeechT5ForTextToSpeech)(config)
+    if not converts:
+        torch.nn.init.normal_(
+            model.speecht5.encoder.prenet.embed_tokens.weight, std=0.5
+        )  # of the size of the positions
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
     text = SpeakableText(tokenizer.get_vocab())
     SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(), Speakers({}), text).save(folder)
@@ -165,6 +180,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--hours", type=float, default=6.0, help="of speech in the corpus")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--converter", action="store_true", help="write random weights that convert voices, and end")
     parser.add_argument("--export", type=Path, metavar="ASSET", help="write the weights of the run and end")
     return parser
 
@@ -173,6 +189,9 @@ def main(args: argparse.Namespace) -> None:
     output = args.output.absolute()
     if args.export:
         export(output / "run", args.export)
+        return
+    if args.converter:
+        make_model(output / "random", args.seed, converts=True)
         return
     make_corpus(output / "corpus", args.text, args.hours, args.seed)
     make_model(output / "random", args.seed)
@@ -189,6 +208,6 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = make_parser()
     args = parser.parse_args()
-    if not (args.text or args.export):
-        parser.error("--text or --export is needed")
+    if not (args.text or args.export or args.converter):
+        parser.error("--text, --converter or --export is needed")
     main(args)

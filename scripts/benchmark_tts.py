@@ -4,8 +4,9 @@
 
 The plain recipe is that of the Hugging Face audio course, unit 6: `datasets.map` to spectrograms, a collator that pads
 a batch of 4, 8 of them per update, `Seq2SeqTrainer` with its defaults; but for the learning rate, which is the same for
-both, and gradient checkpointing, which only saves memory. Ours has as many seconds of audio per update. Each runs in a
-process of its own with caches of its own; the loss of every saved step is then measured by one and the same code.
+both, and gradient checkpointing, which only saves memory. Ours has as many seconds of audio per update, and the plain
+recipe is given the voices that ours makes. Each runs in a process of its own with caches of its own; the loss of every
+saved step is then measured by one and the same code.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ def main() -> None:
         {"plain": plain, "ours": ours}[args.recipe](args)
         return
     with tempfile.TemporaryDirectory() as folder:
+        job, _ = prepared(args, Path(folder))
+        job.checkpoint.speakers.save(Path(folder))
         found = {recipe: run(recipe, Path(folder, recipe)) for recipe in ("plain", "ours")}
         curves = {recipe: losses(Path(folder, recipe), args) for recipe in found}
     show(found, curves)
@@ -50,7 +53,10 @@ def run(recipe: str, folder: Path) -> dict[str, float]:
     environment = os.environ | {"HF_HOME": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "cache")}
     environment |= {"STARTED": str(time.time()), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, __file__, *sys.argv[1:], "--recipe", recipe, "--folder", str(folder)]
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(folder / "log", "w") as log:
+        ended = subprocess.run(command, env=environment, stdout=log, stderr=log)
+    if ended.returncode:
+        sys.exit(f"{recipe}: {(folder / 'log').read_text()[-2000:]}")
     return json.loads((folder / "found.json").read_text())
 
 
@@ -82,7 +88,7 @@ def clock(folder: Path, seconds_of_step: Any) -> Any:
 
 
 def rows_of(args: argparse.Namespace) -> Any:
-    """Of the training split: the clips are the same for both, so is their voice."""
+    """Of the training split."""
     from sft_speech.corpora import load_corpus
 
     return load_corpus(args.source, args.train_split)
@@ -123,8 +129,8 @@ def ours(args: argparse.Namespace) -> None:
         trainer = build(*given)
         trainer.eval_dataset, trainer.args.eval_strategy = None, "no"  # measured afterwards, for both alike
         trainer.args.load_best_model_at_end = False
-        config = given[0]
-        trainer.add_callback(clock(args.folder, lambda: config.update_seconds))
+        batches = [[trainer.plan.seconds[index] for _, index in batch] for batch in trainer.plan]
+        trainer.add_callback(clock(args.folder, lambda: sum(map(sum, batches)) / args.steps))
         return trainer
 
     training.build_trainer = watched
@@ -145,15 +151,18 @@ def plain(args: argparse.Namespace) -> None:
         SpeechT5Tokenizer,
     )
 
+    from sft_speech.tts.data import voice_name
     from sft_speech.tts.speakers import Speakers
 
     model = SpeechT5ForTextToSpeech.from_pretrained(args.model)
     extractor = SpeechT5FeatureExtractor.from_pretrained(args.model)
     processor = SpeechT5Processor(extractor, SpeechT5Tokenizer.from_pretrained(args.model))
-    voice = next(iter(Speakers.load(args.model, model.config.speaker_embedding_dim).values())).numpy()
+    voices = Speakers.load(args.folder.parent, model.config.speaker_embedding_dim)
     rows = rows_of(args)
-    paths, texts = [audio["path"] for audio in rows["audio"]], rows["text"]
-    corpus = datasets.Dataset.from_dict({"audio": paths, "text": texts})
+    paths, names = [audio["path"] for audio in rows["audio"]], [voice_name(speaker) for speaker in rows["speaker"]]
+    listed = datasets.Dataset.from_dict({"audio": paths, "text": rows["text"], "voice": names})
+    listed.to_csv(args.folder / "listed.csv")
+    corpus: Any = datasets.load_dataset("csv", data_files=str(args.folder / "listed.csv"), split="train")
 
     def prepare(example: dict[str, Any]) -> dict[str, Any]:
         import librosa
@@ -165,7 +174,11 @@ def plain(args: argparse.Namespace) -> None:
             sampling_rate=extractor.sampling_rate,
             return_attention_mask=False,
         )
-        return {"input_ids": made["input_ids"], "labels": made["labels"][0], "speaker_embeddings": voice}
+        return {
+            "input_ids": made["input_ids"],
+            "labels": made["labels"][0],
+            "speaker_embeddings": voices[example["voice"]].numpy(),
+        }
 
     corpus = corpus.map(prepare, remove_columns=corpus.column_names)
 
@@ -206,24 +219,32 @@ def plain(args: argparse.Namespace) -> None:
     trainer.train()
 
 
+def prepared(args: argparse.Namespace, folder: Path, model: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """Our job with the voices of the corpus, and its usable rows."""
+    from sft_speech.corpora.report import CorpusReport
+    from sft_speech.training.run import load_splits
+    from sft_speech.tts.run import Synthesis
+
+    config, report = settings(args, folder, model), CorpusReport()
+    corpora, job = load_splits(config, report), Synthesis(config)
+    job.load(corpora["train"])
+    corpora = {name: job.usable(name, rows, report) for name, rows in corpora.items()}
+    job.checkpoint.speakers = job.voices(corpora)
+    return job, corpora
+
+
 def losses(folder: Path, args: argparse.Namespace) -> dict[int, float]:
     """By step: the loss of held-out speech, as our evaluation measures it."""
     import shutil
 
-    from sft_speech.corpora.report import CorpusReport
-    from sft_speech.training.run import load_splits
-    from sft_speech.tts.run import Synthesis, summary
+    from sft_speech.tts.run import summary
 
     curve = {}
     for checkpoint in sorted((folder / "run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])):
         for file in Path(args.model).iterdir():
-            if not (checkpoint / file.name).exists():
+            if file.is_file() and not (checkpoint / file.name).exists():
                 shutil.copy(file, checkpoint)
-        config, report = settings(args, folder, model=str(checkpoint)), CorpusReport()
-        corpora, job = load_splits(config, report), Synthesis(config)
-        job.load(corpora["train"])
-        corpora = {name: job.usable(name, rows, report) for name, rows in corpora.items()}
-        job.checkpoint.speakers = job.voices(corpora)
+        job, corpora = prepared(args, folder, model=str(checkpoint))
         curve[int(checkpoint.name.split("-")[1])] = summary(job.evaluate(corpora["eval"]))["loss"]
     return curve
 

@@ -19,7 +19,8 @@ fi
 export UV_PYTHON_DOWNLOADS=never # those of the machine or none: downloads of Python come from another place than packages do
 rm -rf .venv
 "$uv" venv --quiet .venv # unlike python3 -m venv, without need of ensurepip, which Debian packages apart
+# Bytecode now: the first start waits for it otherwise, and every start where Python may not write it.
 "$uv" pip install --quiet --python .venv/bin/python --constraint constraints.txt --build-constraint constraints.txt \
-    --editable '.[demo,test]'
+    --compile-bytecode --editable '.[demo,test]'
 echo "$fingerprint" >.venv/fingerprint
 echo "Made in $SECONDS seconds." >&2

@@ -62,7 +62,7 @@ tts() {
     rm -rf $out/voice $out/voice-before
     sft-speech make-demo-corpus $out/reader --reader steph --minutes 8
 
-    step "2. The embedded SpeechT5 as it is, in the mean of the voices that it knows ($voice)"
+    step "2. The embedded SpeechT5 as it is, told by recordings how the voice sounds ($voice)"
     sft-speech evaluate-tts $voice --source $out/reader --split "[0.9:]" --judge $small --output $out/voice-before
 
     step "3. Fine-tuning ($out/voice)"

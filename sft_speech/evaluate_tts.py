@@ -6,6 +6,7 @@ Writes evaluation/SPLIT.jsonl (one line per utterance) and evaluation/SPLIT.json
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from sft_speech.asr.transcriber import Transcriber
     from sft_speech.tts.generator import SpeechGenerator
+
+
+logger = logging.getLogger(__name__)
 
 
 class RecognizerJudge:
@@ -78,6 +82,25 @@ def main(args: argparse.Namespace) -> None:
     measure(args, synthesizer, corpus, lambda row, voice: (synthesizer([row["text"]], voice)[0], None))
 
 
+def add_voices(generator: SpeechGenerator, corpus: Any) -> None:
+    """Gives the generator voices of speakers that its model doesn't know, out of their recordings in the corpus.
+
+    Where it isn't known what makes the model's embeddings, they are spoken in the mean of its voices.
+    """
+    from sft_speech.tts.data import voice_name, voices_of
+    from sft_speech.tts.evaluate import TRIM_DB
+    from sft_speech.tts.speakers import MEAN, Speakers
+
+    known, rate = generator.checkpoint.speakers, generator.checkpoint.rate
+    unknown = [index for index, name in enumerate(corpus["speaker"]) if voice_name(name) not in known]
+    if not unknown or not (generator.encoder_name or known.encoder):
+        return
+    found = voices_of([corpus.select(unknown)], generator.encoder(), rate, known.size, TRIM_DB)
+    new = {name: voice for name, voice in found.items() if name != MEAN}
+    logger.info("taken from their recordings, since the model doesn't know them: %s", ", ".join(sorted(new)[:10]))
+    generator.checkpoint.speakers = Speakers({**known, **new}, known.size, known.encoder)
+
+
 def split_name(args: argparse.Namespace) -> str:
     """What the evaluation's files are called."""
     source = Path(args.source)
@@ -94,6 +117,7 @@ def measure(args: argparse.Namespace, generator: SpeechGenerator, corpus: Any, s
     if args.judge and not any(corpus["text"]):
         raise UserError(f"--judge {args.judge}", "the corpus has no transcripts to judge by", "leave it out")
     judge = RecognizerJudge(Transcriber(args.judge, device=args.device)) if args.judge else None
+    add_voices(generator, corpus)
     with tqdm(total=len(corpus), unit=" utterances", disable=None, leave=False) as bar:
         lines = evaluate_speech(generator, corpus, say, judge, bar.update)
     figures = summary(lines, judge)

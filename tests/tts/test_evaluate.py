@@ -98,6 +98,17 @@ def test_the_command_with_a_recognizer_that_listens(tiny_speaker, corpus, tmp_pa
     assert {row["id"]: row.get("after") for row in rows}["0.wav"] == 0.5
 
 
+def test_a_voice_that_the_model_does_not_know_is_taken_from_its_recordings(
+    tiny_speaker, corpus, tmp_path, write_metadata
+):
+    rows = [{"file_name": str(corpus / f"{number}.wav"), "text": "hi", "speaker": "carl"} for number in range(2)]
+    source = write_metadata(tmp_path, rows)
+    assert main(["evaluate-tts", str(tiny_speaker), "--source", str(source), "-o", str(tmp_path)]) == 0
+    figures = json.loads((tmp_path / "evaluation" / f"{source.name}.json").read_text())
+    assert 0.9 < figures["copy_speaker_similarity"] <= 1
+    assert figures["speech_nearest_other_speaker"] < 0.9
+
+
 def test_bad_input_ends_in_a_line(tiny_speaker, corpus, capsys):
     assert main(["evaluate-tts", str(tiny_speaker), "--source", str(corpus), "--judge", "/nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err

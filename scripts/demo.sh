@@ -58,18 +58,18 @@ END
 voice=sft_speech/assets/speecht5-small
 
 tts() {
-    step "1. Eight minutes of a voice that the embedded SpeechT5 never heard ($out/reader)"
+    step "1. Fourteen minutes of a voice that the embedded SpeechT5 never heard ($out/reader)"
     rm -rf $out/voice $out/voice-before
-    sft-speech make-demo-corpus $out/reader --reader steph --minutes 8
+    sft-speech make-demo-corpus $out/reader --reader steph --minutes 14
 
     step "2. The embedded SpeechT5 as it is, told by recordings how the voice sounds ($voice)"
-    sft-speech evaluate-tts $voice --source $out/reader --split "[0.9:]" --judge $small --output $out/voice-before
+    sft-speech evaluate-tts $voice --source $out/reader --split "[0.93:]" --judge $small --output $out/voice-before
 
     step "3. Fine-tuning ($out/voice)"
     python scripts/finetune_tts.py --config configs/tts/demo.yaml
 
     step "4. The same sentences, in the voice of the recordings"
-    sft-speech evaluate-tts $out/voice --source $out/reader --split "[0.9:]" --judge $small
+    sft-speech evaluate-tts $out/voice --source $out/reader --split "[0.93:]" --judge $small
 
     step "5. A sentence that nobody has recorded"
     sft-speech synthesize $out/voice "the ferry leaves at nine, and comes back in the evening." -o $out/voice/hello.wav
@@ -83,8 +83,11 @@ from pathlib import Path
 for when, folder in zip(("before", "after"), sys.argv[1:]):
     (file,) = Path(folder, "evaluation").glob("*.json")
     figures = json.loads(file.read_text())
-    heard = f"the recognizer's CER {100 * figures['speech_cer']:5.1f} % (recordings {100 * figures['recording_cer']:.1f} %)"
-    print(f"{when:6} fine-tuning: {heard}, mel cepstral distortion {figures['speech_mcd']:.2f} dB   ({file})")
+    voice = f"mel cepstral distortion {figures['speech_mcd']:.2f} dB, cosine {figures['speech_speaker_similarity']:.3f}"
+    heard = f"the recognizer's CER {100 * figures['speech_cer']:.1f} %"
+    print(f"{when:6} fine-tuning: {voice}, {heard}   ({file})")
+copy = f"distortion {figures['copy_mcd']:.2f} dB, CER {100 * figures['copy_cer']:.1f} %"
+print(f"as near as any model could come (the recordings through the same vocoder): {copy}")
 PYTHON
     cat <<END
 

@@ -11,6 +11,7 @@ import torch
 
 from sft_speech import audio
 from sft_speech.asr.ctc import IGNORED
+from sft_speech.asr.spec_augment import SpecAugment, collated
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,10 +31,18 @@ class Utterances(torch.utils.data.Dataset):
         checkpoint: gives the rate and the labels.
         augment: changes a waveform; draws from a generator seeded by (seed, epoch, utterance), so that a resumed run
             hears the same.
+        spec_augment: draws masks, which the model then takes (:mod:`sft_speech.asr.spec_augment`).
     """
 
-    def __init__(self, rows: Dataset, checkpoint: Checkpoint, augment: Augment | None = None, seed: int = 0) -> None:
-        self.rows, self.augment, self.seed = rows, augment, seed
+    def __init__(
+        self,
+        rows: Dataset,
+        checkpoint: Checkpoint,
+        augment: Augment | None = None,
+        seed: int = 0,
+        spec_augment: SpecAugment | None = None,
+    ) -> None:
+        self.rows, self.augment, self.seed, self.spec_augment = rows, augment, seed, spec_augment
         self.rate, self.encode = checkpoint.rate, checkpoint.encode
 
     def __len__(self) -> int:
@@ -50,7 +59,10 @@ class Utterances(torch.utils.data.Dataset):
             return None
         if self.augment is not None:
             waveform = self.augment(waveform, self.rate, np.random.default_rng((self.seed, epoch, index)))
-        return {"id": row["id"], "waveform": waveform, "labels": self.encode(row["text"])}
+        utterance = {"id": row["id"], "waveform": waveform, "labels": self.encode(row["text"])}
+        if self.spec_augment is not None:
+            utterance["masks"] = self.spec_augment(len(waveform), epoch, index)
+        return utterance
 
 
 class CTCCollator:
@@ -76,8 +88,10 @@ class CTCCollator:
         for row, utterance in enumerate(read):
             labels[row, : len(utterance["labels"])] = torch.tensor(utterance["labels"], dtype=torch.long)
         samples = np.array([len(waveform) for waveform in waveforms])
+        masks = [utterance["masks"] for utterance in read if "masks" in utterance]
         return {
             **self.features(waveforms),
+            **(collated(masks) if masks else {}),
             "labels": labels,
             "frames": torch.as_tensor(self.frames(samples)),
             "seconds": torch.tensor(audio.seconds_of(int(samples.sum()), self.rate)),

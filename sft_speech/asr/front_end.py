@@ -54,23 +54,27 @@ class FrontEnd:
         Args:
             samples: a number, or an array of them.
         """
-        config = self.config
+        config, frames = self.config, self.encoder_frames(samples)
         adapters = config.num_adapter_layers if getattr(config, "add_adapter", False) else 0
         if self.on_waveforms:
-            frames = conv_frames(samples, config.conv_kernel, config.conv_stride)
             # kernel 3 with a padding of 1 makes as many frames as kernel 1 with none
             return conv_frames(frames, [1] * adapters, [config.adapter_stride] * adapters) if adapters else frames
-        frames = conv_frames(samples, [MEL_WIDTH], [MEL_STEP]) // self.extractor.stride
         for _ in range(adapters):
             kernel = config.adapter_kernel_size
             frames = conv_frames(frames + 2 * (kernel // 2), [kernel], [config.adapter_stride])
         return frames
 
+    def encoder_frames(self, samples: Any) -> Any:
+        """Those before adapters."""
+        if self.on_waveforms:
+            return conv_frames(samples, self.config.conv_kernel, self.config.conv_stride)
+        return conv_frames(samples, [MEL_WIDTH], [MEL_STEP]) // self.extractor.stride
+
     def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
         """The model's inputs, every clip normalized on its own samples, as the extractor does it to a clip alone.
 
         A clip shorter than the receptive field is followed by silence that counts as its own, so that the model gives
-        it one frame (`frames` still says 0). A whole batch shorter than a SpecAugment mask is padded to one.
+        it one frame (`frames` still says 0).
 
         Args:
             waveforms: B clips (S,), float, at the model's rate.
@@ -84,12 +88,11 @@ class FrontEnd:
             return self._log_mel([lengthened(np.asarray(clip, np.float32), shortest) for clip in waveforms])
         clips = [np.asarray(clip, np.float32) for clip in waveforms]
         own = np.array([max(len(clip), shortest) for clip in clips])
-        width = max(own.max(), self._samples_for(self._least_frames()))
-        values = np.full((len(clips), width), self.extractor.padding_value, np.float32)
+        values = np.full((len(clips), own.max()), self.extractor.padding_value, np.float32)
         for row, clip in zip(values, clips, strict=True):
             row[: max(len(clip), shortest)] = 0
             row[: len(clip)] = self._normalized(clip)
-        mask = np.arange(width) < own[:, None]
+        mask = np.arange(own.max()) < own[:, None]
         return {"input_values": torch.from_numpy(values), "attention_mask": torch.from_numpy(mask).long()}
 
     def _normalized(self, clip: np.ndarray) -> np.ndarray:
@@ -100,18 +103,10 @@ class FrontEnd:
 
     def _log_mel(self, clips: list[np.ndarray]) -> dict[str, Tensor]:
         extracted = self.extractor(clips, sampling_rate=self.rate, return_tensors="pt")
-        features, mask = extracted["input_features"].float(), extracted["attention_mask"].long()
-        if (short := self._least_frames() - features.shape[1]) > 0:
-            padding = self.extractor.padding_value
-            features = torch.nn.functional.pad(features, (0, 0, 0, short), value=padding)
-            mask = torch.nn.functional.pad(mask, (0, short))
-        return {"input_features": features, "attention_mask": mask}
-
-    def _least_frames(self) -> int:
-        """Frames that a batch has at least: SpecAugment refuses one shorter than its mask."""
-        config = self.config
-        masks = getattr(config, "apply_spec_augment", True) and config.mask_time_prob > 0
-        return int(config.mask_time_length) if masks else 1
+        return {
+            "input_features": extracted["input_features"].float(),
+            "attention_mask": extracted["attention_mask"].long(),
+        }
 
     def _samples_for(self, frames: int) -> int:
         """The fewest samples that make so many frames of the encoder (before adapters)."""

@@ -16,6 +16,7 @@ from sft_speech.asr.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.asr.collator import CTCCollator, Utterances
 from sft_speech.asr.ctc import CTCTask
 from sft_speech.asr.evaluate import EvaluationResult, evaluate_corpus, with_transcript
+from sft_speech.asr.spec_augment import SpecAugment, take_given_masks
 from sft_speech.audio import samples_of
 from sft_speech.config import FinetuneAsrConfig
 from sft_speech.corpora.report import CorpusReport
@@ -62,6 +63,8 @@ class Recognition:
             target_lang=config.target_lang,
             language=config.language,
         )
+        if masks:
+            take_given_masks(self.checkpoint.model)
         if config.freeze_feature_encoder and not config.from_scratch:
             freezing.freeze_feature_encoder(self.checkpoint.model)
 
@@ -91,7 +94,7 @@ class Recognition:
         return Parts(
             model=checkpoint.model,
             task=CTCTask(checkpoint.blank),
-            train=Utterances(corpora["train"], checkpoint, change, config.seed),
+            train=Utterances(corpora["train"], checkpoint, change, config.seed, self.masks()),
             collate=CTCCollator(checkpoint),
             evaluate=(lambda: self.evaluate(held_out).metrics()) if held_out is not None else None,
             callbacks=extra,
@@ -99,6 +102,13 @@ class Recognition:
             head_first_steps=config.freeze_encoder_steps,
             longer=1 / augment.SLOWEST if config.augment else 1.0,
         )
+
+    def masks(self) -> SpecAugment | None:
+        """Of this run; None where none are wanted."""
+        settings, front_end = self.checkpoint.model.config, self.checkpoint.front_end
+        if not settings.apply_spec_augment:
+            return None
+        return SpecAugment(settings, front_end.encoder_frames, self.config.seed)
 
     def evaluate(self, rows: Any) -> EvaluationResult:
         """Evaluates a share of ``rows`` on every process; the counts are merged, nothing else travels.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 
@@ -30,7 +29,7 @@ def rehearse(trainer: ExactTrainer) -> None:
         model.activation_checkpointing_enable()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    with torch.random.fork_rng(devices=[trainer.args.device] if cuda else []), numpy_state():
+    with torch.random.fork_rng(devices=[trainer.args.device] if cuda else []):
         try:
             copies = 2 if trainer.accelerator.num_processes == 1 else 3  # Adam's moments, what is sent to the others
             beside = [torch.empty_like(p) for p in trained for _ in range(copies)]
@@ -68,17 +67,3 @@ def too_large(trainer: ExactTrainer, seconds: float, worst: list[int]) -> UserEr
         tips.append("set activation_checkpointing")
     given = f"the worst batch ({len(worst)} utterances, {seconds:.0f} padded s)"
     return UserError(given, "it does not fit into memory", " or ".join(tips))
-
-
-class numpy_state:
-    """Keeps numpy's global random state, from which transformers draws its SpecAugment masks."""
-
-    def __enter__(self) -> None:
-        import numpy as np
-
-        self.state = np.random.get_state()
-
-    def __exit__(self, *_: Any) -> None:
-        import numpy as np
-
-        np.random.set_state(self.state)

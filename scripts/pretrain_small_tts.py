@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import re
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -119,9 +120,10 @@ def make_tokenizer(folder: Path) -> Any:
     from transformers import SpeechT5Tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
+    model = io.BytesIO()  # a file would write its path into the model
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([" ".join(LETTERS)] * 50),
-        model_prefix=str(folder / "letters"),
+        model_writer=model,
         model_type="char",
         vocab_size=len(LETTERS) + 5,
         bos_id=0,
@@ -131,6 +133,7 @@ def make_tokenizer(folder: Path) -> Any:
         normalization_rule_name="identity",
         minloglevel=2,
     )
+    (folder / "letters.model").write_bytes(model.getvalue())
     return SpeechT5Tokenizer(str(folder / "letters.model"))
 
 

@@ -4,7 +4,7 @@
         --train_split train-clean-100 --eval_split dev-clean --steps 30
 
 The plain recipe is that of transformers' example for CTC: `datasets.map` to float arrays and labels, a collator that
-pads random batches of 8 (or those of its `group_by_length`), the Trainer's defaults, word error rate by `evaluate`.
+pads random batches of 8 (or those of its `group_by_length`), the Trainer's defaults, `evaluate` imported.
 Ours has as many seconds of audio per update. `--size base` or `large` takes random weights of that size with the
 tokenizer of ``--model``. Each run is a process of its own with caches of its own; the recipes take turns ``--repeats``
 times, and the table holds medians, with the lowest and the highest in brackets.

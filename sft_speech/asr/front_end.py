@@ -42,7 +42,7 @@ class FrontEnd:
             given = f"a {config.model_type} model with a {type(extractor).__name__}"
             raise UserError(given, f"it takes a {expected.__name__}", "correct its preprocessor_config.json")
         self.rate = int(extractor.sampling_rate)
-        self.receptive_field = self._samples_for(1)
+        self.receptive_field = self._receptive_field()
 
     @overload
     def frames(self, samples: int) -> int: ...
@@ -108,11 +108,11 @@ class FrontEnd:
             "attention_mask": extracted["attention_mask"].long(),
         }
 
-    def _samples_for(self, frames: int) -> int:
-        """The fewest samples that make so many frames of the encoder (before adapters)."""
+    def _receptive_field(self) -> int:
+        """The fewest samples that make a frame of the encoder."""
         if not self.on_waveforms:
-            return MEL_WIDTH + MEL_STEP * (frames * self.extractor.stride - 1)
-        samples = frames
+            return MEL_WIDTH + MEL_STEP * (self.extractor.stride - 1)
+        samples = 1
         for kernel, stride in zip(reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True):
             samples = (samples - 1) * stride + kernel
         return samples

@@ -232,7 +232,7 @@ def build_trainer(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(callbacks.Progress())
-    set_seed(config.seed, device_specific=True)  # other masks and dropout on every process
+    set_seed(config.seed, device_specific=True)  # another dropout on every process
     rates = (config.learning_rate, parts.layer_decay, parts.head_first_steps)
     logger.info("%s", freezing.describe(parts.model, *rates))
     return trainer

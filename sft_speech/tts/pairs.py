@@ -40,8 +40,8 @@ class Sources:
 
     def __init__(self, rows: Dataset, by: str, among: Iterable[int] | None = None) -> None:
         self.rows, self.by = rows, by
-        self.seconds, self.speakers = rows["seconds"], rows["speaker"]
-        values = rows[by]
+        self.seconds, self.speakers = rows["seconds"][:], rows["speaker"][:]
+        values = rows[by][:]
         found: dict[str, list[int]] = defaultdict(list)
         for index in range(len(rows)) if among is None else among:
             found[self._key(values[index])].append(index)
@@ -104,7 +104,7 @@ def select_pairs(
         UserError: there are no pairs at all.
     """
     kept, partners = np.zeros(len(targets), bool), []
-    columns = {column: targets[column] for column in ("id", "text", "speaker", "seconds")}
+    columns = {column: targets[column][:] for column in ("id", "text", "speaker", "seconds")}
     known = False
     for row, (id, text, speaker, seconds) in enumerate(zip(*columns.values(), strict=True)):
         target = {"id": id, "text": text, "speaker": speaker}

@@ -107,6 +107,8 @@ def run(args: argparse.Namespace, recipe: str, folder: Path) -> dict[str, float]
     folder.mkdir()
     caches = {"HF_HOME": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "cache")}
     environment = os.environ | caches | {"HF_HUB_OFFLINE": "1", "STARTED": str(time.time())}
+    if recipe == "ours":
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as the command line sets it
     given = {"model": args.model, "source": args.source, "train_split": args.train_split}
     given |= {"eval_split": args.eval_split, "steps": args.steps, "recipe": recipe, "folder": folder}
     command = [sys.executable, __file__, *(f"--{name}={value}" for name, value in given.items())]

@@ -24,6 +24,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sft_speech.training.batch_norm import RunningBatchNorm
+from sft_speech.training.convolutions import use_matrix_products
 from sft_speech.training.padding import ClipLengths, is_padded, silence_padding, use_own_frames
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,9 @@ def make_padding_exact(model: PreTrainedModel) -> None:
     lengths = ClipLengths()
     base.register_forward_pre_hook(lengths.read_input, with_kwargs=True)
     base.encoder.register_forward_pre_hook(lengths.read_frames, with_kwargs=True)
-    for layer in getattr(getattr(base, "feature_extractor", None), "conv_layers", [])[:1]:
-        use_own_frames(layer, lengths)
+    if hasattr(base, "feature_extractor"):
+        use_own_frames(base.feature_extractor.conv_layers[0], lengths)
+        use_matrix_products(base.feature_extractor, lengths)
     for module in base.encoder.modules():
         if type(module) is nn.BatchNorm1d:
             module.__class__ = RunningBatchNorm

@@ -33,11 +33,21 @@ class ClipLengths:
 
 
 class ClipGroupNorm(nn.GroupNorm):
-    """Group norm over each clip's own frames; the same as ``nn.GroupNorm`` on each clip alone."""
+    """Group norm behind a convolution over the waveform, over each clip's own frames; the same as ``nn.GroupNorm`` on
+    each clip alone.
+
+    What the convolution makes has the mean W m and the variance W C W', where W are its weights (kernel by channel), m
+    and C the mean and the covariance of the windows of the waveform that it sees. Those are small, and masked in one
+    go: nothing loops over clips, waits for the device to learn their lengths or goes through all frames again.
+    """
 
     lengths: ClipLengths
-    kernel: int
-    stride: int
+    convolution: nn.Conv1d
+    waveform: Tensor | None = None  # (B, 1, S) that the convolution sees
+
+    def read_waveform(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Before the convolution."""
+        self.waveform = args[0]
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize.
@@ -48,36 +58,58 @@ class ClipGroupNorm(nn.GroupNorm):
         Returns:
             (B, C, T); what stands behind a clip's end is of no use.
         """
-        if self.lengths.inputs is None:
+        waveform, self.waveform = self.waveform, None
+        if self.lengths.inputs is None or waveform is None:
             return super().forward(input)
-        own = (torch.div(self.lengths.inputs - self.kernel, self.stride, rounding_mode="floor") + 1).tolist()
-        if len(own) != len(input) or max(own) > input.shape[-1]:
-            raise RuntimeError(f"lengths of another batch: {own} frames in an input of shape {tuple(input.shape)}")
-        if min(own) == input.shape[-1]:
-            return super().forward(input)
+        if len(self.lengths.inputs) != len(input):
+            raise RuntimeError(f"lengths of another batch: {len(self.lengths.inputs)} for {len(input)} clips")
         # As nn.GroupNorm does: half precision is computed in float32, and given back unless under autocast.
         precise = torch.promote_types(input.dtype, torch.float32)
         kept = precise if torch.is_autocast_enabled(input.device.type) else input.dtype
-        groups, repeats = self.num_groups, self.num_channels // self.num_groups
-        # unbind, because its backward pass is one stack; indexing would build a whole batch of zeros for every clip.
-        pairs = zip(input.unbind(0), own, strict=True)
-        clips = [clip[:, :frames].to(precise).reshape(groups, -1) for clip, frames in pairs]
-        moments = [torch.var_mean(clip, dim=-1, correction=0) for clip in clips]
-        scale = torch.stack([variance for variance, _ in moments]).add(self.eps).rsqrt()  # (B, groups)
-        shift = -torch.stack([mean for _, mean in moments]) * scale
-        scale, shift = scale.repeat_interleave(repeats, 1), shift.repeat_interleave(repeats, 1)  # (B, C)
-        if self.affine:
-            weight, bias = self.weight.to(precise), self.bias.to(precise)
-            scale, shift = scale * weight, shift * weight + bias
-        return torch.addcmul(shift.unsqueeze(-1), input.to(precise), scale.unsqueeze(-1)).to(kept)
+        scale, shift = (one.to(precise).unsqueeze(-1) for one in self.affine_of(waveform[:, 0], self.lengths.inputs))
+        return torch.addcmul(shift, input.to(precise), scale).to(kept)
+
+    def affine_of(self, waveforms: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """What is to be done to a clip's channels: times the first, plus the second.
+
+        Args:
+            waveforms: (B, S).
+            samples: (B,) that are the clip's own.
+
+        Returns:
+            (B, C) and (B, C) in float64, where the device has it: a filter's variance is a small difference of large
+            sums.
+        """
+        (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
+        wide = torch.float32 if waveforms.device.type == "mps" else torch.float64
+        windows = waveforms.to(wide).unfold(-1, kernel, stride)  # (B, T, kernel)
+        frames = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
+        own = (torch.arange(windows.shape[1], device=windows.device) < frames[:, None]).unsqueeze(-1)  # (B, T, 1)
+        frames = frames[:, None, None]
+        center = (windows * own).sum(1, keepdim=True) / frames
+        windows = (windows - center) * own
+        covariance = windows.transpose(1, 2) @ windows / frames  # (B, kernel, kernel)
+        filters = self.convolution.weight.to(wide).squeeze(1)  # (C, kernel)
+        mean = center.squeeze(1) @ filters.T
+        variance = torch.einsum("ck,bkl,cl->bc", filters, covariance, filters)
+        if self.convolution.bias is not None:
+            mean = mean + self.convolution.bias.to(wide)
+        scale = (variance + self.eps).rsqrt()
+        if not self.affine:
+            return scale, -mean * scale
+        scale = scale * self.weight.to(wide)
+        return scale, self.bias.to(wide) - mean * scale
 
 
 def use_own_frames(layer: nn.Module, lengths: ClipLengths) -> None:
     """Makes the group norm of a first convolution layer, if that is what it has, one of each clip's own frames."""
     norm, convolution = getattr(layer, "layer_norm", None), getattr(layer, "conv", None)
     if isinstance(norm, nn.GroupNorm) and isinstance(convolution, nn.Conv1d):
+        if norm.num_groups != norm.num_channels:
+            raise NotImplementedError(f"a group norm of {norm.num_groups} groups over {norm.num_channels} channels")
         norm.__class__ = ClipGroupNorm
-        vars(norm).update(lengths=lengths, kernel=convolution.kernel_size[0], stride=convolution.stride[0])
+        vars(norm).update(lengths=lengths, convolution=convolution)  # not as a module of its own: it has one place
+        convolution.register_forward_pre_hook(norm.read_waveform)  # type: ignore[arg-type]
 
 
 def silence_padding(

@@ -12,12 +12,15 @@ clip {audio, seconds}                    any number of them, nothing read yet
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +126,7 @@ class _Heard:
 
 def default_batch_seconds(device: torch.device) -> float:
     """Padded seconds per batch that a large model holds in 16 GB of GPU memory; on a CPU what its caches hold."""
-    return 320.0 if device.type == "cuda" else 60.0
+    return 320.0 if device.type == "cuda" else 30.0
 
 
 def recognize(
@@ -220,31 +223,76 @@ def _waveform(piece: _Piece, rate: int) -> np.ndarray:
 def _heard(
     checkpoint: Checkpoint, batches: Iterator[_Batch], device: torch.device, progress: Callable[[float], None] | None
 ) -> Generator[tuple[_Piece, _Heard | AudioError], None, None]:
-    """Pieces with their results, in order: reads ahead, and collects a batch while the next one is computed."""
-    workers = min(4, os.cpu_count() or 1)
-    ahead: deque[Future[_Batch]] = deque()
+    """Pieces with their results, in order."""
+    outputs = _on_cores(checkpoint, batches) if device.type == "cpu" else _on_device(checkpoint, batches, device)
+    with contextlib.closing(outputs):
+        for batch, output in outputs:
+            _collect(checkpoint, batch, output)
+            if progress is not None:
+                progress(sum(batch.samples) / checkpoint.rate)
+            batch.pool.missing -= 1
+            if batch.pool.missing == 0:
+                yield from zip(batch.pool.pieces, batch.pool.results, strict=True)
+
+
+def _on_device(
+    checkpoint: Checkpoint, batches: Iterator[_Batch], device: torch.device
+) -> Generator[tuple[_Batch, Any], None, None]:
+    """Batches with what the model makes of them: reads ahead, and hands out a batch while the next one is computed."""
+    readers = min(4, os.cpu_count() or 1)
     computing: deque[tuple[_Batch, Any]] = deque()
-    threads = ThreadPoolExecutor(workers, thread_name_prefix="read")
+    with contextlib.closing(_ahead(readers, partial(_load, checkpoint), batches)) as loaded:
+        for batch in loaded:
+            computing.append((batch, _forward(checkpoint, checkpoint.model, batch, device)))
+            if len(computing) > 1:
+                yield computing.popleft()
+        yield from computing
+
+
+def _on_cores(checkpoint: Checkpoint, batches: Iterator[_Batch]) -> Generator[tuple[_Batch, Any], None, None]:
+    """Batches with what the model makes of them: a few at a time, each on cores of its own from the file to the result,
+    which wait for each other less than all of them would on one batch.
+    """
+    import torch
+
+    cores = torch.get_num_threads()
+    workers = min(4, cores)
+    own = threading.local()
+
+    def compute(batch: _Batch) -> tuple[_Batch, Any]:
+        if not hasattr(own, "model"):
+            torch.set_num_threads(cores // workers)  # of this thread
+            own.model = _replica(checkpoint.model) if workers > 1 else checkpoint.model
+        loaded = _load(checkpoint, batch)
+        return loaded, _forward(checkpoint, own.model, loaded, torch.device("cpu"))
+
     try:
-        ahead.extend(threads.submit(_load, checkpoint, batch) for batch in islice(batches, workers + 1))
-        while ahead or computing:
-            if ahead:
-                batch = ahead.popleft().result()
-                ahead.extend(threads.submit(_load, checkpoint, following) for following in islice(batches, 1))
-                computing.append((batch, _forward(checkpoint, batch, device)))
-            if len(computing) > 1 or not ahead:
-                batch, output = computing.popleft()
-                _collect(checkpoint, batch, output)
-                if progress is not None:
-                    progress(sum(batch.samples) / checkpoint.rate)
-                batch.pool.missing -= 1
-                if batch.pool.missing == 0:
-                    yield from zip(batch.pool.pieces, batch.pool.results, strict=True)
+        with contextlib.closing(_ahead(workers, compute, batches)) as computed:
+            yield from computed
+    finally:
+        torch.set_num_threads(cores)  # of the threads to come
+
+
+def _ahead(workers: int, work: Callable[[_Batch], Any], batches: Iterator[_Batch]) -> Generator[Any, None, None]:
+    """What threads make of batches, in their order; one batch more than there are threads is under way."""
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="recognize")
+    try:
+        under_way = deque(threads.submit(work, batch) for batch in islice(batches, workers + 1))
+        while under_way:
+            done = under_way.popleft().result()
+            under_way.extend(threads.submit(work, batch) for batch in islice(batches, 1))
+            yield done
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _forward(checkpoint: Checkpoint, batch: _Batch, device: torch.device) -> Any:
+def _replica(model: torch.nn.Module) -> torch.nn.Module:
+    """The same weights in modules of their own: those remember the lengths of the batch under way."""
+    weights = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(weight): weight for weight in weights})
+
+
+def _forward(checkpoint: Checkpoint, model: torch.nn.Module, batch: _Batch, device: torch.device) -> Any:
     """Best tokens (B, T) and, of the clips with labels, their losses (B,): on the device, without waiting for it."""
     import torch
 
@@ -253,7 +301,7 @@ def _forward(checkpoint: Checkpoint, batch: _Batch, device: torch.device) -> Any
     try:
         features = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.features.items()}
         with torch.no_grad(), _autocast(device):
-            logits = checkpoint.model(**features).logits
+            logits = model(**features).logits
         return logits.argmax(dim=-1).to(torch.int32), _losses(checkpoint, batch, logits)
     except torch.OutOfMemoryError as error:
         longest = max(batch.samples) / checkpoint.rate

@@ -86,7 +86,7 @@ class FinetuneConfig:
     )
     dataloader_num_workers: int = option(2, "processes that decode audio ahead", 0)
     rehearse: bool = option(
-        True, "run the most expensive batch once before step 1, so that memory runs short at once or never"
+        True, "on a GPU, run the most expensive batch once before step 1, so that memory runs short at once or never"
     )
 
     # What is kept and said

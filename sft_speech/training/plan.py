@@ -47,7 +47,8 @@ def epoch_plan(
     """The plan of one epoch of training.
 
     Shuffled, sorted by length within pools, cut into batches, dealt out in rows of ``world`` batches of nearly the same
-    cost (one for each process), the rows shuffled.
+    cost (one for each process), the rows shuffled. In the first epoch the costliest row comes first: memory runs short
+    at once or never.
 
     Returns:
         steps x world x utterances: ``plan[step][rank]`` is a batch. Every utterance stands in exactly one batch; where
@@ -70,7 +71,17 @@ def epoch_plan(
         steps.extend(batches[first : first + world] for first in range(0, len(batches), world))
         if start + len(chunk) >= len(order):
             break
-    return [steps[position] for position in rng.permutation(len(steps))]
+    shuffled = [steps[position] for position in rng.permutation(len(steps))]
+    if epoch == 0:
+        costs = [max(cost(batch, seconds) for batch in step) for step in shuffled]
+        shuffled.insert(0, shuffled.pop(costs.index(max(costs))))
+    return shuffled
+
+
+def cost(batch: list[int], seconds: np.ndarray) -> tuple[int, float]:
+    """What a batch takes of memory: padded seconds; among equals the one with the longest utterance takes more."""
+    longest = float(seconds[batch].max())
+    return round(len(batch) * longest), longest
 
 
 def _multiple_of(batches: list[list[int]], world: int) -> list[list[int]]:
@@ -138,6 +149,5 @@ class BatchPlan:
         return float(padded / self.seconds.sum() - 1)
 
     def worst(self) -> list[int]:
-        """The batch of the first epoch with most padded seconds; among equals the one with the longest utterance."""
-        batches = (batch for step in self.epoch(0) for batch in step)
-        return max(batches, key=lambda b: (round(len(b) * self.seconds[b].max()), self.seconds[b].max()))
+        """The costliest batch of the first epoch: one of its first step."""
+        return max(self.epoch(0)[0], key=lambda batch: cost(batch, self.seconds))

@@ -1,4 +1,8 @@
-"""The most expensive batch, once, before step 1: memory runs short at once or never."""
+"""The most expensive batch, once, before step 1: memory runs short at once or never.
+
+Step 1 is made of it too (:func:`~sft_speech.training.plan.epoch_plan`), but the optimizer takes its memory only after
+that; and where no GPU is, a process that takes too much is ended, not refused: there a rehearsal would only cost a step.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 import torch
 
 from sft_speech.errors import UserError
-from sft_speech.training.trainer import ExactTrainer
+from sft_speech.training.trainer import ExactTrainer, is_memory_error
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +42,8 @@ def rehearse(trainer: ExactTrainer) -> None:
             with trainer.accelerator.autocast():
                 summed = trainer.task.summed_loss(model, trainer._prepare_inputs(batch))
             summed.total.backward()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise too_large(trainer, seconds, worst) from error
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error):  # what the allocator of a CPU says
+        except Exception as error:
+            if not is_memory_error(error):
                 raise
             raise too_large(trainer, seconds, worst) from error
         finally:
@@ -56,14 +58,9 @@ def rehearse(trainer: ExactTrainer) -> None:
 
 def too_large(trainer: ExactTrainer, seconds: float, worst: list[int]) -> UserError:
     longest = float(trainer.plan.seconds[worst].max())
-    tips = []
-    if len(worst) > 1:
-        tips.append(
-            f"lower max_batch_seconds (now {trainer.plan.max_batch_seconds:g}) to {max(longest, seconds / 2):.0f}"
-        )
-    else:
-        tips.append(f"lower max_seconds below {longest:.0f}")
+    budget = f"lower max_batch_seconds (now {trainer.plan.max_batch_seconds:g}) to {max(longest, seconds / 2):.0f}"
+    do = budget if len(worst) > 1 else f"lower max_seconds below {longest:.0f}"
     if not trainer.args.activation_checkpointing:
-        tips.append("set activation_checkpointing")
+        do += " or set activation_checkpointing"
     given = f"the worst batch ({len(worst)} utterances, {seconds:.0f} padded s)"
-    return UserError(given, "it does not fit into memory", " or ".join(tips))
+    return UserError(given, "it does not fit into memory", do)

@@ -128,7 +128,7 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     trainer = build_trainer(config, job, corpora, processes, reports)
     stop = callbacks.StopWhenAsked(trainer.accelerator)
     trainer.add_callback(stop)
-    if config.rehearse:
+    if config.rehearse and trainer.args.device.type == "cuda":
         rehearse(trainer)
     if processes.is_main_process:  # not before: what could not even start is not in the way of the next try
         save_config(dataclasses.replace(config, resume_from_checkpoint=None), output / "run.yaml")

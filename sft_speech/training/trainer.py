@@ -94,8 +94,29 @@ class ExactTrainer(Trainer):
         if not self.sums:  # the first step after a line of the log
             self.clock = time.monotonic()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = torch.tensor(sum(self.task.count(batch) for batch in batches), device=device)
-        return batches, self.accelerator.reduce(count, "sum").clamp(min=1)
+        count = sum(self.task.count(batch) for batch in batches)
+        if self.accelerator.num_processes == 1:  # a number need not wait for the device
+            return batches, max(1, count)
+        return batches, self.accelerator.reduce(torch.tensor(count, device=device), "sum").clamp(min=1)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Raises UserError where a batch does not fit into memory."""
+        try:
+            return super().training_step(*args, **kwargs)
+        except Exception as error:
+            if not is_memory_error(error):
+                raise
+            given = f"a batch of step {self.state.global_step + 1}"
+            do = (
+                f"lower max_batch_seconds (now {self.plan.max_batch_seconds:g}), and resume where there is a checkpoint"
+            )
+            raise UserError(given, "it does not fit into memory", do) from error
+
+    def _prepare_input(self, data: Any) -> Any:
+        """On its way to the device without waiting for what that has still to do; the loader pins its memory."""
+        if isinstance(data, torch.Tensor):
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -209,6 +230,11 @@ def leave_signals_to_the_trainer(_worker: int) -> None:
     """Ctrl-C goes to the whole process group; it must not take the loader away before the checkpoint is written."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Memory that ran short, in the words of torch's allocators and of Python."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def is_disk_error(error: Exception) -> bool:

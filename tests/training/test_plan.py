@@ -94,6 +94,16 @@ def test_worst_batch_is_the_costliest():
     assert plan.worst() == [2]
 
 
+@settings(deadline=None)
+@given(lengths, st.floats(10.0, 100.0), st.integers(1, 3))
+def test_the_costliest_batch_comes_first(seconds, budget, world):
+    plan = BatchPlan(seconds, budget, batches=1, world=world)
+    costs = [[len(batch) * seconds[batch].max() for batch in step] for step in plan.epoch(0)]
+    assert round(max(costs[0])) == round(max(map(max, costs)))
+    assert plan.worst() in plan.epoch(0)[0]
+    assert round(len(plan.worst()) * seconds[plan.worst()].max()) == round(max(costs[0]))
+
+
 def test_fewer_utterances_than_processes():
     with pytest.raises(ValueError, match="3 utterances can't be shared among 4"):
         epoch_plan(np.ones(3), 10.0, seed=0, epoch=0, world=4)

@@ -79,3 +79,11 @@ def test_short_memory_is_said_with_advice(tmp_path, error):
 def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(RuntimeError, match="shapes"):
         rehearse(make_trainer(tmp_path, Watched(RuntimeError("shapes differ"))))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_memory_that_runs_short_later_is_said_too(tmp_path, error):
+    with pytest.raises(UserError) as said:
+        make_trainer(tmp_path, Watched(error), max_steps=1).train()
+    assert str(said.value).startswith("a batch of step 1")
+    assert "lower max_batch_seconds (now 2)" in said.value.do

@@ -1,7 +1,7 @@
 """The most expensive batch, once, before step 1: memory runs short at once or never.
 
 Step 1 is made of it too (:func:`~sft_speech.training.plan.epoch_plan`), but the optimizer takes its memory only after
-that; and where no GPU is, a process that takes too much is ended, not refused: there a rehearsal would only cost a step.
+that. Without a GPU, a process that takes too much is ended, not refused: there a rehearsal would only cost a step.
 """
 
 from __future__ import annotations

@@ -1,38 +1,53 @@
-"""Fine-tuning and transcription against the plain recipe: seconds and bytes before step 1, speed, memory.
+"""Recognition against the plain recipe: start, bytes, padding, speed and memory of training, evaluation, transcription.
 
     python scripts/benchmark_asr.py --model sft_speech/assets/wav2vec2-small --source LibriSpeech \\
-        --train_split train-clean-100 --eval_split dev-clean --steps 30
+        --train_split train-clean-100 --eval_split dev-clean --steps 20 [--size base]
 
-The plain recipe is that of transformers' example for CTC: `datasets.map` to float arrays and labels, a collator that
-pads random batches of 8 (or those of its `group_by_length`), the Trainer's defaults, `evaluate` imported.
-Ours has as many seconds of audio per update. `--size base` or `large` takes random weights of that size with the
-tokenizer of ``--model``. Each run is a process of its own with caches of its own; the recipes take turns ``--repeats``
-times, and the table holds medians, with the lowest and the highest in brackets.
+The plain recipe (`benchmark_asr_recipes.py`) is that of transformers' example for CTC: `datasets.map` to float arrays
+and labels, a collator that pads random batches of 8 (or those of its `group_by_length`), the Trainer's defaults,
+`evaluate` imported; transcription by `transformers.pipeline` at whichever of its batch sizes is fastest. Ours is
+`sft-speech finetune-asr` with its defaults and as many seconds of audio per update. Both have the same checkpoint (with
+``--size`` random weights of that size), corpus and device. Each run is a process of its own; the recipes take turns
+``--repeats`` times, and the table holds medians, with the lowest and the highest in brackets. A cold start has no
+caches of `datasets` and of headers, a warm one has them.
+
+On a GPU, ``--bf16`` gives both recipes mixed precision.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from benchmarking import run_recipe
+
 CLIPS = 8  # per batch of the plain recipe
+PIPELINE_BATCHES = (1, 4, 8, 16)
 RECIPES = ("plain", "plain, group_by_length", "ours")
-FIGURES = {
-    "before": ("seconds before step 1", 1.0),
+FIGURES = {  # name and scale
+    "before": ("seconds before step 1, cold", 1.0),
+    "warm": ("seconds before step 1, warm", 1.0),
+    "first": ("seconds to the end of step 1, cold", 1.0),
     "bytes": ("MB written before step 1", 1e-6),
     "padding": ("padding, % of a batch", 100.0),
+    "loader": ("loader alone, audio seconds per second", 1.0),
     "speed": ("training, audio seconds per second", 1.0),
-    "memory": ("peak memory, MB", 1e-6),
+    "memory": ("peak memory of training, MB", 1e-6),
+    "evaluation": ("evaluation, audio seconds per second", 1.0),
     "transcription": ("transcription, audio seconds per second", 1.0),
+    "waiting": ("of a step: waiting for data, %", 100.0),
+    "convolutions": ("of a step: convolutions, %", 100.0),
+    "transformer": ("of a step: transformer, %", 100.0),
+    "loss": ("of a step: head and loss, %", 100.0),
+    "backward": ("of a step: backward pass, %", 100.0),
+    "optimizer": ("of a step: optimizer, %", 100.0),
+    "mfu": ("operations of a step over the device's rate of matrix products, %", 100.0),
+    "idle": ("GPU idle in a step, %", 100.0),
 }
 LARGE: dict[str, Any] = {
     "hidden_size": 1024,
@@ -51,11 +66,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=("base", "large"), help="random weights of this size in place of the model's")
     parser.add_argument("--source", required=True)
     parser.add_argument("--train_split", default=":0.9")
-    parser.add_argument("--eval_split", default="[0.9:]", help="is transcribed")
-    parser.add_argument("--steps", type=int, default=30, help="updates")
+    parser.add_argument("--eval_split", default="[0.9:]", help="is evaluated and transcribed")
+    parser.add_argument("--steps", type=int, default=20, help="updates")
+    parser.add_argument("--profiled", type=int, default=3, help="further updates whose parts are timed")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--bf16", action="store_true", help="mixed precision for both")
+    parser.add_argument("--only", choices=("start", "training", "transcription"), help="leave out the rest")
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--recipe", choices=RECIPES, help=argparse.SUPPRESS)
+    parser.add_argument("--mean", type=float, help=argparse.SUPPRESS)  # seconds of an utterance
+    parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)  # ends at step 1
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser
 
@@ -63,27 +83,42 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     args = make_parser().parse_args()
     if args.recipe:
-        ours(args) if args.recipe == "ours" else plain(args)
+        import benchmark_asr_recipes
+
+        benchmark_asr_recipes.measure(args)
         return
-    found: dict[str, list[dict[str, float]]] = {recipe: [] for recipe in RECIPES}
+    found: dict[str, list[dict[str, Any]]] = {recipe: [] for recipe in RECIPES}
     with tempfile.TemporaryDirectory() as folder:
-        if args.size:
-            args.model = random_weights(args.model, args.size, Path(folder, "model"))
+        given = arguments(args, Path(folder))
         for repeat in range(args.repeats):
             for number, recipe in enumerate(RECIPES):
-                found[recipe].append(run(args, recipe, Path(folder, f"{repeat}-{number}")))
+                place = Path(folder, f"{repeat}-{number}")
+                # The command line has threads wait without spinning; the plain recipe leaves torch its default.
+                waiting = {"OMP_WAIT_POLICY": "PASSIVE"} if recipe == "ours" else {}
+                run = [*given, f"--recipe={recipe}"]
+                figures = run_recipe(__file__, run, place / "cold", place / "caches", **waiting)
+                if args.only != "transcription":
+                    warm = run_recipe(__file__, [*run, "--warm"], place / "warm", place / "caches", **waiting)
+                    figures["warm"] = warm["before"]
+                found[recipe].append(figures)
+                print(f"{repeat + 1}: {recipe}: {json.dumps(figures)}", file=sys.stderr)
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"| | {' | '.join(RECIPES)} |\n| --- | --- | --- | --- |")
-    for key, (name, scale) in FIGURES.items():
-        cells = [cell([one[key] * scale for one in found[recipe] if key in one]) for recipe in RECIPES]
-        print(f"| {name} | {' | '.join(cells)} |")
+    print(table(found))
 
 
-def cell(values: list[float]) -> str:
-    if not values:
-        return ""
-    return f"{statistics.median(values):.1f} [{min(values):.1f}, {max(values):.1f}]"
+def arguments(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Of every run."""
+    from sft_speech.corpora import load_corpus
+
+    seconds = load_corpus(args.source, args.train_split, cache_dir=folder / "mean")["seconds"]
+    model = random_weights(args.model, args.size, folder / "model") if args.size else args.model
+    values = {
+        name: getattr(args, name) for name in ("source", "train_split", "eval_split", "steps", "profiled", "only")
+    }
+    values |= {"model": model, "mean": sum(seconds) / len(seconds)}
+    given = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return [*given, "--bf16"] if args.bf16 else given
 
 
 def random_weights(model: str, size: str, folder: Path) -> str:
@@ -102,152 +137,31 @@ def random_weights(model: str, size: str, folder: Path) -> str:
     return str(folder)
 
 
-def run(args: argparse.Namespace, recipe: str, folder: Path) -> dict[str, float]:
-    """One recipe in a process of its own; what it noted down."""
-    folder.mkdir()
-    caches = {"HF_HOME": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "cache")}
-    environment = os.environ | caches | {"HF_HUB_OFFLINE": "1", "STARTED": str(time.time())}
-    if recipe == "ours":
-        environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as the command line sets it
-    given = {"model": args.model, "source": args.source, "train_split": args.train_split}
-    given |= {"eval_split": args.eval_split, "steps": args.steps, "recipe": recipe, "folder": folder}
-    command = [sys.executable, __file__, *(f"--{name}={value}" for name, value in given.items())]
-    with open(folder / "log", "w") as log:
-        ended = subprocess.run(command, env=environment, stdout=log, stderr=log)
-    if ended.returncode:
-        sys.exit(f"{recipe}: {(folder / 'log').read_text()[-2000:]}")
-    return json.loads((folder / "found.json").read_text())
+def table(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Medians, and ours over each of the others, pair by pair of the same turn."""
+    plain, grouped, ours = (found[recipe] for recipe in RECIPES)
+    lines = [f"| | {' | '.join(RECIPES)} | ours / plain | ours / grouped |", "| --- " * 6 + "|"]
+    for key, (name, scale) in FIGURES.items():
+        if any(key in one for one in ours):
+            cells = [cell([one[key] * scale for one in found[recipe] if key in one]) for recipe in RECIPES]
+            lines.append(f"| {name} | {' | '.join([*cells, ratio(ours, plain, key), ratio(ours, grouped, key)])} |")
+    if any("batch" in one for one in plain):
+        best = sorted({one["batch"] for one in [*plain, *grouped] if "batch" in one})
+        lines.append(f"\nThe pipeline was fastest at batch size {' or '.join(map(str, best))}.")
+    return "\n".join(lines)
 
 
-def clock(folder: Path) -> Any:
-    """A callback that notes when step 1 begins, what was written by then, and how long the steps take."""
-    from transformers import TrainerCallback
-
-    class Clock(TrainerCallback):
-        found: dict[str, float]
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 0:
-                written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                self.found = {"before": time.time() - float(os.environ["STARTED"]), "bytes": written}
-            elif state.global_step == 2:  # the first ones compile
-                self.first = time.time()
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.found["steps_per_second"] = (state.global_step - 2) / (time.time() - self.first)
-            self.found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-    return Clock()
+def cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    digits = 1 if statistics.median(values) < 1000 else 0
+    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
+    return f"{middle} [{low}, {high}]"
 
 
-def note(folder: Path, clock: Any, seconds: list[list[float]], transcribe: Any, heard: float) -> None:
-    """Writes what was found: of the clock, of batches (seconds of clips), of transcribing ``heard`` seconds."""
-    found = clock.found
-    found["speed"] = found.pop("steps_per_second") * sum(map(sum, seconds)) / len(seconds)
-    found["padding"] = 1 - sum(map(sum, seconds)) / sum(len(batch) * max(batch) for batch in seconds)
-    began = time.time()
-    transcribe()
-    found["transcription"] = heard / (time.time() - began)
-    (folder / "found.json").write_text(json.dumps(found))
-
-
-def ours(args: argparse.Namespace) -> None:
-    from sft_speech import Transcriber
-    from sft_speech.asr.run import Recognition
-    from sft_speech.config import FinetuneAsrConfig
-    from sft_speech.corpora import load_corpus
-    from sft_speech.training import run
-
-    training: Any = run
-    rows = load_corpus(args.source, args.train_split)
-    mean = float(sum(rows["seconds"]) / len(rows))
-    config = FinetuneAsrConfig(
-        model=args.model,
-        source=args.source,
-        train_split=args.train_split,
-        output_dir=str(args.folder / "run"),
-        max_batch_seconds=max(CLIPS * mean, max(rows["seconds"])),
-        update_seconds=CLIPS * mean,
-        max_steps=args.steps,
-        eval_steps=args.steps,
-        report_to="none",
-        dataloader_num_workers=1,
-    )
-    watch, build = clock(args.folder), training.build_trainer
-    batches: list[list[float]] = []
-
-    def watched(*given: Any) -> Any:
-        trainer = build(*given)
-        trainer.add_callback(watch)
-        batches.extend([float(trainer.plan.seconds[index]) for _, index in batch] for batch in trainer.plan)
-        return trainer
-
-    training.build_trainer = watched
-    training.fine_tune(config, Recognition(config))
-    spoken = load_corpus(args.source, args.eval_split)
-    paths = [audio["path"] for audio in spoken["audio"]]
-    transcriber = Transcriber(str(args.folder / "run"))
-    note(args.folder, watch, batches, lambda: transcriber(paths), sum(spoken["seconds"]))
-
-
-def plain(args: argparse.Namespace) -> None:
-    """As transformers' example for CTC has it."""
-    import datasets
-    import evaluate  # noqa: F401, as the example does
-    import soundfile
-    import torch
-    from transformers import AutoModelForCTC, AutoProcessor, Trainer, TrainingArguments, pipeline
-
-    from sft_speech.corpora import load_corpus
-
-    rows = load_corpus(args.source, args.train_split)
-    processor: Any = AutoProcessor.from_pretrained(args.model)
-    model: Any = AutoModelForCTC.from_pretrained(args.model, ctc_loss_reduction="mean")
-    model.freeze_feature_encoder()
-    listed = datasets.Dataset.from_dict({"audio": [audio["path"] for audio in rows["audio"]], "text": rows["text"]})
-    listed.to_csv(args.folder / "listed.csv")
-    corpus: Any = datasets.load_dataset("csv", data_files=str(args.folder / "listed.csv"), split="train")
-
-    def prepare(example: dict[str, Any]) -> dict[str, Any]:
-        waveform, rate = soundfile.read(example["audio"], dtype="float32")
-        values = processor(waveform, sampling_rate=rate).input_values[0]
-        return {"input_values": values, "length": len(values), "labels": processor(text=example["text"]).input_ids}
-
-    corpus = corpus.map(prepare, remove_columns=corpus.column_names)
-    batches: list[list[float]] = []
-
-    def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batches.append([len(one["input_values"]) / processor.feature_extractor.sampling_rate for one in features])
-        padded = processor.pad([{"input_values": one["input_values"]} for one in features], return_tensors="pt")
-        labels = processor.pad(labels=[{"input_ids": one["labels"]} for one in features], return_tensors="pt")
-        padded["labels"] = labels["input_ids"].masked_fill(labels.attention_mask.ne(1), -100)
-        return padded
-
-    watch = clock(args.folder)
-    arguments = TrainingArguments(
-        output_dir=str(args.folder / "run"),
-        per_device_train_batch_size=CLIPS,
-        train_sampling_strategy="group_by_length" if "group" in args.recipe else "random",
-        max_steps=args.steps,
-        save_strategy="no",
-        remove_unused_columns=False,  # else the lengths are gone before they are asked for
-        report_to="none",
-        use_cpu=not torch.cuda.is_available(),
-    )
-    trainer = Trainer(model=model, args=arguments, train_dataset=corpus, data_collator=collate, callbacks=[watch])
-    trainer.train()
-    spoken = load_corpus(args.source, args.eval_split)
-    paths = [audio["path"] for audio in spoken["audio"]]
-    model.eval()
-    make: Any = pipeline
-    parts = {"tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor}
-    say = make("automatic-speech-recognition", model=model, batch_size=CLIPS, **parts)
-
-    def transcribe() -> None:  # arrays: of files it wants ffmpeg
-        read = [soundfile.read(path, dtype="float32") for path in paths]
-        say([{"raw": waveform, "sampling_rate": rate} for waveform, rate in read])
-
-    note(args.folder, watch, batches, transcribe, sum(spoken["seconds"]))
+def ratio(ours: list[dict[str, Any]], other: list[dict[str, Any]], key: str) -> str:
+    pairs = [(one[key], two[key]) for one, two in zip(ours, other, strict=True) if key in one and two.get(key)]
+    return f"{statistics.median(one / two for one, two in pairs):.2f}" if pairs else ""
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from benchmarking import clock, run_recipe
 
 CLIPS, ACCUMULATION = 4, 8  # of the course
 SAVES = 6
@@ -37,54 +36,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.recipe:
-        {"plain": plain, "ours": ours}[args.recipe](args)
+        watch = clock(args.folder)
+        seconds_of_step = {"plain": plain, "ours": ours}[args.recipe](args, watch)
+        found = watch.found | {"speed": seconds_of_step * watch.found["steps_per_second"]}
+        (args.folder / "found.json").write_text(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as folder:
         job, _ = prepared(args, Path(folder))
         job.checkpoint.speakers.save(Path(folder))
-        found = {recipe: run(recipe, Path(folder, recipe)) for recipe in ("plain", "ours")}
+        found = {}
+        for recipe in ("plain", "ours"):
+            given, caches = [*sys.argv[1:], "--recipe", recipe], Path(folder, recipe, "cache")
+            found[recipe] = run_recipe(__file__, given, Path(folder, recipe), caches, OMP_WAIT_POLICY="PASSIVE")
         curves = {recipe: losses(Path(folder, recipe), args) for recipe in found}
     show(found, curves)
-
-
-def run(recipe: str, folder: Path) -> dict[str, float]:
-    """One recipe in a process of its own; what it noted down."""
-    folder.mkdir()
-    environment = os.environ | {"HF_HOME": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "cache")}
-    environment |= {"STARTED": str(time.time()), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, __file__, *sys.argv[1:], "--recipe", recipe, "--folder", str(folder)]
-    with open(folder / "log", "w") as log:
-        ended = subprocess.run(command, env=environment, stdout=log, stderr=log)
-    if ended.returncode:
-        sys.exit(f"{recipe}: {(folder / 'log').read_text()[-2000:]}")
-    return json.loads((folder / "found.json").read_text())
-
-
-def written(folder: Path) -> int:
-    """Bytes."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def clock(folder: Path, seconds_of_step: Any) -> Any:
-    """A callback that notes when step 1 begins, what was written by then, and how long the steps take."""
-    from transformers import TrainerCallback
-
-    class Clock(TrainerCallback):
-        def __init__(self) -> None:
-            self.began = self.first = 0.0
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 0:
-                self.began = time.time()
-                self.found = {"before": self.began - float(os.environ["STARTED"]), "bytes": written(folder)}
-            elif state.global_step == 2:  # the first ones compile
-                self.first = time.time()
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.found["speed"] = seconds_of_step() * (state.global_step - 2) / (time.time() - self.first)
-            (folder / "found.json").write_text(json.dumps(self.found))
-
-    return Clock()
 
 
 def rows_of(args: argparse.Namespace) -> Any:
@@ -118,28 +83,30 @@ def settings(args: argparse.Namespace, folder: Path, model: str | None = None) -
     )
 
 
-def ours(args: argparse.Namespace) -> None:
+def ours(args: argparse.Namespace, watch: Any) -> float:
+    """Seconds of audio per update."""
     from sft_speech.training import run
     from sft_speech.tts.run import Synthesis
 
     training: Any = run
-    build = training.build_trainer
+    build, plans = training.build_trainer, []
 
     def watched(*given: Any) -> Any:
         trainer = build(*given)
         trainer.eval_dataset, trainer.args.eval_strategy = None, "no"  # measured afterwards, for both alike
         trainer.args.load_best_model_at_end = False
-        batches = [[trainer.plan.seconds[index] for _, index in batch] for batch in trainer.plan]
-        trainer.add_callback(clock(args.folder, lambda: sum(map(sum, batches)) / args.steps))
+        trainer.add_callback(watch)
+        plans.append(trainer.plan)
         return trainer
 
     training.build_trainer = watched
     config = settings(args, args.folder)
     training.fine_tune(config, Synthesis(config))
+    return sum(float(plans[0].seconds[index]) for batch in plans[0] for _, index in batch) / args.steps
 
 
-def plain(args: argparse.Namespace) -> None:
-    """As the course has it."""
+def plain(args: argparse.Namespace, watch: Any) -> float:
+    """As the course has it; seconds of audio per update."""
     import datasets
     import torch
     from transformers import (
@@ -214,9 +181,10 @@ def plain(args: argparse.Namespace) -> None:
         args=arguments,
         train_dataset=corpus,
         data_collator=collate,
-        callbacks=[clock(args.folder, lambda: mean * CLIPS * ACCUMULATION)],
+        callbacks=[watch],
     )
     trainer.train()
+    return mean * CLIPS * ACCUMULATION
 
 
 def prepared(args: argparse.Namespace, folder: Path, model: str | None = None) -> tuple[Any, dict[str, Any]]:

@@ -77,6 +77,37 @@ def test_results_come_in_the_order_given_and_do_not_depend_on_the_batch(checkpoi
         assert found.frames == checkpoints[norm].frames(len(one.audio))
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_batches_side_by_side_say_the_same(checkpoints, norm, monkeypatch):
+    monkeypatch.setattr(module, "POOL", 8)
+    clips = [clip(0.2 + seed % 5 / 3, seed, labels=[5, 6]) for seed in range(40)]
+    expected = list(recognize(checkpoints[norm], clips, max_batch_seconds=3))
+    models, forward = set(), module._forward
+
+    def watched(checkpoint, model, batch, device):
+        models.add(id(model))
+        assert torch.get_num_threads() == 1
+        return forward(checkpoint, model, batch, device)
+
+    monkeypatch.setattr(module, "_forward", watched)
+    cores = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = list(recognize(checkpoints[norm], clips, max_batch_seconds=3))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(cores)
+    assert len(models) == 3
+    assert [(one.text, one.loss) for one in found] == [(one.text, pytest.approx(one.loss)) for one in expected]
+
+
+def test_replicas_share_their_weights(checkpoints):
+    model = checkpoints["wav2vec2-group"].model
+    replica = module._replica(model)
+    assert replica.wav2vec2 is not model.wav2vec2
+    assert all(one is two for one, two in zip(replica.parameters(), model.parameters(), strict=True))
+
+
 def test_batches_stay_within_their_budget_and_logits_are_not_kept(checkpoints, monkeypatch):
     checkpoint = checkpoints["wav2vec2-layer"]
     shapes = []

@@ -1,0 +1,79 @@
+"""What the benchmarks against the plain recipes share: a process per recipe, and a clock inside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def run_recipe(script: str, arguments: list[str], folder: Path, caches: Path, **environment: str) -> dict[str, Any]:
+    """Runs one recipe in a process of its own; what it noted down in ``folder/found.json``.
+
+    Args:
+        script: is given ``arguments`` and ``--folder FOLDER``.
+        caches: of the Hugging Face libraries; an empty folder is a cold start.
+    """
+    folder.mkdir(parents=True)
+    environment |= {"HF_HOME": str(caches), "HF_DATASETS_CACHE": str(caches), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, script, *arguments, "--folder", str(folder)]
+    with open(folder / "log", "w") as log:
+        given = os.environ | environment | {"STARTED": str(time.time())}
+        ended = subprocess.run(command, env=given, stdout=log, stderr=log)
+    if ended.returncode:
+        sys.exit(f"{' '.join(command)}: {(folder / 'log').read_text()[-2000:]}")
+    return json.loads((folder / "found.json").read_text())
+
+
+def bytes_in(*folders: Path) -> int:
+    """In all files."""
+    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
+def peak_memory() -> int:
+    """Bytes: of the GPU where there is one, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def clock(*folders: Path, only_start: Path | None = None) -> Any:
+    """A callback whose ``found`` holds the seconds from the process's start to step 1 and through it ("before",
+    "first"), the bytes written into ``folders`` by then, steps per second after the second one, and the peak of memory.
+
+    Args:
+        only_start: file to note ``found`` down in at step 1, and end the process.
+    """
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def __init__(self) -> None:
+            self.found: dict[str, float] = {}
+            self.since = 0.0
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 0:
+                self.found = {"before": time.time() - float(os.environ["STARTED"]), "bytes": bytes_in(*folders)}
+                if only_start is not None:
+                    only_start.write_text(json.dumps(self.found))
+                    sys.stdout.flush()
+                    os._exit(0)
+            elif state.global_step == 2:  # the first ones compile
+                self.since = time.time()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 1:
+                self.found["first"] = time.time() - float(os.environ["STARTED"])
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.found["steps_per_second"] = (state.global_step - 2) / (time.time() - self.since)
+            self.found["memory"] = peak_memory()
+
+    return Clock()

@@ -1,81 +1,129 @@
-"""What a large corpus costs before step 1: seconds, memory, bytes written.
+"""What a corpus costs against its size: seconds, memory and bytes up to the first optimizer step.
 
-    python scripts/benchmark_corpus.py --rows 300000 --clips SOME_FOLDER_OF_AUDIO
+    python scripts/benchmark_corpus.py --hours 1 10 100 1000 --clips SOME_FOLDER_OF_AUDIO --json FIGURES.json
 
-Makes a manifest in a temporary folder whose rows are files of their own, hard-linked to the clips given (or to clips of
-noise), loads it without an index of headers and again with one, and selects the usable rows for an English vocabulary.
-Each time in a process of its own. The files' content is in the system's memory by then: a disk adds what it takes to
-read a few blocks of each file.
+For each size (300 rows to an hour) it makes a manifest in a temporary folder whose rows are files of their own,
+hard-linked to the clips given (or to clips of noise), and measures, each in a process of its own:
+
+- ``load_corpus`` without an index of headers and with one, ``select_usable`` for an English vocabulary, the plan of an
+  epoch with all that a run asks of it;
+- ``finetune-asr`` of a tiny model, the index there already: from the start of the process to the first optimizer step,
+  what it has written by then; and the memory of two ranks alive at once: the peak of a rank, and what it takes with its
+  two loader workers at the first step, pages that several processes share counted in parts (PSS);
+- the same run resumed in its fourth epoch. Its checkpoint is one of step 2 that says it is of a later one.
+
+The files' content is in the system's memory by then: a disk adds what it takes to read a few blocks of each file.
+Needs Linux: memory is read from /proc.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+ROWS_PER_HOUR = 300
+BATCH_SECONDS = 160.0
 WORDS = "IT WAS THE BEST OF TIMES AND THE WORST OF TIMES SAID MISTER O'NEIL WHO HAD SEEN NEITHER".split()
 VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
+COLUMNS = {  # of the table: a figure, its title, its format
+    "rows": ("rows", "{:,.0f}"),
+    "first": ("first scan, s", "{:.1f}"),
+    "again": ("again, s", "{:.2f}"),
+    "select": ("select, s", "{:.2f}"),
+    "plan": ("plan, s", "{:.2f}"),
+    "peak": ("peak, MB", "{:.0f}"),
+    "start": ("step 1, s", "{:.1f}"),
+    "resume": ("resumed, s", "{:.1f}"),
+    "written": ("written, MB", "{:.1f}"),
+    "rank_peak": ("a rank's peak, MB", "{}"),
+    "rank_pss": ("a rank with workers, MB", "{}"),
+    "worker_uss": ("a worker alone, MB", "{}"),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--hours", type=float, nargs="+", default=[1, 10, 100, 1000], help="sizes")
     parser.add_argument("--clips", type=Path, help="folder of audio files; clips of noise where it isn't given")
+    parser.add_argument("--json", type=Path, help="write the figures there, after each size")
     parser.add_argument("--measure", nargs=2, metavar=("MANIFEST", "CACHE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(*args.measure)))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        manifest = make_manifest(Path(folder), args.rows, args.clips)
-        print(f"{args.rows:,} rows, manifest of {manifest.stat().st_size / 1e6:.0f} MB")
-        for title in ("without an index", "with the index"):
-            command = [sys.executable, __file__, "--measure", str(manifest), str(Path(folder, "cache"))]
-            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-            written = sum(path.stat().st_size for path in Path(folder, "cache").rglob("*") if path.is_file())
-            print(
-                f"{title}: imports {found['imports']:.1f} s, load_corpus {found['load']:.1f} s, "
-                f"select_usable {found['select']:.1f} s; {found['rows']:,} rows, {found['hours']:,.0f} h; "
-                f"peak memory {found['peak']:.0f} MB, of it imports {found['before']:.0f} MB; "
-                f"{written / 1e6:.2f} MB on disk"
-            )
+    print("| " + " | ".join(title for title, _ in COLUMNS.values()) + " |\n" + "| ---: " * len(COLUMNS) + "|")
+    curve = []
+    for hours in args.hours:
+        with tempfile.TemporaryDirectory() as folder:
+            curve.append(measure_size(Path(folder), round(hours * ROWS_PER_HOUR), args.clips))
+        print("| " + " | ".join(form.format(curve[-1][key]) for key, (_, form) in COLUMNS.items()) + " |", flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(curve, indent=1) + "\n")
+
+
+def measure_size(folder: Path, rows: int, clips: Path | None) -> dict[str, Any]:
+    """The figures of one size."""
+    manifest, cache = make_manifest(folder, rows, clips), folder / "cache"
+    command = [sys.executable, __file__, "--measure", str(manifest), str(cache)]
+    first, again = (json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) for _ in range(2))
+    found = again | {"rows": rows, "first": first["again"], "peak_first": first["peak"]}
+    run = Run(folder, manifest, tiny_model(folder / "model"), steps=5 * again["steps"])
+    before = bytes_below(folder)
+    with run.started() as (_, seconds):
+        found |= {"start": seconds, "written": (bytes_below(folder) - before) / 1e6}
+        checkpoint = run.checkpoint()
+    run.make_later(checkpoint, round(3.5 * again["steps"]))
+    with run.started("--resume_from_checkpoint") as (_, seconds):
+        found["resume"] = seconds
+    run.output = folder / "two"
+    with run.started(ranks=2) as (launcher, seconds):
+        ranks = [[memory_of(pid) for pid in (rank, *children(rank))] for rank in children(launcher)]
+    found |= {"start_of_two": seconds, "rank_peak": max(rank[0]["peak"] for rank in ranks)}
+    found["rank_pss"] = max(sum(process["pss"] for process in rank) for rank in ranks)
+    return found | {"worker_uss": max(worker["uss"] for rank in ranks for worker in rank[1:])}
+
+
+# ---- what is measured upon ----
 
 
 def make_manifest(folder: Path, rows: int, clips: Path | None) -> Path:
     """A CSV of files, 1000 to a folder, each a hard link to one of the clips."""
-    originals = copy_clips(folder / "clips", clips)
-    lines = ["audio,text,speaker"]
-    for row in range(rows):
-        original = originals[row % len(originals)]
-        name = f"audio/{row // 1000:04d}/{row:07d}{original.suffix}"
-        if row % 1000 == 0:
-            (folder / name).parent.mkdir(parents=True)
-        os.link(original, folder / name)
-        first = row % len(WORDS)
-        number = f" {row % 97}" if row % 20 == 0 else ""  # numbers are spelt out, which costs more than letters
-        lines.append(f"{name},{' '.join(WORDS[first:] + WORDS[:first])}{number},speaker-{row % 1000}")
+    originals = copy_clips(folder / "clips", clips, max(64, rows // 20_000))
     manifest = folder / "manifest.csv"
-    manifest.write_text("\n".join(lines) + "\n")
+    with open(manifest, "w") as table:
+        table.write("audio,text,speaker\n")
+        for row in range(rows):
+            original = originals[row % len(originals)]
+            name = f"audio/{row // 1000:04d}/{row:07d}{original.suffix}"
+            if row % 1000 == 0:
+                (folder / name).parent.mkdir(parents=True)
+            os.link(original, folder / name)
+            first = row % len(WORDS)
+            number = f" {row % 97}" if row % 20 == 0 else ""  # numbers are spelt out, which costs more than letters
+            table.write(f"{name},{' '.join(WORDS[first:] + WORDS[:first])}{number},speaker-{row % 1000}\n")
     return manifest
 
 
-def copy_clips(folder: Path, clips: Path | None) -> list[Path]:
-    """At least as many files as links need: a file system allows some ten thousand to one file."""
+def copy_clips(folder: Path, clips: Path | None, count: int) -> list[Path]:
+    """As many files as links need: a file system allows some ten thousand to one file."""
     import numpy as np
     import soundfile
 
     from sft_speech.corpora.rows import audio_files
 
     folder.mkdir()
-    sources = list(audio_files(clips))[:64] if clips else []
-    for number in range(64):
+    sources = list(audio_files(clips))[:count] if clips else []
+    for number in range(count):
         if sources:
             source = Path(sources[number % len(sources)])
             (folder / f"{number}{source.suffix}").write_bytes(source.read_bytes())
@@ -85,15 +133,44 @@ def copy_clips(folder: Path, clips: Path | None) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def measure(manifest: str, cache: str) -> dict[str, float]:
-    began = time.perf_counter()
+def tiny_model(folder: Path) -> Path:
+    """A random wav2vec2 of some ten thousand parameters, with its processor."""
+    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(VOCABULARY)}))
+    Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
+    config = Wav2Vec2Config(
+        vocab_size=len(VOCABULARY),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=16,
+        conv_dim=(8, 8, 8),
+        conv_kernel=(10, 8, 4),
+        conv_stride=(10, 8, 4),
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=1,
+        pad_token_id=0,
+    )
+    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    return folder
+
+
+# ---- the corpus in a process of its own ----
+
+
+def measure(manifest: str, cache: str) -> dict[str, Any]:
     import datasets  # noqa: F401
+    import numpy as np
 
     from sft_speech.audio import conv_frames, samples_of
     from sft_speech.corpora import CorpusReport, load_corpus, select_usable
     from sft_speech.corpora.text import TranscriptNormalizer
+    from sft_speech.training.plan import BatchPlan
 
-    times, before = [time.perf_counter()], peak_megabytes()
+    before, times = memory_of("self")["peak"], [time.perf_counter()]
     report = CorpusReport()
     corpus = load_corpus(manifest, name="train", report=report, cache_dir=cache)
     times.append(time.perf_counter())
@@ -110,19 +187,105 @@ def measure(manifest: str, cache: str) -> dict[str, float]:
         max_missing_share=0.1,
     )
     times.append(time.perf_counter())
-    return {
-        "imports": times[0] - began,
-        "load": times[1] - times[0],
-        "select": times[2] - times[1],
-        "rows": len(usable),
-        "hours": report.to_dict()["train"]["kept"]["hours"],
-        "before": before,
-        "peak": peak_megabytes(),
-    }
+    seconds = usable.with_format("numpy")["seconds"][:]
+    plan = BatchPlan(seconds, BATCH_SECONDS, batches=10**9)
+    steps = len(plan.epoch(0))
+    padding = plan.padding()
+    plan.worst()
+    next(iter(plan))
+    times.append(time.perf_counter())
+    some = np.random.default_rng(0).integers(len(usable), size=1000).tolist()
+    for row in some:
+        usable[row]
+    times.append(time.perf_counter())
+    names = ("again", "select", "plan", "thousand_rows")
+    found = dict(zip(names, np.diff(times).tolist(), strict=True))
+    found |= {"usable": len(usable), "steps": steps, "padding": padding}
+    return found | {"imports_peak": before, "peak": memory_of("self")["peak"]}
 
 
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# ---- the command ----
+
+
+class Run:
+    """A fine-tuning of ``steps`` steps, ended after the first ones."""
+
+    def __init__(self, folder: Path, manifest: Path, model: Path, steps: int) -> None:
+        self.folder, self.output, self.steps = folder, folder / "out", steps
+        self.keys = {"model": model, "source": manifest, "max_batch_seconds": BATCH_SECONDS, "max_steps": steps}
+        self.keys |= {"logging_steps": 1, "eval_steps": 2, "mask_time_length": 2, "report_to": "none"}
+
+    @contextlib.contextmanager
+    def started(self, *more: str, ranks: int = 1) -> Iterator[tuple[int, float]]:
+        """The run in its first step: its process, and how many seconds it took to get there."""
+        script = str(Path(__file__).with_name("finetune_asr.py"))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+        keys = [part for key, value in self.keys.items() for part in (f"--{key}", str(value))]
+        command = [sys.executable, *launcher, script, *keys, "--output_dir", str(self.output), *more]
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        own = {"HF_DATASETS_CACHE": str(self.folder / "cache"), "TMPDIR": str(self.folder / "tmp")}
+        environment = os.environ | own | {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+        try:
+            said = []
+            for line in process.stderr or ():
+                said.append(line)
+                if line.startswith("step "):
+                    yield process.pid, time.perf_counter() - began
+                    break
+            else:
+                raise SystemExit("".join(said))
+        finally:
+            for pid in (process.pid, *descendants(process.pid)):  # torchrun gives every rank a session of its own
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+
+    def checkpoint(self) -> Path:
+        """The first one of the run that is under way, once it is whole."""
+        checkpoint = self.output / "checkpoint-2"
+        for _ in range(600):
+            if (checkpoint / "trainer_state.json").is_file():
+                return checkpoint
+            time.sleep(0.1)
+        raise SystemExit(f"{checkpoint} did not come")
+
+    def make_later(self, checkpoint: Path, step: int) -> None:
+        """Has a checkpoint say that it is one of a later step."""
+        file = checkpoint / "trainer_state.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"global_step": step}))
+        checkpoint.rename(checkpoint.with_name(f"checkpoint-{step}"))
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        own = children(pid)
+    except OSError:  # it has ended
+        return []
+    return [*own, *(further for child in own for further in descendants(child))]
+
+
+def memory_of(pid: int | str) -> dict[str, int]:
+    """Of a process, in MB: its highest resident size, what nobody shares, its share of all."""
+    kilobytes = {}
+    for file in ("status", "smaps_rollup"):
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            name, *rest = line.split()
+            if rest[-1:] == ["kB"]:
+                kilobytes[name] = int(rest[0])
+    own = kilobytes["Private_Clean:"] + kilobytes["Private_Dirty:"]
+    return {"peak": kilobytes["VmHWM:"] // 1024, "uss": own // 1024, "pss": kilobytes["Pss:"] // 1024}
+
+
+def bytes_below(folder: Path) -> int:
+    """Of what runs write: caches, output, temporary files."""
+    places = (folder / name for name in ("cache", "out", "tmp"))
+    return sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def _load_local(
             report.drop(name, *row)
         tables.append(_with_lengths(listing.rows, headers, report, name))
     table = without_duplicates(pa.concat_tables(tables), report, name)
-    return corpus_of(table)
+    return corpus_of(table, cache_dir)
 
 
 def _listing(source: Source, part: Part, shown: str) -> Listing:

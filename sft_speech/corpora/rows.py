@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sft_speech.audio import is_audio
+from sft_speech.corpora.mapped import mapped
 from sft_speech.corpora.report import Dropped
 
 if TYPE_CHECKING:
@@ -71,12 +72,13 @@ def features() -> datasets.Features:
     return datasets.Features(dict(zip(COLUMNS, (text, audio, text, text, number, number), strict=True)))
 
 
-def corpus_of(table: pa.Table) -> datasets.Dataset:
-    """A corpus in memory out of the columns that :func:`features` names."""
+def corpus_of(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> datasets.Dataset:
+    """A corpus out of the columns that :func:`features` names; :func:`~sft_speech.corpora.mapped.mapped` if large."""
     import datasets
 
     info = datasets.DatasetInfo(features=features())
-    return datasets.Dataset(table.select(COLUMNS), info=info, fingerprint=new_fingerprint())
+    table = table.select(COLUMNS).cast(features().arrow_schema)
+    return datasets.Dataset(mapped(table, cache_dir), info=info, fingerprint=new_fingerprint())
 
 
 def new_fingerprint() -> str:

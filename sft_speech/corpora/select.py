@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from sft_speech.corpora.mapped import mapped
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import new_fingerprint
 from sft_speech.corpora.text import Normalized
@@ -116,11 +117,13 @@ def with_texts(corpus: datasets.Dataset, texts: pa.ChunkedArray) -> datasets.Dat
     """
     import datasets
 
+    if texts == corpus.select_columns(["text"]).with_format("arrow")[:]["text"]:
+        return corpus
     if corpus._indices is not None:  # rows of the corpus to rows of the table below it
         places = np.full(corpus.data.num_rows, -1)
         places[corpus._indices.column(0).to_numpy()] = np.arange(len(corpus))
         texts = texts.take(pa.array(places, mask=places < 0)).fill_null("")
-    column = datasets.table.InMemoryTable.from_arrays([texts], ["text"])
+    column = mapped(pa.table([texts], ["text"]))
     table = datasets.table.concat_tables([corpus.data.drop(["text"]), column], axis=1)
     replaced = datasets.Dataset(
         table, corpus.info.copy(), corpus.split, indices_table=corpus._indices, fingerprint=new_fingerprint()

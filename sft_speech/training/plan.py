@@ -7,6 +7,8 @@ a pure function of (lengths, budget, seed, epoch, world), so that a run resumes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -20,19 +22,21 @@ def cut(order: Iterable[int], seconds: np.ndarray, max_batch_seconds: float) -> 
 
     An utterance longer than the budget gets a batch of its own.
     """
-    batches: list[list[int]] = []
-    batch: list[int] = []
-    longest = 0.0
-    for index in order:
-        longest_with = max(longest, seconds[index])
-        if batch and (len(batch) + 1) * longest_with > max_batch_seconds:
-            batches.append(batch)
-            batch, longest_with = [], seconds[index]
-        batch.append(int(index))
+    ordered = np.fromiter(order, int)
+    return [ordered[begin:end].tolist() for begin, end in _spans(seconds[ordered], max_batch_seconds)]
+
+
+def _spans(seconds: np.ndarray, max_batch_seconds: float) -> list[tuple[int, int]]:
+    """Where the batches begin and end, of utterances in order."""
+    spans: list[tuple[int, int]] = []
+    begin, longest = 0, 0.0
+    for place, length in enumerate(seconds.tolist()):  # numpy's numbers take five times as long, one by one
+        longest_with = length if length > longest else longest
+        if place > begin and (place - begin + 1) * longest_with > max_batch_seconds:
+            spans.append((begin, place))
+            begin, longest_with = place, length
         longest = longest_with
-    if batch:
-        batches.append(batch)
-    return batches
+    return [*spans, (begin, len(seconds))] if len(seconds) else spans
 
 
 def sorted_batches(seconds: Sequence[float] | np.ndarray, max_batch_seconds: float) -> list[list[int]]:
@@ -41,9 +45,49 @@ def sorted_batches(seconds: Sequence[float] | np.ndarray, max_batch_seconds: flo
     return cut(np.argsort(-lengths, kind="stable"), lengths, max_batch_seconds)
 
 
-def epoch_plan(
-    seconds: np.ndarray, max_batch_seconds: float, *, seed: int, epoch: int, world: int = 1
-) -> list[list[list[int]]]:
+class EpochPlan(Sequence[list[list[int]]]):
+    """The plan of one epoch, steps x world x utterances: ``plan[step][rank]`` is a batch, the longest utterance last.
+
+    Held in arrays: lists of lists of numbers would take ten times the memory, in every process.
+
+    Args:
+        order: (N,) utterances, those of a batch side by side.
+        spans: (steps, world, 2) where each batch begins and ends in ``order``.
+    """
+
+    def __init__(self, order: np.ndarray, spans: np.ndarray) -> None:
+        self.order, self.spans = order, spans
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __getitem__(self, step: Any) -> Any:
+        if isinstance(step, slice):
+            return [self[number] for number in range(*step.indices(len(self)))]
+        return [self.order[begin:end].tolist() for begin, end in self.spans[step].tolist()]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EpochPlan) and list(self) == list(other)
+
+    def longest(self, seconds: np.ndarray) -> np.ndarray:
+        """Seconds (steps, world) of each batch's longest utterance."""
+        return seconds[self.order[self.spans[..., 1] - 1]]
+
+    def padded(self, seconds: np.ndarray) -> np.ndarray:
+        """Padded seconds (steps, world) of each batch."""
+        return (self.spans[..., 1] - self.spans[..., 0]) * self.longest(seconds)
+
+    def costliest(self, seconds: np.ndarray) -> tuple[int, int]:
+        """Step and rank of the batch that takes most memory: of those with most padded seconds, to the second, the
+        first one with the longest utterance.
+        """
+        costs = np.rint(self.padded(seconds))
+        place = np.where(costs == costs.max(), self.longest(seconds), -1).argmax()
+        step, rank = np.unravel_index(place, costs.shape)
+        return int(step), int(rank)
+
+
+def epoch_plan(seconds: np.ndarray, max_batch_seconds: float, *, seed: int, epoch: int, world: int = 1) -> EpochPlan:
     """The plan of one epoch of training.
 
     Shuffled, sorted by length within pools, cut into batches, dealt out in rows of ``world`` batches of nearly the same
@@ -51,8 +95,8 @@ def epoch_plan(
     at once or never.
 
     Returns:
-        steps x world x utterances: ``plan[step][rank]`` is a batch. Every utterance stands in exactly one batch; where
-        the number of batches is no multiple of ``world``, the fullest batches are split (see :func:`_multiple_of`).
+        every utterance in exactly one batch; where the number of batches is no multiple of ``world``, the fullest
+        batches are split (see :func:`_multiple_of`).
 
     Raises:
         ValueError: fewer utterances than processes.
@@ -62,41 +106,36 @@ def epoch_plan(
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(seconds))
     pool = max(world, int(POOL_BATCHES * world * max(1.0, max_batch_seconds / max(float(np.mean(seconds)), 1e-3))))
-    steps: list[list[list[int]]] = []
-    for start in range(0, len(order), pool):
-        chunk = order[start : start + pool]
-        if len(order) - (start + pool) < world:  # a rest too small to be dealt out joins the last pool
-            chunk = order[start:]
-        batches = _multiple_of(cut(chunk[np.argsort(seconds[chunk], kind="stable")], seconds, max_batch_seconds), world)
-        steps.extend(batches[first : first + world] for first in range(0, len(batches), world))
-        if start + len(chunk) >= len(order):
-            break
-    shuffled = [steps[position] for position in rng.permutation(len(steps))]
+    starts = list(range(0, len(order), pool))
+    if len(order) - starts[-1] < world and len(starts) > 1:  # a rest too small to be dealt out joins the last pool
+        starts.pop()
+    pools = []
+    for start, stop in pairwise([*starts, len(order)]):
+        chunk = order[start:stop]
+        order[start:stop] = chunk[np.argsort(seconds[chunk], kind="stable")]
+        spans = _multiple_of(_spans(seconds[order[start:stop]], max_batch_seconds), world)
+        pools.append(start + np.array(spans).reshape(-1, world, 2))
+    steps = np.concatenate(pools)
+    plan = EpochPlan(order.astype(np.int32), steps[rng.permutation(len(steps))])
     if epoch == 0:
-        costs = [max(cost(batch, seconds) for batch in step) for step in shuffled]
-        shuffled.insert(0, shuffled.pop(costs.index(max(costs))))
-    return shuffled
+        first = plan.costliest(seconds)[0] + 1
+        plan.spans[:first] = np.roll(plan.spans[:first], 1, axis=0)
+    return plan
 
 
-def cost(batch: list[int], seconds: np.ndarray) -> tuple[int, float]:
-    """What a batch takes of memory: padded seconds; among equals the one with the longest utterance takes more."""
-    longest = float(seconds[batch].max())
-    return round(len(batch) * longest), longest
-
-
-def _multiple_of(batches: list[list[int]], world: int) -> list[list[int]]:
+def _multiple_of(spans: list[tuple[int, int]], world: int) -> list[tuple[int, int]]:
     """Splits the batches with most utterances in halves until their number is a multiple of ``world``.
 
     Where all hold but one utterance, the first ones come twice: no utterance is left out, no process without a batch.
     """
-    while len(batches) % world:
-        fullest = max(range(len(batches)), key=lambda position: len(batches[position]))
-        batch = batches[fullest]
-        if len(batch) == 1:
-            return batches[: -len(batches) % world] + batches
-        half = len(batch) // 2
-        batches[fullest : fullest + 1] = [batch[:half], batch[half:]]
-    return batches
+    while len(spans) % world:
+        fullest = max(range(len(spans)), key=lambda place: spans[place][1] - spans[place][0])
+        begin, end = spans[fullest]
+        if end - begin == 1:
+            return spans[: -len(spans) % world] + spans
+        half = begin + (end - begin) // 2
+        spans[fullest : fullest + 1] = [(begin, half), (half, end)]
+    return spans
 
 
 class BatchPlan:
@@ -111,6 +150,9 @@ class BatchPlan:
         batches: how many batches the run has, per process.
         seed: of the shuffling.
         rank, world: this process and their number.
+
+    Attributes:
+        done: batches of the run that need not come again.
     """
 
     def __init__(
@@ -125,29 +167,35 @@ class BatchPlan:
     ) -> None:
         self.seconds = np.asarray(seconds, dtype=float)
         self.max_batch_seconds, self.batches, self.seed = max_batch_seconds, batches, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.done = rank, world, 0
+        self._last: tuple[int, EpochPlan] | None = None
 
     def __len__(self) -> int:
         return self.batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yields batches of (epoch, utterance): the epoch decides how an utterance is augmented this time."""
-        left, epoch = self.batches, 0
+        left, epoch, first = self.batches - self.done, 0, self.done
+        while first >= len(self.epoch(epoch)) and left > 0:  # an epoch that is done costs its plan
+            first, epoch = first - len(self.epoch(epoch)), epoch + 1
         while left > 0:
-            for step in self.epoch(epoch)[:left]:
-                yield [(epoch, index) for index in step[self.rank]]
-                left -= 1
-            epoch += 1
+            plan = self.epoch(epoch)
+            for step in range(first, min(len(plan), first + left)):
+                yield [(epoch, index) for index in plan[step][self.rank]]
+            left, epoch, first = left - (len(plan) - first), epoch + 1, 0
 
-    def epoch(self, epoch: int) -> list[list[list[int]]]:
-        """:func:`epoch_plan` of one epoch of this run."""
-        return epoch_plan(self.seconds, self.max_batch_seconds, seed=self.seed, epoch=epoch, world=self.world)
+    def epoch(self, epoch: int) -> EpochPlan:
+        """:func:`epoch_plan` of one epoch of this run; the last one is remembered."""
+        if self._last is None or self._last[0] != epoch:
+            given = {"seed": self.seed, "epoch": epoch, "world": self.world}
+            self._last = epoch, epoch_plan(self.seconds, self.max_batch_seconds, **given)
+        return self._last[1]
 
     def padding(self) -> float:
         """Padded over real seconds, minus one, in the first epoch."""
-        padded = sum(len(b) * self.seconds[b].max() for step in self.epoch(0) for b in step)
-        return float(padded / self.seconds.sum() - 1)
+        return float(self.epoch(0).padded(self.seconds).sum() / self.seconds.sum() - 1)
 
     def worst(self) -> list[int]:
         """The costliest batch of the first epoch: one of its first step."""
-        return max(self.epoch(0)[0], key=lambda batch: cost(batch, self.seconds))
+        step, rank = self.epoch(0).costliest(self.seconds)
+        return self.epoch(0)[step][rank]

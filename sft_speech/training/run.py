@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import accelerate
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from accelerate.utils import set_seed
 from torch.utils.data import Dataset
@@ -29,9 +30,9 @@ from sft_speech.errors import UserError
 from sft_speech.training import callbacks, freezing
 from sft_speech.training.loss import Task
 from sft_speech.training.optimization import three_stage
-from sft_speech.training.plan import BatchPlan, epoch_plan
+from sft_speech.training.plan import BatchPlan
 from sft_speech.training.rehearsal import rehearse
-from sft_speech.training.start import check_output, main_first, on_cpu, tensorboard_folder, trackers
+from sft_speech.training.start import check_output, from_main, main_first, on_cpu, tensorboard_folder, trackers
 from sft_speech.training.trainer import ExactTrainer
 
 logger = logging.getLogger(__name__)
@@ -114,16 +115,11 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
         resumed = check_output(config, output, first=processes.is_main_process)
 
     report = CorpusReport()
-    with main_first(processes):  # the others find the index that it leaves
-        corpora = load_splits(config, report)
+    corpora = from_main(processes, lambda: load_splits(config, report))
     set_seed(config.seed)
     job.load(corpora["train"])
-    corpora = {name: job.usable(name, rows, report) for name, rows in corpora.items()}
-    if processes.is_main_process:
-        report.save(output / "corpus_report.json")
-    report.check(config.max_dropped_share)
+    corpora = from_main(processes, lambda: usable_rows(config, job, corpora, report))
     logger.info("%s", report.table())
-    warn_of_overlap(config, corpora)
 
     trainer = build_trainer(config, job, corpora, processes, reports)
     stop = callbacks.StopWhenAsked(trainer.accelerator)
@@ -158,13 +154,27 @@ def load_splits(config: FinetuneConfig, report: CorpusReport) -> dict[str, Any]:
     }
 
 
+def usable_rows(config: FinetuneConfig, job: Job, corpora: dict[str, Any], report: CorpusReport) -> dict[str, Any]:
+    """What is left of the corpora, the rest reported.
+
+    Raises:
+        UserError: too little.
+    """
+    corpora = {name: job.usable(name, rows, report) for name, rows in corpora.items()}
+    if accelerate.PartialState().is_main_process:
+        report.save(Path(config.output_dir) / "corpus_report.json")
+    report.check(config.max_dropped_share)
+    warn_of_overlap(config, corpora)
+    return corpora
+
+
 def warn_of_overlap(config: FinetuneConfig, corpora: dict[str, Any]) -> None:
     """Says which evaluations tell nothing about unseen speech."""
-    trained = set(corpora["train"]["id"])
+    ids = {name: rows.select_columns(["id"]).with_format("arrow")[:]["id"] for name, rows in corpora.items()}
     for name, rows in corpora.items():
         if name == "train" or config.corpora[name][0] != config.source:
             continue
-        shared = len(trained.intersection(rows["id"]))
+        shared = pc.sum(pc.is_in(ids["train"], ids[name].combine_chunks())).as_py()
         if shared:
             logger.warning("%s: %d of its %d utterances are trained on as well", name, shared, len(rows))
 
@@ -192,16 +202,15 @@ def plan_run(
         raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
     batch_seconds, accumulation = budget(config, world)
     batch_seconds /= longer
-    per_epoch = len(epoch_plan(seconds, batch_seconds, seed=config.seed, epoch=0, world=world))
+    plan = BatchPlan(seconds, batch_seconds, batches=0, seed=config.seed, rank=processes.process_index, world=world)
+    per_epoch = len(plan.epoch(0))
     wanted = max(1, round(config.num_train_epochs * per_epoch / accumulation))
     steps = config.max_steps if config.max_steps > 0 else wanted
-    batches = steps * accumulation
-    rank = processes.process_index
-    plan = BatchPlan(seconds, batch_seconds, batches=batches, seed=config.seed, rank=rank, world=world)
+    plan.batches = steps * accumulation
     logger.info(
         "train: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
         *(len(seconds), seconds.sum() / 3600, 100 * plan.padding()),
-        *(steps, accumulation, world, batch_seconds, batches / per_epoch),
+        *(steps, accumulation, world, batch_seconds, plan.batches / per_epoch),
     )
     return plan, accumulation, steps
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -20,6 +21,8 @@ from sft_speech.errors import UserError
 from sft_speech.training.trainer import last_checkpoint
 
 logger = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 
 @contextlib.contextmanager
@@ -36,6 +39,30 @@ def main_first(processes: PartialState) -> Iterator[None]:
     finally:
         if processes.is_main_process:
             broadcast_object_list(fine)
+
+
+def from_main(processes: PartialState, make: Callable[[], Made]) -> Made:
+    """What ``make`` gives the main process, on every process; where it fails, see :func:`main_first`.
+
+    It travels pickled, and a large corpus in it as the name of the file that it is mapped from. Where that file isn't,
+    as on another machine, ``make`` is called as well.
+    """
+    made, sent = None, [b""]
+    if processes.num_processes == 1:
+        return make()
+    if processes.is_main_process:
+        try:
+            made = make()
+            sent = [pickle.dumps(made)]
+        finally:
+            broadcast_object_list(sent)
+        return made
+    if not broadcast_object_list(sent)[0]:
+        raise SystemExit(2)
+    try:
+        return pickle.loads(sent[0])
+    except FileNotFoundError:
+        return make()
 
 
 def on_cpu() -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from sft_speech.errors import UserError
 from sft_speech.training import freezing, optimization
@@ -69,12 +69,19 @@ class ExactTrainer(Trainer):
         self.schedule, self.layer_decay = schedule, layer_decay
         self.model_accepts_loss_kwargs = False  # keeps the count of labels out of the model's forward
         self.loss_is_scaled_for_ga = True
+        self.args.ignore_data_skip = True  # the plan goes on at the right place; the plain trainer would replay it
         self.batches_per_epoch = len(plan.epoch(0))
         self.sums: dict[str, torch.Tensor] = {}
         self.clock = time.monotonic()
         self.audio_seconds, self.training_seconds = 0.0, 0.0  # learnt from since the start or resumption, in what time
 
     # ---- data
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if resume_from_checkpoint:
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
+            self.plan.done = state.global_step * self.args.gradient_accumulation_steps
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         workers = self.args.dataloader_num_workers
@@ -86,6 +93,7 @@ class ExactTrainer(Trainer):
             prefetch_factor=4 if workers else None,
             pin_memory=self.args.device.type == "cuda",
             worker_init_fn=leave_signals_to_the_trainer,
+            generator=torch.Generator(),  # the loader draws a number: not from what dropout goes on with when resumed
         )
 
     # ---- loss

@@ -1,0 +1,85 @@
+"""Large tables as files mapped into memory: the processes of a machine share them, and the system may let them go."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+LARGE = 20_000  # rows; fewer of them take some MB, and are quicker where they are
+DAYS = 30  # that a file is kept after its last use
+_CHUNK = 10_000  # rows
+
+
+def mapped(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> datasets.table.Table:
+    """The same table for a ``Dataset``: where it is large, mapped from a file.
+
+    The file lies beside the cache of ``datasets`` under a fingerprint of its content: it never changes, and whatever
+    makes the same table finds it. It is written whole or not at all; where that isn't possible, the table stays in the
+    memory of this process.
+    """
+    import datasets
+
+    if len(table) < LARGE:
+        return datasets.table.InMemoryTable(table)
+    digest = _Digest()
+    _write(table, digest)
+    folder = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "sft_speech"
+    path = folder / f"rows-{digest.hash.hexdigest()}.arrow"
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_old(folder)
+            with open(part, "wb") as file:
+                _write(table, file)
+            os.replace(part, path)
+        os.utime(path)
+        return datasets.table.MemoryMappedTable.from_file(str(path))
+    except (OSError, pa.ArrowException) as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        logger.warning("%s can't be used (%s): every process holds %d rows in its own memory", path, error, len(table))
+        return datasets.table.InMemoryTable(table)
+
+
+def remove_old(folder: Path) -> None:
+    """Removes the tables that nobody has asked for lately; who has one of them mapped keeps it."""
+    for path in folder.glob("rows-*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - DAYS * 86_400:
+                path.unlink()
+
+
+def _write(table: pa.Table, file: Any) -> None:
+    with pa.PythonFile(file, "w") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=_CHUNK)
+
+
+class _Digest:
+    """A file that keeps nothing of what is written but a fingerprint."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.hash = hashlib.blake2b(digest_size=16)
+
+    def write(self, data: Any) -> None:
+        self.hash.update(data)
+
+    def flush(self) -> None:
+        """There is nothing to flush."""
+
+    def close(self) -> None:
+        """There is nothing to close."""

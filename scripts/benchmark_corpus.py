@@ -167,6 +167,7 @@ def measure(manifest: str, cache: str) -> dict[str, Any]:
 
     from sft_speech.audio import conv_frames, samples_of
     from sft_speech.corpora import CorpusReport, load_corpus, select_usable
+    from sft_speech.corpora.rows import column_of
     from sft_speech.corpora.text import TranscriptNormalizer
     from sft_speech.training.plan import BatchPlan
 
@@ -187,7 +188,7 @@ def measure(manifest: str, cache: str) -> dict[str, Any]:
         max_missing_share=0.1,
     )
     times.append(time.perf_counter())
-    seconds = usable.with_format("numpy")["seconds"][:]
+    seconds = column_of(usable, "seconds").to_numpy()
     plan = BatchPlan(seconds, BATCH_SECONDS, batches=10**9)
     steps = len(plan.epoch(0))
     padding = plan.padding()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sft_speech.asr.metrics import Errors, Interval, character_errors, confusions, interval, sum_errors, word_errors
 from sft_speech.corpora.report import file_stem
+from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
 
 if TYPE_CHECKING:
@@ -335,15 +336,15 @@ def main(args: argparse.Namespace) -> None:
 
 def with_transcript(checkpoint: Checkpoint, corpus: Dataset, split: str, report: CorpusReport) -> Dataset:
     """Drops rows that say nothing once they are normalized, into the report; long and dense ones stay, they count."""
-    ids, seconds, kept = corpus["id"], corpus["seconds"], []
-    for number, text in enumerate(corpus["text"]):
+    ids, seconds, kept = column_of(corpus, "id"), column_of(corpus, "seconds").to_numpy(), []
+    for number, text in enumerate(column_of(corpus, "text").to_pylist()):
         normalized = checkpoint.normalizer(text)
         if normalized.text:
             kept.append(number)
         else:
-            report.drop(split, ids[number], "empty transcript")
+            report.drop(split, ids[number].as_py(), "empty transcript")
         report.missing_characters(split, normalized.missing)
-    report.keep(split, len(kept), sum(seconds[number] for number in kept))
+    report.keep(split, len(kept), float(seconds[kept].sum()))
     return corpus.select(kept)
 
 

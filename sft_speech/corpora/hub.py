@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from sft_speech.audio import AudioError, probe, seconds_of
 from sft_speech.corpora import headers as header_index
 from sft_speech.corpora.columns import find_columns
+from sft_speech.corpora.mapped import mapped
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import COLUMNS, duplicate, features, first_of_each, new_fingerprint
+from sft_speech.corpora.rows import COLUMNS, column_of, duplicate, features, first_of_each, new_fingerprint
 from sft_speech.corpora.splits import Part, unknown
 from sft_speech.errors import UserError
 
@@ -48,7 +49,7 @@ def load_hub(
 
     loaded = [_load_part(source, part, config, columns, report, name, cache_dir) for part in parts]
     corpus = datasets.concatenate_datasets(loaded) if len(loaded) > 1 else loaded[0]
-    ids = corpus.select_columns(["id"]).with_format("arrow")[:]["id"]
+    ids = column_of(corpus, "id")
     first = first_of_each(ids)
     for row in np.flatnonzero(~first):
         report.drop(name, *duplicate(ids[row].as_py()))
@@ -81,7 +82,7 @@ def _load_part(
     texts = texts.append_column("seconds", pa.array(seconds)).append_column("start", pa.nulls(len(texts), pa.float64()))
     # The texts are set beside the audio before rows are left out: the other way round would copy the audio.
     corpus = datasets.concatenate_datasets(
-        [audio, datasets.Dataset(texts, fingerprint=new_fingerprint())], axis=1
+        [audio, datasets.Dataset(mapped(texts, cache_dir), fingerprint=new_fingerprint())], axis=1
     ).select_columns(list(COLUMNS))
     kept = chosen[readable]
     return corpus if len(kept) == len(corpus) else corpus.select(kept)

@@ -16,7 +16,7 @@ from sft_speech.audio import seconds_of
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import Listing, Source, corpus_of, duplicate, first_of_each
+from sft_speech.corpora.rows import Listing, Source, column_of, corpus_of, duplicate, first_of_each
 from sft_speech.corpora.splits import Part, parse_split
 from sft_speech.errors import UserError
 
@@ -89,8 +89,7 @@ def load_corpus(
 
 def _check(corpus: datasets.Dataset, shown: str, report: CorpusReport, name: str, logged: bool) -> None:
     """Completes the report; a corpus without rows is an error."""
-    seconds = corpus.select_columns(["seconds"]).with_format("arrow")[:]["seconds"]
-    report.keep(name, len(corpus), pc.sum(seconds).as_py() or 0.0)
+    report.keep(name, len(corpus), pc.sum(column_of(corpus, "seconds")).as_py() or 0.0)
     if len(corpus) == 0:
         raise UserError(f"corpus {name}", f"no row of {shown} can be used\n{report.table()}", "see the reasons above")
     if logged and report.dropped(name):

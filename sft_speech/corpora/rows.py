@@ -81,6 +81,11 @@ def corpus_of(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) 
     return datasets.Dataset(mapped(table, cache_dir), info=info, fingerprint=new_fingerprint())
 
 
+def column_of(corpus: datasets.Dataset, name: str) -> pa.ChunkedArray:
+    """A whole column, its values no Python objects."""
+    return corpus.select_columns([name]).with_format("arrow")[:][name]
+
+
 def new_fingerprint() -> str:
     """What ``datasets`` tells tables apart by; left to itself it pickles the whole table to find one."""
     return uuid.uuid4().hex[:16]

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sft_speech.corpora.mapped import mapped
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import new_fingerprint
+from sft_speech.corpora.rows import column_of, new_fingerprint
 from sft_speech.corpora.text import Normalized
 
 if TYPE_CHECKING:
@@ -59,13 +59,15 @@ def select_usable(
     row = 0
     for batch in meta.to_batches(max_chunksize=10_000):  # Python strings take several times the room of Arrow's
         written: list[str] = []
-        for id, given in zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True):
+        available = frames[row : row + len(batch)].tolist()
+        for id, given, length, room in zip(*(column.to_pylist() for column in batch), available, strict=True):
             normalized = normalize(given or "")
             written.append(normalized.text)
-            missing.update(normalized.missing)
-            reason = length_reason(seconds[row], min_seconds, max_seconds)
+            if normalized.missing:
+                missing.update(normalized.missing)
+            reason = length_reason(length, min_seconds, max_seconds)
             reason = reason or _missing_reason(normalized, max_missing_share)
-            reason = reason or (fits or ctc_fits)(encode(normalized.text), int(frames[row]))
+            reason = reason or (fits or ctc_fits)(encode(normalized.text), room)
             if reason is None:
                 kept[row] = True
             else:
@@ -117,7 +119,7 @@ def with_texts(corpus: datasets.Dataset, texts: pa.ChunkedArray) -> datasets.Dat
     """
     import datasets
 
-    if texts == corpus.select_columns(["text"]).with_format("arrow")[:]["text"]:
+    if texts == column_of(corpus, "text"):
         return corpus
     if corpus._indices is not None:  # rows of the corpus to rows of the table below it
         places = np.full(corpus.data.num_rows, -1)

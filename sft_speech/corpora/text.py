@@ -40,6 +40,7 @@ QUOTED_PHRASE = re.compile(r"(?<![\w'])'(\w(?:[^'\n]|(?<=\w)'(?=\w))*[.,!?;:])'(
 PLAIN_FRACTION = re.compile(r"(?<![\d/])(?:1/2|[12]/3|[13]/4)(?![\d/])")  # 9/11 and 24/7 are none
 FRACTIONS = {"1/2": "½", "1/3": "⅓", "2/3": "⅔", "1/4": "¼", "3/4": "¾"}
 VULGAR = re.compile(r"(?<=\d)\s?([¼-¾⅐-⅞])")
+EDGE_APOSTROPHE = re.compile(r"(?<!\w)'|'(?!\w)")  # without one, no apostrophe is a quotation mark
 LOOSE_APOSTROPHE = re.compile(r"''+|(?<!\w)'(?!\w)")
 # "end.Next" are two words, "U.S." is one; "3.5" is never 35
 SENTENCE_END = re.compile(r"(?<=\w\w)\.(?=\w)|(?<=\d)\.(?=\d)|\.\.+")
@@ -115,11 +116,13 @@ class TranscriptNormalizer:
             return self._normalize(text)
         # Most of a corpus is no more than this; 300,000 transcripts are to take a few seconds.
         text = self._cased(text)
-        if "'" in text and self._drops_quotes:
+        quoted = "'" in text and EDGE_APOSTROPHE.search(text) is not None
+        if quoted and self._drops_quotes:
             text = QUOTED_PHRASE.sub(r"\1", text)
         if not self._plain.issuperset(text):
             text = self._written(SENTENCE_END.sub(" ", text) if self._drops_points else text)
-        if "'" in text:
+            quoted = "'" in text
+        if quoted:
             text = without_quotes(text)
         return Normalized(" ".join(text.split()), Counter())
 

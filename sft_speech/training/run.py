@@ -26,6 +26,7 @@ from transformers.trainer_callback import ProgressCallback
 from sft_speech.config import FinetuneConfig, save_config
 from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
 from sft_speech.training import callbacks, freezing
 from sft_speech.training.loss import Task
@@ -170,7 +171,7 @@ def usable_rows(config: FinetuneConfig, job: Job, corpora: dict[str, Any], repor
 
 def warn_of_overlap(config: FinetuneConfig, corpora: dict[str, Any]) -> None:
     """Says which evaluations tell nothing about unseen speech."""
-    ids = {name: rows.select_columns(["id"]).with_format("arrow")[:]["id"] for name, rows in corpora.items()}
+    ids = {name: column_of(rows, "id") for name, rows in corpora.items()}
     for name, rows in corpora.items():
         if name == "train" or config.corpora[name][0] != config.source:
             continue
@@ -220,7 +221,7 @@ def build_trainer(
 ) -> ExactTrainer:
     """The trainer of this run; says what is trained and at which rate."""
     parts = job.parts(corpora)
-    seconds = corpora["train"].with_format("numpy")["seconds"][:] if parts.seconds is None else parts.seconds
+    seconds = column_of(corpora["train"], "seconds").to_numpy() if parts.seconds is None else parts.seconds
     plan, accumulation, steps = plan_run(config, seconds, processes, parts.longer)
     schedule = None
     if config.lr_scheduler_type == "three_stage":

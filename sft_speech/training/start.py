@@ -47,20 +47,21 @@ def from_main(processes: PartialState, make: Callable[[], Made]) -> Made:
     It travels pickled, and a large corpus in it as the name of the file that it is mapped from. Where that file isn't,
     as on another machine, ``make`` is called as well.
     """
-    made, sent = None, [b""]
     if processes.num_processes == 1:
         return make()
+    sent = b""
     if processes.is_main_process:
         try:
             made = make()
-            sent = [pickle.dumps(made)]
+            sent = pickle.dumps(made)
         finally:
-            broadcast_object_list(sent)
+            broadcast_object_list([sent])
         return made
-    if not broadcast_object_list(sent)[0]:
+    (sent,) = broadcast_object_list([sent])
+    if not sent:
         raise SystemExit(2)
     try:
-        return pickle.loads(sent[0])
+        return pickle.loads(sent)
     except FileNotFoundError:
         return make()
 

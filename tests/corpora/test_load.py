@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_speech.audio import read, samples_of
-from sft_speech.corpora import CorpusReport, load_corpus
+from sft_speech.corpora import CorpusReport, load_corpus, mapped
 from sft_speech.corpora.rows import features
 from sft_speech.errors import UserError
 
@@ -52,6 +52,19 @@ def test_nothing_is_written_but_the_index(librispeech, tmp_path):
     corpus = load_corpus(librispeech, "dev-clean", cache_dir=tmp_path / "elsewhere")
     assert len(list((tmp_path / "elsewhere" / "sft_speech").iterdir())) == 1
     assert corpus.cache_files == []
+
+
+def test_a_large_corpus_is_mapped_and_follows_its_files(librispeech, write, monkeypatch):
+    small = load_corpus(librispeech, "dev-clean")
+    monkeypatch.setattr(mapped, "LARGE", 1)
+    large = load_corpus(librispeech, "dev-clean")
+    assert small.cache_files == []
+    assert len(large.cache_files) == 1
+    assert list(large) == list(small)
+    assert large.features == features()
+    write(librispeech / "dev-clean/84/5/84-5-0001.flac", 7.0)
+    assert load_corpus(librispeech, "dev-clean")["seconds"][:] == [1.0, 2.0, 3.0, 1.0, 7.0, 3.0]
+    assert large["seconds"][:] == [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]
 
 
 def test_ranges_and_speakers(librispeech):

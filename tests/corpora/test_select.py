@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sft_speech.corpora import mapped
 from sft_speech.corpora.report import CorpusReport, Dropped
 from sft_speech.corpora.rows import COLUMNS, corpus_of, features
 from sft_speech.corpora.select import select_usable
@@ -97,6 +98,21 @@ def test_columns_stay_and_a_selection_is_kept():
     assert kept[0] == corpus[2] | {"text": "C"}
     assert kept[1] == corpus[0] | {"text": "A"}
     assert len(kept) == 2
+
+
+def test_a_large_corpus_stays_mapped(monkeypatch):
+    """What isn't written otherwise is not written again, and what is lies in a file beside."""
+    rows = [("A", 1.0), ("", 1.0), ("C", 1.0)]
+    small = list(select(rows_of(rows)))
+    monkeypatch.setattr(mapped, "LARGE", 1)
+    corpus = rows_of(rows)
+    same = select(corpus)
+    assert same.cache_files == corpus.cache_files
+    assert list(same) == small
+    lower = rows_of([(text.lower(), seconds) for text, seconds in rows])
+    other = select(lower)
+    assert {file["filename"] for file in lower.cache_files} < {file["filename"] for file in other.cache_files}
+    assert list(other) == small
 
 
 def test_audio_in_memory_is_not_copied(tmp_path):

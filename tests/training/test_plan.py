@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sft_speech.training import plan as module
 from sft_speech.training.plan import BatchPlan, cut, epoch_plan, sorted_batches
 
 lengths = st.lists(st.floats(0.1, 40.0), min_size=4, max_size=200).map(np.array)
@@ -29,6 +30,10 @@ def test_sorted_batches_start_with_the_longest():
 def test_epoch_plan_is_a_literal():
     plan = epoch_plan(np.array([1.0, 2.0, 3.0, 4.0]), 6.0, seed=0, epoch=0, world=1)
     assert sorted(sorted(batch) for (batch,) in plan) == [[0, 1], [2], [3]]
+    seconds = np.array([3.0, 1.0, 2.0, 5.0, 4.0, 1.5, 2.5, 6.0])
+    plan = epoch_plan(seconds, 8.0, seed=3, epoch=1, world=2)
+    assert list(plan) == [[[1], [5, 2]], [[6, 0], [4]], [[3], [7]]]
+    assert plan.padded(seconds).tolist() == [[1.0, 4.0], [6.0, 4.0], [5.0, 6.0]]
 
 
 @settings(deadline=None)
@@ -47,14 +52,16 @@ def test_no_utterance_is_lost_and_no_budget_exceeded(seconds, budget, world, epo
 
 
 @settings(deadline=None)
-@given(lengths, st.integers(1, 3), st.integers(1, 30), st.integers(0, 29))
-def test_a_run_is_the_same_wherever_it_is_taken_up(seconds, world, batches, skipped):
+@given(lengths, st.integers(1, 3), st.integers(1, 30), st.integers(0, 31))
+def test_a_run_is_the_same_wherever_it_is_taken_up(seconds, world, batches, done):
     def plan(rank):
         return BatchPlan(seconds, 20.0, batches=batches, seed=3, rank=rank, world=world)
 
     whole = list(plan(0))
     assert len(whole) == batches == len(plan(0))
-    assert list(plan(0))[skipped:] == whole[skipped:]
+    resumed = plan(0)
+    resumed.done = done
+    assert list(resumed) == whole[done:]
     assert [len(list(plan(rank))) for rank in range(world)] == [batches] * world
 
 
@@ -87,6 +94,31 @@ def test_padding_is_small_where_lengths_are_those_of_read_speech():
     seconds = np.random.default_rng(0).gamma(6.0, 2.0, 5000).clip(1, 35)
     plan = BatchPlan(seconds, 160.0, batches=1)
     assert plan.padding() < 0.02
+
+
+def test_an_epoch_is_planned_once_and_those_that_are_done_are_not_dealt_out(monkeypatch):
+    planned = []
+    monkeypatch.setattr(
+        module,
+        "epoch_plan",
+        lambda *args, epoch, **kwargs: planned.append(epoch) or epoch_plan(*args, epoch=epoch, **kwargs),
+    )
+    plan = BatchPlan(np.linspace(1, 10, 64), 20.0, batches=1000)
+    steps = len(plan.epoch(0))
+    plan.padding()
+    plan.worst()
+    next(iter(plan))
+    assert planned == [0]
+    plan.done = 3 * steps
+    monkeypatch.setattr(module.EpochPlan, "__getitem__", lambda plan, step: planned.append("dealt out") or [[0]])
+    next(iter(plan))
+    assert planned[:4] == [0, 1, 2, 3]
+    assert planned[4:] == ["dealt out"]
+
+
+def test_a_plan_takes_few_bytes_per_utterance():
+    plan = epoch_plan(np.random.default_rng(0).gamma(6.0, 2.0, 5000).clip(1, 35), 160.0, seed=0, epoch=0)
+    assert (plan.order.nbytes + plan.spans.nbytes) / 5000 < 6
 
 
 def test_worst_batch_is_the_costliest():

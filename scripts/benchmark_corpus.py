@@ -43,7 +43,9 @@ COLUMNS = {  # of the table: a figure, its title, its format
     "plan": ("plan, s", "{:.2f}"),
     "peak": ("peak, MB", "{:.0f}"),
     "start": ("step 1, s", "{:.1f}"),
+    "start_cpu": ("of it CPU, s", "{:.1f}"),
     "resume": ("resumed, s", "{:.1f}"),
+    "resume_cpu": ("of it CPU, s", "{:.1f}"),
     "written": ("written, MB", "{:.1f}"),
     "rank_peak": ("a rank's peak, MB", "{}"),
     "rank_pss": ("a rank with workers, MB", "{}"),
@@ -79,12 +81,12 @@ def measure_size(folder: Path, rows: int, clips: Path | None) -> dict[str, Any]:
     found = again | {"rows": rows, "first": first["again"], "peak_first": first["peak"]}
     run = Run(folder, manifest, tiny_model(folder / "model"), steps=5 * again["steps"])
     before = bytes_below(folder)
-    with run.started() as (_, seconds):
-        found |= {"start": seconds, "written": (bytes_below(folder) - before) / 1e6}
+    with run.started() as (pid, seconds):
+        found |= {"start": seconds, "start_cpu": cpu_seconds(pid), "written": (bytes_below(folder) - before) / 1e6}
         checkpoint = run.checkpoint()
     run.make_later(checkpoint, round(3.5 * again["steps"]))
-    with run.started("--resume_from_checkpoint") as (_, seconds):
-        found["resume"] = seconds
+    with run.started("--resume_from_checkpoint") as (pid, seconds):
+        found |= {"resume": seconds, "resume_cpu": cpu_seconds(pid)}
     run.output = folder / "two"
     with run.started(ranks=2) as (launcher, seconds):
         ranks = [[memory_of(pid) for pid in (rank, *children(rank))] for rank in children(launcher)]
@@ -269,6 +271,12 @@ def descendants(pid: int) -> list[int]:
     except OSError:  # it has ended
         return []
     return [*own, *(further for child in own for further in descendants(child))]
+
+
+def cpu_seconds(pid: int) -> float:
+    """That a process has used, its children aside."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().split()[13:15]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_of(pid: int | str) -> dict[str, int]:

@@ -160,6 +160,11 @@ class FinetuneConfig:
         return roles | {f"test_{split}" if split in taken else split: (other, split) for split in self.test_splits}
 
     @property
+    def streamed(self) -> frozenset[str]:
+        """Roles of the corpora that are read while they are used."""
+        return frozenset()
+
+    @property
     def columns(self) -> dict[str, str | None]:
         """Corpus column by its role, of those that were named."""
         named = {"audio": self.audio_column, "text": self.text_column, "speaker": self.speaker_column}
@@ -169,6 +174,11 @@ class FinetuneConfig:
 @dataclasses.dataclass
 class FinetuneAsrConfig(FinetuneConfig):
     """Everything that decides the fine-tuning of a CTC model."""
+
+    # What it is trained on
+    streaming: bool = option(
+        False, "read the training split from the Hub while it is trained on, none of it kept on disk; needs max_steps"
+    )
 
     # What is trained
     trust_remote_code: bool = option(False, "run code that comes with the checkpoint")
@@ -191,6 +201,15 @@ class FinetuneAsrConfig(FinetuneConfig):
     mask_feature_prob: float = option(0.0, "SpecAugment: share of channels under masks, spans may overlap", 0.0, 1.0)
     mask_feature_length: int = option(10, "channels per mask", 1)
     augment: bool = option(False, "change speed, spectrum, room and noise of training utterances")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.streaming and self.max_steps < 0:
+            raise UserError("streaming without max_steps", "the length of a stream isn't known", "set max_steps")
+
+    @property
+    def streamed(self) -> frozenset[str]:
+        return frozenset({"train"}) if self.streaming else frozenset()
 
 
 @dataclasses.dataclass

@@ -131,6 +131,7 @@ def test_what_every_run_needs_is_asked_for(key, value):
         ({"num_train_epochs": 0}, "no steps"),
         ({"eval_split": "dev"}, "eval_split without train_split"),
         ({"test_splits": ["test"]}, "test_splits without train_split"),
+        ({"streaming": True}, "streaming without max_steps"),
     ],
 )
 def test_keys_that_contradict_each_other_are_an_error(values, named):
@@ -150,6 +151,7 @@ def test_keys_that_contradict_each_other_are_an_error(values, named):
         {"num_train_epochs": 0, "max_steps": 5},
         {"eval_source": "other", "eval_split": "dev", "test_splits": ["test"]},
         {"train_split": "train", "eval_split": "dev", "test_splits": ["test"]},
+        {"streaming": True, "max_steps": 5},
     ],
 )
 def test_keys_that_go_together_are_none(values):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Utterances(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        rows: Dataset,
+        rows: Dataset | Sequence[Mapping[str, Any]],
         checkpoint: Checkpoint,
         augment: Augment | None = None,
         seed: int = 0,
@@ -51,17 +51,20 @@ class Utterances(torch.utils.data.Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
         """An utterance by (epoch, index), or None where its audio can't be read after all."""
         epoch, index = key
-        row = self.rows[index]
+        return self.made_of(self.rows[index], epoch, index)
+
+    def made_of(self, row: Mapping[str, Any], epoch: int, number: int) -> dict[str, Any] | None:
+        """An utterance out of its row; ``number`` is what tells its augmentation and masks from those of others."""
         try:
             waveform = audio.read(row["audio"], self.rate, start=row["start"], seconds=row["seconds"])
         except audio.AudioError as error:
             logger.warning("utterance %s left out: %s", row["id"], error)
             return None
         if self.augment is not None:
-            waveform = self.augment(waveform, self.rate, np.random.default_rng((self.seed, epoch, index)))
+            waveform = self.augment(waveform, self.rate, np.random.default_rng((self.seed, epoch, number)))
         utterance = {"id": row["id"], "waveform": waveform, "labels": self.encode(row["text"])}
         if self.spec_augment is not None:
-            utterance["masks"] = self.spec_augment(len(waveform), epoch, index)
+            utterance["masks"] = self.spec_augment(len(waveform), epoch, number)
         return utterance
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ from sft_speech.asr.spec_augment import SpecAugment, take_given_masks
 from sft_speech.audio import samples_of
 from sft_speech.config import FinetuneAsrConfig
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.select import select_usable
+from sft_speech.corpora.select import judge, select_usable
 from sft_speech.errors import UserError
 from sft_speech.training import callbacks, freezing
 from sft_speech.training.run import Parts, fine_tune
+from sft_speech.training.stream import Stream
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class Recognition:
         masks = config.mask_time_prob > 0 or config.mask_feature_prob > 0
         self.checkpoint = load_checkpoint(
             config.model,
-            transcripts=rows["text"],
+            transcripts=rows.transcripts() if isinstance(rows, Stream) else rows["text"],
             revision=config.revision,
             # Some (w2v-bert-2.0) have masking switched off altogether.
             overrides={name: getattr(config, name) for name in OVERRIDES} | {"apply_spec_augment": masks},
@@ -73,20 +76,23 @@ class Recognition:
         checkpoint = self.checkpoint
         if name != "train":
             return with_transcript(checkpoint, rows, name, report)
-        return select_usable(
-            rows,
-            name,
-            report,
-            min_seconds=self.config.min_seconds,
-            max_seconds=self.config.max_seconds,
-            normalize=checkpoint.normalizer,
-            encode=checkpoint.encode,
-            frames_of=lambda seconds: checkpoint.frames(samples_of(seconds, checkpoint.rate)),
-            max_missing_share=self.config.max_missing_share,
-        )
+        rules = {
+            "min_seconds": self.config.min_seconds,
+            "max_seconds": self.config.max_seconds,
+            "normalize": checkpoint.normalizer,
+            "encode": checkpoint.encode,
+            "frames_of": partial(frames_of, checkpoint.frames, checkpoint.rate),
+            "max_missing_share": self.config.max_missing_share,
+        }
+        if isinstance(rows, Stream):
+            return dataclasses.replace(rows, judge=partial(judge, **rules))
+        return select_usable(rows, name, report, **rules)
 
     def parts(self, corpora: dict[str, Any]) -> Parts:
         config, checkpoint, held_out = self.config, self.checkpoint, corpora.get("eval")
+        rows = corpora["train"]
+        if isinstance(rows, Stream):  # whose rows come from the loader
+            rows = []
         extra: list[TrainerCallback] = [callbacks.BlankAdvice()]
         if config.freeze_encoder_steps:
             extra.append(freezing.HeadFirst(checkpoint.model, config.freeze_encoder_steps))
@@ -94,7 +100,7 @@ class Recognition:
         return Parts(
             model=checkpoint.model,
             task=CTCTask(checkpoint.blank),
-            train=Utterances(corpora["train"], checkpoint, change, config.seed, self.masks()),
+            train=Utterances(rows, checkpoint, change, config.seed, self.masks()),
             collate=CTCCollator(checkpoint),
             evaluate=(lambda: self.evaluate(held_out).metrics()) if held_out is not None else None,
             callbacks=extra,
@@ -145,3 +151,8 @@ class Recognition:
         if self.config.push_to_hub:
             push(output, self.config.hub_model_id, private=self.config.hub_private)
         logger.info("done: %s transcribes with `sft-speech transcribe %s AUDIO`", output, output)
+
+
+def frames_of(frames: Any, rate: int, seconds: Any) -> Any:
+    """Seconds to the model's frames; no closure over the model, so that workers may be sent it."""
+    return frames(samples_of(seconds, rate))

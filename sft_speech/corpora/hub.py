@@ -95,8 +95,12 @@ def stream_hub(
     columns: Mapping[str, str | None] | None,
     report: CorpusReport,
     name: str,
+    min_shards: int = 1,
 ) -> datasets.IterableDataset:
     """The same rows, made while they are iterated; in whole subsets only.
+
+    Args:
+        min_shards: where there are fewer files than this, parquet files are read by row group, each a shard.
 
     Raises:
         UserError: a range or speakers: which rows are meant is known only after all were seen.
@@ -111,7 +115,10 @@ def stream_hub(
                 "a range or speakers can't be taken from a stream",
                 "name whole splits, or streaming=False",
             )
-        found, stream = _audio_of(_open(source, config, part.name, streaming=True), columns, source, texts=True)
+        opened = _open(source, config, part.name, streaming=True)
+        if opened.num_shards < min_shards:
+            opened = opened.reshard()
+        found, stream = _audio_of(opened, columns, source, texts=True)
         make = _RowMaker(found, part.name or "row", report, name)
         streams.append(
             stream.map(
@@ -250,6 +257,7 @@ def _open(
         UserError: no such dataset, configuration or split, or the Hub can't be reached.
     """
     import datasets
+    from datasets.packaged_modules.parquet.parquet import Parquet
 
     kwargs: dict[str, Any] = (
         {"streaming": True} if streaming else {"cache_dir": None if cache_dir is None else str(cache_dir)}
@@ -262,6 +270,11 @@ def _open(
             return datasets.load_dataset("parquet", data_files={split: files[split]}, split=split, **kwargs)
         config = _choose_config(source, config, datasets.get_dataset_config_names(source))
         split = _choose_split(source, split, datasets.get_dataset_split_names(source, config))
+        builder = datasets.load_dataset_builder(source, config)
+        own = (builder.config.data_files or {}).get(split)
+        if isinstance(builder, Parquet) and own:  # the same: load_dataset(source) would download all splits
+            kwargs |= {"data_files": {split: list(own)}, "features": builder.info.features}
+            return datasets.load_dataset("parquet", split=split, **kwargs)
         return datasets.load_dataset(source, config, split=split, **kwargs)
     except datasets.exceptions.DatasetNotFoundError as error:
         raise UserError(

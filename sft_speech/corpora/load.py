@@ -36,6 +36,7 @@ def load_corpus(
     config: str | None = None,
     columns: Mapping[str, str | None] | None = None,
     streaming: bool = False,
+    min_shards: int = 1,
     report: CorpusReport | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
@@ -56,6 +57,7 @@ def load_corpus(
             ``id``, ``start``, ``end``, e.g. ``{"text": "raw_transcription"}``; None where there may be no such column.
         streaming: rows are made while they are iterated, for datasets too large for this disk; rows that can't be used
             are then dropped on the way, and the same id may come twice.
+        min_shards: into how many shards, at least, a stream is cut where that is possible, for as many readers.
         report: gets every dropped row; without one they are logged.
         cache_dir: in place of the cache of ``datasets``, beside which the index of headers is kept.
 
@@ -75,7 +77,7 @@ def load_corpus(
         from sft_speech.corpora.hub import load_hub, stream_hub
 
         if streaming:
-            return stream_hub(shown, parts, config, columns, own_report, name)
+            return stream_hub(shown, parts, config, columns, own_report, name, min_shards)
         corpus = load_hub(shown, parts, config, columns, own_report, name, cache_dir)
     else:
         if config is not None:
@@ -84,7 +86,7 @@ def load_corpus(
             )
         corpus = _load_local(local, shown, parts, own_report, name, cache_dir)
     _check(corpus, shown, own_report, name, logged=report is None)
-    return corpus.to_iterable_dataset() if streaming else corpus
+    return corpus.to_iterable_dataset(min(min_shards, len(corpus))) if streaming else corpus
 
 
 def _check(corpus: datasets.Dataset, shown: str, report: CorpusReport, name: str, logged: bool) -> None:

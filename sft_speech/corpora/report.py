@@ -67,6 +67,12 @@ class CorpusReport:
         """Every row dropped from a split so far."""
         return [row for rows in self._split(split).dropped.values() for row in rows]
 
+    def take(self, split: str) -> tuple[list[Dropped], Counter[str]]:
+        """The rows dropped from a split, and the characters missing, since this was last asked; it forgets them."""
+        dropped, missing = self.dropped(split), self.missing(split)
+        self._splits.pop(split)
+        return dropped, missing
+
     def missing(self, split: str) -> Counter[str]:
         """Characters of a split's transcripts that the vocabulary lacks, so far."""
         return self._split(split).missing

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,6 +87,28 @@ def length_reason(seconds: float, min_seconds: float, max_seconds: float) -> tup
     if seconds > max_seconds:
         return "too long", f"{seconds:.1f} s, max_seconds is {max_seconds:g}"
     return None
+
+
+def judge(
+    row: Mapping[str, Any],
+    *,
+    min_seconds: float,
+    max_seconds: float,
+    normalize: Callable[[str], Normalized],
+    encode: Callable[[str], Sequence[int]],
+    frames_of: Callable[[np.ndarray], np.ndarray],
+    max_missing_share: float,
+) -> tuple[Normalized, tuple[str, str] | None]:
+    """The transcript of a single row as the checkpoint writes it, and why it can't be used, if it can't.
+
+    Args:
+        row: of a stream; the others are those of :func:`select_usable`.
+    """
+    normalized = normalize(row["text"])
+    reason = length_reason(row["seconds"], min_seconds, max_seconds) or _missing_reason(normalized, max_missing_share)
+    if reason is None:
+        reason = ctc_fits(encode(normalized.text), int(frames_of(np.array([row["seconds"]]))[0]))
+    return normalized, reason
 
 
 def _missing_reason(normalized: Normalized, max_missing_share: float) -> tuple[str, str] | None:

@@ -7,10 +7,13 @@ a pure function of (lengths, budget, seed, epoch, world), so that a run resumes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+from torch.utils.data import DataLoader, Dataset
 
 # Lengths are sorted within a pool of about this many batches per process: 100 keep padding near 1 %, while who meets
 # whom in a batch still changes with every epoch.
@@ -138,7 +141,45 @@ def _multiple_of(spans: list[tuple[int, int]], world: int) -> list[tuple[int, in
     return spans
 
 
-class BatchPlan:
+class Plan(Protocol):
+    """The batches of one process in a whole run, as the trainer wants them."""
+
+    max_batch_seconds: float
+    seconds: np.ndarray  # of its utterances
+
+    def loader(self, utterances: Any, **options: Any) -> Any:
+        """What gives the batches, one after the other; as many as its length says.
+
+        Args:
+            utterances: the training data of the job.
+            options: of :class:`torch.utils.data.DataLoader`, ``collate_fn`` among them.
+        """
+
+    def epochs(self, batches: int) -> float:
+        """Passes over the corpus after so many batches."""
+
+    def hours(self, batches: int) -> float:
+        """Of audio in so many batches of each process."""
+
+    def worst(self) -> list[int]:
+        """Places in `seconds` of the utterances that make the costliest batch."""
+
+    def rehearsal(self, utterances: Any) -> list[Any]:
+        """That batch, not collated yet."""
+
+    def resume(self, checkpoint: Path, batches: int) -> None:
+        """Goes on after so many batches of the run, and what `save` wrote; before the loader is made."""
+
+    def save(self, checkpoint: Path) -> None:
+        """Writes what the number of batches does not tell."""
+        return None
+
+    def complete(self) -> None:
+        """Brings together, when the run ends, what the processes know of the corpus."""
+        return None
+
+
+class BatchPlan(Plan):
     """The batches of a whole run, as a batch sampler for one process.
 
     Epochs follow each other without a seam, so that an optimizer step may take its last micro-batches from the next
@@ -184,12 +225,30 @@ class BatchPlan:
                 yield [(epoch, index) for index in plan[step][self.rank]]
             left, epoch, first = left - (len(plan) - first), epoch + 1, 0
 
+    @cached_property
+    def per_epoch(self) -> int:
+        """Batches of the first epoch, per process."""
+        return len(self.epoch(0))
+
     def epoch(self, epoch: int) -> EpochPlan:
         """:func:`epoch_plan` of one epoch of this run; the last one is remembered."""
         if self._last is None or self._last[0] != epoch:
             given = {"seed": self.seed, "epoch": epoch, "world": self.world}
             self._last = epoch, epoch_plan(self.seconds, self.max_batch_seconds, **given)
         return self._last[1]
+
+    def loader(self, utterances: Dataset, **options: Any) -> DataLoader:
+        return DataLoader(utterances, batch_sampler=self, **options)
+
+    def resume(self, checkpoint: Path, batches: int) -> None:
+        self.done = batches
+
+    def epochs(self, batches: int) -> float:
+        """By the length of the first one."""
+        return batches / self.per_epoch
+
+    def hours(self, batches: int) -> float:
+        return float(self.epochs(batches) * self.seconds.sum() / 3600)
 
     def padding(self) -> float:
         """Padded over real seconds, minus one, in the first epoch."""
@@ -199,3 +258,6 @@ class BatchPlan:
         """The costliest batch of the first epoch: one of its first step."""
         step, rank = self.epoch(0).costliest(self.seconds)
         return self.epoch(0)[step][rank]
+
+    def rehearsal(self, utterances: Any) -> list[Any]:
+        return [utterances[(0, index)] for index in self.worst()]

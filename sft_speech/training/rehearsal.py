@@ -37,7 +37,7 @@ def rehearse(trainer: ExactTrainer) -> None:
         try:
             copies = 2 if trainer.accelerator.num_processes == 1 else 3  # Adam's moments, what is sent to the others
             beside = [torch.empty_like(p) for p in trained for _ in range(copies)]
-            batch = trainer.data_collator([trainer.utterances[(0, index)] for index in worst])
+            batch = trainer.data_collator(plan.rehearsal(trainer.utterances))
             model.train()
             with trainer.accelerator.autocast():
                 summed = trainer.task.summed_loss(model, trainer._prepare_inputs(batch))

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,9 +32,11 @@ from sft_speech.errors import UserError
 from sft_speech.training import callbacks, freezing
 from sft_speech.training.loss import Task
 from sft_speech.training.optimization import three_stage
-from sft_speech.training.plan import BatchPlan
+from sft_speech.training.plan import BatchPlan, Plan
 from sft_speech.training.rehearsal import rehearse
 from sft_speech.training.start import check_output, from_main, main_first, on_cpu, tensorboard_folder, trackers
+from sft_speech.training.stream import Stream
+from sft_speech.training.stream_plan import StreamPlan
 from sft_speech.training.trainer import ExactTrainer
 
 logger = logging.getLogger(__name__)
@@ -49,7 +52,7 @@ class Parts:
     Args:
         model: the very module that is trained.
         task: its loss.
-        train: gives an utterance for (epoch, index).
+        train: gives an utterance for (epoch, index); of a stream, see :meth:`StreamPlan.loader`.
         collate: utterances to a batch.
         evaluate: the metrics of the split "eval", on every process the same; None without such a split.
         callbacks: of this job.
@@ -122,7 +125,7 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     corpora = from_main(processes, lambda: usable_rows(config, job, corpora, report))
     logger.info("%s", report.table())
 
-    trainer = build_trainer(config, job, corpora, processes, reports)
+    trainer = build_trainer(config, job, corpora, processes, reports, report)
     stop = callbacks.StopWhenAsked(trainer.accelerator)
     trainer.add_callback(stop)
     if config.rehearse and trainer.args.device.type == "cuda":
@@ -136,6 +139,9 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
         return 1
 
     figures = training_figures(trainer)
+    trainer.plan.complete()
+    if processes.is_main_process:
+        report.save(output / "corpus_report.json")
     for name, rows in corpora.items():
         if name != "train":
             found = job.final_evaluation(rows, config.corpora[name][1] or name, output / "evaluation")
@@ -148,11 +154,16 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
 
 
 def load_splits(config: FinetuneConfig, report: CorpusReport) -> dict[str, Any]:
-    """The corpora by their role in the run."""
-    return {
-        name: load_corpus(source, split, name=name, config=config.source_config, columns=config.columns, report=report)
-        for name, (source, split) in config.corpora.items()
-    }
+    """The corpora by their role in the run; a :class:`Stream` where one is read while it is used."""
+    corpora = {}
+    for name, (source, split) in config.corpora.items():
+        load = partial(load_corpus, source, split, name=name, config=config.source_config, columns=config.columns)
+        if name in config.streamed:
+            readers = accelerate.PartialState().num_processes * max(1, config.dataloader_num_workers)
+            corpora[name] = Stream.opened(load, name, readers, report)
+        else:
+            corpora[name] = load(report=report)
+    return corpora
 
 
 def usable_rows(config: FinetuneConfig, job: Job, corpora: dict[str, Any], report: CorpusReport) -> dict[str, Any]:
@@ -170,7 +181,9 @@ def usable_rows(config: FinetuneConfig, job: Job, corpora: dict[str, Any], repor
 
 
 def warn_of_overlap(config: FinetuneConfig, corpora: dict[str, Any]) -> None:
-    """Says which evaluations tell nothing about unseen speech."""
+    """Says which evaluations tell nothing about unseen speech; of a stream that isn't known."""
+    if "train" in config.streamed:
+        return
     ids = {name: column_of(rows, "id") for name, rows in corpora.items()}
     for name, rows in corpora.items():
         if name == "train" or config.corpora[name][0] != config.source:
@@ -204,25 +217,57 @@ def plan_run(
     batch_seconds, accumulation = budget(config, world)
     batch_seconds /= longer
     plan = BatchPlan(seconds, batch_seconds, batches=0, seed=config.seed, rank=processes.process_index, world=world)
-    per_epoch = len(plan.epoch(0))
-    wanted = max(1, round(config.num_train_epochs * per_epoch / accumulation))
+    wanted = max(1, round(config.num_train_epochs * plan.per_epoch / accumulation))
     steps = config.max_steps if config.max_steps > 0 else wanted
     plan.batches = steps * accumulation
     logger.info(
         "train: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
         *(len(seconds), seconds.sum() / 3600, 100 * plan.padding()),
-        *(steps, accumulation, world, batch_seconds, plan.batches / per_epoch),
+        *(steps, accumulation, world, batch_seconds, plan.epochs(plan.batches)),
     )
     return plan, accumulation, steps
 
 
+def plan_stream(
+    config: FinetuneConfig, stream: Stream, processes: Any, report: CorpusReport, longer: float
+) -> tuple[StreamPlan, int, int]:
+    """As :func:`plan_run`, of a corpus that is read during the run and reported in ``report``."""
+    world = processes.num_processes
+    batch_seconds, accumulation = budget(config, world)
+    plan = StreamPlan(
+        stream,
+        report,
+        config.max_dropped_share,
+        batch_seconds / longer,
+        max_seconds=config.max_seconds,
+        batches=config.max_steps * accumulation,
+        seed=config.seed,
+        rank=processes.process_index,
+        world=world,
+    )
+    logger.info(
+        "train: a stream of %d shards; %d steps of %d x %d batches of %.0f s",
+        *(stream.rows.num_shards, config.max_steps, accumulation, world, batch_seconds / longer),
+    )
+    return plan, accumulation, config.max_steps
+
+
 def build_trainer(
-    config: FinetuneConfig, job: Job, corpora: dict[str, Any], processes: Any, reports: list[str]
+    config: FinetuneConfig,
+    job: Job,
+    corpora: dict[str, Any],
+    processes: Any,
+    reports: list[str],
+    report: CorpusReport,
 ) -> ExactTrainer:
     """The trainer of this run; says what is trained and at which rate."""
-    parts = job.parts(corpora)
-    seconds = column_of(corpora["train"], "seconds").to_numpy() if parts.seconds is None else parts.seconds
-    plan, accumulation, steps = plan_run(config, seconds, processes, parts.longer)
+    parts, rows = job.parts(corpora), corpora["train"]
+    plan: Plan
+    if isinstance(rows, Stream):
+        plan, accumulation, steps = plan_stream(config, rows, processes, report, parts.longer)
+    else:
+        seconds = column_of(rows, "seconds").to_numpy() if parts.seconds is None else parts.seconds
+        plan, accumulation, steps = plan_run(config, seconds, processes, parts.longer)
     schedule = None
     if config.lr_scheduler_type == "three_stage":
         schedule = three_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale)
@@ -293,10 +338,9 @@ def training_figures(trainer: ExactTrainer) -> dict[str, float]:
     state, accumulation = trainer.state, trainer.args.gradient_accumulation_steps
     losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
     steps = [step - before for (step, _), before in zip(losses, [0, *(step for step, _ in losses)], strict=False)]
-    epochs = state.global_step * accumulation / trainer.batches_per_epoch
     return {
         "train_loss": sum(loss * n for (_, loss), n in zip(losses, steps, strict=True)) / max(1, sum(steps)),
-        "audio_hours": float(epochs * trainer.plan.seconds.sum() / 3600),
+        "audio_hours": trainer.plan.hours(state.global_step * accumulation),
         "train_runtime": next(e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e),
         "audio_seconds_per_second": trainer.audio_seconds / max(trainer.training_seconds, 1e-9),
     }

@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from sft_speech.errors import UserError
 from sft_speech.training import freezing, optimization
 from sft_speech.training.loss import Task
-from sft_speech.training.plan import BatchPlan
+from sft_speech.training.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +30,14 @@ class ExactTrainer(Trainer):
     - The loss of an optimizer step is the sum over its utterances, on all micro-batches and processes, over one count.
       The plain one takes CTC losses for normalized by the step's count, which they are not, and gives gradients that
       grow with accumulation and processes (transformers#47688).
-    - Batches come from a :class:`BatchPlan` over the whole run; a resumed run goes on at the very batch.
+    - Batches come from a :class:`Plan` over the whole run; a resumed run goes on at the very batch.
     - Evaluation is handed in as a function: it knows words and speakers, where the plain one gathers logits.
     - A checkpoint that could not be written in full is removed, and the one before it stays.
 
     Args:
         task: loss and figures.
         plan: the batches of this process, of the whole run.
-        train_dataset: gives an utterance for (epoch, index).
+        train_dataset: makes the utterances that the plan asks for.
         evaluator: gives the metrics of the evaluation split, on every process the same.
         save_processor: writes what belongs beside the weights into a directory.
         schedule: factor on the learning rate by step, or None for the one that ``args`` names.
@@ -48,7 +48,7 @@ class ExactTrainer(Trainer):
         self,
         *,
         task: Task,
-        plan: BatchPlan,
+        plan: Plan,
         train_dataset: Dataset,
         evaluator: Callable[[], dict[str, float]] | None = None,
         save_processor: Callable[[str], None] | None = None,
@@ -70,7 +70,6 @@ class ExactTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # keeps the count of labels out of the model's forward
         self.loss_is_scaled_for_ga = True
         self.args.ignore_data_skip = True  # the plan goes on at the right place; the plain trainer would replay it
-        self.batches_per_epoch = len(plan.epoch(0))
         self.sums: dict[str, torch.Tensor] = {}
         self.clock = time.monotonic()
         self.audio_seconds, self.training_seconds = 0.0, 0.0  # learnt from since the start or resumption, in what time
@@ -80,14 +79,14 @@ class ExactTrainer(Trainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         if resume_from_checkpoint:
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
-            self.plan.done = state.global_step * self.args.gradient_accumulation_steps
+            done = state.global_step * self.args.gradient_accumulation_steps
+            self.plan.resume(Path(resume_from_checkpoint), done)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         workers = self.args.dataloader_num_workers
-        return DataLoader(
+        return self.plan.loader(
             self.utterances,
-            batch_sampler=self.plan,
             collate_fn=self.data_collator,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
@@ -179,7 +178,7 @@ class ExactTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         done = self.state.global_step * self.args.gradient_accumulation_steps
-        self.state.epoch = done / self.batches_per_epoch
+        self.state.epoch = self.plan.epochs(done)
         if "loss" in logs and self.sums:
             names = sorted(self.sums)
             sums = self.accelerator.reduce(torch.stack([self.sums[name].double() for name in names]), "sum").tolist()
@@ -206,6 +205,10 @@ class ExactTrainer(Trainer):
         return metrics
 
     # ---- checkpoints
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.plan.save(Path(output_dir))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)

@@ -176,6 +176,35 @@ def test_streaming_gives_the_same_rows(parquet):
         load_corpus(folder, "test:0.5", streaming=True)
 
 
+def test_a_stream_for_many_readers_has_a_shard_per_row_group(parquet, write):
+    folder = parquet("test.parquet", id=None)
+    table = pq.read_table(folder / "test.parquet")
+    pq.write_table(table, folder / "test.parquet", row_group_size=1)
+    assert load_corpus(folder, "test", streaming=True).num_shards == 1
+    assert load_corpus(folder, "test", streaming=True, min_shards=1).num_shards == 1
+    stream = load_corpus(folder, "test", streaming=True, min_shards=2)
+    assert stream.num_shards == 4
+    assert [row["text"] for row in stream] == ["ONE", "TWO", "THREE"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_of_a_dataset_on_the_hub_only_one_split_is_downloaded(parquet, monkeypatch, streaming):
+    """The Hub is played by a folder whose other split, if it were touched, could not be read."""
+    import datasets
+
+    folder = parquet("data/dev-00000-of-00001.parquet")
+    (folder / "data" / "train-00000-of-00001.parquet").write_text("no parquet file")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: dev\n    path: data/dev-*\n"
+        "  - split: train\n    path: data/train-*\n---\n"
+    )
+    build = datasets.load_dataset_builder
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda source: ["default"])
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda source, config: ["dev", "train"])
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda source, config: build(str(folder), config))
+    assert [row["text"] for row in load_corpus("owner/name", "dev", streaming=streaming)] == ["ONE", "TWO", "THREE"]
+
+
 def test_selecting_usable_rows_copies_no_audio(parquet, tmp_path):
     from collections import Counter
     from types import SimpleNamespace

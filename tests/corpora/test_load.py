@@ -216,8 +216,12 @@ def test_without_a_report_what_is_dropped_is_logged(tmp_path, write, caplog):
 
 
 def test_streaming_a_folder(librispeech):
-    rows = list(load_corpus(librispeech, "dev-clean", streaming=True))
-    assert rows == list(load_corpus(librispeech, "dev-clean"))
+    rows = list(load_corpus(librispeech, "dev-clean"))
+    assert list(load_corpus(librispeech, "dev-clean", streaming=True)) == rows
+    stream = load_corpus(librispeech, "dev-clean", streaming=True, min_shards=2)
+    assert stream.num_shards == 2
+    assert list(stream) == rows
+    assert load_corpus(librispeech, "dev-clean", streaming=True, min_shards=10**6).num_shards == len(rows)
 
 
 @pytest.fixture(scope="module")

@@ -61,3 +61,12 @@ def test_the_last_keep_counts(report):
     assert report.to_dict()["train"]["kept"]["rows"] == 90
     assert report.dropped("train")[-1] == Dropped("b", "truncated")
     assert report.dropped("dev") == []
+
+
+def test_what_is_taken_is_forgotten(report):
+    dropped, missing = report.take("train")
+    assert [row.id for row in dropped] == ["a0", "a1", "a2", "a3", "b"]
+    assert missing == {"é": 3, "…": 1}
+    assert report.take("train") == ([], Counter())
+    assert "train" not in report.to_dict()
+    assert report.to_dict()["dev"]["kept"]["rows"] == 10

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sft_speech.corpora import mapped
 from sft_speech.corpora.report import CorpusReport, Dropped
 from sft_speech.corpora.rows import COLUMNS, corpus_of, features
-from sft_speech.corpora.select import select_usable
+from sft_speech.corpora.select import judge, select_usable
 
 ALPHABET = set("ABC '")
 
@@ -142,3 +142,16 @@ def test_no_row_is_lost_and_every_row_kept_can_be_aligned(rows, share):
         text = row["text"]
         assert text.strip()
         assert len(text) + sum(np.array(list(text[1:])) == np.array(list(text[:-1]))) <= int(row["seconds"] * 10)
+
+
+def test_a_single_row_is_judged_by_the_same_rules():
+    corpus = rows_of(
+        [("abc", 2.0), ("", 2.0), ("abc", 0.05), ("abc", 30.0), ("abc!?", 2.0), ("aab", 0.3), ("aab", 0.4)]
+    )
+    kept = select(corpus, report := CorpusReport())
+    rules = {"min_seconds": 0.1, "max_seconds": 20.0, "max_missing_share": 0.1, "normalize": normalize, "encode": list}
+    judged = [judge(row, frames_of=lambda s: np.floor(s * 10).astype(int), **rules) for row in corpus]
+    reasons = [(row["id"], *reason) for row, (_, reason) in zip(corpus, judged, strict=True) if reason]
+    assert sorted(reasons) == sorted(report.dropped("train"))
+    assert len(reasons) == 5
+    assert [normalized.text for normalized, reason in judged if reason is None] == kept["text"][:] == ["ABC", "AAB"]

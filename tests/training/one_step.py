@@ -16,6 +16,7 @@ from accelerate import PartialState
 from transformers import TrainingArguments, Wav2Vec2Config, Wav2Vec2ForCTC
 
 from sft_speech.asr.ctc import CTCTask
+from sft_speech.training.plan import BatchPlan
 from sft_speech.training.trainer import ExactTrainer
 
 CLIPS = 16
@@ -75,7 +76,7 @@ class Clips(torch.utils.data.Dataset):
         }
 
 
-class Split:
+class Split(BatchPlan):
     """A stand-in for the plan: the 16 clips in one optimizer step, dealt out evenly or not."""
 
     def __init__(self, seconds, size: int, batches: int, uneven: bool) -> None:
@@ -86,10 +87,8 @@ class Split:
         if uneven:  # every second batch hands one clip to the one before it
             cuts[1:-1:2] += 1
         pieces = [[(0, int(i)) for i in range(a, b)] for a, b in itertools.pairwise(cuts)]
-        self.own, self.seconds = pieces[rank::world], np.array(seconds)
-
-    def __len__(self) -> int:
-        return len(self.own)
+        self.own = pieces[rank::world]
+        super().__init__(seconds, 100.0, batches=len(self.own))
 
     def __iter__(self):
         return iter(self.own)

@@ -1,0 +1,238 @@
+"""Training on a corpus that is read while it is trained on: none of it has to lie on this disk, or be known beforehand.
+
+Each worker of each process's loader reads a share of the shards, keeps a pool of rows (their audio as it was encoded),
+sorts it by length and cuts it into batches. Where these come from travels with them to the main process, which keeps
+account (:mod:`sft_speech.training.stream_plan`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+from torch.utils.data import IterableDataset, get_worker_info
+
+from sft_speech.audio import samples_of
+from sft_speech.corpora.report import CorpusReport, Dropped
+from sft_speech.corpora.text import Normalized
+from sft_speech.training.plan import POOL_BATCHES, cut
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+T = TypeVar("T")
+
+POOL_BYTES = 128 << 20  # of encoded audio in a pool at most, some 2 hours of FLAC; a worker has two at a time
+# Shards per reader that make their shares nearly equal; with fewer, parquet files are read by row group.
+SHARDS_EACH = 16
+TRANSCRIPTS = 2000  # rows at the beginning of a stream that a vocabulary is built from
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Rows of a corpus that are read while they are iterated.
+
+    Args:
+        rows: of ``load_corpus(..., streaming=True)``.
+        left_out: the report that gets the rows left out while they are read.
+        judge: a row to its normalized transcript, and the reason why it can't be trained on, if there is one.
+    """
+
+    rows: datasets.IterableDataset
+    left_out: CorpusReport
+    judge: Callable[[Row], tuple[Normalized, tuple[str, str] | None]] | None = None
+
+    @classmethod
+    def opened(cls, load: Callable[..., Any], name: str, readers: int, report: CorpusReport) -> Stream:
+        """The stream of a corpus.
+
+        Args:
+            load: opens it; of ``load_corpus``.
+            readers: workers of all processes.
+            report: gets what is known already.
+        """
+        left_out = CorpusReport()
+        rows = load(streaming=True, min_shards=SHARDS_EACH * readers, report=left_out)
+        for row in left_out.take(name)[0]:
+            report.drop(name, *row)
+        return cls(rows, left_out)
+
+    def transcripts(self) -> Iterator[str]:
+        """Those at its beginning, for a vocabulary."""
+        logger.warning("the vocabulary is built from the first %d transcripts of the stream, not from all", TRANSCRIPTS)
+        for row in islice(self.rows, TRANSCRIPTS):
+            yield row["text"]
+
+    def is_dealt(self, world: int) -> bool:
+        """Whether each process reads shards of its own: their numbers are the same for all processes, or nearly. Else
+        each reads all of them, and leaves out the rows of the others.
+        """
+        return self.rows.num_shards % world == 0 or self.rows.num_shards >= SHARDS_EACH * world
+
+    def share(self, rank: int, world: int) -> datasets.IterableDataset:
+        """The rows of one process."""
+        from datasets.distributed import split_dataset_by_node
+
+        return split_dataset_by_node(self.rows, rank, world, "shards" if self.is_dealt(world) else "examples")
+
+
+class Position(NamedTuple):
+    """Where a worker is in an epoch: before the pool ``pool``, but for ``taken`` batches of it.
+
+    ``state`` is that of ``datasets`` before the pool was read, as JSON; None at the beginning of the epoch.
+    """
+
+    state: str | None = None
+    pool: int = 0
+    taken: int = 0
+
+
+class Read(NamedTuple):
+    """What was read for one pool."""
+
+    state: str | None  # as of Position
+    rows: int
+    seconds: float
+    dropped: list[Dropped]
+    missing: dict[str, int]  # no Counter: a loader that pins memory would count twice
+
+
+class Item(NamedTuple):
+    """What a worker hands over: a batch, if there is one, and where it comes from."""
+
+    worker: int
+    batch: dict[str, Any] | None = None
+    pool: int = 0
+    seconds: float = 0.0
+    read: Read | None = None  # with the first batch of a pool
+
+
+class PooledBatches(IterableDataset):
+    """The batches of one epoch of one process.
+
+    An iteration in a loader's worker gives those of the worker's shards. Within a pool, rows are shuffled, sorted by
+    length and cut into batches, which are shuffled; only then are they decoded.
+
+    Args:
+        stream: the corpus.
+        rank, world: this process and their number.
+        utterance: makes an utterance of (row, epoch, number); the number is that of the row's id.
+        collate: utterances to a batch.
+        max_batch_seconds: padded seconds per batch.
+        seed: of the shuffling.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        rank: int,
+        world: int,
+        utterance: Callable[[Row, int, int], Any],
+        collate: Callable[[list[Any]], dict[str, Any]],
+        max_batch_seconds: float,
+        seed: int,
+    ) -> None:
+        self.stream, self.rank, self.world, self.rows = stream, rank, world, stream.share(rank, world)
+        self.utterance, self.collate = utterance, collate
+        self.max_batch_seconds, self.seed = max_batch_seconds, seed
+        self.set_out(0, [Position()], -1)
+
+    def set_out(self, epoch: int, positions: list[Position], last: int) -> None:
+        """Where the next iteration begins: with the worker that follows upon ``last``."""
+        self.epoch, self.positions, self.last = epoch, list(positions), last
+        # Shards come in the order that `datasets` makes of this number; 0 would leave them as they are.
+        self.rows.set_epoch(1 + int(np.random.default_rng((self.seed, epoch)).integers(2**31)))
+
+    def __iter__(self) -> Iterator[Item]:
+        worker = get_worker_info()
+        number = worker.id if worker else 0
+        if number <= self.last:  # loaders begin with their first worker: those before it pass their turn
+            yield Item(number)
+        position = self.positions[number]
+        for pool, (read, rows) in enumerate(one_ahead(self.pools(position.state)), start=position.pool):
+            taken = position.taken if pool == position.pool else 0
+            batches = self.batches(rows, number, pool) or [[]]  # none of many rows may be usable
+            rows.clear()  # and each batch is let go when it was given
+            for place in range(taken, len(batches)):
+                batch, batches[place] = batches[place], []
+                utterances = [self.utterance(row, self.epoch, zlib.crc32(row["id"].encode())) for row in batch]
+                yield Item(
+                    number,
+                    self.collate(utterances) if batch else None,
+                    pool,
+                    float(sum(row["seconds"] for row in batch)),
+                    None if place else read,
+                )
+
+    def pools(self, state: str | None) -> Iterator[tuple[Read, list[Row]]]:
+        """Usable rows until a pool is full, with what was read for it."""
+        assert self.stream.judge is not None
+        self.rows.load_state_dict(None if state is None else json.loads(state))
+        given = iter(self.rows)
+        full = True
+        while full:
+            rows: list[Row] = []
+            dropped: list[Dropped] = []
+            missing: Counter[str] = Counter()
+            seconds, size, full = 0.0, 0, False
+            for row in given:
+                normalized, reason = self.stream.judge(row)
+                missing.update(normalized.missing)
+                if reason is not None:
+                    dropped.append(Dropped(row["id"], *reason))
+                    continue
+                rows.append({**row, "text": normalized.text})
+                seconds, size = seconds + row["seconds"], size + len(row["audio"]["bytes"] or b"")
+                full = seconds >= POOL_BATCHES * self.max_batch_seconds or size >= POOL_BYTES
+                if full:
+                    break
+            dropped += self.unreadable()
+            if rows or dropped:
+                yield Read(state, len(rows), seconds, dropped, dict(missing)), rows
+            state = json.dumps(self.rows.state_dict()) if full else None
+
+    def unreadable(self) -> list[Dropped]:
+        """The rows that were left out while this pool was read; all processes find them where all read all."""
+        found, _ = self.stream.left_out.take("train")
+        if self.stream.is_dealt(self.world):
+            return found
+        return [row for row in found if zlib.crc32(row.id.encode()) % self.world == self.rank]
+
+    def batches(self, rows: list[Row], worker: int, pool: int) -> list[list[Row]]:
+        rng = np.random.default_rng((self.seed, self.rank, self.epoch, worker, pool))
+        seconds = np.array([row["seconds"] for row in rows])
+        order = rng.permutation(len(rows))
+        batches = cut(order[np.argsort(seconds[order], kind="stable")], seconds, self.max_batch_seconds)
+        return [[rows[index] for index in batches[place]] for place in rng.permutation(len(batches))]
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+def noise(seconds: float, rate: int) -> Row:
+    """A made-up row so long, for the rehearsal."""
+    import soundfile
+
+    file = io.BytesIO()
+    samples = np.random.default_rng(0).normal(0, 0.1, samples_of(seconds, rate))
+    soundfile.write(file, samples.astype(np.float32), rate, format="WAV")
+    audio = {"bytes": file.getvalue(), "path": None}
+    return {"id": "made up", "audio": audio, "text": "", "speaker": "", "seconds": seconds, "start": None}

@@ -1,0 +1,236 @@
+"""The batches of a run out of a stream: what was taken from the workers, where each of them goes on, what was read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader
+
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.errors import UserError
+from sft_speech.training.plan import Plan
+from sft_speech.training.stream import Item, PooledBatches, Position, Read, Stream, noise
+
+logger = logging.getLogger(__name__)
+
+FILE = "stream_{}.json"  # of a process in a checkpoint: how far it is
+JUDGED_AFTER = 1000  # rows after which too many unusable ones end the run
+
+
+@dataclasses.dataclass
+class Place:
+    """How far a process is."""
+
+    epoch: int = 0
+    last: int = -1  # worker whose item came last in this epoch
+    positions: list[Position] = dataclasses.field(default_factory=list)  # of the workers
+    batches: int = 0
+    ends: list[int] = dataclasses.field(default_factory=list)  # batches at the end of each epoch
+    seconds: float = 0.0  # of audio in the batches
+    rows: int = 0  # read in the first epoch
+    read: float = 0.0  # seconds of them
+
+
+class StreamPlan(Plan):
+    """The batches of a whole run, as they come out of a stream.
+
+    The workers of a process go through an epoch together: all of their share is read before anything comes again.
+    Processes don't wait for each other: each begins its next epoch when its share is through, and the shares are as
+    equal as their shards.
+
+    Args:
+        stream: the corpus, its rows judged.
+        report: gets what was read and what was dropped in the first epoch, as far as it came.
+        max_dropped_share: more unusable rows than this end the run.
+        max_batch_seconds: padded seconds per batch and process.
+        max_seconds: of the longest utterance.
+        batches: how many the run has, per process.
+        seed: of the shuffling.
+        rank, world: this process and their number.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        report: CorpusReport,
+        max_dropped_share: float,
+        max_batch_seconds: float,
+        *,
+        max_seconds: float,
+        batches: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.stream, self.report, self.max_dropped_share = stream, report, max_dropped_share
+        self.max_batch_seconds, self.batches, self.seed = max_batch_seconds, batches, seed
+        self.rank, self.world = rank, world
+        # The worst batch is made up: utterances of one length that fill it.
+        self.fill = max(1, math.ceil(max_batch_seconds / max_seconds))
+        self.seconds = np.array([max_batch_seconds / self.fill if self.fill > 1 else max_seconds])
+        self.place = Place()
+        self.readers: list[int] = []  # processes and workers of each, once they are known
+
+    def loader(self, utterances: Any, **options: Any) -> StreamLoader:
+        """As of any plan.
+
+        Args:
+            utterances: its ``made_of(row, epoch, number)`` makes one; the number tells it from others by its id.
+        """
+        before, self.readers = self.readers, [self.world, max(1, options["num_workers"])]
+        if not before:
+            self.place.positions = [Position()] * self.readers[1]
+        elif before != self.readers:
+            logger.warning(
+                "resumed with %d processes x %d workers, not %d x %d as before: the stream goes on with its next epoch",
+                *(*self.readers, *before),
+            )
+            self.next_epoch()
+        if not self.stream.is_dealt(self.world):
+            shown = f"{self.stream.rows.num_shards} shards can't be dealt out to {self.world} processes"
+            logger.warning("%s: each of them reads the whole stream, and uses a part of it", shown)
+        batches = PooledBatches(
+            self.stream,
+            self.rank,
+            self.world,
+            utterances.made_of,
+            options.pop("collate_fn"),
+            self.max_batch_seconds,
+            self.seed,
+        )
+        return StreamLoader(self, batches, options)
+
+    def take(self, item: Item) -> dict[str, Any] | None:
+        """Notes that an item was taken from the loader; the batch in it, if there is one."""
+        place = self.place
+        if item.read is None and item.batch is None:  # a turn passed
+            return None
+        if item.read is not None:
+            place.positions[item.worker] = Position(item.read.state, item.pool)
+            if place.epoch == 0:
+                self.note(item.read)
+        position = place.positions[item.worker]
+        place.positions[item.worker] = position._replace(taken=position.taken + 1)
+        place.last = item.worker
+        place.batches += item.batch is not None
+        place.seconds += item.seconds
+        return item.batch
+
+    def note(self, read: Read) -> None:
+        """Adds to the report.
+
+        Raises:
+            UserError: too much can't be used.
+        """
+        for row in read.dropped:
+            self.report.drop("train", *row)
+        self.report.missing_characters("train", Counter(read.missing))
+        self.place.rows, self.place.read = self.place.rows + read.rows, self.place.read + read.seconds
+        self.report.keep("train", self.place.rows, self.place.read)
+        if self.place.rows + len(self.report.dropped("train")) >= JUDGED_AFTER:
+            self.report.check(self.max_dropped_share)
+
+    def end_epoch(self) -> None:
+        """Sets out for the next one.
+
+        Raises:
+            UserError: there was nothing for this process, or too much of the first epoch couldn't be used.
+        """
+        place = self.place
+        if place.batches == (place.ends[-1] if place.ends else 0):
+            why = f"nothing of it that can be used is left for process {self.rank + 1} of {self.world}"
+            raise UserError("the streamed corpus", f"{why}\n{self.report.table()}", "see above, or launch fewer")
+        if place.epoch == 0:
+            self.report.check(self.max_dropped_share)
+            logger.info("the first epoch has %d batches:\n%s", place.batches, self.report.table())
+        self.next_epoch()
+
+    def next_epoch(self) -> None:
+        self.place.ends.append(self.place.batches)
+        self.place.epoch, self.place.last = self.place.epoch + 1, -1
+        self.place.positions = [Position()] * self.readers[1]
+
+    def epochs(self, batches: int) -> float:
+        """Within an epoch by the length of the one before; nothing is known within the first."""
+        ends = [0, *self.place.ends]
+        if len(ends) == 1:
+            return 0.0
+        return len(ends) - 1 + min(0.99, (batches - ends[-1]) / max(1, ends[-1] - ends[-2]))
+
+    def hours(self, batches: int) -> float:
+        """As if all processes heard as much as this one."""
+        return self.place.seconds * self.world / 3600
+
+    def worst(self) -> list[int]:
+        return [0] * self.fill
+
+    def rehearsal(self, utterances: Any) -> list[Any]:
+        return [utterances.made_of(noise(float(self.seconds[0]), utterances.rate), 0, 0)] * self.fill
+
+    def save(self, checkpoint: Path) -> None:
+        kept = dataclasses.asdict(self.place) | {
+            "dropped": self.report.dropped("train"),
+            "missing": self.report.missing("train"),
+            "readers": self.readers,
+        }
+        (checkpoint / FILE.format(self.rank)).write_text(json.dumps(kept), encoding="utf-8")
+
+    def resume(self, checkpoint: Path, batches: int) -> None:
+        files = [file for rank in (self.rank, 0) if (file := checkpoint / FILE.format(rank)).is_file()]
+        if not files:
+            logger.warning("%s does not know a place in a stream: it is read from its beginning", checkpoint)
+            return
+        kept = json.loads(files[0].read_text(encoding="utf-8"))
+        dropped, missing, self.readers = (kept.pop(key) for key in ("dropped", "missing", "readers"))
+        self.place = Place(**kept)
+        self.place.positions = [Position(*position) for position in kept["positions"]]
+        if self.rank < self.readers[0]:  # else this process wasn't there, and has read nothing
+            for row in dropped:
+                self.report.drop("train", *row)
+            self.report.missing_characters("train", Counter(missing))
+        else:
+            self.place.rows, self.place.read = 0, 0.0
+        self.report.keep("train", self.place.rows, self.place.read)
+
+    def complete(self) -> None:
+        mine = (self.place.rows, self.place.read, self.report.dropped("train"), self.report.missing("train"))
+        rows, seconds, dropped, missing = zip(*gather_object([mine]), strict=True)
+        self.report.take("train")
+        for row in chain.from_iterable(dropped):
+            self.report.drop("train", *row)
+        for counts in missing:
+            self.report.missing_characters("train", counts)
+        self.report.keep("train", sum(rows), sum(seconds))
+
+
+class StreamLoader:
+    """What the trainer iterates: the batches of one epoch after those of the other."""
+
+    def __init__(self, plan: StreamPlan, batches: PooledBatches, options: dict[str, Any]) -> None:
+        self.plan, self.batches, self.options = plan, batches, options
+
+    def __len__(self) -> int:
+        return self.plan.batches
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        plan = self.plan
+        while True:
+            self.batches.set_out(plan.place.epoch, plan.place.positions, plan.place.last)
+            for item in DataLoader(self.batches, batch_size=None, collate_fn=as_it_is, **self.options):
+                if (batch := plan.take(item)) is not None:
+                    yield batch
+            plan.end_epoch()
+
+
+def as_it_is(item: Any) -> Any:
+    return item

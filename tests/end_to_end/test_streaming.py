@@ -1,0 +1,152 @@
+"""Fine-tuning on a corpus that is streamed: shards of parquet files, as the Hub has them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sft_speech.asr.ctc import CTCTask
+from sft_speech.cli import main
+from sft_speech.training import run, stream
+from sft_speech.training.rehearsal import rehearse
+
+
+def shard(tones: Path, folder: Path, cuts: tuple[int, ...]) -> Path:
+    """The tones as parquet files of so many rows: ``train`` from the training subset, ``dev`` from the other."""
+    folder.mkdir()
+    texts = {
+        (words := line.split(" ", 1))[0]: words[1]
+        for file in tones.rglob("*.txt")
+        for line in file.read_text().splitlines()
+    }
+    for split, subset, sizes in (("train", "train-tones", cuts), ("dev", "dev-tones", (12,))):
+        files = sorted((tones / subset).rglob("*.flac"))
+        for number, size in enumerate(sizes):
+            own, files = files[:size], files[size:]
+            rows = {
+                "id": [file.stem for file in own],
+                "audio": [{"bytes": file.read_bytes(), "path": file.name} for file in own],
+                "text": [texts[file.stem] for file in own],
+            }
+            pq.write_table(pa.table(rows), folder / f"{split}-{number:05}-of-{len(sizes):05}.parquet", row_group_size=6)
+    return folder
+
+
+@pytest.fixture
+def streamed(arguments, tones, tmp_path) -> list[str]:
+    """The command line of a run on three streamed shards."""
+    source = shard(tones, tmp_path / "parquet", (20, 17, 11))
+    keys = ["--source", str(source), "--train_split", "train", "--eval_split", "dev", "--streaming", "--augment"]
+    return [*arguments, *keys]
+
+
+def losses(output: Path) -> list[float]:
+    """The logged loss of every step, from the newest checkpoint."""
+    newest = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_resumed_run_goes_the_same_way(streamed, tmp_path, workers, monkeypatch):
+    """Twenty steps of two batches are some four epochs; an epoch is several pools, not all of the same length."""
+    monkeypatch.setattr(stream, "POOL_BATCHES", 2)
+    keys = ["--max_steps", "20", "--eval_steps", "5", "--save_total_limit", "4", "--gradient_accumulation_steps", "2"]
+    command = [*streamed, *keys, "--hidden_dropout", "0.1", "--dataloader_num_workers", workers]
+    assert main(command) == 0
+    whole = losses(tmp_path / "out")
+    assert len(whole) == 20
+    for step in (5, 15):
+        resumed = tmp_path / f"resumed-{step}"
+        go_on = ["--resume_from_checkpoint", str(tmp_path / "out" / f"checkpoint-{step}"), "--output_dir", str(resumed)]
+        assert main([*command, *go_on]) == 0
+        assert losses(resumed) == pytest.approx(whole, rel=1e-6)
+    report = json.loads((resumed / "corpus_report.json").read_text())
+    assert report["train"]["kept"]["rows"] == 48
+    figures = json.loads((resumed / "all_results.json").read_text())
+    assert 3.5 < figures["audio_hours"] / report["train"]["kept"]["hours"] < 5
+
+
+def test_two_processes_share_a_stream_and_resume(streamed, tmp_path, two_processes):
+    """Nine row groups can't be dealt out to two processes: each reads all, and uses a half."""
+    script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
+    command = [script, *streamed[1:], "--save_total_limit", "3"]
+    two_processes(*command)
+    out = tmp_path / "out"
+    assert {path.name for path in (out / "checkpoint-4").glob("stream_*")} == {"stream_0.json", "stream_1.json"}
+    kept = json.loads((out / "corpus_report.json").read_text())["train"]["kept"]
+    assert kept["rows"] == 48, "what either of them read"
+    resumed = tmp_path / "resumed"
+    two_processes(*command, "--output_dir", str(resumed), "--resume_from_checkpoint", str(out / "checkpoint-4"))
+    assert losses(resumed) == pytest.approx(losses(out), rel=1e-6)
+
+
+def damage(folder: Path, **columns: dict[int, object]) -> None:
+    """Replaces values, by their rows, in the columns of the first shard."""
+    path = sorted(folder.glob("train-*"))[0]
+    table = pq.read_table(path).to_pydict()
+    for name, values in columns.items():
+        for row, value in values.items():
+            table[name][row] = value
+    pq.write_table(pa.table(table), path)
+
+
+def test_rows_that_cannot_be_used_are_counted_and_the_run_goes_on(streamed, tmp_path):
+    damage(
+        tmp_path / "parquet",
+        audio={3: {"bytes": b"no audio", "path": None}},
+        text={5: "AH BEE SEA DO " * 40, 7: ""},
+    )
+    assert main([*streamed, "--max_dropped_share", "0.1", "--dataloader_num_workers", "1", "--max_steps", "12"]) == 0
+    report = json.loads((tmp_path / "out" / "corpus_report.json").read_text())["train"]
+    assert report["kept"]["rows"] == 45
+    reasons = {reason: len(rows) for reason, rows in report["dropped"]["reasons"].items()}
+    assert reasons == {"unreadable": 1, "more labels than frames": 1, "empty transcript": 1}
+
+
+def test_too_many_of_them_end_it(streamed, tmp_path, capsys):
+    damage(tmp_path / "parquet", text=dict.fromkeys(range(5), ""))
+    assert main([*streamed, "--max_steps", "100"]) == 2
+    assert "5 of 48 rows (10.4%) can't be used" in capsys.readouterr().err
+
+
+def test_a_vocabulary_is_built_from_the_stream(streamed, tmp_path, caplog):
+    assert main([*streamed, "--new_vocabulary", "--max_steps", "1"]) == 0
+    vocabulary = json.loads((tmp_path / "out" / "vocab.json").read_text())
+    assert set("abdehos") <= vocabulary.keys()
+    assert "the vocabulary is built from the first 2000 transcripts" in caplog.text
+
+
+def test_a_made_up_batch_is_rehearsed(streamed, monkeypatch):
+    """As on a GPU; here the two clips of 2.55 s that fit for certain when they are slowed down to 3 s."""
+    build, loss, seen = run.build_trainer, CTCTask.summed_loss, []
+
+    def build_and_rehearse(*args):
+        rehearse(trainer := build(*args))
+        return trainer
+
+    def watched(self, model, batch):
+        seen.append(batch["input_values"])
+        return loss(self, model, batch)
+
+    monkeypatch.setattr(run, "build_trainer", build_and_rehearse)
+    monkeypatch.setattr(CTCTask, "summed_loss", watched)
+    assert main([*streamed, "--max_seconds", "4", "--max_steps", "1"]) == 0
+    assert len(seen) == 2
+    assert len(seen[0]) == 2
+    assert 4.2 < seen[0].numel() / 16_000 <= 6.0, "max_batch_seconds is 6"
+
+
+def test_a_folder_of_recordings_can_be_streamed_too(arguments, tmp_path):
+    assert main([*arguments, "--streaming", "--dataloader_num_workers", "2"]) == 0
+    report = json.loads((tmp_path / "out" / "corpus_report.json").read_text())
+    assert report["train"]["kept"]["rows"] == 48
+
+
+def test_a_stream_has_no_length(streamed, capsys):
+    assert main([*streamed, "--max_steps", "-1"]) == 2
+    assert "set max_steps" in capsys.readouterr().err

@@ -58,10 +58,10 @@ def main() -> None:
     parser.add_argument("--hours", type=float, nargs="+", default=[1, 10, 100, 1000], help="sizes")
     parser.add_argument("--clips", type=Path, help="folder of audio files; clips of noise where it isn't given")
     parser.add_argument("--json", type=Path, help="write the figures there, after each size")
-    parser.add_argument("--measure", nargs=2, metavar=("MANIFEST", "CACHE"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", metavar="MANIFEST", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measure(*args.measure)))
+        print(json.dumps(measure(args.measure)))
         return
     print("| " + " | ".join(title for title, _ in COLUMNS.values()) + " |\n" + "| ---: " * len(COLUMNS) + "|")
     curve = []
@@ -75,8 +75,9 @@ def main() -> None:
 
 def measure_size(folder: Path, rows: int, clips: Path | None) -> dict[str, Any]:
     """The figures of one size."""
-    manifest, cache = make_manifest(folder, rows, clips), folder / "cache"
-    command = [sys.executable, __file__, "--measure", str(manifest), str(cache)]
+    os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")  # of all that is started here
+    manifest = make_manifest(folder, rows, clips)
+    command = [sys.executable, __file__, "--measure", str(manifest)]
     first, again = (json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) for _ in range(2))
     found = again | {"rows": rows, "first": first["again"], "peak_first": first["peak"]}
     run = Run(folder, manifest, tiny_model(folder / "model"), steps=5 * again["steps"])
@@ -163,7 +164,7 @@ def tiny_model(folder: Path) -> Path:
 # ---- the corpus in a process of its own ----
 
 
-def measure(manifest: str, cache: str) -> dict[str, Any]:
+def measure(manifest: str) -> dict[str, Any]:
     import datasets  # noqa: F401
     import numpy as np
 
@@ -175,7 +176,7 @@ def measure(manifest: str, cache: str) -> dict[str, Any]:
 
     before, times = memory_of("self")["peak"], [time.perf_counter()]
     report = CorpusReport()
-    corpus = load_corpus(manifest, name="train", report=report, cache_dir=cache)
+    corpus = load_corpus(manifest, name="train", report=report)
     times.append(time.perf_counter())
     ids = {token: number for number, token in enumerate(VOCABULARY)} | {" ": VOCABULARY.index("|")}
     usable = select_usable(
@@ -226,8 +227,8 @@ class Run:
         keys = [part for key, value in self.keys.items() for part in (f"--{key}", str(value))]
         command = [sys.executable, *launcher, script, *keys, "--output_dir", str(self.output), *more]
         (self.folder / "tmp").mkdir(exist_ok=True)
-        own = {"HF_DATASETS_CACHE": str(self.folder / "cache"), "TMPDIR": str(self.folder / "tmp")}
-        environment = os.environ | own | {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {"TMPDIR": str(self.folder / "tmp"), "HF_HUB_OFFLINE": "1"}
+        environment["ACCELERATE_USE_CPU"] = "true"
         began = time.perf_counter()
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
         try:

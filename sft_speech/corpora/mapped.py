@@ -45,11 +45,13 @@ def mapped(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> 
             with open(part, "wb") as file:
                 _write(table, file)
             os.replace(part, path)
-        os.utime(path)
+        with contextlib.suppress(PermissionError):  # it is another user's
+            os.utime(path)
         return datasets.table.MemoryMappedTable.from_file(str(path))
     except (OSError, pa.ArrowException) as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        for file in (part, path):  # a damaged one too: the next run writes it anew
+            with contextlib.suppress(OSError):
+                file.unlink()
         logger.warning("%s can't be used (%s): every process holds %d rows in its own memory", path, error, len(table))
         return datasets.table.InMemoryTable(table)
 

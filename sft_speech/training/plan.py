@@ -69,9 +69,6 @@ class EpochPlan(Sequence[list[list[int]]]):
             return [self[number] for number in range(*step.indices(len(self)))]
         return [self.order[begin:end].tolist() for begin, end in self.spans[step].tolist()]
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, EpochPlan) and list(self) == list(other)
-
     def longest(self, seconds: np.ndarray) -> np.ndarray:
         """Seconds (steps, world) of each batch's longest utterance."""
         return seconds[self.order[self.spans[..., 1] - 1]]

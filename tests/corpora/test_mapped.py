@@ -76,6 +76,18 @@ def test_a_file_that_is_not_whole_has_no_name(tmp_path, monkeypatch, caplog):
     assert len(names(tmp_path)) == 1
 
 
+def test_a_damaged_file_is_made_anew(tmp_path, caplog):
+    mapped(table(), tmp_path)
+    (name,) = names(tmp_path)
+    file = tmp_path / "sft_speech" / name
+    file.write_bytes(file.read_bytes()[:1000])
+    assert mapped(table(), tmp_path).table == table()
+    assert "can't be used" in caplog.text
+    again = mapped(table(), tmp_path)
+    assert isinstance(again, datasets.table.MemoryMappedTable)
+    assert again.table == table()
+
+
 def test_a_cache_that_can_not_be_written_stops_nothing(tmp_path, caplog):
     (tmp_path / "file").touch()
     assert mapped(table(), tmp_path / "file").table == table()

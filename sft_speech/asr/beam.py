@@ -236,7 +236,8 @@ class BeamDecoder:
         longest = round(WINDOW_SECONDS / heard.frame_seconds)
         best = heard.scores.argmax(axis=1)
         pieces = cut_pauses(best, vocabulary.blank, vocabulary.ids.get(" "), longest)
-        paths = [self._pool.submit(_path, np.ascontiguousarray(heard.scores[piece])) for piece in pieces]
+        with _ended_processes_told():
+            paths = [self._pool.submit(_path, heard.scores[piece]) for piece in pieces]
         return _Waiting(replace(heard, scores=None), pieces, paths)
 
     def _found(self, one: _Waiting, decode: Callable[[list[int]], str]) -> Recognition | AudioError:
@@ -251,11 +252,8 @@ class BeamDecoder:
         for piece, path in zip(one.pieces, one.paths, strict=True):
             if columns and delimiter is not None:
                 columns.append(([delimiter], [piece.start], [piece.start]))
-            try:
+            with _ended_processes_told():
                 tokens, starts, ends = runs(path.result(), vocabulary.blank)
-            except BrokenProcessPool as error:
-                why = "one of its processes was ended, for want of memory perhaps"
-                raise UserError("the beam search", why, "lower --beam_size") from error
             columns.append((tokens, starts + piece.start, ends + piece.start))
         tokens, starts, ends = (np.concatenate(column).astype(np.int64) for column in zip(*columns, strict=True))
         text = " ".join(decode(tokens.tolist()).split())
@@ -271,6 +269,15 @@ class _Waiting:
     paths: list[Future[np.ndarray]]
 
 
+@contextlib.contextmanager
+def _ended_processes_told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        why = "one of its processes was ended, for want of memory perhaps"
+        raise UserError("the beam search", why, "lower --beam_size") from error
+
+
 def cut_pauses(best: np.ndarray, blank: int, delimiter: int | None, longest: int) -> list[slice]:
     """Pieces of a long recording of at most ``longest`` frames each: a search through all of it would need memory for
     every hypothesis of every frame, and one core. The cut is amid the longest pause, between two words if there is one.
@@ -281,12 +288,13 @@ def cut_pauses(best: np.ndarray, blank: int, delimiter: int | None, longest: int
     pieces, start = [], 0
     while len(best) - start > longest:
         stop = start + longest
-        quiet = (best[start + longest // 2 : stop] == blank) | (best[start + longest // 2 : stop] == delimiter)
-        edges = np.flatnonzero(np.diff(quiet, prepend=False, append=False)).reshape(-1, 2) + start + longest // 2
-        pauses = [((best[low:high] == delimiter).any(), high - low, low) for low, high in edges]
-        if pauses:
-            _, length, low = max(pauses)
-            stop = int(low + length - length // 2)
+        window = best[start:stop]
+        quiet = (window == blank) | (window == delimiter)
+        edges = np.flatnonzero(np.diff(quiet, prepend=False, append=False)).reshape(-1, 2)
+        pauses = [((window[low:high] == delimiter).any(), high - low, (low + high + 1) // 2) for low, high in edges]
+        late = [pause for pause in pauses if pause[-1] >= longest / 2]
+        if late:
+            stop = start + int(max(late)[-1])
         pieces.append(slice(start, stop))
         start = stop
     return [*pieces, slice(start, len(best))]

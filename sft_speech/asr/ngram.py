@@ -169,10 +169,11 @@ def _check_case(source: str, words: Iterable[str], vocabulary: Vocabulary) -> No
 
 
 def _spellings(word: str, given: Any, vocabulary: Vocabulary) -> tuple[Counter[str], list[list[int]]]:
-    """The characters of a word that the vocabulary lacks, and its spellings in labels, none if nobody says it."""
+    """The characters of a word that the vocabulary lacks, and its spellings in labels; neither if nobody says it."""
     if not given:
         normalized = vocabulary.normalizer(word)
-        return normalized.missing, [vocabulary.encode(normalized.text)] if normalized.text else []
+        spelt = normalized.text and not normalized.missing
+        return normalized.missing, [vocabulary.encode(normalized.text)] if spelt else []
     lacking: Counter[str] = Counter()
     spellings = []
     for tokens in given:

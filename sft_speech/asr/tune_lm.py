@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 LM_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 WORD_SCORES = (-3.0, -1.5, 0.0, 1.5, 3.0)
-STEPS = (0.5, 0.25, 0.12)  # of both, around the best pair so far
+STEPS = (0.5, 0.2, 0.1)  # of both, around the best pair so far
 
 Pair = tuple[float, float]
 

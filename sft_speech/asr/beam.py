@@ -117,7 +117,7 @@ class Search:
         if self.lexicon is not None:
             # A word ends with a delimiter, and transcripts mostly end without one: here the last word can end for free.
             closing = np.full((1, len(self.labels)), NEVER, np.float32)
-            closing[0, [0, self.labels.tolist().index(self.vocabulary.ids.get(" ", self.vocabulary.blank))]] = 0
+            closing[0, self.labels == self.vocabulary.ids.get(" ", self.vocabulary.blank)] = 0
             frames = np.concatenate([frames, closing])
         # torchaudio's own result has lost where tokens end.
         best = self._decoder.decoder.decode(frames.ctypes.data, *frames.shape)[0]

@@ -106,6 +106,7 @@ def test_the_last_word_needs_no_delimiter(lm, vocabulary):
     search = Search(vocabulary, Decoding(lm, lm_weight=0.0))
     for frames in ("one", "one-", "one|", "one|-", "one-|", "|one"):
         assert text(search, scores(frames, 0.999)).strip() == "one"
+    assert text(search, scores("one-|-two", 0.999)) == "one two"
 
 
 @pytest.mark.parametrize("case", [str.upper, str.title])
@@ -249,6 +250,14 @@ def test_a_long_recording_is_searched_in_pieces(search, vocabulary):
     assert (np.diff(found.starts) >= 0).all()
     letters = found.tokens != 2
     assert np.array_equal(frames[found.starts[letters]].argmax(axis=1), found.tokens[letters])
+
+
+def test_two_pieces_are_two_words(search, vocabulary):
+    recognition = heard(scores("-one----two-", 0.99), frame_seconds=beam.WINDOW_SECONDS / 8)  # no delimiter was heard
+    with BeamDecoder(search, 1) as decoder:
+        (found,) = decoder.follow([recognition], vocabulary.decode)
+    assert found.text == "one two"
+    assert found.starts.tolist() == [1, 2, 3, 6, 8, 9, 10]
 
 
 def test_a_process_that_is_ended_is_told(search, vocabulary):

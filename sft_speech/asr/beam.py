@@ -77,23 +77,22 @@ class Search:
         self.decoding = decoding
         name = dict(zip(self.labels.tolist(), self.names, strict=True))
         delimiter = name.get(self.vocabulary.ids.get(" ", -1), BLANK)
+        spelt = [
+            f"{word}\t{' '.join(name[label] for label in labels)}\n"
+            for word, spellings in (self.lexicon or {}).items()
+            for labels in spellings
+        ]
         with tempfile.TemporaryDirectory() as folder, _silence():
             lexicon, dictionary = Path(folder, "lexicon"), Path(folder, "dictionary")
-            if self.lexicon is not None:
-                lines = (
-                    f"{word}\t{' '.join(name[label] for label in labels)}\n"
-                    for word, spellings in self.lexicon.items()
-                    for labels in spellings
-                )
-                lexicon.write_text("".join(lines), encoding="utf-8")
-            else:  # torchaudio's own would number the tokens in another order than it asks for them
-                dictionary.write_text("\n".join([*self.names, "<unk>"]) + "\n", encoding="utf-8")
+            lexicon.write_text("".join(spelt), encoding="utf-8")
+            # torchaudio's own would number the units of the language model in another order than the search asks for.
+            dictionary.write_text("\n".join([*(self.lexicon or self.names), "<unk>"]) + "\n", encoding="utf-8")
             try:
                 self._decoder = ctc_decoder(
-                    None if self.lexicon is None else str(lexicon),
+                    str(lexicon) if spelt else None,
                     self.names,
                     self._lm,
-                    str(dictionary) if self.lexicon is None else None,
+                    str(dictionary),
                     beam_size=decoding.beam_size,
                     lm_weight=decoding.lm_weight,
                     word_score=decoding.word_score,
@@ -168,8 +167,8 @@ def beam_decoder(checkpoint: Checkpoint, decoding: Decoding | None) -> BeamDecod
 class BeamDecoder:
     """A search in a pool of processes (flashlight holds Python's lock while it searches).
 
-    The processes are forked at once, before there are threads or a GPU: all share the language model and the lexicon
-    in memory, read once.
+    The processes are forked at once, before there are threads or a GPU where that can be, and touch neither torch nor a
+    GPU: all share the language model and the lexicon in memory, read once.
 
     Args:
         search: of the checkpoint whose recognitions are to be searched.

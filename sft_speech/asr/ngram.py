@@ -7,6 +7,7 @@ alphabet, words for characters or characters for words.
 from __future__ import annotations
 
 import gzip
+import itertools
 import logging
 import mmap
 from collections import Counter
@@ -39,7 +40,7 @@ def words_of(path: str) -> list[str]:
         start = file.read(len(KENLM))
     try:
         found = _binary_words(path) if start == KENLM else _arpa_words(path, start[:2] == b"\x1f\x8b")
-    except (ValueError, EOFError, OSError) as error:  # no text, no number, a cut archive
+    except (ValueError, IndexError, EOFError, OSError) as error:  # no text, no second column, a cut archive
         raise UserError(path, f"it is no ARPA file ({error})", "make it with KenLM's lmplz") from error
     words = [word for word in found if word not in SPECIAL]
     if not words:
@@ -49,22 +50,18 @@ def words_of(path: str) -> list[str]:
 
 def _arpa_words(path: str, zipped: bool) -> list[str]:
     """The second column of the section of 1-grams."""
-    with gzip.open(path, "rt", encoding="utf-8") if zipped else open(path, encoding="utf-8") as lines:
-        first = next((line.strip() for line in lines if line.strip()), "")
-        if first != "\\data\\":
-            why = f"it is neither an ARPA file nor a KenLM binary: it begins with {first[:30]!r}"
+    with gzip.open(path) if zipped else open(path, "rb") as lines:
+        first = next((line.strip() for line in lines if line.strip()), b"")
+        if first != b"\\data\\":
+            begins = first[:30].decode("utf-8", "replace")
+            why = f"it is neither an ARPA file nor a KenLM binary: it begins with {begins!r}"
             raise UserError(path, why, "make one with KenLM's lmplz")
         for line in lines:
-            if line.strip() == "\\1-grams:":
+            if line.strip() == b"\\1-grams:":
                 break
-        words = []
-        for line in lines:
-            if line.startswith("\\"):
-                break
-            fields = line.split()
-            if fields:
-                words.append(fields[1] if len(fields) > 1 else "")
-        return words
+        section = itertools.takewhile(lambda line: not line.startswith(b"\\"), lines)
+        # Bytes are split at the spaces of ASCII alone, as KenLM does it.
+        return [line.split()[1].decode("utf-8") for line in section if line.strip()]
 
 
 def _binary_words(path: str) -> list[str]:

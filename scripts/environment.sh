@@ -21,6 +21,6 @@ rm -rf .venv
 "$uv" venv --quiet .venv # unlike python3 -m venv, without need of ensurepip, which Debian packages apart
 # Bytecode now: the first start waits for it otherwise, and every start where Python may not write it.
 "$uv" pip install --quiet --python .venv/bin/python --constraint constraints.txt --build-constraint constraints.txt \
-    --compile-bytecode --editable '.[demo,test]'
+    --compile-bytecode --editable '.[demo,lm,test]'
 echo "$fingerprint" >.venv/fingerprint
 echo "Made in $SECONDS seconds." >&2

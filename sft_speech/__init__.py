@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sft_speech.asr.checkpoint import load_checkpoint
+    from sft_speech.asr.decoding import Decoding
     from sft_speech.asr.evaluate import evaluate_corpus
     from sft_speech.asr.transcriber import Transcriber
     from sft_speech.corpora import load_corpus
@@ -14,10 +15,20 @@ if TYPE_CHECKING:
     from sft_speech.tts.converter import Converter
     from sft_speech.tts.synthesizer import Synthesizer
 
-__all__ = ["Converter", "Synthesizer", "Transcriber", "UserError", "evaluate_corpus", "load_checkpoint", "load_corpus"]
+__all__ = [
+    "Converter",
+    "Decoding",
+    "Synthesizer",
+    "Transcriber",
+    "UserError",
+    "evaluate_corpus",
+    "load_checkpoint",
+    "load_corpus",
+]
 
 _HOMES = {
     "Converter": "sft_speech.tts.converter",
+    "Decoding": "sft_speech.asr.decoding",
     "Synthesizer": "sft_speech.tts.synthesizer",
     "Transcriber": "sft_speech.asr.transcriber",
     "UserError": "sft_speech.errors",

@@ -16,6 +16,7 @@ from sft_speech.errors import UserError
 VERBS = {
     "finetune-asr": ("sft_speech.asr.finetune", "fine-tune a CTC model on transcribed speech"),
     "evaluate": ("sft_speech.asr.evaluate", "WER and CER of a model on a corpus"),
+    "tune-lm": ("sft_speech.asr.tune_lm", "find how much a language model should count in recognition"),
     "transcribe": ("sft_speech.asr.transcribe", "write down what is said in recordings"),
     "finetune-tts": ("sft_speech.tts.finetune", "fine-tune a SpeechT5 to speak texts"),
     "evaluate-tts": ("sft_speech.evaluate_tts", "how near a model's speech is to recordings, and how well understood"),

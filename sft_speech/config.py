@@ -325,13 +325,16 @@ def wrong_type(key: str, value: Any, wanted: str) -> UserError:
     return UserError(f"{key}: {value!r}", f"it must be {wanted}", f"correct it in the YAML or pass --{key} VALUE")
 
 
-def load_config(cls: type[C], file: str | None, overrides: dict[str, Any]) -> C:
+def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag: str = "--config") -> C:
     """Values of a YAML file under those of the command line.
+
+    Args:
+        flag: what the file was given by.
 
     Raises:
         UserError: no such file, no YAML, an unknown key, a wrong type, a value out of range, contradictory keys.
     """
-    values = read_yaml(file) if file is not None else {}
+    values = read_yaml(file, flag) if file is not None else {}
     values |= overrides
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
@@ -342,7 +345,7 @@ def load_config(cls: type[C], file: str | None, overrides: dict[str, Any]) -> C:
     return cls(**values)
 
 
-def read_yaml(file: str) -> dict[str, Any]:
+def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
     """The table of ``key: value`` lines in a file.
 
     Raises:
@@ -353,20 +356,20 @@ def read_yaml(file: str) -> dict[str, Any]:
         tree, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
     except OSError as error:
         raise UserError(
-            f"--config {file}", f"it can't be read ({error.strerror})", "the presets are in configs/"
+            f"{flag} {file}", f"it can't be read ({error.strerror})", "the presets are in configs/"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error).splitlines()[0]
-        raise UserError(f"--config {file}", f"it is no YAML ({where})", "correct it") from None
+        raise UserError(f"{flag} {file}", f"it is no YAML ({where})", "correct it") from None
     if tree is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"--config {file}", "it is no table of `key: value` lines", "see configs/ for examples")
+        raise UserError(f"{flag} {file}", "it is no table of `key: value` lines", "see configs/ for examples")
     keys = [key.value for key, _ in tree.value]
     for key in keys:
         if keys.count(key) > 1:  # YAML would take the last one in silence
-            raise UserError(f"--config {file}: {key}", "it is set twice", "keep one of the lines")
+            raise UserError(f"{flag} {file}: {key}", "it is set twice", "keep one of the lines")
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import re
 from pathlib import Path
@@ -27,6 +28,20 @@ PUBLISHED = {
     "wav2vec2-large-lv60_10h": (6.3, 10.0),
     "wav2vec2-large-lv60_100h": (3.1, 6.3),
     "wav2vec2-large-lv60_960h": (2.2, 4.5),
+}
+
+# The same with LibriSpeech's 4-gram, and the weights that are published for it (table 7).
+WITH_LM = {
+    "wav2vec2-base_10min": (9.1, 15.6, 3.23, -0.26),
+    "wav2vec2-base_1h": (5.5, 11.3, None, None),
+    "wav2vec2-base_10h": (4.3, 9.5, None, None),
+    "wav2vec2-base_100h": (3.4, 8.0, 2.15, -0.52),
+    "wav2vec2-base_960h": (2.6, 6.1, 1.74, 0.52),
+    "wav2vec2-large-lv60_10min": (6.6, 10.3, 3.86, -1.18),
+    "wav2vec2-large-lv60_1h": (3.8, 7.1, None, None),
+    "wav2vec2-large-lv60_10h": (3.0, 5.8, None, None),
+    "wav2vec2-large-lv60_100h": (2.3, 4.6, 2.15, -0.52),
+    "wav2vec2-large-lv60_960h": (2.0, 3.6, 1.57, -0.64),
 }
 
 every_preset = pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
@@ -99,6 +114,39 @@ def test_it_names_the_published_figures(name):
     clean, other = PUBLISHED[name]
     text = "\n".join(opening(CONFIGS / "asr" / f"{name}.yaml"))
     assert f"WER {clean} on test-clean, {other} on test-other, without a language model (Baevski et al. 2020" in text
+
+
+@every_published
+def test_it_names_the_figures_with_a_language_model_and_its_weights(name):
+    clean, other, weight, score = WITH_LM[name]
+    said = f"WER {clean} on test-clean, {other} on test-other"
+    text, preset = "\n".join(opening(CONFIGS / "asr" / f"{name}.yaml")), CONFIGS / "lm" / f"{name}.yaml"
+    assert f"# With LibriSpeech's 4-gram: {said}" in text
+    assert preset.exists() == (weight is not None)
+    if weight is None:
+        return
+    assert f"configs/lm/{name}.yaml" in text
+    assert said in preset.read_text()
+    values = yaml.safe_load(preset.read_text())
+    assert values == {"lm_weight": weight, "word_score": score, "beam_size": 1500}
+
+
+@pytest.mark.parametrize("preset", sorted((CONFIGS / "lm").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_preset_of_decoding_loads_from_the_command_it_opens_with(preset, tmp_path, monkeypatch):
+    from sft_speech.asr import evaluate
+    from sft_speech.asr.decoding import decoding_of
+
+    command = " ".join(line.strip("#\\ ") for line in opening(preset)[2:4]).split()
+    assert command[:2] == ["sft-speech", "evaluate"]
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    args = parser.parse_args(command[2:])
+    assert args.model == yaml.safe_load((CONFIGS / "asr" / preset.name).read_text())["output_dir"]
+    (tmp_path / "configs").symlink_to(CONFIGS)
+    (tmp_path / "data").mkdir()
+    (tmp_path / args.lm).touch()
+    monkeypatch.chdir(tmp_path)
+    assert decoding_of(args).beam_size == 1500
 
 
 @every_published

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sft_speech.asr.decoding import GREEDY, add_decoding_arguments, decoding_of
 from sft_speech.asr.metrics import Errors, Interval, character_errors, confusions, interval, sum_errors, word_errors
 from sft_speech.corpora.report import file_stem
 from sft_speech.corpora.rows import column_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+    from sft_speech.asr.beam import BeamDecoder
     from sft_speech.asr.checkpoint import Checkpoint
     from sft_speech.corpora.report import CorpusReport
 
@@ -70,6 +72,7 @@ class EvaluationResult:
         infeasible: utterances whose labels don't fit into their frames; they count as 0 in ``loss_sum``.
         frames, blanks: frames, and how many of them were blank.
         runtime: seconds of computing.
+        decoding: how transcripts were searched for.
     """
 
     utterances: list[Utterance] = field(default_factory=list)
@@ -80,6 +83,7 @@ class EvaluationResult:
     frames: int = 0
     blanks: int = 0
     runtime: float = 0.0
+    decoding: dict[str, Any] = field(default_factory=GREEDY.copy)
 
     @classmethod
     def merge(cls, parts: Iterable[EvaluationResult]) -> EvaluationResult:
@@ -94,6 +98,7 @@ class EvaluationResult:
             whole.frames += part.frames
             whole.blanks += part.blanks
             whole.runtime = max(whole.runtime, part.runtime)
+            whole.decoding = part.decoding
         return whole
 
     @property
@@ -169,6 +174,7 @@ class EvaluationResult:
             "infeasible": self.infeasible,
             "blank_share": self.blank_share,
             "real_time_factor": self.real_time_factor,
+            "decoding": self.decoding,
             "failed": self.failed,
         }
         return {name: _finite(value) for name, value in figures.items()}
@@ -237,6 +243,7 @@ def evaluate_corpus(
     max_batch_seconds: float | None = None,
     device: torch.device | str | None = None,
     progress: Callable[[float], None] | None = None,
+    decoder: BeamDecoder | None = None,
 ) -> EvaluationResult:
     """Recognizes every utterance of a corpus and counts the errors against its transcripts.
 
@@ -247,7 +254,7 @@ def evaluate_corpus(
     Args:
         corpus: rows {id, audio, text, speaker, seconds, start}; a part of a corpus on each process is put together by
             :meth:`EvaluationResult.merge`.
-        max_batch_seconds, device, progress: of :func:`sft_speech.asr.recognize.recognize`.
+        max_batch_seconds, device, progress, decoder: of :func:`sft_speech.asr.recognize.recognize`.
     """
     from sft_speech.asr.recognize import Clip, recognize
     from sft_speech.audio import AudioError
@@ -261,9 +268,11 @@ def evaluate_corpus(
             waiting.append((row["id"], row["speaker"] or "", reference, len(labels)))
             yield Clip(row["audio"], row["seconds"], row.get("start"), labels)
 
-    result = EvaluationResult()
+    result = EvaluationResult(decoding=decoder.search.decoding.summary() if decoder else GREEDY.copy())
     began = time.perf_counter()
-    heard = recognize(checkpoint, clips(), max_batch_seconds=max_batch_seconds, device=device, progress=progress)
+    heard = recognize(
+        checkpoint, clips(), max_batch_seconds=max_batch_seconds, device=device, progress=progress, decoder=decoder
+    )
     for recognition in heard:
         id, speaker, reference, labels = waiting.popleft()
         problem = str(recognition) if isinstance(recognition, AudioError) else recognition.problem
@@ -293,19 +302,51 @@ def evaluate_corpus(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``sft-speech evaluate``."""
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
+    add_corpus_arguments(parser)
+    parser.add_argument("-o", "--output", metavar="DIR", help="where evaluation/ is written [MODEL; here for a Hub id]")
+    parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_decoding_arguments(parser)
+
+
+def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--source`` and what says which part of it."""
     parser.add_argument("--source", required=True, help="corpus: a folder, a manifest file or a Hub id")
     parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
     parser.add_argument("--split", metavar="SPLIT", help="what to evaluate on; several are joined by '+' [all rows]")
     for role in ("audio", "text", "speaker"):
         parser.add_argument(f"--{role}_column", metavar="NAME", help=f"column of the {role}, where it has another name")
-    parser.add_argument("-o", "--output", metavar="DIR", help="where evaluation/ is written [MODEL; here for a Hub id]")
-    parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
 
 
 def main(args: argparse.Namespace) -> None:
     """Evaluates, writes both files, prints the table."""
     from sft_speech.asr.transcriber import Transcriber
+
+    decoding = decoding_of(args)
+    rows, split, report = rows_of(args)
+    transcriber = Transcriber(
+        args.model, device=args.device, max_batch_seconds=args.max_batch_seconds, decoding=decoding
+    )
+    corpus = reported(transcriber.checkpoint, rows, split, report)
+    with progress_bar(corpus["seconds"]) as bar:
+        result = evaluate_corpus(
+            transcriber.checkpoint,
+            corpus,
+            max_batch_seconds=transcriber.max_batch_seconds,
+            device=transcriber.device,
+            progress=bar.update,
+            decoder=transcriber.decoder,
+        )
+    if not result.utterances:
+        raise UserError(f"{args.source} {split}", "no utterance of it could be evaluated", "see the messages above")
+    output = Path(args.output) if args.output else Path(args.model) if Path(args.model).is_dir() else Path()
+    written = result.save(output / "evaluation", split)
+    print(result.table(split))
+    print(f"\n{written.with_suffix('.jsonl')}\n{written}")
+
+
+def rows_of(args: argparse.Namespace) -> tuple[Dataset, str, CorpusReport]:
+    """The rows that the arguments name, what their split is called, and a report of those that aren't among them."""
     from sft_speech.corpora import load_corpus
     from sft_speech.corpora.report import CorpusReport
 
@@ -314,24 +355,15 @@ def main(args: argparse.Namespace) -> None:
     source = Path(args.source)  # corpus.csv is "corpus", the folder LJSpeech-1.1 keeps its name
     split, report = args.split or (source.stem if source.is_file() else source.name), CorpusReport()
     corpus = load_corpus(args.source, args.split, name=split, config=args.source_config, columns=named, report=report)
-    transcriber = Transcriber(args.model, device=args.device, max_batch_seconds=args.max_batch_seconds)
-    corpus = with_transcript(transcriber.checkpoint, corpus, split, report)
+    return corpus, split, report
+
+
+def reported(checkpoint: Checkpoint, rows: Dataset, split: str, report: CorpusReport) -> Dataset:
+    """The rows that can be evaluated; those that can't are told."""
+    corpus = with_transcript(checkpoint, rows, split, report)
     if report.dropped(split) or report.missing(split):
         logger.warning("%s", report.table())
-    with _progress_bar(corpus["seconds"]) as bar:
-        result = evaluate_corpus(
-            transcriber.checkpoint,
-            corpus,
-            max_batch_seconds=transcriber.max_batch_seconds,
-            device=transcriber.device,
-            progress=bar.update,
-        )
-    if not result.utterances:
-        raise UserError(f"{args.source} {split}", "no utterance of it could be evaluated", "see the messages above")
-    output = Path(args.output) if args.output else Path(args.model) if Path(args.model).is_dir() else Path()
-    written = result.save(output / "evaluation", split)
-    print(result.table(split))
-    print(f"\n{written.with_suffix('.jsonl')}\n{written}")
+    return corpus
 
 
 def with_transcript(checkpoint: Checkpoint, corpus: Dataset, split: str, report: CorpusReport) -> Dataset:
@@ -348,7 +380,8 @@ def with_transcript(checkpoint: Checkpoint, corpus: Dataset, split: str, report:
     return corpus.select(kept)
 
 
-def _progress_bar(seconds: Sequence[float]) -> Any:
+def progress_bar(seconds: Sequence[float]) -> Any:
+    """A bar over the seconds of a corpus."""
     from tqdm import tqdm
 
     layout = "{percentage:3.0f} %|{bar}| {n:.0f}/{total:.0f} s of audio, {rate_fmt}, {remaining} left"

@@ -1,10 +1,10 @@
-"""The one loop of greedy recognition, for evaluation and for transcription.
+"""The one loop of recognition, greedy or followed by a beam search, for evaluation and for transcription.
 
 clip {audio, seconds}                    any number of them, nothing read yet
   -> windows of a clip                   one, unless it is long
   -> batches of <= max_batch_seconds     sorted by length within a pool of POOL windows
   -> padded tensors (B, S) + mask        read in threads, a few batches ahead
-  -> best token per frame (B, T)         argmax on the device; logits are dropped there
+  -> best token per frame (B, T)         argmax on the device; logits are dropped there, but for a beam search
   -> each clip's own frames (T,)         cut before anything is decoded, windows joined
   -> text, and the frames of its tokens  in the order of the clips
 """
@@ -34,6 +34,7 @@ from sft_speech.training.plan import sorted_batches
 if TYPE_CHECKING:
     import torch
 
+    from sft_speech.asr.beam import BeamDecoder
     from sft_speech.asr.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Recognition:
         loss: CTC loss, summed over labels, in float32; None without labels or when the clip was cut in windows. It is 0
             where the labels can't fit into the frames (``infeasible``).
         problem: why the recording was left before its end; "" when it wasn't.
+        scores: (T, V) log-probabilities of V tokens in each of T frames, where they were asked for.
     """
 
     text: str
@@ -87,6 +89,7 @@ class Recognition:
     loss: float | None = None
     infeasible: bool = False
     problem: str = ""
+    scores: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class _Batch:
 
     pool: _Pool
     places: list[int]
+    scores: bool  # whether log-probabilities are kept
     features: dict[str, torch.Tensor] = field(default_factory=dict)
     samples: list[int] = field(default_factory=list)
 
@@ -122,6 +126,7 @@ class _Heard:
     samples: int
     loss: float | None = None
     infeasible: bool = False
+    scores: np.ndarray | None = None  # (T, V)
 
 
 def default_batch_seconds(device: torch.device) -> float:
@@ -137,8 +142,10 @@ def recognize(
     device: torch.device | str | None = None,
     window_seconds: float = WINDOW_SECONDS,
     progress: Callable[[float], None] | None = None,
+    decoder: BeamDecoder | None = None,
+    scores: bool = False,
 ) -> Iterator[Recognition | AudioError]:
-    """Recognizes clips, greedily, in constant memory.
+    """Recognizes clips in constant memory, greedily where there is no decoder.
 
     bfloat16 on a GPU (float16 on one without it), float32 on a CPU. The model is in evaluation mode while the iterator
     lives.
@@ -148,7 +155,9 @@ def recognize(
         max_batch_seconds: padded seconds per batch; a window longer than that gets a batch of its own.
         device: of the forward pass; the model moves there. Where the model is, when absent.
         window_seconds: clips longer than that are heard in overlapping windows.
-        progress: called with the seconds of audio behind it after each batch.
+        progress: called with the seconds of audio behind it after each batch (with a decoder, after each clip).
+        decoder: searches what was heard with a language model while the next batches are computed.
+        scores: leave the log-probabilities in the results.
 
     Yields:
         One result per clip, in the order given: what was heard, or why the clip can't be read.
@@ -162,11 +171,13 @@ def recognize(
     max_batch_seconds = max_batch_seconds or default_batch_seconds(device)
     grid = FrameGrid.measure(checkpoint.frames)
     pieces = _pieces(checkpoint, clips, grid, samples_of(window_seconds, checkpoint.rate))
-    pools = _pools(pieces, max_batch_seconds, checkpoint.rate)
+    pools = _pools(pieces, max_batch_seconds, checkpoint.rate, scores or decoder is not None)
     checkpoint.model.to(device)  # type: ignore[arg-type]  # its decorator hides the signature
-    with _evaluating(checkpoint.model), contextlib.closing(_heard(checkpoint, pools, device, progress)) as heard:
-        for _, parts in groupby(heard, key=lambda pair: pair[0].clip):
-            yield _recognition(checkpoint, grid, list(parts))
+    heard = _heard(checkpoint, pools, device, progress if decoder is None else None)
+    with _evaluating(checkpoint.model), contextlib.closing(heard):
+        clips_heard = groupby(heard, key=lambda pair: pair[0].clip)
+        found = (_recognition(checkpoint, grid, list(parts)) for _, parts in clips_heard)
+        yield from found if decoder is None else decoder.follow(found, checkpoint.decode, progress)
 
 
 def _pieces(checkpoint: Checkpoint, clips: Iterable[Clip], grid: FrameGrid, longest: int) -> Iterator[_Piece]:
@@ -179,14 +190,14 @@ def _pieces(checkpoint: Checkpoint, clips: Iterable[Clip], grid: FrameGrid, long
             yield _Piece(number, window, window is windows[-1], clip)
 
 
-def _pools(pieces: Iterable[_Piece], max_batch_seconds: float, rate: int) -> Iterator[_Batch]:
+def _pools(pieces: Iterable[_Piece], max_batch_seconds: float, rate: int, scores: bool) -> Iterator[_Batch]:
     """Batches, pool after pool; those of one pool longest first."""
     pieces = iter(pieces)
     while pool := list(islice(pieces, POOL)):
         lengths = [(piece.window.stop - piece.window.start) / rate for piece in pool]
         plan = sorted_batches(lengths, max_batch_seconds)
         collected = _Pool(pool, [None] * len(pool), len(plan))
-        yield from (_Batch(collected, places) for places in plan)
+        yield from (_Batch(collected, places, scores) for places in plan)
 
 
 def _load(checkpoint: Checkpoint, batch: _Batch) -> _Batch:
@@ -293,7 +304,8 @@ def _replica(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _forward(checkpoint: Checkpoint, model: torch.nn.Module, batch: _Batch, device: torch.device) -> Any:
-    """Best tokens (B, T) and, of the clips with labels, their losses (B,): on the device, without waiting for it."""
+    """Best tokens (B, T); of the clips with labels, their losses (B,); log-probabilities (B, T, V) where they are asked
+    for: on the device, without waiting for it."""
     import torch
 
     if not batch.places:
@@ -302,7 +314,8 @@ def _forward(checkpoint: Checkpoint, model: torch.nn.Module, batch: _Batch, devi
         features = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.features.items()}
         with torch.no_grad(), _autocast(device):
             logits = model(**features).logits
-        return logits.argmax(dim=-1).to(torch.int32), _losses(checkpoint, batch, logits)
+        scores = logits.float().log_softmax(dim=-1) if batch.scores else None
+        return logits.argmax(dim=-1).to(torch.int32), _losses(checkpoint, batch, logits), scores
     except torch.OutOfMemoryError as error:
         longest = max(batch.samples) / checkpoint.rate
         given = f"a batch of {len(batch.samples)} x {longest:.1f} s"
@@ -336,9 +349,13 @@ def _collect(checkpoint: Checkpoint, batch: _Batch, output: Any) -> None:
         return
     ids = output[0].cpu().numpy()  # (B, T)
     losses, infeasible = (None, None) if output[1] is None else (tensor.cpu().numpy() for tensor in output[1])
+    scores = None if output[2] is None else output[2].cpu().numpy()  # (B, T, V)
     for row, (place, samples) in enumerate(zip(batch.places, batch.samples, strict=True)):
         piece = batch.pool.pieces[place]
-        heard = _Heard(ids[row, : int(checkpoint.frames(samples))].copy(), samples)
+        frames = int(checkpoint.frames(samples))
+        heard = _Heard(ids[row, :frames].copy(), samples)
+        if scores is not None:
+            heard = replace(heard, scores=scores[row, :frames].copy())
         whole = piece.window.start == 0 and piece.last
         if losses is not None and infeasible is not None and piece.source.labels is not None and whole:
             heard = replace(heard, loss=float(losses[row]), infeasible=bool(infeasible[row]))
@@ -360,7 +377,9 @@ def _recognition(
             break
         heard.append(part)
     windows = [piece.window for piece, _ in parts[: len(heard)]]
-    ids = join([part.ids for part in heard], windows)
+    best = [part.ids for part in heard]
+    ids = join(best, windows)
+    scores = [part.scores for part in heard if part.scores is not None]
     samples = windows[-1].start + heard[-1].samples
     tokens, starts, ends = runs(ids, checkpoint.blank)
     return Recognition(
@@ -375,6 +394,7 @@ def _recognition(
         loss=heard[0].loss if len(parts) == 1 else None,
         infeasible=heard[0].infeasible,
         problem=problem,
+        scores=join(scores, windows, best) if len(scores) == len(heard) else None,
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from sft_speech.asr.decoding import add_decoding_arguments, decoding_of
 from sft_speech.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="file, or folder for the subtitles of several [stdout]")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_decoding_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -43,13 +45,16 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("--timestamps with --format text", "plain text has no times", "add --format jsonl, srt or vtt")
     from sft_speech.asr.transcriber import Transcriber, find_audio
 
+    decoding = decoding_of(args)
     files = find_audio(args.audio)
     several = len(files) > 1 or Path(args.audio[0]).is_dir()
     subtitles = args.format in ("srt", "vtt")
     folder = _output_folder(args.output) if subtitles and several else None
     names = _subtitle_names(files, args.audio, args.format) if folder else []
     with contextlib.ExitStack() as stack:
-        transcriber = Transcriber(args.model, device=args.device, max_batch_seconds=args.max_batch_seconds)
+        transcriber = Transcriber(
+            args.model, device=args.device, max_batch_seconds=args.max_batch_seconds, decoding=decoding
+        )
         stream = None if folder else stack.enter_context(_output_stream(args.output))
         bar = stack.enter_context(_progress_bar(shown=stream is None or not stream.isatty()))
         heard = 0

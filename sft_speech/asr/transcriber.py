@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from sft_speech.asr.checkpoint import Checkpoint
+    from sft_speech.asr.decoding import Decoding
     from sft_speech.asr.recognize import Recognition
 
 logger = logging.getLogger(__name__)
@@ -73,9 +74,11 @@ class Transcriber:
         max_batch_seconds: padded audio per batch: raise it until memory is full. Transcripts don't depend on it.
         window_seconds: longer recordings are heard in overlapping windows of this length; lower it when memory is
             short.
+        decoding: beam search with a language model, or the YAML file that describes it; greedy when absent.
 
     Raises:
-        UserError: no such model, one that isn't CTC, or one without a trained head; no such device.
+        UserError: no such model, one that isn't CTC, or one without a trained head; no such device; a language model
+            that the vocabulary can't spell.
     """
 
     def __init__(
@@ -84,7 +87,10 @@ class Transcriber:
         device: str | torch.device | None = None,
         max_batch_seconds: float | None = None,
         window_seconds: float = WINDOW_SECONDS,
+        decoding: Decoding | str | Path | None = None,
     ) -> None:
+        from sft_speech.asr.beam import beam_decoder
+        from sft_speech.asr.decoding import read_decoding
         from sft_speech.asr.recognize import default_batch_seconds
         from sft_speech.training.pretrained import chosen_device
 
@@ -92,10 +98,12 @@ class Transcriber:
             raise UserError(f"max_batch_seconds {max_batch_seconds}", "no audio fits", "give a number above 0")
         if window_seconds < 1:
             raise UserError(f"window_seconds {window_seconds}", "too short to understand a word in", "give 10 or more")
+        self.decoding = read_decoding(decoding)
         self.device = chosen_device(device)
         self.max_batch_seconds = max_batch_seconds or default_batch_seconds(self.device)
         self.window_seconds = window_seconds
         self.checkpoint = _load(model)
+        self.decoder = beam_decoder(self.checkpoint, self.decoding)  # before the GPU is in use: it forks
         self.checkpoint.model.to(self.device).eval()  # type: ignore[arg-type]  # its decorator hides the signature
 
     @overload
@@ -160,6 +168,7 @@ class Transcriber:
             device=self.device,
             window_seconds=self.window_seconds,
             progress=progress,
+            decoder=self.decoder,
         )
         for recognition in heard:
             while waiting[0][1] is not None:

@@ -89,23 +89,25 @@ def cut_windows(samples: int, grid: FrameGrid, frames: Callable[[int], int], win
     return windows
 
 
-def join(parts: Sequence[np.ndarray], windows: Sequence[Window]) -> np.ndarray:
+def join(parts: Sequence[np.ndarray], windows: Sequence[Window], by: Sequence[np.ndarray] | None = None) -> np.ndarray:
     """The frames of a recording from those of its windows.
 
     Args:
-        parts: token ids (T,) of each window, T frames; the last one may be a few frames off where the file's header
-            was.
+        parts: token ids (T,) of each window, T frames, or whatever there is of each frame, (T, ...); the last one may
+            be a few frames off where the file's header was.
+        by: token ids of each window, where those aren't the parts.
 
     Returns:
-        token ids (T,) of the recording.
+        token ids (T,) of the recording, or (T, ...).
     """
+    by = parts if by is None else by
     joined = []
     start = windows[0].first
     for number, (part, window) in enumerate(zip(parts, windows, strict=True)):
         if number + 1 < len(windows):
             following = windows[number + 1]
             overlap = window.first + len(part) - following.first
-            left, right = part[len(part) - overlap :], parts[number + 1][:overlap]
+            left, right = by[number][len(part) - overlap :], by[number + 1][:overlap]
             stop = following.first + _seam(left[: len(right)], right)
         else:
             stop = window.first + len(part)

@@ -212,6 +212,7 @@ def _unfinished(run: Parts) -> int:
     """Says how to go on, where there is anything to go on with."""
     if run.empty:
         run.discard()
+        logger.error("nothing was transcribed: see the messages above")
     else:
         logger.error("%s is unfinished: %s", run.output, _GO_ON)
     return 1

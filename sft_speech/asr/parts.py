@@ -7,8 +7,8 @@ run.json                      what the run was begun with; to go on with anythin
 
 A part is what the transcriber hands over at a time, whole or not there: it is renamed once it is written. Recordings
 are dealt out in blocks, and nobody has to ask who does what: it follows from the numbers of the block and the process.
-Whoever writes the last part finds all of them there, and puts them together in a file that becomes FILE by its name:
-FILE is whole or not there, too. Two that do the same at the same time do no harm, for they write the same.
+Whoever writes the last part finds all of them there, and puts them together in a file that is renamed to FILE: it is
+whole or not there, too. Two that do the same at the same time do no harm, for they write the same.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Parts:
                     for line in part:
                         heard += not failed(line)
                         merged.write(line if line != b"\n" else b"")
-                        first += 1
+                        first += line.endswith(b"\n")
                 if first != stop:
                     path.unlink()
                     raise UserError(f"{path}", "it isn't what was written", "go on with --resume: it is written anew")
@@ -157,9 +157,8 @@ def begin(output: Path, settings: dict[str, Any], recordings: int, world: int, r
         raise UserError(f"-o {output}", "it is there already", "remove it, or take another name")
     parts = Parts(output, recordings, max(1, min(BLOCK, recordings // (world * BLOCKS_EACH))))
     if not parts.empty and not resume:
-        raise UserError(
-            f"-o {output}", f"{folder} holds an unfinished run", "go on with --resume, or remove that folder"
-        )
+        do = "go on with --resume, or remove that folder"
+        raise UserError(f"-o {output}", f"{folder} holds an unfinished run", do)
     if not output.exists() and parts.empty:
         began = {"settings": settings, "recordings": recordings, "block": parts.block}
         folder.mkdir(exist_ok=True)

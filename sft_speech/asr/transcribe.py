@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import io
 import json
 import logging
 import os
@@ -42,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``sft-speech transcribe``."""
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
     parser.add_argument("audio", metavar="AUDIO", nargs="*", help="audio files, or folders of them")
-    parser.add_argument(
-        "--files_from", metavar="LIST", help="audio files too: a text file, a path per line [- is stdin]"
-    )
+    parser.add_argument("--files_from", metavar="LIST", help="more audio files: a path per line; - is stdin")
     parser.add_argument("--format", choices=("text", "jsonl", "srt", "vtt"), default="text", help="[text]")
     parser.add_argument(
         "--timestamps", choices=("word", "char"), help="jsonl: times of words or characters; srt, vtt: a cue for each"
@@ -52,12 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="file, or folder for the subtitles of several [stdout]")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
-    parser.add_argument(
-        "--num_processes", type=int, default=1, metavar="N", help="on this machine, each on its GPU [1]"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with an unfinished run; begin one if there is none"
-    )
+    parser.add_argument("--num_processes", type=int, default=1, metavar="N", help="each on a GPU of its own [1]")
+    parser.add_argument("--resume", action="store_true", help="go on where an unfinished run was, if there is one")
 
 
 def main(args: argparse.Namespace) -> int | None:
@@ -152,11 +147,11 @@ def _to_parts(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[
     output = Path(args.output)
     run = _begun(args, files, process)
     if run is None:
-        logger.info("%s is there already: nothing is left to do", output)
+        _check_finished(output, len(files), args.format)
         return None
     if args.num_processes > 1:
-        _launch(args, listed)
-        return None if output.exists() else _unfinished(run)
+        well = _launch(args, listed)
+        return (0 if well else 1) if output.exists() else _unfinished(run)
     try:
         missing = run.missing(process.rank, process.world)
         with _progress_bar(shown=process.main) as bar:
@@ -168,11 +163,9 @@ def _to_parts(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[
                     run.write(first, [_line(transcription, args) for transcription in pool])
                     first += len(pool)
         heard = run.merge(_failed if args.format == "jsonl" else lambda line: line == b"\n")
-    except FileNotFoundError:
-        if not output.exists():
-            raise
-        return None  # another process has put the parts together meanwhile
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, FileNotFoundError) and output.exists():
+            return None  # another process has put the parts together meanwhile
         if process.world == 1:
             _unfinished(run)
         raise
@@ -194,6 +187,16 @@ def _begun(args: argparse.Namespace, files: Sequence[Path], process: Process) ->
         return parts.begin(output, settings, len(files), world, args.resume)
     except OSError as error:
         raise _unwritable(output, error) from error
+
+
+def _check_finished(output: Path, recordings: int, format: str) -> None:
+    """See that a finished file, which is all that is left of its run, can be that of these recordings."""
+    with open(output, "rb") as file:
+        lines = sum(1 for _ in file)
+    if lines > recordings or (format == "jsonl" and lines < recordings):
+        why = f"{output} holds {lines} transcripts, {recordings} recordings are given"
+        raise UserError("--resume", why, "take another -o, or remove it to transcribe all of them anew")
+    logger.info("%s is there already: nothing is left to do", output)
 
 
 def _launch(args: argparse.Namespace, listed: Sequence[Path]) -> bool:
@@ -229,9 +232,8 @@ def _line(transcription: Transcription, args: argparse.Namespace) -> bytes:
     """A line of its own for each recording, a bare one where there is nothing to write."""
     if transcription.failed and args.format != "jsonl":
         return b"\n"  # an empty transcript would read as silence; the warning has told
-    return _formatted(transcription, args.format, args.timestamps, several=True).encode(
-        "utf-8", _UNENCODABLE[args.format]
-    )
+    text = _formatted(transcription, args.format, args.timestamps, several=True)
+    return text.encode("utf-8", _UNENCODABLE[args.format])
 
 
 def _failed(line: bytes) -> bool:
@@ -306,6 +308,8 @@ def _subtitle_names(files: Sequence[Path], given: Sequence[str], format: str) ->
 @contextlib.contextmanager
 def _output_stream(given: str | None, format: str) -> Iterator[TextIO]:
     if given is None or given == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors=_UNENCODABLE[format])
         yield sys.stdout
         return
     try:

@@ -107,6 +107,9 @@ def test_an_unfinished_run_is_gone_on_with(model, clips, tmp_path, small_blocks,
     assert "it is there already" in capsys.readouterr().err
     assert run(model, *command, tmp_path / "out", "--resume", format=format) == 0
     assert "nothing is left to do" in caplog.text
+    assert run(model, clips, "-o", tmp_path / "out", "--resume", format=format) == (2 if format == "jsonl" else 0)
+    assert run(model, clips / "00.wav", clips / "01.wav", "-o", tmp_path / "out", "--resume", format=format) == 2
+    assert "2 recordings are given" in capsys.readouterr().err
 
 
 def test_a_run_is_not_gone_on_with_from_other_inputs(model, clips, tmp_path, small_blocks, broken_after, capsys):
@@ -144,7 +147,7 @@ def test_recordings_from_a_list(model, clips, tmp_path, monkeypatch, capsys):
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows[1:]
 
 
-def test_a_recording_is_a_line_whatever_its_name(model, clips, tmp_path, capsys):
+def test_a_recording_is_a_line_whatever_its_name(model, clips, tmp_path, monkeypatch):
     folder = tmp_path / "names"
     folder.mkdir()
     names = [b"a\nb.wav", b"\xff.wav", "é.wav".encode()]
@@ -153,6 +156,9 @@ def test_a_recording_is_a_line_whatever_its_name(model, clips, tmp_path, capsys)
     assert run(model, folder, "-o", tmp_path / "out.txt", format="text") == 0
     found = [line.split(b"\t")[0] for line in (tmp_path / "out.txt").read_bytes().splitlines()]
     assert sorted(found) == sorted(os.fsencode(folder) + b"/" + name.replace(b"\n", b"\\n") for name in names)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stdout := io.BytesIO(), encoding="utf-8"))
+    assert run(model, folder, format="text") == 0
+    assert stdout.getvalue() == (tmp_path / "out.txt").read_bytes()
     assert run(model, folder, "-o", tmp_path / "out.jsonl") == 0
     rows = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
     assert sorted(os.fsencode(row["audio"]) for row in rows) == sorted(os.fsencode(folder) + b"/" + n for n in names)

@@ -255,6 +255,7 @@ def test_a_run_that_is_killed_again_and_again(model, clips, tmp_path, small_bloc
         assert not output.exists(), said
         assert process.returncode == (1 if child else -9), said
         assert not child or said.endswith("out is unfinished: the same command with --resume goes on where it was\n")
-    assert run(model, folder, "-o", output, "--resume") == 0
+    last = start(model, folder, output, 2)
+    assert (last.communicate()[1], last.returncode) == ("", 0)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert not unfinished.exists()

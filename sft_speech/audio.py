@@ -338,8 +338,12 @@ def _open(encoded: str | bytes | BinaryIO) -> soundfile.SoundFile:
     """Paths go to libsndfile as they are: reading through a Python file object costs three times as much."""
     import soundfile
 
+    if isinstance(encoded, str) and os.name == "posix":
+        file_or_name: Any = os.fsencode(encoded)  # soundfile wouldn't take a name that is no UTF-8
+    else:
+        file_or_name = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     try:
-        file = soundfile.SoundFile(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+        file = soundfile.SoundFile(file_or_name)
     except soundfile.LibsndfileError as error:
         _check_file(encoded)
         if error.code == _UNKNOWN_FORMAT:

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args(argv[1:])
+    args = parser.parse_intermixed_args(argv[1:], argparse.Namespace(argv=argv))
     try:
         return module.main(args) or 0
     except UserError as error:

@@ -49,16 +49,19 @@ class Clip:
     """What is to be recognized.
 
     Args:
-        audio: whatever :func:`sft_speech.audio.read` takes, or a float32 waveform (S,) at the model's rate.
+        audio: whatever :func:`sft_speech.audio.read` takes, or a float32 waveform (S,) at the model's rate; the error
+            itself where it is known already that it can't be read.
         seconds: its length, from a header.
         start: offset in seconds where the clip is a segment of its file.
         labels: token ids of its transcript, for the CTC loss.
+        pool: clips of different numbers never share a batch.
     """
 
     audio: Any
     seconds: float
     start: float | None = None
     labels: Sequence[int] | None = None
+    pool: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,12 +195,12 @@ def _pieces(checkpoint: Checkpoint, clips: Iterable[Clip], grid: FrameGrid, long
 
 def _pools(pieces: Iterable[_Piece], max_batch_seconds: float, rate: int, scores: bool) -> Iterator[_Batch]:
     """Batches, pool after pool; those of one pool longest first."""
-    pieces = iter(pieces)
-    while pool := list(islice(pieces, POOL)):
-        lengths = [(piece.window.stop - piece.window.start) / rate for piece in pool]
-        plan = sorted_batches(lengths, max_batch_seconds)
-        collected = _Pool(pool, [None] * len(pool), len(plan))
-        yield from (_Batch(collected, places, scores) for places in plan)
+    for _, together in groupby(pieces, key=lambda piece: piece.source.pool):
+        while pool := list(islice(together, POOL)):
+            lengths = [(piece.window.stop - piece.window.start) / rate for piece in pool]
+            plan = sorted_batches(lengths, max_batch_seconds)
+            collected = _Pool(pool, [None] * len(pool), len(plan))
+            yield from (_Batch(collected, places, scores) for places in plan)
 
 
 def _load(checkpoint: Checkpoint, batch: _Batch) -> _Batch:
@@ -221,6 +224,8 @@ def _load(checkpoint: Checkpoint, batch: _Batch) -> _Batch:
 
 def _waveform(piece: _Piece, rate: int) -> np.ndarray:
     clip, window = piece.source, piece.window
+    if isinstance(clip.audio, AudioError):
+        raise clip.audio
     if isinstance(clip.audio, np.ndarray):
         return clip.audio[window.start : window.stop]
     if window.start == 0 and piece.last:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from sft_speech.asr.windows import WINDOW_SECONDS
+from sft_speech.asr.windows import CONTEXT_SHARE, WINDOW_SECONDS
 from sft_speech.audio import AUDIO_SUFFIXES, VIDEO_SUFFIXES, is_audio
 from sft_speech.errors import UserError
 
@@ -20,9 +24,12 @@ if TYPE_CHECKING:
 
     from sft_speech.asr.checkpoint import Checkpoint
     from sft_speech.asr.decoding import Decoding
-    from sft_speech.asr.recognize import Recognition
+    from sft_speech.asr.recognize import Clip, Recognition
 
 logger = logging.getLogger(__name__)
+
+_HEADER_THREADS = 8  # they wait for the disk, or the network behind it
+_RECORDINGS = AUDIO_SUFFIXES | VIDEO_SUFFIXES
 
 # A path, bytes of a file, a row's {"path", "bytes"}, or (array, rate).
 Audio = str | Path | bytes | dict[str, Any] | tuple[np.ndarray, int]
@@ -145,21 +152,25 @@ class Transcriber:
             audios: files, not folders.
             progress: called with the seconds of audio behind it after each batch.
         """
-        from sft_speech.asr.recognize import Clip, recognize
-        from sft_speech.audio import AudioError
+        for pool in self.pools([audios], progress):
+            yield from pool
 
-        waiting: deque[tuple[str, AudioError | None]] = deque()
+    def pools(
+        self, blocks: Iterable[Iterable[Audio]], progress: Callable[[float], None] | None = None
+    ) -> Iterator[list[Transcription]]:
+        """As :meth:`stream`, of blocks of recordings, and as many transcriptions at a time as come at once.
+
+        Those of a list shared their batches, with nobody else. Which recordings that are follows from where their block
+        begins and how long they are: who goes on at the end of any list gets the same batches as who never stopped.
+        """
+        from sft_speech.asr.recognize import recognize
+
+        planned: deque[list[str]] = deque()  # names, of pools that were begun
 
         def clips() -> Iterator[Clip]:
-            for audio in audios:
-                name = str(audio) if isinstance(audio, str | Path) else ""
-                try:
-                    clip = self._clip(audio)
-                except AudioError as error:
-                    waiting.append((name, error))
-                else:
-                    waiting.append((name, None))
-                    yield clip
+            for number, pool in enumerate(self._pools(blocks)):
+                planned.append([name for name, _ in pool])
+                yield from (replace(clip, pool=number) for _, clip in pool)
 
         heard = recognize(
             self.checkpoint,
@@ -170,24 +181,62 @@ class Transcriber:
             progress=progress,
             decoder=self.decoder,
         )
+        together: list[Transcription] = []
         for recognition in heard:
-            while waiting[0][1] is not None:
-                yield self._transcription(*waiting.popleft())  # type: ignore[arg-type]
-            yield self._transcription(waiting.popleft()[0], recognition)
-        while waiting:
-            yield self._transcription(*waiting.popleft())  # type: ignore[arg-type]
+            together.append(self._transcription(planned[0][len(together)], recognition))
+            if len(together) == len(planned[0]):
+                yield together
+                planned.popleft()
+                together = []
 
-    def _clip(self, audio: Audio) -> Any:
+    def _pools(self, blocks: Iterable[Iterable[Audio]]) -> Iterator[list[tuple[str, Clip]]]:
+        """Names and clips, as many whole recordings of a block as fill a pool of windows."""
+        from sft_speech.asr.recognize import POOL
+
+        for _, clips in groupby(self._clips(blocks), key=itemgetter(0)):
+            pool: list[tuple[str, Clip]] = []
+            windows = 0.0
+            for _, name, clip in clips:
+                pool.append((name, clip))
+                windows += max(1.0, clip.seconds / (self.window_seconds * (1 - 2 * CONTEXT_SHARE)))
+                if windows >= POOL:
+                    yield pool
+                    pool, windows = [], 0.0
+            if pool:
+                yield pool
+
+    def _clips(self, blocks: Iterable[Iterable[Audio]]) -> Iterator[tuple[int, str, Clip]]:
+        """Block, name and clip of each recording; headers of files are read in threads, a pool ahead of the model."""
+        from sft_speech.asr.recognize import POOL
+
+        ahead: deque[tuple[int, str, Future[Clip]]] = deque()
+        threads = ThreadPoolExecutor(_HEADER_THREADS, thread_name_prefix="header")
+        try:
+            for number, audio in ((number, audio) for number, block in enumerate(blocks) for audio in block):
+                path = isinstance(audio, str | Path)
+                ahead.append((number, str(audio) if path else "", threads.submit(self._clip, audio)))
+                while len(ahead) > (POOL if path else 0):  # what lies in memory isn't hoarded
+                    yield *ahead[0][:2], ahead.popleft()[2].result()
+            while ahead:
+                yield *ahead[0][:2], ahead.popleft()[2].result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _clip(self, audio: Audio) -> Clip:
         """Learns the length; decodes nothing but arrays of another rate."""
         from sft_speech.asr.recognize import Clip
-        from sft_speech.audio import probe
+        from sft_speech.audio import AudioError, probe
 
-        if isinstance(audio, tuple):
-            waveform = _mono(audio, self.checkpoint.rate)
-            return Clip(waveform, len(waveform) / self.checkpoint.rate)
-        if not isinstance(audio, str | Path | bytes | dict):
-            raise UserError(f"a {type(audio).__name__}", "its rate isn't known", "give (array, rate), a path or bytes")
-        return Clip(audio, probe(audio).seconds)
+        try:
+            if isinstance(audio, tuple):
+                waveform = _mono(audio, self.checkpoint.rate)
+                return Clip(waveform, len(waveform) / self.checkpoint.rate)
+            if not isinstance(audio, str | Path | bytes | dict):
+                do = "give (array, rate), a path or bytes"
+                raise UserError(f"a {type(audio).__name__}", "its rate isn't known", do)
+            return Clip(audio, probe(audio).seconds)
+        except AudioError as error:
+            return Clip(error, 0.0)
 
     def _transcription(self, name: str, heard: Recognition | Exception) -> Transcription:
         if isinstance(heard, Exception):
@@ -221,7 +270,7 @@ def spans(checkpoint: Checkpoint, heard: Recognition) -> tuple[tuple[Span, ...],
         if token == separator:
             finish()
             continue
-        text = checkpoint.decode([token])
+        text = checkpoint.vocabulary.letter(token)
         if text:  # special tokens say nothing
             times = (min(frame * heard.frame_seconds, heard.seconds) for frame in (start, end))
             letters.append(Span(text, *times))
@@ -238,8 +287,7 @@ def find_audio(given: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, given):
         if path.is_dir():
-            recordings = AUDIO_SUFFIXES | VIDEO_SUFFIXES
-            files = sorted(file for file in path.rglob("*") if is_audio(file.name, recordings) and file.is_file())
+            files = list(map(Path, _audio_under(str(path))))
             if not files:
                 raise UserError(f"{path}", "there is no audio file under it", "give a folder of recordings")
             found += files
@@ -248,6 +296,15 @@ def find_audio(given: Iterable[str | Path]) -> list[Path]:
         else:
             raise UserError(f"{path}", "there is no such file or folder", "check the path")
     return found
+
+
+def _audio_under(folder: str) -> Iterator[str]:
+    """Audio files, as ``sorted(Path(folder).rglob("*"))`` has them, in a third of the time; no links to folders."""
+    for entry in sorted(os.scandir(folder), key=attrgetter("name")):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _audio_under(entry.path)
+        elif is_audio(entry.name, _RECORDINGS) and entry.is_file():
+            yield entry.path
 
 
 def _mono(audio: tuple[np.ndarray, int], rate: int) -> np.ndarray:

@@ -167,6 +167,31 @@ def test_a_long_recording_is_heard_in_windows(model, transcriber):
     assert len(cut.text) == pytest.approx(len(whole.text), rel=0.1)
 
 
+def test_who_goes_on_gets_the_same_batches(transcriber, monkeypatch, tmp_path):
+    monkeypatch.setattr("sft_speech.asr.recognize.POOL", 4)
+    lengths = [0.3, 0.9, 0.5, 0.7, 9.0, 9.1, 0.4, 0.8, 0.6, 0.2, 0.35]
+    names = [tmp_path / f"{number:02}.wav" for number in range(len(lengths))]
+    for name, seconds in zip(names, lengths, strict=True):
+        soundfile.write(name, noise(seconds), RATE)
+    names[6].unlink()
+    windows_of_2 = Transcriber(transcriber.checkpoint, device="cpu", window_seconds=2)
+
+    def heard(*blocks: list[Path]) -> tuple[list[int], list[list[int]]]:
+        """Number of recordings of each list, and lengths of the clips of each batch."""
+        batches = []
+        features = transcriber.checkpoint.front_end.features
+        spy = lambda waveforms: batches.append([len(one) for one in waveforms]) or features(waveforms)  # noqa: E731
+        monkeypatch.setitem(transcriber.checkpoint.__dict__, "features", spy)
+        return [len(together) for together in windows_of_2.pools(blocks)], sorted(batches)
+
+    whole, batches = heard(names[:8], names[8:])
+    assert whole == [4, 1, 1, 2, 3]  # by windows: four short ones, two that fill a pool alone, the rest of each block
+    for parted in (4, 5, 6, 8):
+        before, after = heard(names[:parted]), heard(*filter(None, (names[parted:8], names[8:])))
+        assert before[0] + after[0] == whole
+        assert sorted(before[1] + after[1]) == batches
+
+
 @pytest.mark.parametrize("options", [{"max_batch_seconds": 0}, {"window_seconds": 0.1}, {"device": "tpux"}])
 def test_options_that_cannot_work(model, options):
     with pytest.raises(UserError):

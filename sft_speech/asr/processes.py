@@ -1,0 +1,90 @@
+"""Processes that share a disk and nothing else: which of them this is, its device, and how they are started.
+
+They never wait for each other as training does (no NCCL, no gloo): their work is unequal, and one may end early.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sft_speech.errors import UserError
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of ``world`` processes, numbered from 0; ``local_rank`` counts those of its machine."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def this(cls) -> Process:
+        """As a launcher says in the environment."""
+        rank, world, local_rank = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        return cls(int(rank or 0), int(world or 1), int(local_rank or 0))
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def device(self, given: str | None) -> str | None:
+        """The GPU of its own, where there are GPUs and the CPU wasn't asked for.
+
+        Raises:
+            UserError: all processes were given the same GPU, or there aren't enough.
+        """
+        if self.world == 1 or given == "cpu":
+            return given
+        if given not in (None, "cuda"):
+            raise UserError(f"--device {given}", "each process takes a GPU of its own", "leave it out, or give cpu")
+        import torch
+
+        gpus = torch.cuda.device_count()
+        if gpus and self.local_rank >= gpus:
+            do = f"start {gpus} on this machine, or give --device cpu"
+            raise UserError(f"process {self.local_rank + 1} of this machine", f"there are {gpus} GPUs", do)
+        return f"cuda:{self.local_rank}" if gpus else given
+
+
+def launch(arguments: Sequence[str], num_processes: int) -> bool:
+    """Runs ``sft-speech`` in several processes of this machine, as ``accelerate launch`` does.
+
+    On a CPU they share the cores. When one of them dies the others are ended.
+
+    Args:
+        arguments: verb and arguments of each.
+
+    Returns:
+        Whether all of them ended well.
+    """
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // num_processes)
+    options = (  # all of them, so that no configuration file that lies about changes any
+        f"--multi_gpu --gpu_ids all --num_machines 1 --num_processes {num_processes} --main_process_port 0 "
+        f"--mixed_precision no --dynamo_backend no --num_cpu_threads_per_process {threads} --module sft_speech"
+    )
+    try:
+        launch_command(launch_command_parser().parse_args([*options.split(), *arguments]))
+    except (ChildFailedError, SignalException):  # what happened was logged
+        return False
+    return True
+
+
+def end_with_parent() -> None:
+    """Ends this process soon after the one that started it, which may be killed without a word."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()

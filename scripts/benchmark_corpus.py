@@ -8,8 +8,8 @@ hard-linked to the clips given (or to clips of noise), and measures, each in a p
 - ``load_corpus`` without an index of headers and with one, ``select_usable`` for an English vocabulary, the plan of an
   epoch with all that a run asks of it;
 - ``finetune-asr`` of a tiny model, the index there already: from the start of the process to the first optimizer step,
-  what it has written by then; and the memory of two ranks alive at once: the peak of a rank, and what it takes with its
-  two loader workers at the first step, pages that several processes share counted in parts (PSS);
+  what it has written by then; and the memory of two ranks (0, 1) alive at once: the peak of each, and what it has of
+  its own at the first step, that is, in no file: with its two loader workers, pages that they share counted once;
 - the same run resumed in its fourth epoch. Its checkpoint is one of step 2 that says it is of a later one.
 
 The files' content is in the system's memory by then: a disk adds what it takes to read a few blocks of each file.
@@ -47,9 +47,10 @@ COLUMNS = {  # of the table: a figure, its title, its format
     "resume": ("resumed, s", "{:.1f}"),
     "resume_cpu": ("of it CPU, s", "{:.1f}"),
     "written": ("written, MB", "{:.1f}"),
-    "rank_peak": ("a rank's peak, MB", "{}"),
-    "rank_pss": ("a rank with workers, MB", "{}"),
-    "worker_uss": ("a worker alone, MB", "{}"),
+    "peak_0": ("peak of 0, MB", "{}"),
+    "peak_1": ("of 1, MB", "{}"),
+    "own_0": ("own of 0, MB", "{}"),
+    "own_1": ("of 1, MB", "{}"),
 }
 
 
@@ -91,9 +92,10 @@ def measure_size(folder: Path, rows: int, clips: Path | None) -> dict[str, Any]:
     run.output = folder / "two"
     with run.started(ranks=2) as (launcher, seconds):
         ranks = [[memory_of(pid) for pid in (rank, *children(rank))] for rank in children(launcher)]
-    found |= {"start_of_two": seconds, "rank_peak": max(rank[0]["peak"] for rank in ranks)}
-    found["rank_pss"] = max(sum(process["pss"] for process in rank) for rank in ranks)
-    return found | {"worker_uss": max(worker["uss"] for rank in ranks for worker in rank[1:])}
+    found["start_of_two"] = seconds
+    for rank, processes in enumerate(ranks):
+        found |= {f"peak_{rank}": processes[0]["peak"], f"own_{rank}": sum(process["own"] for process in processes)}
+    return found
 
 
 # ---- what is measured upon ----
@@ -281,15 +283,14 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_of(pid: int | str) -> dict[str, int]:
-    """Of a process, in MB: its highest resident size, what nobody shares, its share of all."""
+    """Of a process, in MB: its highest resident size, and its share of the memory that is in no file."""
     kilobytes = {}
     for file in ("status", "smaps_rollup"):
         for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
             name, *rest = line.split()
             if rest[-1:] == ["kB"]:
                 kilobytes[name] = int(rest[0])
-    own = kilobytes["Private_Clean:"] + kilobytes["Private_Dirty:"]
-    return {"peak": kilobytes["VmHWM:"] // 1024, "uss": own // 1024, "pss": kilobytes["Pss:"] // 1024}
+    return {"peak": kilobytes["VmHWM:"] // 1024, "own": kilobytes["Pss_Anon:"] // 1024}
 
 
 def bytes_below(folder: Path) -> int:

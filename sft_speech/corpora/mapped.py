@@ -49,9 +49,9 @@ def mapped(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> 
             os.utime(path)
         return datasets.table.MemoryMappedTable.from_file(str(path))
     except (OSError, pa.ArrowException) as error:
-        for file in (part, path):  # a damaged one too: the next run writes it anew
+        for broken in (part, path):  # a damaged one too: the next run writes it anew
             with contextlib.suppress(OSError):
-                file.unlink()
+                broken.unlink()
         logger.warning("%s can't be used (%s): every process holds %d rows in its own memory", path, error, len(table))
         return datasets.table.InMemoryTable(table)
 

@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_split", default=":0.9")
     parser.add_argument("--eval_split", default="[0.9:]", help="is evaluated and transcribed")
     parser.add_argument("--steps", type=int, default=20, help="updates")
-    parser.add_argument("--profiled", type=int, default=3, help="further updates whose parts are timed")
+    parser.add_argument("--profiled", type=int, default=3, help="further updates whose parts are timed, if any")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--bf16", action="store_true", help="mixed precision for both")
     parser.add_argument("--only", choices=("start", "training", "transcription"), help="leave out the rest")

@@ -50,7 +50,8 @@ def measure(args: argparse.Namespace) -> None:
         found["padding"] = 1 - sum(map(sum, steps)) / sum(len(batch) * max(batch) for batch in steps)
     if args.only in (None, "training"):
         found["loader"] = loader_alone(measured, args)
-        found |= parts_of_a_step(measured.trainer, args.profiled)
+        if args.profiled:
+            found |= parts_of_a_step(measured.trainer, args.profiled)
     if args.only in (None, "transcription"):
         heard = sum(spoken(args)["seconds"])
         began = time.perf_counter()

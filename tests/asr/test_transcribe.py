@@ -240,6 +240,7 @@ def kill(process: subprocess.Popen, folder: Path, after: int, child: bool) -> No
     assert psutil.wait_procs(left, timeout=60)[1] == []
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again(model, clips, tmp_path, small_blocks):
     """Set SFT_SPEECH_RECORDINGS for another number of recordings than some hundred."""
     folder = tmp_path / "many"

@@ -4,31 +4,79 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the Hub, by accident or not
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+ROOT = Path(__file__).parents[1]
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--config_file")
+FSDP_ON_CPU = str(ROOT / "tests" / "fsdp_on_cpu.py")
+
+
+def run(line: list[str], seconds: float, **settings: str) -> str:
+    """Runs a launcher of CPU processes (gloo), gives what it printed; one that hangs is ended with its children."""
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | settings
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, err
+    return out
+
 
 @pytest.fixture
 def two_processes():
-    """Runs a script on two CPU processes (gloo), gives what it printed; one that hangs is ended with its children."""
+    """Runs a script on two CPU processes, gives what it printed."""
 
     def launch(*command: str, seconds: float = 180) -> str:
         line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *command]
-        environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
-        process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-        )
-        try:
-            out, err = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        assert process.returncode == 0, err
-        return out
+        return run(line, seconds)
+
+    return launch
+
+
+@pytest.fixture
+def two_pieces():
+    """Runs a script on two CPU processes, each with a piece of the model, as `configs/accelerate/fsdp.yaml` has it."""
+
+    def launch(*command: str, seconds: float = 180) -> str:
+        config = [str(ROOT / "configs/accelerate/fsdp.yaml"), "--num_processes", "2", "--main_process_port", "0"]
+        return run([*ACCELERATE, *config, FSDP_ON_CPU, *command], seconds)
+
+    return launch
+
+
+@pytest.fixture
+def two_machines(tmp_path):
+    """Runs a script on two CPU processes of each of two machines, as a launch file has it; gives what each printed.
+
+    They share all files but the caches of `datasets`: `cache0` and `cache1` in `tmp_path`.
+    """
+
+    def launch(config: str, *command: str, seconds: float = 240) -> list[str]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        main = ["--main_process_ip", "127.0.0.1", "--main_process_port", port, "--num_processes", "4"]
+        script = [FSDP_ON_CPU, *command] if "fsdp" in config else command
+        file = str(ROOT / "configs/accelerate" / config)
+
+        def machine(rank: str) -> str:
+            line = [*ACCELERATE, file, *main, "--machine_rank", rank, *script]
+            return run(line, seconds, HF_DATASETS_CACHE=str(tmp_path / f"cache{rank}"))
+
+        with ThreadPoolExecutor(2) as threads:
+            return list(threads.map(machine, "01"))
 
     return launch

@@ -193,13 +193,34 @@ def test_accelerate_takes_its_file(file):
     assert args.training_script == "scripts/finetune_asr.py"
     assert (CONFIGS.parent / args.training_script_args[1]).is_file()
     args, *_ = _validate_launch_command(args)
-    assert args.multi_gpu == file.stem.startswith("multi")
+    assert args.multi_gpu == (file.stem in ("multi_gpu", "multi_node"))
+    assert args.use_fsdp == file.stem.endswith("fsdp")
     assert args.use_cpu == (file.stem == "cpu")
-    assert (args.num_processes > 1) == (file.stem in ("multi_gpu", "multi_node"))
+    assert (args.num_processes > 1) == (args.multi_gpu or args.use_fsdp)
+    assert (args.num_machines > 1) == file.stem.startswith("multi_node")
 
 
 def test_every_launch_file_is_there():
-    assert [file.stem for file in LAUNCH] == ["cpu", "multi_gpu", "multi_node", "one_gpu"]
+    assert [file.stem for file in LAUNCH] == ["cpu", "fsdp", "multi_gpu", "multi_node", "multi_node_fsdp", "one_gpu"]
+
+
+@pytest.mark.parametrize("file", LAUNCH, ids=lambda path: path.stem)
+def test_every_key_of_a_launch_file_that_is_not_plain_has_its_comment(file):
+    plain = ("compute_environment", "distributed_type", "num_machines", "same_network", "fsdp_config")
+    for line in file.read_text().splitlines():
+        assert len(line) <= 120 or "accelerate launch" in line, line
+        assert (
+            line.startswith(("#", *plain)) or line == "num_processes: 1" or re.fullmatch(r" *\w+: \S+ +# \S.*", line)
+        ), line
+
+
+def test_models_in_pieces_are_launched_alike_on_one_machine_and_on_several():
+    one, several = (
+        yaml.safe_load((CONFIGS / "accelerate" / name).read_text()) for name in ("fsdp.yaml", "multi_node_fsdp.yaml")
+    )
+    assert one["fsdp_config"] == several["fsdp_config"]
+    plain = yaml.safe_load((CONFIGS / "accelerate" / "multi_node.yaml").read_text())
+    assert several == plain | {"distributed_type": "FSDP", "fsdp_config": one["fsdp_config"]}
 
 
 def test_accelerate_launches_on_the_cpu(tmp_path, monkeypatch):

@@ -109,10 +109,10 @@ class Checkpoint:
         """The labels of a path of frames (T,): repeats merged, then blanks dropped."""
         return self.vocabulary.collapse(frames)
 
-    def save(self, directory: str | Path) -> None:
+    def save(self, directory: str | Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         """Write what plain transformers loads: ``AutoModelForCTC``, ``AutoProcessor``, ``pipeline``."""
         with quiet():
-            self.model.save_pretrained(directory)
+            self.model.save_pretrained(directory, state_dict=weights)
         self.save_processor(directory)
 
     def save_processor(self, directory: str | Path) -> None:

@@ -170,12 +170,14 @@ def recognize(
     """
     import torch
 
-    device = torch.device(device) if device is not None else next(checkpoint.model.parameters()).device
+    here = next(checkpoint.model.parameters()).device
+    device = torch.device(device) if device is not None else here
     max_batch_seconds = max_batch_seconds or default_batch_seconds(device)
     grid = FrameGrid.measure(checkpoint.frames)
     pieces = _pieces(checkpoint, clips, grid, samples_of(window_seconds, checkpoint.rate))
     pools = _pools(pieces, max_batch_seconds, checkpoint.rate, scores or decoder is not None)
-    checkpoint.model.to(device)  # type: ignore[arg-type]  # its decorator hides the signature
+    if device != here:
+        checkpoint.model.to(device)  # type: ignore[arg-type]  # its decorator hides the signature
     heard = _heard(checkpoint, pools, device, progress if decoder is None else None)
     with _evaluating(checkpoint.model), contextlib.closing(heard):
         clips_heard = groupby(heard, key=lambda pair: pair[0].clip)

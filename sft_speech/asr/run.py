@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
@@ -138,8 +139,8 @@ class Recognition:
             print(f"{split}\n{result.table()}", file=sys.stderr)
         return result.metrics()
 
-    def save(self, folder: Path) -> None:
-        self.checkpoint.save(folder)
+    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        self.checkpoint.save(folder, weights)
 
     def save_processor(self, folder: Path | str) -> None:
         self.checkpoint.save_processor(folder)

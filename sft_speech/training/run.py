@@ -29,7 +29,7 @@ from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
-from sft_speech.training import callbacks, freezing
+from sft_speech.training import callbacks, freezing, sharding
 from sft_speech.training.loss import Task
 from sft_speech.training.optimization import three_stage
 from sft_speech.training.plan import BatchPlan, Plan
@@ -88,8 +88,12 @@ class Job(Protocol):
     def parts(self, corpora: dict[str, Any]) -> Parts:
         """What the trainer needs, given the usable rows."""
 
-    def save(self, folder: Path) -> None:
-        """Writes the model and all that belongs to it, as plain transformers loads it."""
+    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes the model and all that belongs to it, as plain transformers loads it.
+
+        Args:
+            weights: of a model that this process has only a piece of.
+        """
 
     def save_processor(self, folder: Path | str) -> None:
         """Writes all but the weights and their configuration."""
@@ -126,9 +130,11 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     logger.info("%s", report.table())
 
     trainer = build_trainer(config, job, corpora, processes, reports, report)
+    sharding.check_resumable(trainer, resumed)
     stop = callbacks.StopWhenAsked(trainer.accelerator)
     trainer.add_callback(stop)
-    if config.rehearse and trainer.args.device.type == "cuda":
+    # What is cut in pieces is whole until training starts; its first step, of the same batch, has to do.
+    if config.rehearse and trainer.args.device.type == "cuda" and not trainer.is_fsdp_enabled:
         rehearse(trainer)
     if processes.is_main_process:  # not before: what could not even start is not in the way of the next try
         save_config(dataclasses.replace(config, resume_from_checkpoint=None), output / "run.yaml")
@@ -142,12 +148,14 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     trainer.plan.complete()
     if processes.is_main_process:
         report.save(output / "corpus_report.json")
-    for name, rows in corpora.items():
-        if name != "train":
-            found = job.final_evaluation(rows, config.corpora[name][1] or name, output / "evaluation")
-            figures |= {f"{name}_{key}": value for key, value in found.items()}
+    with sharding.whole(trainer):
+        for name, rows in corpora.items():
+            if name != "train":
+                found = job.final_evaluation(rows, config.corpora[name][1] or name, output / "evaluation")
+                figures |= {f"{name}_{key}": value for key, value in found.items()}
+    weights = sharding.gathered(trainer)
     if processes.is_main_process:
-        job.save(output)
+        job.save(output, weights)
         (output / "all_results.json").write_text(json.dumps(figures, indent=2) + "\n")
         job.finish(output, figures, report)
     return 0

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pickle
+import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 import yaml
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from sft_speech.errors import UserError
@@ -27,43 +28,55 @@ Made = TypeVar("Made")
 
 @contextlib.contextmanager
 def main_first(processes: PartialState) -> Iterator[None]:
-    """The main process goes first. Where it fails the others end without a word: it says why, and they would too."""
-    fine = [True]
-    if not processes.is_main_process and not broadcast_object_list(fine)[0]:
-        raise SystemExit(2)
+    """The main process goes first, then one on each other machine, which may not see what that left, then the rest.
+
+    Where one fails the others end without a word: it says why.
+    """
+    turn = 0 if processes.is_main_process else 1 if processes.is_local_main_process else 2
+    for _ in range(turn):
+        leave_if_failed(fine=True)
     try:
         yield
     except BaseException:
-        fine = [False]
+        with contextlib.suppress(SystemExit):
+            leave_if_failed(fine=False)
         raise
-    finally:
-        if processes.is_main_process:
-            broadcast_object_list(fine)
+    for _ in range(turn, 3):
+        leave_if_failed(fine=True)
+
+
+def leave_if_failed(fine: bool) -> None:
+    """Waits for all processes; ends this one where another says that it failed."""
+    if not all(gather_object([fine])):
+        raise SystemExit(2)
 
 
 def from_main(processes: PartialState, make: Callable[[], Made]) -> Made:
     """What ``make`` gives the main process, on every process; where it fails, see :func:`main_first`.
 
     It travels pickled, and a large corpus in it as the name of the file that it is mapped from. Where that file isn't,
-    as on another machine, ``make`` is called as well.
+    as on another machine, ``make`` is called as well, by one process there before the others.
     """
     if processes.num_processes == 1:
         return make()
-    sent = b""
     if processes.is_main_process:
+        sent = b""
         try:
             made = make()
             sent = pickle.dumps(made)
         finally:
             broadcast_object_list([sent])
-        return made
-    (sent,) = broadcast_object_list([sent])
-    if not sent:
-        raise SystemExit(2)
-    try:
-        return pickle.loads(sent)
-    except FileNotFoundError:
-        return make()
+    else:
+        (sent,) = broadcast_object_list([b""])
+        if not sent:
+            raise SystemExit(2)
+    with main_first(processes):
+        if not processes.is_main_process:
+            try:
+                made = pickle.loads(sent)
+            except FileNotFoundError:
+                made = make()
+    return made
 
 
 def on_cpu() -> bool:
@@ -98,7 +111,7 @@ def check_output(config: Any, output: Path, first: bool) -> Path | None:
     """Makes the output directory, or finds the checkpoint to go on from.
 
     Raises:
-        UserError: it can't be written, holds another run, or has no checkpoint to resume.
+        UserError: it can't be written, holds another run, has no checkpoint to resume, or is another machine's own.
     """
     given, resumed = config.resume_from_checkpoint or "false", None
     if given.lower() != "false":
@@ -107,6 +120,9 @@ def check_output(config: Any, output: Path, first: bool) -> Path | None:
             why = f"{resumed or output} holds no whole checkpoint"
             raise UserError(f"--resume_from_checkpoint {given}", why, "start without it")
     if not first:
+        if not output.is_dir():
+            why = f"the main process made it, {platform.node()} doesn't see it"
+            raise UserError(f"--output_dir {output}", why, "take one on a disk that all machines share")
         return resumed
     if resumed is not None and (output / "run.yaml").is_file():
         warn_of_changes(config, output / "run.yaml")

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerState, TrainingArguments
 
 from sft_speech.errors import UserError
-from sft_speech.training import freezing, optimization
+from sft_speech.training import freezing, optimization, sharding
 from sft_speech.training.loss import Task
 from sft_speech.training.plan import Plan
 
@@ -59,10 +60,10 @@ class ExactTrainer(Trainer):
         kwargs["args"].ddp_find_unused_parameters = False  # `anchor` leaves none unused
         one_gpu(kwargs["args"])
         super().__init__(train_dataset=train_dataset, **kwargs)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            given = f"distributed_type {self.accelerator.distributed_type.value}"
-            why = "models cut in pieces (FSDP, DeepSpeed) are not supported yet"
-            raise UserError(given, why, "launch with configs/accelerate/multi_gpu.yaml")
+        if self.is_deepspeed_enabled:
+            why = "DeepSpeed is not supported"
+            raise UserError("distributed_type DEEPSPEED", why, "launch with configs/accelerate/fsdp.yaml")
+        sharding.prepare(self)
         self.task, self.plan, self.utterances = task, plan, train_dataset
         self.evaluator, self.save_processor = evaluator, save_processor
         self.folder = Path(self.args.output_dir or ".")
@@ -139,12 +140,13 @@ class ExactTrainer(Trainer):
         """An exact zero that depends on every trained parameter.
 
         Under several processes each of them must get a gradient, or DistributedDataParallel waits forever for those of
-        a layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet.
+        a layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet. Layers of a
+        model in pieces (FSDP; their weights are no plain tensors here) see to it themselves.
         """
         if self.accelerator.num_processes == 1:
             return 0.0
         return sum(
-            (p.sum() * 0.0 for p in model.parameters() if p.requires_grad),
+            (p.sum() * 0.0 for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)),
             start=torch.zeros((), device=self.args.device),
         )
 
@@ -196,7 +198,8 @@ class ExactTrainer(Trainer):
         if self.evaluator is None:
             return {}
         started = time.monotonic()
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator().items()}
+        with sharding.whole(self):
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator().items()}
         self.log(metrics)
         if self.args.metric_for_best_model:  # the evaluator leaves out what is no number
             metrics.setdefault(self.args.metric_for_best_model, math.nan)
@@ -217,6 +220,7 @@ class ExactTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Raises UserError where the disk does not take it; torch and safetensors have their own words for that."""
+        sharding.complete_state(self)
         try:
             super()._save_checkpoint(model, trial)
         except Exception as error:

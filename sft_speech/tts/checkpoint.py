@@ -103,10 +103,10 @@ class SpeechCheckpoint:
         extracted: Any = self.extractor(audio_target=waveform, sampling_rate=self.rate)
         return np.asarray(extracted["input_values"][0], np.float32)
 
-    def save(self, directory: str | Path) -> None:
+    def save(self, directory: str | Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         """Writes what plain transformers loads, and the voices."""
         with quiet():
-            self.model.save_pretrained(directory)
+            self.model.save_pretrained(directory, state_dict=weights)
         self.save_processor(directory)
 
     def save_processor(self, directory: str | Path) -> None:

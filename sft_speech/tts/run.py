@@ -182,8 +182,8 @@ class Synthesis:
             save_evaluation(losses, figures, folder, split)
         return figures
 
-    def save(self, folder: Path) -> None:
-        self.checkpoint.save(folder)
+    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        self.checkpoint.save(folder, weights)
 
     def save_processor(self, folder: Path | str) -> None:
         self.checkpoint.save_processor(folder)

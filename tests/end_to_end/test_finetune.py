@@ -303,18 +303,24 @@ def test_slowed_down_clips_still_fit_into_the_budget(arguments, tmp_path, monkey
     assert 3 < max(costs) <= 6.0, "max_batch_seconds is 6"
 
 
-def test_a_model_cut_in_pieces_is_refused(arguments, capsys, monkeypatch):
+def test_deepspeed_is_refused(arguments, capsys, monkeypatch):
     from transformers import Trainer
 
     create = Trainer.create_accelerator_and_postprocess
 
-    def sharded(self):
+    def with_deepspeed(self):
         create(self)
-        self.is_fsdp_enabled = True
+        self.is_deepspeed_enabled = True
 
-    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", sharded)
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", with_deepspeed)
     assert main(arguments) == 2
-    assert "FSDP" in capsys.readouterr().err
+    assert "DeepSpeed is not supported" in capsys.readouterr().err
+
+
+def test_fsdp_without_gpus_is_said(arguments, caplog, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert main([*arguments, "--max_steps", "1"]) == 0
+    assert "accelerate has FSDP for GPUs only" in caplog.text
 
 
 def test_nothing_to_resume(arguments, capsys):

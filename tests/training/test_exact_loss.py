@@ -31,6 +31,19 @@ def test_two_processes_change_nothing(whole, two_processes, arguments):
     assert json.loads(said.splitlines()[-1]) == pytest.approx(whole, rel=1e-4)
 
 
+def test_a_model_in_two_pieces_changes_nothing(whole, two_pieces):
+    """Accumulation and pieces together."""
+    said = two_pieces(str(SCRIPT), "2", "4", "uneven")
+    assert json.loads(said.splitlines()[-1]) == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["multi_node.yaml", "multi_node_fsdp.yaml"])
+def test_two_machines_change_nothing(whole, two_machines, config):
+    said = two_machines(config, str(SCRIPT), "2", "2", "uneven")[0]
+    assert json.loads(said.splitlines()[-1]) == pytest.approx(whole, rel=1e-4)
+
+
 def test_loss_is_nats_per_label(whole):
     """Against PyTorch's own loss, clip by clip."""
     import torch

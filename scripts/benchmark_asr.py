@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarking import run_recipe
+from benchmarking import OUR_ENVIRONMENT, run_recipe
 
 CLIPS = 8  # per batch of the plain recipe
 PIPELINE_BATCHES = (1, 4, 8, 16)
@@ -93,8 +93,7 @@ def main() -> None:
         for repeat in range(args.repeats):
             for number, recipe in enumerate(RECIPES):
                 place = Path(folder, f"{repeat}-{number}")
-                # The command line has threads wait without spinning; the plain recipe leaves torch its default.
-                waiting = {"OMP_WAIT_POLICY": "PASSIVE"} if recipe == "ours" else {}
+                waiting = OUR_ENVIRONMENT if recipe == "ours" else {}
                 run = [*given, f"--recipe={recipe}"]
                 figures = run_recipe(__file__, run, place / "cold", place / "caches", **waiting)
                 if args.only != "transcription":

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarking import clock, run_recipe
+from benchmarking import OUR_ENVIRONMENT, clock, run_recipe
 
 CLIPS, ACCUMULATION = 4, 8  # of the course
 SAVES = 6
@@ -47,7 +47,7 @@ def main() -> None:
         found = {}
         for recipe in ("plain", "ours"):
             given, caches = [*sys.argv[1:], "--recipe", recipe], Path(folder, recipe, "cache")
-            found[recipe] = run_recipe(__file__, given, Path(folder, recipe), caches, OMP_WAIT_POLICY="PASSIVE")
+            found[recipe] = run_recipe(__file__, given, Path(folder, recipe), caches, **OUR_ENVIRONMENT)
         curves = {recipe: losses(Path(folder, recipe), args) for recipe in found}
     show(found, curves)
 

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 
+# As the command line sets it; the plain recipes leave torch its default.
+OUR_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000"}
+
+
 def run_recipe(script: str, arguments: list[str], folder: Path, caches: Path, **environment: str) -> dict[str, Any]:
     """Runs one recipe in a process of its own; what it noted down in ``folder/found.json``.
 

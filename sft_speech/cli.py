@@ -48,8 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sft-speech: no verb {verb!r}; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
     # On a CPU, torch's threads wait for each other by spinning, and take the cores away from the workers that decode
-    # audio: training took twice as long on two cores. Read when torch is first imported, which no verb has done yet.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # audio: training took twice as long on two cores. Those that don't spin at all are late for the next operation of a
+    # small model. So they spin for some microseconds. Read when torch is first imported, which no verb has done yet.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("sft_speech").setLevel(logging.INFO)
     module = importlib.import_module(VERBS[verb][0])

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sft_speech.config import FinetuneAsrConfig, add_config_arguments, config_from_arguments, load_config, save_config
+from sft_speech.config import FinetuneAsrConfig
 from sft_speech.errors import UserError
+from sft_speech.settings import add_config_arguments, config_from_arguments, load_config, save_config
 
 NEEDED = {"model": "m", "source": "s", "output_dir": "o"}
 
@@ -287,7 +288,8 @@ def test_corpora_have_roles_that_no_name_of_a_split_can_take():
 def test_help_is_there_within_a_second_and_without_torch():
     code = (
         "import argparse, sys\n"
-        "from sft_speech.config import FinetuneAsrConfig, add_config_arguments\n"
+        "from sft_speech.config import FinetuneAsrConfig\n"
+        "from sft_speech.settings import add_config_arguments\n"
         "parser = argparse.ArgumentParser()\n"
         "add_config_arguments(parser, FinetuneAsrConfig)\n"
         "text = parser.format_help()\n"

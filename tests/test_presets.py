@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft_speech.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig, load_config
+from sft_speech.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig
+from sft_speech.settings import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 KINDS = {"asr": FinetuneAsrConfig, "tts": FinetuneTtsConfig, "vc": FinetuneVcConfig}

@@ -8,8 +8,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from sft_speech.config import check_values, from_command_line, load_config, option
 from sft_speech.errors import UserError
+from sft_speech.settings import check_values, from_command_line, load_config, option
 
 WITHOUT = "none"  # --lexicon none
 

@@ -5,6 +5,7 @@ accelerate launch scripts/finetune_asr.py --config configs/asr/FILE.yaml [--any_
 
 from __future__ import annotations
 
-from sft_speech.config import FinetuneAsrConfig, finetune_verb
+from sft_speech.config import FinetuneAsrConfig
+from sft_speech.settings import finetune_verb
 
 add_arguments, main = finetune_verb(FinetuneAsrConfig, "sft_speech.asr.run")

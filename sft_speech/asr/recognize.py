@@ -3,7 +3,7 @@
 clip {audio, seconds}                    any number of them, nothing read yet
   -> windows of a clip                   one, unless it is long
   -> batches of <= max_batch_seconds     sorted by length within a pool of POOL windows
-  -> padded tensors (B, S) + mask        read in threads, a few batches ahead
+  -> padded tensors (B, S) + mask        read in threads, a few batches ahead (asr/computing.py)
   -> best token per frame (B, T)         argmax on the device; logits are dropped there, but for a beam search
   -> each clip's own frames (T,)         cut before anything is decoded, windows joined
   -> text, and the frames of its tokens  in the order of the clips
@@ -12,13 +12,8 @@ clip {audio, seconds}                    any number of them, nothing read yet
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
-import os
-import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby, islice
@@ -242,8 +237,10 @@ def _heard(
     checkpoint: Checkpoint, batches: Iterator[_Batch], device: torch.device, progress: Callable[[float], None] | None
 ) -> Generator[tuple[_Piece, _Heard | AudioError], None, None]:
     """Pieces with their results, in order."""
-    outputs = _on_cores(checkpoint, batches) if device.type == "cpu" else _on_device(checkpoint, batches, device)
-    with contextlib.closing(outputs):
+    from sft_speech.asr.computing import computed
+
+    load, forward = partial(_load, checkpoint), partial(_forward, checkpoint, device)
+    with contextlib.closing(computed(checkpoint.model, batches, load, forward, device)) as outputs:
         for batch, output in outputs:
             _collect(checkpoint, batch, output)
             if progress is not None:
@@ -253,66 +250,10 @@ def _heard(
                 yield from zip(batch.pool.pieces, batch.pool.results, strict=True)
 
 
-def _on_device(
-    checkpoint: Checkpoint, batches: Iterator[_Batch], device: torch.device
-) -> Generator[tuple[_Batch, Any], None, None]:
-    """Batches with what the model makes of them: reads ahead, and hands out a batch while the next one is computed."""
-    readers = min(4, os.cpu_count() or 1)
-    computing: deque[tuple[_Batch, Any]] = deque()
-    with contextlib.closing(_ahead(readers, partial(_load, checkpoint), batches)) as loaded:
-        for batch in loaded:
-            computing.append((batch, _forward(checkpoint, checkpoint.model, batch, device)))
-            if len(computing) > 1:
-                yield computing.popleft()
-        yield from computing
-
-
-def _on_cores(checkpoint: Checkpoint, batches: Iterator[_Batch]) -> Generator[tuple[_Batch, Any], None, None]:
-    """Batches with what the model makes of them: a few at a time, each on cores of its own from the file to the result,
-    which wait for each other less than all of them would on one batch.
-    """
-    import torch
-
-    cores = torch.get_num_threads()
-    workers = min(4, cores)
-    own = threading.local()
-
-    def compute(batch: _Batch) -> tuple[_Batch, Any]:
-        if not hasattr(own, "model"):
-            torch.set_num_threads(cores // workers)  # of this thread
-            own.model = _replica(checkpoint.model) if workers > 1 else checkpoint.model
-        loaded = _load(checkpoint, batch)
-        return loaded, _forward(checkpoint, own.model, loaded, torch.device("cpu"))
-
-    try:
-        with contextlib.closing(_ahead(workers, compute, batches)) as computed:
-            yield from computed
-    finally:
-        torch.set_num_threads(cores)  # of the threads to come
-
-
-def _ahead(workers: int, work: Callable[[_Batch], Any], batches: Iterator[_Batch]) -> Generator[Any, None, None]:
-    """What threads make of batches, in their order; one batch more than there are threads is under way."""
-    threads = ThreadPoolExecutor(workers, thread_name_prefix="recognize")
-    try:
-        under_way = deque(threads.submit(work, batch) for batch in islice(batches, workers + 1))
-        while under_way:
-            done = under_way.popleft().result()
-            under_way.extend(threads.submit(work, batch) for batch in islice(batches, 1))
-            yield done
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _replica(model: torch.nn.Module) -> torch.nn.Module:
-    """The same weights in modules of their own: those remember the lengths of the batch under way."""
-    weights = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(weight): weight for weight in weights})
-
-
-def _forward(checkpoint: Checkpoint, model: torch.nn.Module, batch: _Batch, device: torch.device) -> Any:
+def _forward(checkpoint: Checkpoint, device: torch.device, model: torch.nn.Module, batch: _Batch) -> Any:
     """Best tokens (B, T); of the clips with labels, their losses (B,); log-probabilities (B, T, V) where they are asked
-    for: on the device, without waiting for it."""
+    for: on the device, without waiting for it.
+    """
     import torch
 
     if not batch.places:

@@ -24,11 +24,12 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from sft_speech.config import FinetuneConfig, save_config
+from sft_speech.config import FinetuneConfig
 from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
+from sft_speech.settings import save_config
 from sft_speech.training import callbacks, freezing, sharding
 from sft_speech.training.loss import Task
 from sft_speech.training.optimization import three_stage

@@ -5,6 +5,7 @@ accelerate launch scripts/finetune_tts.py --config configs/tts/FILE.yaml [--any_
 
 from __future__ import annotations
 
-from sft_speech.config import FinetuneTtsConfig, finetune_verb
+from sft_speech.config import FinetuneTtsConfig
+from sft_speech.settings import finetune_verb
 
 add_arguments, main = finetune_verb(FinetuneTtsConfig, "sft_speech.tts.run")

@@ -5,6 +5,7 @@ accelerate launch scripts/finetune_vc.py --config configs/vc/FILE.yaml [--any_ke
 
 from __future__ import annotations
 
-from sft_speech.config import FinetuneVcConfig, finetune_verb
+from sft_speech.config import FinetuneVcConfig
+from sft_speech.settings import finetune_verb
 
 add_arguments, main = finetune_verb(FinetuneVcConfig, "sft_speech.tts.conversion")

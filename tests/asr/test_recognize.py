@@ -84,10 +84,10 @@ def test_batches_side_by_side_say_the_same(checkpoints, norm, monkeypatch):
     expected = list(recognize(checkpoints[norm], clips, max_batch_seconds=3))
     models, forward = set(), module._forward
 
-    def watched(checkpoint, model, batch, device):
+    def watched(checkpoint, device, model, batch):
         models.add(id(model))
         assert torch.get_num_threads() == 1
-        return forward(checkpoint, model, batch, device)
+        return forward(checkpoint, device, model, batch)
 
     monkeypatch.setattr(module, "_forward", watched)
     cores = torch.get_num_threads()
@@ -99,13 +99,6 @@ def test_batches_side_by_side_say_the_same(checkpoints, norm, monkeypatch):
         torch.set_num_threads(cores)
     assert len(models) == 3
     assert [(one.text, one.loss) for one in found] == [(one.text, pytest.approx(one.loss)) for one in expected]
-
-
-def test_replicas_share_their_weights(checkpoints):
-    model = checkpoints["wav2vec2-group"].model
-    replica = module._replica(model)
-    assert replica.wav2vec2 is not model.wav2vec2
-    assert all(one is two for one, two in zip(replica.parameters(), model.parameters(), strict=True))
 
 
 def test_batches_stay_within_their_budget_and_logits_are_not_kept(checkpoints, monkeypatch):

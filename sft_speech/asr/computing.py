@@ -1,0 +1,84 @@
+"""Batches through a model: one after the other on a GPU, a few at a time on a CPU; results in their order."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+
+Batch = TypeVar("Batch")
+Load = Callable[[Batch], Batch]
+Forward = Callable[[torch.nn.Module, Batch], Any]
+
+
+def computed(
+    model: torch.nn.Module, batches: Iterator[Batch], load: Load, forward: Forward, device: torch.device
+) -> Generator[tuple[Batch, Any], None, None]:
+    """Batches, read by ``load(batch)``, with what ``forward(model, batch)`` makes of them."""
+    if device.type == "cpu":
+        return on_cores(model, batches, load, forward)
+    return on_device(model, batches, load, forward)
+
+
+def on_device(
+    model: torch.nn.Module, batches: Iterator[Batch], load: Load, forward: Forward
+) -> Generator[tuple[Batch, Any], None, None]:
+    """Hands out a batch while the next one is computed."""
+    computing: deque[tuple[Batch, Any]] = deque()
+    with contextlib.closing(ahead(min(4, os.cpu_count() or 1), load, batches)) as loaded:
+        for batch in loaded:
+            computing.append((batch, forward(model, batch)))
+            if len(computing) > 1:
+                yield computing.popleft()
+        yield from computing
+
+
+def on_cores(
+    model: torch.nn.Module, batches: Iterator[Batch], load: Load, forward: Forward
+) -> Generator[tuple[Batch, Any], None, None]:
+    """Each batch on cores of its own from the file to the result: they wait for each other less than all of them would
+    on one batch.
+    """
+    cores = torch.get_num_threads()
+    workers = min(4, cores)
+    own = threading.local()
+
+    def compute(batch: Batch) -> tuple[Batch, Any]:
+        if not hasattr(own, "model"):
+            torch.set_num_threads(cores // workers)  # of this thread
+            own.model = replica(model) if workers > 1 else model
+        loaded = load(batch)
+        return loaded, forward(own.model, loaded)
+
+    try:
+        with contextlib.closing(ahead(workers, compute, batches)) as results:
+            yield from results
+    finally:
+        torch.set_num_threads(cores)  # of the threads to come
+
+
+def ahead(workers: int, work: Callable[[Batch], Any], batches: Iterator[Batch]) -> Generator[Any, None, None]:
+    """What threads make of batches, in their order; one batch more than there are threads is under way."""
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="recognize")
+    try:
+        under_way = deque(threads.submit(work, batch) for batch in islice(batches, workers + 1))
+        while under_way:
+            done = under_way.popleft().result()
+            under_way.extend(threads.submit(work, batch) for batch in islice(batches, 1))
+            yield done
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def replica(model: torch.nn.Module) -> torch.nn.Module:
+    """The same weights in modules of their own: those remember the lengths of the batch under way."""
+    weights = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(weight): weight for weight in weights})

@@ -1,0 +1,190 @@
+"""Settings as dataclasses: read from YAML and the command line, brought to their types and ranges; nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import importlib
+import math
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from sft_speech.errors import UserError
+
+C = TypeVar("C")
+
+
+def option(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
+    """A key of the configuration: its default, one sentence of help and the range of its values (both ends allowed)."""
+    factory = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
+    return dataclasses.field(**factory, metadata={"help": help, "low": low, "high": high})
+
+
+def check_values(config: Any) -> None:
+    """Brings every value to the type of its field.
+
+    Raises:
+        UserError: a value of another type or out of its range.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = coerce(field.name, getattr(config, field.name), hints[field.name])
+        low, high = field.metadata.get("low"), field.metadata.get("high")
+        if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
+            bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise UserError(f"{field.name}: {value}", "out of range", f"take a value {bounds}")
+        setattr(config, field.name, value)
+
+
+def coerce(key: str, value: Any, hint: Any) -> Any:
+    """One value as its type; YAML reads `1e-4` as text, which is a number all the same."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None or value == "":
+            return None
+        return coerce(key, value, next(a for a in arguments if a is not type(None)))
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"{key}: {value}", "not one of its values", f"take one of {', '.join(arguments)}")
+        return value
+    if origin is list:
+        items = value
+        if isinstance(value, str):  # the commas of `speaker=a,b` belong to one split
+            items = [value] if "=" in value else [item.strip() for item in value.split(",") if item.strip()]
+        if not isinstance(items, list):
+            raise wrong_type(key, value, "a list")
+        return [coerce(key, item, arguments[0]) for item in items]
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, str | int | float):  # YAML's `true`, `42` or `1.5` may be meant as a name
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if hint in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except ValueError:
+            raise wrong_type(key, value, "a number") from None
+        if not math.isfinite(number):
+            raise wrong_type(key, value, "a finite number")
+        if hint is float:
+            return number
+        if number == int(number):
+            return int(number)
+    raise wrong_type(key, value, {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, "text"))
+
+
+def wrong_type(key: str, value: Any, wanted: str) -> UserError:
+    return UserError(f"{key}: {value!r}", f"it must be {wanted}", f"correct it in the YAML or pass --{key} VALUE")
+
+
+def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag: str = "--config") -> C:
+    """Values of a YAML file under those of the command line.
+
+    Args:
+        flag: what the file was given by.
+
+    Raises:
+        UserError: no such file, no YAML, an unknown key, a wrong type, a value out of range, contradictory keys.
+    """
+    values = read_yaml(file, flag) if file is not None else {}
+    values |= overrides
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            do = f"did you mean {near[0]}?" if near else "`--help` lists the keys"
+            raise UserError(f"unknown key {key!r}", "no such setting exists", do)
+    return cls(**values)
+
+
+def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
+    """The table of ``key: value`` lines in a file.
+
+    Raises:
+        UserError: it can't be read, is no YAML or no table, or names a key twice.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        tree, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+    except OSError as error:
+        raise UserError(
+            f"{flag} {file}", f"it can't be read ({error.strerror})", "the presets are in configs/"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error).splitlines()[0]
+        raise UserError(f"{flag} {file}", f"it is no YAML ({where})", "correct it") from None
+    if tree is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{flag} {file}", "it is no table of `key: value` lines", "see configs/ for examples")
+    keys = [key.value for key, _ in tree.value]
+    for key in keys:
+        if keys.count(key) > 1:  # YAML would take the last one in silence
+            raise UserError(f"{flag} {file}: {key}", "it is set twice", "keep one of the lines")
+    return values
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
+    """``--config FILE`` and one ``--key VALUE`` for every field."""
+    parser.add_argument("--config", metavar="FILE", help="YAML with any of the keys below")
+    group = parser.add_argument_group("keys, over those of the YAML")
+    for field in dataclasses.fields(cls):
+        default = field.default if field.default is not dataclasses.MISSING else []
+        help = field.metadata["help"].replace("%", "%%") + f" [{yaml_scalar(default)}]"
+        group.add_argument(
+            f"--{field.name}", nargs="?", const="true", default=argparse.SUPPRESS, metavar="V", help=help
+        )
+
+
+def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
+    """The configuration that a parsed command line asks for."""
+    given = vars(arguments)
+    overrides = {
+        key: from_command_line(key, given[key], hint)
+        for key, hint in typing.get_type_hints(cls).items()
+        if key in given
+    }
+    return load_config(cls, given.get("config"), overrides)
+
+
+def finetune_verb(cls: type[Any], job: str) -> tuple[Callable[..., None], Callable[..., int]]:
+    """``add_arguments(parser)`` and ``main(args)`` of a verb that fine-tunes.
+
+    Args:
+        cls: of its configuration.
+        job: module whose ``run(config)`` it calls; imported only once the configuration is known to make sense.
+    """
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        add_config_arguments(parser, cls)
+
+    def main(args: argparse.Namespace) -> int:
+        config = config_from_arguments(cls, args)
+        return importlib.import_module(job).run(config)
+
+    return add_arguments, main
+
+
+def from_command_line(key: str, text: str, hint: Any) -> Any:
+    """What a word of the command line means: names as they stand, all else as YAML would read it."""
+    if text == "" or (str in (hint, *typing.get_args(hint)) and typing.get_origin(hint) is not list):
+        return None if text == "null" else text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise wrong_type(key, text, "readable as YAML") from None
+
+
+def yaml_scalar(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0].strip()
+
+
+def save_config(config: Any, path: Path) -> None:
+    """Writes every key, so that ``--config`` with this file repeats the run whatever later defaults are."""
+    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")

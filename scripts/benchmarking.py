@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-
 # As the command line sets it; the plain recipes leave torch its default.
 OUR_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000"}
 

@@ -86,6 +86,7 @@ def load_corpus(
             )
         corpus = _load_local(local, shown, parts, own_report, name, cache_dir)
     _check(corpus, shown, own_report, name, logged=report is None)
+    pa.default_memory_pool().release_unused()  # of the tables that this one was made of: 0.5 GB in a million rows
     return corpus.to_iterable_dataset(min(min_shards, len(corpus))) if streaming else corpus
 
 

@@ -50,7 +50,7 @@ def select_usable(
     Returns:
         the rows kept, in their order; no audio is touched.
     """
-    meta = corpus.select_columns(["id", "text", "seconds"]).with_format("arrow")[:]
+    meta = pa.table({name: column_of(corpus, name) for name in ("id", "text", "seconds")})
     seconds = meta["seconds"].to_numpy()
     frames = frames_of(seconds)
     kept = np.zeros(len(corpus), bool)
@@ -77,6 +77,8 @@ def select_usable(
     report.missing_characters(split, missing)
     report.keep(split, int(kept.sum()), float(seconds[kept].sum()))
     corpus = with_texts(corpus, pa.chunked_array(texts, pa.string()))
+    del meta, texts
+    pa.default_memory_pool().release_unused()
     return corpus if kept.all() else corpus.select(np.flatnonzero(kept))
 
 

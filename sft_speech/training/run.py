@@ -193,11 +193,11 @@ def warn_of_overlap(config: FinetuneConfig, corpora: dict[str, Any]) -> None:
     """Says which evaluations tell nothing about unseen speech; of a stream that isn't known."""
     if "train" in config.streamed:
         return
-    ids = {name: column_of(rows, "id") for name, rows in corpora.items()}
     for name, rows in corpora.items():
         if name == "train" or config.corpora[name][0] != config.source:
             continue
-        shared = pc.sum(pc.is_in(ids["train"], ids[name].combine_chunks())).as_py()
+        same = pc.is_in(column_of(corpora["train"], "id"), column_of(rows, "id").combine_chunks())
+        shared = pc.sum(same).as_py()
         if shared:
             logger.warning("%s: %d of its %d utterances are trained on as well", name, shared, len(rows))
 

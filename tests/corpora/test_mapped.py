@@ -12,6 +12,7 @@ import pytest
 
 from sft_speech.corpora import mapped as module
 from sft_speech.corpora.mapped import DAYS, mapped
+from sft_speech.corpora.rows import column_of
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +116,12 @@ def test_what_is_asked_for_stays(tmp_path):
     mapped(table(), tmp_path)
     mapped(table(first=1), tmp_path)
     assert old in names(tmp_path)
+
+
+def test_a_column_of_rows_that_were_selected_makes_no_objects_of_them(tmp_path):
+    corpus = datasets.Dataset(mapped(table(), tmp_path), fingerprint="f")
+    assert column_of(corpus, "id") == corpus.data.column("id")
+    before = pa.total_allocated_bytes()
+    seconds = column_of(corpus.select(range(0, 50_000, 2)), "seconds")
+    assert seconds.to_pylist() == table()["seconds"].to_pylist()[::2]
+    assert pa.total_allocated_bytes() - before < 25_000 * 8 * 1.5

@@ -24,7 +24,7 @@ from sft_speech.asr.transcriber import Transcriber
 from sft_speech.cli import main
 
 RATE = 16_000
-RECORDINGS = int(os.environ.get("SFT_SPEECH_RECORDINGS", 300))  # of the run that is killed
+RECORDINGS = int(os.environ.get("SFT_SPEECH_RECORDINGS", 1000))  # of the run that is killed
 
 
 @pytest.fixture(scope="module")
@@ -249,14 +249,19 @@ def test_a_run_that_is_killed_again_and_again(model, clips, tmp_path, small_bloc
         os.link(clips / f"{number * 7 % 40:02}.wav", folder / f"{number // 1000:04}" / f"{number % 1000:03}.wav")
     assert run(model, folder, "-o", tmp_path / "whole") == 0
     output, unfinished = tmp_path / "out", tmp_path / "out.parts"
+    finished = ""
     for processes, child in ((1, False), (2, True), (2, False)):
         process = start(model, folder, output, processes)
-        kill(process, unfinished, random.randrange(1, RECORDINGS // 40), child)
+        kill(process, unfinished, random.randrange(1, RECORDINGS // 80), child)  # with enough left to do
         said = process.communicate()[1]
-        assert not output.exists(), said
         assert process.returncode == (1 if child else -9), said
+        if processes > 1 and not child and output.exists():
+            # Those whose launcher is killed take a moment to notice: time enough for a model as small as this.
+            finished = f"{output} is there already: nothing is left to do\n"
+            break
+        assert not output.exists(), said
         assert not child or said.endswith("out is unfinished: the same command with --resume goes on where it was\n")
     last = start(model, folder, output, 2)
-    assert (last.communicate()[1], last.returncode) == ("", 0)
+    assert (last.communicate()[1], last.returncode) == (finished, 0)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert not unfinished.exists()

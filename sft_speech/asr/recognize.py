@@ -129,7 +129,7 @@ class _Heard:
 
 def default_batch_seconds(device: torch.device) -> float:
     """Padded seconds per batch that a large model holds in 16 GB of GPU memory; on a CPU what its caches hold."""
-    return 320.0 if device.type == "cuda" else 30.0
+    return 320.0 if device.type == "cuda" else 15.0
 
 
 def recognize(

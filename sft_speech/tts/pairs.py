@@ -65,7 +65,7 @@ class Sources:
         same = self._found.get(key, []) if key else []
         others = [index for index in same if not target["speaker"] or self.speakers[index] != target["speaker"]]
         alike = [index for index in others if 1 / UNLIKE <= self.seconds[index] / seconds <= UNLIKE]
-        if alike:  # the longest first: the rehearsal before step 1 takes those of the first epoch
+        if alike:  # the longest first: the costliest batch is that of the first epoch
             return sorted(alike, key=lambda index: -self.seconds[index]), ""
         if others:
             return [], f"{seconds:.1f} s, and {self.seconds[others[0]]:.1f} s of what would become of it"

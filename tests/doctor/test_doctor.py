@@ -1,4 +1,4 @@
-"""Faults that are really there: packages that break, processes that crash, disks that are full, tokens that are refused."""
+"""Faults that are really there: packages that break, processes that crash, full disks, refused tokens."""
 
 from __future__ import annotations
 

@@ -207,8 +207,7 @@ def _check_mp3_length(encoded: str | bytes) -> None:
     can be lost.
     """
     with _stream(encoded) as raw, _open(raw) as file:
-        file.seek(max(0, file.frames - 1))
-        file.read(1)
+        _decode(file, max(0, file.frames - 1), 1)
         if _size(raw) - raw.tell() > max(8192, _size(raw) // 20):  # more than tags behind the last packet
             raise _NotForLibsndfile(
                 "an MP3 of variable bit rate without the header that gives its length; encode it anew"

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sft_speech.errors import UserError
+from sft_speech.errors import PrintableFormatter, UserError
 
 # verb: (module with add_arguments(parser) and main(args), one line of help)
 VERBS = {
@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    log = logging.StreamHandler(sys.stderr)
+    log.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[log])
     logging.getLogger("sft_speech").setLevel(logging.INFO)
     module = importlib.import_module(VERBS[verb][0])
     parser = argparse.ArgumentParser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)

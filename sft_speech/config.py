@@ -18,6 +18,7 @@ class FinetuneConfig:
     # What is trained
     model: str = option("", "checkpoint to start from: a directory or a Hub id")
     revision: str | None = option(None, "branch, tag or commit of the checkpoint on the Hub")
+    allow_pickle: bool = option(False, "read the pickled weights of a directory that has no safetensors", by_hand=True)
     from_scratch: bool = option(False, "keep the architecture, throw the weights away (to see what they are worth)")
     language: str | None = option(None, "of the transcripts, as num2words names it ('fr'), for their numbers; null: en")
 
@@ -84,7 +85,7 @@ class FinetuneConfig:
     report_to: str = option("tensorboard", "trackers, joined by ',', as transformers names them; 'none' for none")
     run_name: str | None = option(None, "name of the run in the trackers")
     resume_from_checkpoint: str | None = option(None, "'true' for the last one in output_dir, or a directory")
-    push_to_hub: bool = option(False, "upload the model at the end")
+    push_to_hub: bool = option(False, "upload the model at the end", by_hand=True)
     hub_model_id: str | None = option(None, "repository on the Hub; the name of output_dir when absent")
     hub_private: bool = option(False, "make the repository a private one")
 
@@ -166,7 +167,7 @@ class FinetuneAsrConfig(FinetuneConfig):
     )
 
     # What is trained
-    trust_remote_code: bool = option(False, "run code that comes with the checkpoint")
+    trust_remote_code: bool = option(False, "run code that comes with the checkpoint", by_hand=True)
     new_vocabulary: bool = option(False, "build the vocabulary from the transcripts although the checkpoint has one")
     target_lang: str | None = option(None, "adapter of a checkpoint for many languages (MMS), as 'fra'")
     freeze_feature_encoder: bool = option(True, "never train the convolutions (with log-mel models: nothing)")

@@ -19,6 +19,7 @@ import numpy as np
 
 from sft_speech.audio import quietest, samples_of
 from sft_speech.errors import UserError
+from sft_speech.settings import add_pickle_argument
 
 if TYPE_CHECKING:
     from sft_speech.asr.transcriber import Span, Transcriber
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CER of the recognizer above which a segment is left out [0.3]",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_pickle_argument(parser)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -70,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
     corpus = load_corpus(args.source, args.split)
     if any(audio["bytes"] is not None for audio in corpus["audio"]):
         raise UserError(args.source, "its audio lies within tables, a manifest names files", "unpack it into files")
-    transcriber = Transcriber(args.recognizer, device=args.device)
+    transcriber = Transcriber(args.recognizer, device=args.device, allow_pickle=args.allow_pickle)
     written = cut = left_out = too_long = 0
     unfinished = output.with_suffix(".unfinished")
     with open(unfinished, "w", newline="", encoding="utf-8") as file:

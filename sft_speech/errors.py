@@ -1,6 +1,29 @@
-"""The one exception that users see."""
+"""The one exception that users see, and how text from elsewhere is shown to them."""
 
 from __future__ import annotations
+
+import logging
+import re
+
+# Control characters, which move a terminal's cursor or change its title; separators of lines, overrides of the
+# direction of text and halves of characters.
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, lines: bool = False) -> str:
+    """Names and transcripts of others' files, as they may be shown on a terminal: what acts on it is escaped.
+
+    Args:
+        lines: leave the ends of lines.
+    """
+    return _UNSHOWN.sub(lambda one: "\n" if lines and one[0] == "\n" else ascii(one[0])[1:-1], text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Messages of the log, printable."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), lines=True)
 
 
 class UserError(Exception):
@@ -15,5 +38,5 @@ class UserError(Exception):
     """
 
     def __init__(self, given: str, why: str, do: str) -> None:
-        super().__init__(f"{given}: {why}.\n-> {do}")
+        super().__init__(printable(f"{given}: {why}.\n-> {do}", lines=True))
         self.given, self.why, self.do = given, why, do

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sft_speech.errors import UserError
-from sft_speech.tts.arguments import add_generator_arguments
+from sft_speech.tts.arguments import add_generator_arguments, generator_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,9 +76,7 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.tts.synthesizer import Synthesizer
 
     corpus = load_corpus(args.source, args.split, name=split_name(args), config=args.source_config)
-    synthesizer = Synthesizer(
-        args.model, args.vocoder, speaker_encoder=args.speaker_encoder, device=args.device, seed=args.seed
-    )
+    synthesizer = Synthesizer(args.model, args.vocoder, **generator_settings(args))
     measure(args, synthesizer, corpus, lambda row, voice: (synthesizer([row["text"]], voice)[0], None))
 
 
@@ -116,7 +114,9 @@ def measure(args: argparse.Namespace, generator: SpeechGenerator, corpus: Any, s
 
     if args.judge and not any(corpus["text"]):
         raise UserError(f"--judge {args.judge}", "the corpus has no transcripts to judge by", "leave it out")
-    judge = RecognizerJudge(Transcriber(args.judge, device=args.device)) if args.judge else None
+    judge = None
+    if args.judge:
+        judge = RecognizerJudge(Transcriber(args.judge, args.device, allow_pickle=args.allow_pickle))
     add_voices(generator, corpus)
     with tqdm(total=len(corpus), unit=" utterances", disable=None, leave=False) as bar:
         lines = evaluate_speech(generator, corpus, say, judge, bar.update)

@@ -9,6 +9,7 @@ import argparse
 from typing import Any
 
 from sft_speech.evaluate_tts import add_shared_arguments, measure, split_name
+from sft_speech.tts.arguments import generator_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +35,7 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.tts.converter import Converter
     from sft_speech.tts.pairs import PairedUtterances, select_pairs
 
-    converter = Converter(
-        args.model, args.vocoder, speaker_encoder=args.speaker_encoder, device=args.device, seed=args.seed
-    )
+    converter = Converter(args.model, args.vocoder, **generator_settings(args))
     same = ("source", "source_config", "from_source", "from_config", "from_split", "pair_by")
     asked = {name: getattr(args, name) for name in same}
     config = FinetuneVcConfig(model=args.model, train_split=args.split, output_dir="unused", **asked)

@@ -7,8 +7,10 @@ import dataclasses
 import difflib
 import importlib
 import math
+import reprlib
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -20,10 +22,14 @@ from sft_speech.errors import UserError
 C = TypeVar("C")
 
 
-def option(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
-    """A key of the configuration: its default, one sentence of help and the range of its values (both ends allowed)."""
+def option(default: Any, help: str, low: float | None = None, high: float | None = None, by_hand: bool = False) -> Any:
+    """A key of the configuration: its default, one sentence of help and the range of its values (both ends allowed).
+
+    Args:
+        by_hand: a YAML can't switch it on unless the command line does: what a file from elsewhere must not decide.
+    """
     factory = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
-    return dataclasses.field(**factory, metadata={"help": help, "low": low, "high": high})
+    return dataclasses.field(**factory, metadata={"help": help, "low": low, "high": high, "by_hand": by_hand})
 
 
 def check_values(config: Any) -> None:
@@ -50,8 +56,8 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
             return None
         return coerce(key, value, next(a for a in arguments if a is not type(None)))
     if origin is Literal:
-        if value not in arguments:
-            raise UserError(f"{key}: {value}", "not one of its values", f"take one of {', '.join(arguments)}")
+        if not isinstance(value, str) or value not in arguments:
+            raise UserError(f"{key}: {shown(value)}", "not one of its values", f"take one of {', '.join(arguments)}")
         return value
     if origin is list:
         items = value
@@ -67,7 +73,7 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
     if hint in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise wrong_type(key, value, "a number") from None
         if not math.isfinite(number):
             raise wrong_type(key, value, "a finite number")
@@ -78,8 +84,14 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
     raise wrong_type(key, value, {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, "text"))
 
 
+def shown(value: Any) -> str:
+    """A value in an error: the beginning of it, for with a few aliases YAML writes lists of billions."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    return text if len(text) < 200 else f"{text[:200]}..."
+
+
 def wrong_type(key: str, value: Any, wanted: str) -> UserError:
-    return UserError(f"{key}: {value!r}", f"it must be {wanted}", f"correct it in the YAML or pass --{key} VALUE")
+    return UserError(f"{key}: {shown(value)}", f"it must be {wanted}", f"correct it in the YAML or pass --{key} VALUE")
 
 
 def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag: str = "--config") -> C:
@@ -89,16 +101,21 @@ def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag:
         flag: what the file was given by.
 
     Raises:
-        UserError: no such file, no YAML, an unknown key, a wrong type, a value out of range, contradictory keys.
+        UserError: no such file, no YAML, an unknown key, a wrong type, a value out of range, contradictory keys; a key
+            that only the command line may switch on.
     """
     values = read_yaml(file, flag) if file is not None else {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.metadata["by_hand"] and values.get(field.name) not in (None, False) and field.name not in overrides:
+            why = "a file may come from elsewhere, and must not decide this"
+            raise UserError(f"{flag} {file}: {field.name}", why, f"if you want it, add --{field.name}")
     values |= overrides
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
             do = f"did you mean {near[0]}?" if near else "`--help` lists the keys"
-            raise UserError(f"unknown key {key!r}", "no such setting exists", do)
+            raise UserError(f"unknown key {shown(key)!r}", "no such setting exists", do)
     return cls(**values)
 
 
@@ -110,24 +127,39 @@ def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
     """
     try:
         text = Path(file).read_text(encoding="utf-8")
-        tree, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+        tree, values = yaml.compose(text, yaml.SafeLoader), parse_yaml(text)
     except OSError as error:
         raise UserError(
             f"{flag} {file}", f"it can't be read ({error.strerror})", "the presets are in configs/"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error).splitlines()[0]
+        where = (
+            f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else (str(error).splitlines() or [""])[0]
+        )
         raise UserError(f"{flag} {file}", f"it is no YAML ({where})", "correct it") from None
     if tree is None:
         return {}
     if not isinstance(values, dict):
         raise UserError(f"{flag} {file}", "it is no table of `key: value` lines", "see configs/ for examples")
-    keys = [key.value for key, _ in tree.value]
-    for key in keys:
-        if keys.count(key) > 1:  # YAML would take the last one in silence
+    for key, count in Counter(str(key.value) for key, _ in tree.value).items():
+        if count > 1:  # YAML would take the last one in silence
             raise UserError(f"{flag} {file}: {key}", "it is set twice", "keep one of the lines")
     return values
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text says in plain YAML: numbers, text, lists and tables, none of them made by code.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+        ValueError: a number or a date that Python can't make.
+        RecursionError: nested too deep.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (TypeError, AttributeError, LookupError, OverflowError) as error:  # of values unlike their own tags
+        raise ValueError(f"a value that can't be read: {error}") from error
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
@@ -136,10 +168,16 @@ def add_config_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
     group = parser.add_argument_group("keys, over those of the YAML")
     for field in dataclasses.fields(cls):
         default = field.default if field.default is not dataclasses.MISSING else []
-        help = field.metadata["help"].replace("%", "%%") + f" [{yaml_scalar(default)}]"
+        by_hand = "; here only, a YAML can't" if field.metadata["by_hand"] else ""
+        help = field.metadata["help"].replace("%", "%%") + f"{by_hand} [{yaml_scalar(default)}]"
         group.add_argument(
             f"--{field.name}", nargs="?", const="true", default=argparse.SUPPRESS, metavar="V", help=help
         )
+
+
+def add_pickle_argument(parser: argparse.ArgumentParser) -> None:
+    """``--allow_pickle`` of the verbs that load models."""
+    parser.add_argument("--allow_pickle", action="store_true", help="read pickled weights of directories named here")
 
 
 def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
@@ -176,8 +214,8 @@ def from_command_line(key: str, text: str, hint: Any) -> Any:
     if text == "" or (str in (hint, *typing.get_args(hint)) and typing.get_origin(hint) is not list):
         return None if text == "null" else text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise wrong_type(key, text, "readable as YAML") from None
 
 

@@ -30,7 +30,7 @@ from sft_speech.asr.padding import make_padding_exact
 from sft_speech.asr.vocabulary import Vocabulary, build_tokenizer, fits
 from sft_speech.corpora.text import TranscriptNormalizer
 from sft_speech.errors import UserError
-from sft_speech.training.pretrained import check_folder, check_weights, first_line, holds, quiet, unreadable
+from sft_speech.training.pretrained import check_folder, first_line, holds, how_to_read_weights, quiet, unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +131,7 @@ def load_checkpoint(
     revision: str | None = None,
     overrides: dict[str, Any] | None = None,
     trust_remote_code: bool = False,
+    allow_pickle: bool = False,
     from_scratch: bool = False,
     new_vocabulary: bool = False,
     target_lang: str | None = None,
@@ -148,6 +149,8 @@ def load_checkpoint(
         revision: branch, tag or commit on the Hub.
         overrides: attributes of the configuration (dropouts, SpecAugment masks); `None` leaves the checkpoint's.
         trust_remote_code: run code that the checkpoint brings. Change it only for one whose code you have read.
+        allow_pickle: of a directory that holds no safetensors, read the pickle; see
+            :func:`~sft_speech.training.pretrained.how_to_read_weights` for what that risks.
         from_scratch: the same architecture with random weights.
         new_vocabulary: build it from the transcripts although the checkpoint has one (another language, say).
         target_lang: of a checkpoint with adapters for many languages (MMS): the one to load, as "fra".
@@ -161,8 +164,7 @@ def load_checkpoint(
     name = str(name)
     where = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     config = read_config(name, where)
-    if Path(name).is_dir() and not from_scratch:
-        check_weights(Path(name), config)
+    how = {} if from_scratch else how_to_read_weights(name, allow_pickle)
     front_end = FrontEnd(config, read_extractor(name, where, config))
     language = language or str(getattr(config, LANGUAGE, "en"))
     own = None if new_vocabulary else read_tokenizer(name, where)
@@ -173,9 +175,9 @@ def load_checkpoint(
     config.update({"pad_token_id": vocabulary.blank, "ctc_loss_reduction": "sum", "ctc_zero_infinity": True})
     if language != "en":
         config.update({LANGUAGE: language})
-    model, new_weights = build_model(name, where, config, from_scratch, new_vocabulary)
+    model, new_weights = build_model(name, where | how, config, from_scratch, new_vocabulary)
     if target_lang and not new_vocabulary:
-        load_adapter(name, model, target_lang, vocabulary, new_weights)
+        load_adapter(name, model, target_lang, vocabulary, new_weights, how.get("use_safetensors", True))
     make_padding_exact(model)
     checkpoint = Checkpoint(model.eval(), front_end, vocabulary, new_weights)
     if log and new_weights:
@@ -275,13 +277,14 @@ def build_model(
                 name,
                 config=config,
                 dtype=torch.float32,
-                use_safetensors=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 **where,
             )
     except Exception as error:  # a cut file raises the reader's own error, a wrong shape RuntimeError, the Hub its own
-        raise unreadable(name, error, "check its weights (safetensors only), or download them again") from error
+        raise unreadable(
+            name, error, "check its weights (safetensors, from the Hub), or download them again"
+        ) from error
     mismatched = {key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]}
     new = {*found["missing_keys"], *mismatched}
     names = [key for key, _ in model.named_parameters() if key in new]
@@ -307,13 +310,18 @@ def choose_language(name: str, tokenizer: Wav2Vec2CTCTokenizer, target_lang: str
 
 
 def load_adapter(
-    name: str, model: PreTrainedModel, target_lang: str, vocabulary: Vocabulary, new_weights: list[str]
+    name: str,
+    model: PreTrainedModel,
+    target_lang: str,
+    vocabulary: Vocabulary,
+    new_weights: list[str],
+    use_safetensors: bool,
 ) -> None:
     """Load a language's adapter and head, which are weights of the checkpoint too."""
     given = f"target_lang {target_lang}"
     try:
         with quiet():
-            model.load_adapter(target_lang, use_safetensors=True)
+            model.load_adapter(target_lang, use_safetensors=use_safetensors)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         why = f"{name} has no such adapter ({first_line(error)})"
         raise UserError(given, why, "leave target_lang out, or take a checkpoint with adapters") from error

@@ -21,6 +21,7 @@ from sft_speech.asr.metrics import Errors, Interval, character_errors, confusion
 from sft_speech.corpora.report import file_stem
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
+from sft_speech.settings import add_pickle_argument
 
 if TYPE_CHECKING:
     import torch
@@ -306,6 +307,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", help="where evaluation/ is written [MODEL; here for a Hub id]")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_pickle_argument(parser)
     add_decoding_arguments(parser)
 
 
@@ -325,7 +327,11 @@ def main(args: argparse.Namespace) -> None:
     decoding = decoding_of(args)
     rows, split, report = rows_of(args)
     transcriber = Transcriber(
-        args.model, device=args.device, max_batch_seconds=args.max_batch_seconds, decoding=decoding
+        args.model,
+        device=args.device,
+        max_batch_seconds=args.max_batch_seconds,
+        decoding=decoding,
+        allow_pickle=args.allow_pickle,
     )
     corpus = reported(transcriber.checkpoint, rows, split, report)
     with progress_bar(corpus["seconds"]) as bar:

@@ -199,7 +199,7 @@ def fingerprint(names: Sequence[str]) -> str:
 def weights(model: str) -> list[list[Any]]:
     """Name, size and time of change of a model's files; none where it comes from the Hub."""
     folder = Path(model)
-    files = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".safetensors", ".txt"))
+    files = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".safetensors", ".bin", ".txt"))
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 

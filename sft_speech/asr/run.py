@@ -62,6 +62,7 @@ class Recognition:
             # Some (w2v-bert-2.0) have masking switched off altogether.
             overrides={name: getattr(config, name) for name in OVERRIDES} | {"apply_spec_augment": masks},
             trust_remote_code=config.trust_remote_code,
+            allow_pickle=config.allow_pickle,
             from_scratch=config.from_scratch,
             new_vocabulary=config.new_vocabulary,
             target_lang=config.target_lang,

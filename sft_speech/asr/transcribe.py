@@ -26,6 +26,7 @@ from sft_speech.asr.decoding import add_decoding_arguments, decoding_of
 from sft_speech.asr.parts import Parts
 from sft_speech.asr.processes import Process, end_with_parent, launch
 from sft_speech.errors import UserError
+from sft_speech.settings import add_pickle_argument
 
 if TYPE_CHECKING:
     from sft_speech.asr.transcriber import Span, Transcriber, Transcription
@@ -34,7 +35,9 @@ logger = logging.getLogger(__name__)
 
 # Arguments that don't change what is written: a run may be gone on with under others. Its recordings and the files of
 # its model are compared for themselves.
-_FREE = frozenset("argv audio debug device files_from max_batch_seconds num_processes output resume".split())
+_FREE = frozenset(
+    "allow_pickle argv audio debug device files_from max_batch_seconds num_processes output resume".split()
+)
 _GO_ON = "the same command with --resume goes on where it was"
 # File names may hold bytes that are no UTF-8: a line of text has them as they are, JSON in a way that it can be read.
 _UNENCODABLE = {"text": "surrogateescape", "jsonl": "backslashreplace", "srt": "strict", "vtt": "strict"}
@@ -52,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="file, or folder for the subtitles of several [stdout]")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_pickle_argument(parser)
     add_decoding_arguments(parser)
     parser.add_argument("--num_processes", type=int, default=1, metavar="N", help="each on a GPU of its own [1]")
     parser.add_argument("--resume", action="store_true", help="go on where an unfinished run was, if there is one")
@@ -106,6 +110,7 @@ def _transcriber(args: argparse.Namespace, process: Process) -> Transcriber:
         device=process.device(args.device),
         max_batch_seconds=args.max_batch_seconds,
         decoding=decoding_of(args),
+        allow_pickle=args.allow_pickle,
     )
 
 

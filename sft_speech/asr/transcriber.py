@@ -82,6 +82,8 @@ class Transcriber:
         window_seconds: longer recordings are heard in overlapping windows of this length; lower it when memory is
             short.
         decoding: beam search with a language model, or the YAML file that describes it; greedy when absent.
+        allow_pickle: of a directory that holds no safetensors, read the pickle; see
+            :func:`~sft_speech.training.pretrained.how_to_read_weights` for what that risks.
 
     Raises:
         UserError: no such model, one that isn't CTC, or one without a trained head; no such device; a language model
@@ -95,6 +97,7 @@ class Transcriber:
         max_batch_seconds: float | None = None,
         window_seconds: float = WINDOW_SECONDS,
         decoding: Decoding | str | Path | None = None,
+        allow_pickle: bool = False,
     ) -> None:
         from sft_speech.asr.beam import beam_decoder
         from sft_speech.asr.decoding import read_decoding
@@ -109,7 +112,7 @@ class Transcriber:
         self.device = chosen_device(device)
         self.max_batch_seconds = max_batch_seconds or default_batch_seconds(self.device)
         self.window_seconds = window_seconds
-        self.checkpoint = _load(model)
+        self.checkpoint = _load(model, allow_pickle)
         self.decoder = beam_decoder(self.checkpoint, self.decoding)  # before the GPU is in use: it forks
         self.checkpoint.model.to(self.device).eval()  # type: ignore[arg-type]  # its decorator hides the signature
 
@@ -328,10 +331,12 @@ def _mono(audio: tuple[np.ndarray, int], rate: int) -> np.ndarray:
     return waveform if own_rate == rate else soxr.resample(waveform, own_rate, rate)
 
 
-def _load(model: str | Path | Checkpoint) -> Checkpoint:
+def _load(model: str | Path | Checkpoint, allow_pickle: bool) -> Checkpoint:
     from sft_speech.asr.checkpoint import load_checkpoint
 
-    checkpoint = load_checkpoint(model) if isinstance(model, str | Path) else model
+    checkpoint = model
+    if isinstance(checkpoint, str | Path):
+        checkpoint = load_checkpoint(checkpoint, allow_pickle=allow_pickle)
     if checkpoint.head_is_new:
         names = ", ".join(checkpoint.new_weights[:3])
         raise UserError(f"{model}", f"it has no trained weights for {names}", "fine-tune it: sft-speech finetune-asr")

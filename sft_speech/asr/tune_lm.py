@@ -20,6 +20,7 @@ from sft_speech.asr.decoding import Decoding, add_decoding_arguments, decoding_o
 from sft_speech.asr.evaluate import add_corpus_arguments, progress_bar, reported, rows_of
 from sft_speech.asr.metrics import Errors, character_errors, sum_errors, word_errors
 from sft_speech.errors import UserError
+from sft_speech.settings import add_pickle_argument
 
 if TYPE_CHECKING:
     from sft_speech.asr.beam import Search
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", default="decoding.yaml", help="[decoding.yaml]")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_pickle_argument(parser)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -72,7 +74,9 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.asr.transcriber import Transcriber
 
     rows, split, report = rows_of(args)
-    transcriber = Transcriber(args.model, device=args.device, max_batch_seconds=args.max_batch_seconds)
+    transcriber = Transcriber(
+        args.model, args.device, max_batch_seconds=args.max_batch_seconds, allow_pickle=args.allow_pickle
+    )
     vocabulary = transcriber.checkpoint.vocabulary
     search = Search(vocabulary, decoding)
     references, heard = hear(transcriber, reported(transcriber.checkpoint, rows, split, report))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sft_speech.errors import UserError
+from sft_speech.errors import UserError, printable
 
 _SHOWN = 3  # ids per reason in the table; the file has them all
 
@@ -82,9 +82,11 @@ class CorpusReport:
         lines = [f"{'corpus':<30} {'rows kept':>10} {'hours':>8} {'dropped':>9} {'share':>7}"]
         for name, split in self._splits.items():
             hours = split.seconds / 3600
-            lines.append(f"{name:<30} {split.rows:>10,} {hours:>8.2f} {split.lost:>9,} {split.share:>7.2%}")
+            lines.append(f"{printable(name):<30} {split.rows:>10,} {hours:>8.2f} {split.lost:>9,} {split.share:>7.2%}")
             for reason, rows in sorted(split.dropped.items(), key=lambda item: -len(item[1])):
-                shown = ", ".join(f"{row.id} ({row.detail})" if row.detail else row.id for row in rows[:_SHOWN])
+                shown = ", ".join(
+                    printable(f"{row.id} ({row.detail})" if row.detail else row.id) for row in rows[:_SHOWN]
+                )
                 more = f", and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
                 lines.append(f"  {len(rows):>8,} {reason}: {shown}{more}")
             if split.missing:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from sft_speech.errors import UserError
@@ -24,17 +23,28 @@ def check_folder(name: str) -> None:
         raise UserError(name, "it holds no config.json", "give the directory that save_pretrained wrote")
 
 
-def check_weights(folder: Path, config: PreTrainedConfig) -> None:
-    """See that a directory has weights that can be loaded without running code out of them."""
-    if any(folder.glob("model*.safetensors")):
-        return
+def how_to_read_weights(name: str, allow_pickle: bool = False) -> dict[str, bool]:
+    """What ``from_pretrained`` is told: safetensors, unless a directory has nothing but a pickle, and that is allowed.
+
+    A pickle is a program. torch reads it by ``weights_only``, in which that program can make tensors, numbers, text and
+    collections of them, and call nothing else; what remains is a hole in torch's own reader (as CVE-2025-32434, closed
+    in torch 2.6), and memory that a small file asks for. So it is allowed by hand only, for a directory, which the
+    user can look into and which doesn't change under the name as a repository on the Hub may; from the Hub nothing but
+    safetensors is ever read.
+
+    Raises:
+        UserError: a directory has no weights, or only pickled ones.
+    """
+    folder = Path(name)
+    if not folder.is_dir() or any(folder.glob("model*.safetensors")):
+        return {"use_safetensors": True}
     pickled = next((path.name for pattern in PICKLED for path in sorted(folder.glob(pattern))), None)
     if pickled is None:
         raise UserError(f"{folder}", "it holds no weights (model.safetensors)", "give the directory of a saved model")
-    kind = (config.architectures or ["AutoModelForCTC"])[0]
-    convert = f"import transformers as t; t.{kind}.from_pretrained('{folder}').save_pretrained('{folder}')"
-    why = f"its weights are pickled ({pickled}), and a pickle can run code"
-    raise UserError(f"{folder}", why, f'if you trust it, convert it once: python -c "{convert}"')
+    if not allow_pickle:
+        why = f"its weights are pickled ({pickled}), and a pickle is a program"
+        raise UserError(f"{folder}", why, "ask its author for safetensors; if you trust it, add --allow_pickle")
+    return {"use_safetensors": False, "weights_only": True}
 
 
 def chosen_device(device: str | torch.device | None = None) -> torch.device:

@@ -22,7 +22,7 @@ from transformers import (
 
 from sft_speech.audio import conv_frames
 from sft_speech.errors import UserError
-from sft_speech.training.pretrained import check_folder, check_weights, quiet, unreadable
+from sft_speech.training.pretrained import check_folder, how_to_read_weights, quiet, unreadable
 from sft_speech.tts.speakers import Speakers
 from sft_speech.tts.text import SpeakableText
 
@@ -122,6 +122,7 @@ def load_speech_checkpoint(
     *,
     kind: type[Model] = SpeechT5ForTextToSpeech,
     revision: str | None = None,
+    allow_pickle: bool = False,
     from_scratch: bool = False,
     language: str | None = None,
 ) -> SpeechCheckpoint:
@@ -131,6 +132,8 @@ def load_speech_checkpoint(
         name: a directory, or an id on the Hub.
         kind: what it must be.
         revision: branch, tag or commit on the Hub.
+        allow_pickle: of a directory that holds no safetensors, read the pickle; see
+            :func:`~sft_speech.training.pretrained.how_to_read_weights` for what that risks.
         from_scratch: the same architecture with random weights.
         language: of the texts, as num2words names it; `None`: as it was saved, else English.
 
@@ -138,7 +141,7 @@ def load_speech_checkpoint(
         UserError: no such checkpoint, no SpeechT5 of that kind, no weights or only pickled ones, damaged files.
     """
     name = str(name)
-    where: dict[str, Any] = {"revision": revision or "main"}
+    where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     check_folder(name)
     try:
         config = AutoConfig.from_pretrained(name, **where)
@@ -149,8 +152,7 @@ def load_speech_checkpoint(
     if not isinstance(config, SpeechT5Config) or kind.__name__ not in kinds:
         found = kinds[0] if isinstance(config, SpeechT5Config) else f"{config.model_type} model"
         raise UserError(name, f"a {found} does not {does}", f"take a SpeechT5, as {example}")
-    if Path(name).is_dir() and not from_scratch:
-        check_weights(Path(name), config)
+    how = {} if from_scratch else how_to_read_weights(name, allow_pickle)
     if language:
         config.update({LANGUAGE: language})
     try:
@@ -159,7 +161,7 @@ def load_speech_checkpoint(
             extractor = SpeechT5FeatureExtractor.from_pretrained(name, **where)
     except Exception as error:  # sentencepiece, JSON and the Hub each have their own
         raise unreadable(name, error, "repair its spm_char.model and preprocessor_config.json") from error
-    model = _model(kind, name, where, config, from_scratch)
+    model = _model(kind, name, where | how, config, from_scratch)
     if len(tokenizer) > config.vocab_size:
         why = f"its tokenizer has {len(tokenizer)} entries, its model {config.vocab_size}"
         raise UserError(name, why, "check that they belong together")
@@ -174,11 +176,11 @@ def _model(kind: type[Model], name: str, where: dict[str, Any], config: SpeechT5
     try:
         with quiet(bars=not Path(name).is_dir()):
             load: Any = kind.from_pretrained
-            model, found = load(
-                name, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **where
-            )
+            model, found = load(name, config=config, dtype=torch.float32, output_loading_info=True, **where)
     except Exception as error:  # a cut file raises the reader's own error, a wrong shape RuntimeError, the Hub its own
-        raise unreadable(name, error, "check its weights (safetensors only), or download them again") from error
+        raise unreadable(
+            name, error, "check its weights (safetensors, from the Hub), or download them again"
+        ) from error
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         why = f"{len(missing)} of its weights are missing ({missing[0]}, ...)"

@@ -55,6 +55,7 @@ class Conversion(Synthesis):
             config.model,
             kind=SpeechT5ForSpeechToSpeech,
             revision=config.revision,
+            allow_pickle=config.allow_pickle,
             from_scratch=config.from_scratch,
         )
         # SpeechT5 masks spans of what it hears, as in its pretraining: here it would have to guess what was said there.
@@ -94,7 +95,8 @@ class Conversion(Synthesis):
 
     def speaking(self, shown: SpokenUtterances) -> tuple[SpeechGenerator, Callable[[int], Speech | None]]:
         assert isinstance(shown, PairedUtterances)
-        converter = Converter(self.checkpoint, self.config.vocoder, device="cpu")
+        config = self.config
+        converter = Converter(self.checkpoint, config.vocoder, device="cpu", allow_pickle=config.allow_pickle)
 
         def speak(index: int) -> Speech | None:
             row = shown.rows[index]

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from sft_speech.errors import UserError
-from sft_speech.tts.arguments import VOICE, add_generator_arguments, paths_in
+from sft_speech.tts.arguments import VOICE, add_generator_arguments, generator_settings, paths_in
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +28,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"-o {args.output}", f"{overwritten.pop()} would be overwritten", "name another file or folder")
     from sft_speech.tts.converter import Converter
 
-    converter = Converter(
-        args.model, args.vocoder, speaker_encoder=args.speaker_encoder, device=args.device, seed=args.seed
-    )
+    converter = Converter(args.model, args.vocoder, **generator_settings(args))
     for recording, path in zip(args.audio, paths, strict=True):
         speech = converter(recording, args.speaker)
         speech.save(path)

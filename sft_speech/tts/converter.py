@@ -34,7 +34,7 @@ class Converter(SpeechGenerator):
 
     Args:
         model: directory of a SpeechT5 that converts speech, or its id on the Hub.
-        vocoder, speaker_encoder, device, seed: see :class:`~sft_speech.tts.generator.SpeechGenerator`.
+        vocoder, speaker_encoder, device, seed, allow_pickle: see :class:`~sft_speech.tts.generator.SpeechGenerator`.
 
     Raises:
         UserError: no such model or vocoder; no such device.
@@ -43,7 +43,9 @@ class Converter(SpeechGenerator):
     def __init__(self, model: str | Path | SpeechCheckpoint, vocoder: str | None = None, **settings: Any) -> None:
         loaded = model
         if not isinstance(loaded, SpeechCheckpoint):
-            loaded = load_speech_checkpoint(loaded, kind=SpeechT5ForSpeechToSpeech)
+            loaded = load_speech_checkpoint(
+                loaded, kind=SpeechT5ForSpeechToSpeech, allow_pickle=settings.get("allow_pickle", False)
+            )
         super().__init__(loaded, vocoder, **settings)
 
     def __call__(self, recording: str | Path | tuple[np.ndarray, int], speaker: Any = None) -> Speech:

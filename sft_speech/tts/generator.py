@@ -77,7 +77,8 @@ class SpeechGenerator:
             the model's own voices.
         device: "cpu", "cuda", ...; a GPU if there is one.
         seed: another one says the same a little differently.
-
+        allow_pickle: read pickled weights of directories that are named here; see
+            :func:`~sft_speech.training.pretrained.how_to_read_weights`.
     Raises:
         UserError: no such vocoder; no such device.
     """
@@ -90,12 +91,13 @@ class SpeechGenerator:
         speaker_encoder: str | None = None,
         device: str | torch.device | None = None,
         seed: int = 0,
+        allow_pickle: bool = False,
     ) -> None:
         self.checkpoint, self.device, self.seed = checkpoint, chosen_device(device), seed
         module: torch.nn.Module = checkpoint.model
         module.to(self.device).eval()
-        self.vocoder = load_vocoder(vocoder, checkpoint.extractor, self.device)
-        self.encoder_name = speaker_encoder
+        self.vocoder = load_vocoder(vocoder, checkpoint.extractor, self.device, allow_pickle)
+        self.encoder_name, self.allow_pickle = speaker_encoder, allow_pickle
         self._encoder: SpeakerEncoder | None = None
 
     @property
@@ -141,7 +143,8 @@ class SpeechGenerator:
             if name == MelStatistics.name:
                 self._encoder = MelStatistics(self.checkpoint.mels, self.checkpoint.config.speaker_embedding_dim)
             elif name:
-                self._encoder = XVectors(name, self.device)
+                # one that only the model's files name was named by nobody here
+                self._encoder = XVectors(name, self.device, self.allow_pickle and bool(self.encoder_name))
             else:
                 do = "give --speaker_encoder MODEL, the x-vector model that it was trained with"
                 raise UserError("a reference recording", "the model doesn't say what made its embeddings", do)

@@ -64,7 +64,11 @@ class Synthesis:
         config = self.config
         assert isinstance(config, FinetuneTtsConfig)
         self.checkpoint = load_speech_checkpoint(
-            config.model, revision=config.revision, from_scratch=config.from_scratch, language=config.language
+            config.model,
+            revision=config.revision,
+            allow_pickle=config.allow_pickle,
+            from_scratch=config.from_scratch,
+            language=config.language,
         )
         if config.new_characters:
             add_characters(self.checkpoint, rows["text"])
@@ -111,7 +115,7 @@ class Synthesis:
         size = checkpoint.config.speaker_embedding_dim
         encoder: SpeakerEncoder = MelStatistics(checkpoint.mels, size)
         if config.speaker_encoder:
-            encoder = XVectors(config.speaker_encoder)
+            encoder = XVectors(config.speaker_encoder, allow_pickle=config.allow_pickle)
         else:
             logger.warning("no speaker_encoder: voices are told apart by %s", encoder.name)
         with main_first(accelerate.PartialState()):  # the others find the embeddings that it leaves
@@ -129,7 +133,8 @@ class Synthesis:
 
     def speaking(self, shown: SpokenUtterances) -> tuple[SpeechGenerator, Callable[[int], Speech | None]]:
         """What speaks the samples, and has it say one of them, None where that can't be read."""
-        synthesizer = Synthesizer(self.checkpoint, self.config.vocoder, device="cpu")
+        config = self.config
+        synthesizer = Synthesizer(self.checkpoint, config.vocoder, device="cpu", allow_pickle=config.allow_pickle)
 
         def speak(index: int) -> Speech:
             row = shown.rows[index]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sft_speech.errors import UserError
-from sft_speech.training.pretrained import check_folder, quiet, unreadable
+from sft_speech.training.pretrained import check_folder, how_to_read_weights, quiet, unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -39,21 +39,24 @@ class XVectors:
     Args:
         name: directory or Hub id of a model with an x-vector head (``Wav2Vec2ForXVector``, ``WavLMForXVector``, ...).
         device: where it computes.
+        allow_pickle: see :func:`~sft_speech.training.pretrained.how_to_read_weights`.
 
     Raises:
-        UserError: no such model, or one without that head.
+        UserError: no such model, only pickled weights, or one without that head.
     """
 
-    def __init__(self, name: str, device: str | torch.device = "cpu") -> None:
+    def __init__(self, name: str, device: str | torch.device = "cpu", allow_pickle: bool = False) -> None:
         from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
         check_folder(name)
+        how: dict[str, Any] = how_to_read_weights(name, allow_pickle)
+        no_code: dict[str, Any] = {"trust_remote_code": False}  # absent, transformers would ask on the terminal
         try:
             with quiet(bars=not Path(name).is_dir()):
                 self.model, found = AutoModelForAudioXVector.from_pretrained(
-                    name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                    name, dtype=torch.float32, output_loading_info=True, **how, **no_code
                 )
-                self.extractor = AutoFeatureExtractor.from_pretrained(name)
+                self.extractor = AutoFeatureExtractor.from_pretrained(name, **no_code)
         except Exception as error:  # the Hub, the readers of weights and of configurations each have their own
             raise unreadable(
                 name, error, "name a model with an x-vector head, as microsoft/wavlm-base-plus-sv"

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from sft_speech.errors import UserError
-from sft_speech.tts.arguments import VOICE, add_generator_arguments, paths_in
+from sft_speech.tts.arguments import VOICE, add_generator_arguments, generator_settings, paths_in
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,7 @@ def main(args: argparse.Namespace) -> None:
     )
     from sft_speech.tts.synthesizer import Synthesizer
 
-    synthesizer = Synthesizer(
-        args.model, args.vocoder, speaker_encoder=args.speaker_encoder, device=args.device, seed=args.seed
-    )
+    synthesizer = Synthesizer(args.model, args.vocoder, **generator_settings(args))
     if args.lines is None:
         speeches = [synthesizer(args.text, args.speaker)]
     else:

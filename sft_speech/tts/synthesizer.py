@@ -50,6 +50,8 @@ class Synthesizer(SpeechGenerator):
             the model's own voices.
         device: "cpu", "cuda", ...; a GPU if there is one.
         seed: another one says the same a little differently.
+        allow_pickle: read pickled weights of directories that are named here; see
+            :func:`~sft_speech.training.pretrained.how_to_read_weights`.
         batch_texts: pieces of text spoken at a time; lower it when memory is short.
 
     Raises:
@@ -64,10 +66,14 @@ class Synthesizer(SpeechGenerator):
         speaker_encoder: str | None = None,
         device: str | torch.device | None = None,
         seed: int = 0,
+        allow_pickle: bool = False,
         batch_texts: int = 8,
     ) -> None:
-        loaded = model if isinstance(model, SpeechCheckpoint) else load_speech_checkpoint(model)
-        super().__init__(loaded, vocoder, speaker_encoder=speaker_encoder, device=device, seed=seed)
+        loaded = model
+        if not isinstance(loaded, SpeechCheckpoint):
+            loaded = load_speech_checkpoint(loaded, allow_pickle=allow_pickle)
+        settings: dict[str, Any] = {"device": device, "seed": seed, "allow_pickle": allow_pickle}
+        super().__init__(loaded, vocoder, speaker_encoder=speaker_encoder, **settings)
         self.batch_texts = batch_texts
 
     def __call__(self, text: str | Sequence[str], speaker: Any = None) -> Any:

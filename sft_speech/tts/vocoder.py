@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import SpeechT5FeatureExtractor, SpeechT5HifiGan
 
 from sft_speech.errors import UserError
-from sft_speech.training.pretrained import check_folder, quiet, unreadable
+from sft_speech.training.pretrained import check_folder, how_to_read_weights, quiet, unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +58,24 @@ class HifiGan:
         name: directory or Hub id.
         extractor: what the spectrograms are made by.
         device: where it computes.
+        allow_pickle: see :func:`~sft_speech.training.pretrained.how_to_read_weights`.
 
     Raises:
-        UserError: no such vocoder, or one for other spectrograms.
+        UserError: no such vocoder, only pickled weights, or one for other spectrograms.
     """
 
-    def __init__(self, name: str, extractor: SpeechT5FeatureExtractor, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        name: str,
+        extractor: SpeechT5FeatureExtractor,
+        device: str | torch.device = "cpu",
+        allow_pickle: bool = False,
+    ) -> None:
         check_folder(name)
+        how: dict[str, Any] = how_to_read_weights(name, allow_pickle)
         try:
             with quiet(bars=not Path(name).is_dir()):
-                model: Any = SpeechT5HifiGan.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+                model: Any = SpeechT5HifiGan.from_pretrained(name, dtype=torch.float32, **how)
         except Exception as error:  # the Hub and the readers of weights each have their own
             raise unreadable(name, error, "give the directory or id of a SpeechT5HifiGan") from error
         stride = int(np.prod(model.config.upsample_rates))
@@ -86,10 +94,13 @@ class HifiGan:
 
 
 def load_vocoder(
-    name: str | None, extractor: SpeechT5FeatureExtractor, device: str | torch.device = "cpu"
+    name: str | None,
+    extractor: SpeechT5FeatureExtractor,
+    device: str | torch.device = "cpu",
+    allow_pickle: bool = False,
 ) -> HifiGan | GriffinLim:
     """A vocoder by its name; Griffin-Lim, and a line that says so, where none is named."""
     if name is not None:
-        return HifiGan(name, extractor, device)
+        return HifiGan(name, extractor, device, allow_pickle)
     logger.info("no vocoder is named: Griffin-Lim, which sounds metallic (try microsoft/speecht5_hifigan)")
     return GriffinLim(extractor)

@@ -1,0 +1,345 @@
+"""What fuzzers feed with hostile bytes: every reader of what users get from elsewhere.
+
+A target takes bytes and an empty folder of its own, and hands the bytes to a reader as its user would. It returns where
+the reader took them, dropped rows, or said in a `UserError` (of one clip: an `AudioError`) why it can't; whatever else
+is raised is a find. `test_fuzz.py` feeds them in CI, `scripts/fuzz.py` for hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import io
+import json
+import logging
+import re
+import signal
+import string
+import threading
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # what nothing shown may hold
+SECONDS = 10  # for one input, of at most 64 KB: more is a hang
+
+
+class Target(NamedTuple):
+    """A reader and inputs to begin with, one that it takes at least."""
+
+    read: Callable[[bytes, Path], None]
+    seeds: Callable[[], list[bytes]]
+
+
+@contextlib.contextmanager
+def refusals(*also: type[Exception]) -> Iterator[None]:
+    """Lets a reader say no, in words that a terminal can show."""
+    from sft_speech.errors import UserError
+
+    try:
+        yield
+    except also:
+        return
+    except UserError as error:
+        said = str(error)
+    else:
+        return
+    assert not CONTROLS.search(said), ascii(said)
+    assert len(said) < 20_000
+
+
+@contextlib.contextmanager
+def limited(seconds: float = SECONDS) -> Iterator[None]:
+    """Raises TimeoutError in the main thread, where the work takes longer."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"longer than {seconds} s")
+
+    assert threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# ---- audio ----
+
+
+@cache
+def sound(format: str, subtype: str | None = None, seconds: float = 0.1) -> bytes:
+    """A file of noise."""
+    import numpy as np
+    import soundfile
+
+    encoded = io.BytesIO()
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, int(seconds * 16_000))
+    soundfile.write(encoded, samples, 16_000, subtype=subtype, format=format)
+    return encoded.getvalue()
+
+
+def audio(data: bytes, folder: Path) -> None:
+    """As a file and as bytes, whole and in part."""
+    import numpy as np
+
+    from sft_speech.audio import AudioError, probe, read
+
+    path = folder / "a.wav"
+    path.write_bytes(data)
+    for encoded in (str(path), data):
+        with refusals(AudioError):
+            header = probe(encoded)
+            assert header.samples > 0
+            assert header.rate > 0
+            for segment in ((0.0, min(1.0, header.seconds)), (header.seconds / 2, 0.01)):
+                waveform = read(encoded, 16_000, *segment)
+                assert waveform.dtype == np.float32
+        with refusals(AudioError):
+            read(encoded, 16_000)
+
+
+def audio_seeds() -> list[bytes]:
+    formats = [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS")]
+    formats += [("MP3", None), ("AIFF", None), ("AU", None), ("W64", None), ("CAF", None), ("RF64", None)]
+    return [sound(*format) for format in formats]
+
+
+# ---- corpora ----
+
+
+def corpus(source: Path, folder: Path, split: str | None = None) -> None:
+    """All that is done with a corpus before training."""
+    from sft_speech.corpora import CorpusReport, load_corpus
+
+    report = CorpusReport()
+    with refusals():
+        rows = load_corpus(source, split, report=report, cache_dir=folder / "cache")
+        for row in rows:
+            assert row["seconds"] > 0
+            assert Path(row["audio"]["path"]).resolve().is_relative_to(folder.resolve())
+    assert not CONTROLS.search(report.table())
+    report.save(folder / "corpus_report.json")
+
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
+
+
+def manifest(data: bytes, folder: Path) -> None:
+    """The first byte picks the kind."""
+    (folder / "a.wav").write_bytes(sound("WAV"))
+    path = folder / ("m" + SUFFIXES[data[0] % 4 if data else 0])
+    path.write_bytes(data[1:])
+    corpus(path, folder)
+
+
+def manifest_seeds() -> list[bytes]:
+    row = {"audio": "a.wav", "text": "hello", "speaker": "anna", "start": 0.01, "end": 0.05}
+    lines = "\n".join(json.dumps(one) for one in (row, row | {"audio": "../a.wav"}, {"audio": 3, "text": None}))
+    return [
+        b'\0audio,text,speaker\na.wav,"hello, you",anna\n/etc/passwd,x,\n../a.wav,y,bob\n',
+        b"\0id,audio_filepath,sentence,start,duration\n1,a.wav,hello,0.0,0.05\n2,a.wav,there,x,1e9\n",
+        b'\1path\tsentence\tclient_id\na.wav\tso "he said\tanna\n',
+        b"\2" + lines.encode(),
+        b'\3{"audio": "a.wav", "text": "\\ud800", "id": [1]}\n{"audio": "a.wav", "text": "a\\u001b[2J"}\n',
+    ]
+
+
+LAYOUTS: tuple[tuple[str, str], ...] = (  # of transcripts, and of the audio that belongs to them
+    ("19/5/19-5.trans.txt", "19/5/19-5-0000.flac"),
+    ("19/5/19-5-0000.normalized.txt", "19/5/19-5-0000.wav"),
+    ("metadata.csv", "wavs/LJ1.wav"),
+    ("metadata.csv", "a.wav"),
+    ("metadata.jsonl", "a.wav"),
+)
+
+
+def folder_of_speech(data: bytes, folder: Path) -> None:
+    """The first byte picks the layout."""
+    layout = LAYOUTS[data[0] % len(LAYOUTS) if data else 0]
+    for name, content in zip(layout, (data[1:], sound("WAV")), strict=True):
+        (folder / "corpus" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "corpus" / name).write_bytes(content)
+    corpus(folder / "corpus", folder)
+
+
+def folder_seeds() -> list[bytes]:
+    return [
+        b"\x0019-5-0000 HELLO THERE\n19-5-0001 NOBODY\n",
+        b"\1Hello there.\n",
+        b"\2LJ1|Hello 1.|Hello one.\nLJ2|gone|gone\n../a|up|up\n",
+        b"\3file_name,transcription\na.wav,hello\n../../a.wav,up\n",
+        b'\4{"file_name": "a.wav", "text": "hello"}\n',
+    ]
+
+
+def split(data: bytes, folder: Path) -> None:
+    import pyarrow as pa
+
+    from sft_speech.corpora.splits import parse_split
+
+    ids = pa.chunked_array([[str(number) for number in range(20)]])
+    speakers = pa.chunked_array([["anna", "bob"] * 10])
+    with refusals():
+        for part in parse_split(data.decode("utf-8", "surrogateescape")):
+            assert part.mask(ids, speakers).shape == (20,)
+
+
+def split_seeds() -> list[bytes]:
+    terms = ":0.9", "[0.9:]", "speaker=anna,bob:10", "train-clean-100+train-clean-360[0.1:0.2]", "a[3:7]"
+    return [term.encode() for term in terms]
+
+
+# ---- settings ----
+
+
+def settings(data: bytes, folder: Path) -> None:
+    """A YAML of a run, or of a beam search."""
+    from sft_speech.asr.decoding import Decoding
+    from sft_speech.config import FinetuneAsrConfig
+    from sft_speech.settings import load_config, save_config
+
+    path = folder / "run.yaml"
+    path.write_bytes(data)
+    for kind in (FinetuneAsrConfig, Decoding):
+        with refusals():
+            config = load_config(kind, str(path), {})
+            save_config(config, folder / "again.yaml")
+
+
+def settings_seeds() -> list[bytes]:
+    bomb = "&a [x,x,x,x,x,x,x,x,x]"
+    for last, new in pairwise("abcdefgh"):  # 9^8 times x
+        bomb = f"&{new} [{bomb}{f', *{last}' * 8}]"
+    values = "model: m\nsource: s\noutput_dir: o\n"
+    return [
+        f"{values}learning_rate: 1e-4\ntest_splits: [a, b]\nmax_steps: 10\n".encode(),
+        f"{values}bf16: null\ntrain_split: a+b[0.1:]\neval_split: b\n".encode(),
+        f"{values}learning_rate: {bomb}\n".encode(),
+        f"{values}test_splits: {bomb}\nlr_scheduler_type: *h\n".encode(),
+        b"lm: lm.arpa\nlm_weight: 1.5\nbeam_size: 10\n",
+        b"model: !!python/object/apply:os.system [id]\n",
+        b"max_steps: " + b"[" * 5000,
+        b"max_steps: " + b"9" * 5000,
+        b"seed: !!timestamp x\nmodel: 2024-13-99\nsource: &a [*a]\n",
+    ]
+
+
+@cache
+def parser() -> argparse.ArgumentParser:
+    from sft_speech.asr.finetune import add_arguments
+
+    made = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    add_arguments(made)
+    return made
+
+
+def command_line(data: bytes, folder: Path) -> None:
+    """Arguments of finetune-asr, each closed by a zero byte."""
+    from sft_speech.config import FinetuneAsrConfig
+    from sft_speech.settings import config_from_arguments
+
+    words = [word.decode("utf-8", "surrogateescape") for word in data.split(b"\0")]
+    words = [word for word in words if not word.startswith(("--config", "-h", "--help"))]
+    with refusals(argparse.ArgumentError), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            arguments = parser().parse_args(words)
+        except SystemExit:  # argparse has said why
+            return
+        config_from_arguments(FinetuneAsrConfig, arguments)
+
+
+def command_line_seeds() -> list[bytes]:
+    needed = b"--model\0m\0--source\0s\0--output_dir\0o\0"
+    more = [b"--learning_rate\x001e-4", b"--test_splits\0a,b\0--augment", b"--bf16\0null\0--max_steps=10"]
+    more += [b"--seed\0[&a]", b"--augment\0{a: 1}", b"--max_steps\0" + b"1" * 100]
+    return [needed + one for one in more]
+
+
+# ---- what lies beside a model ----
+
+
+@cache
+def vocabulary():
+    """Of the letters a to z."""
+    from sft_speech.asr.vocabulary import Vocabulary, build_tokenizer
+
+    return Vocabulary(build_tokenizer([string.ascii_lowercase + " "], "en"))
+
+
+def language_model(data: bytes, folder: Path) -> None:
+    """ARPA, plain and zipped, and the head of a KenLM binary; not KenLM's own reading, which is C++."""
+    from sft_speech.asr.ngram import lexicon_of, units, words_of
+
+    path = str(folder / "lm")
+    for content in (data, gzip.compress(data, 1)):
+        Path(path).write_bytes(content)
+        with refusals():
+            words = words_of(path)
+            if units(path, words, vocabulary()) is None:
+                lexicon_of(path, words, vocabulary(), None)
+
+
+def language_model_seeds() -> list[bytes]:
+    arpa = (
+        "\\data\\\nngram 1=5\nngram 2=1\n\n\\1-grams:\n-1\t<unk>\n-1\t<s>\t-1\n-1\t</s>\n-1\thello\t-1\n-1\tworld\n\n"
+    )
+    arpa += "\\2-grams:\n-1\thello world\n\n\\end\\\n"
+    characters = "\\data\\\nngram 1=27\n\n\\1-grams:\n" + "".join(f"-1\t{c}\n" for c in "|" + string.ascii_lowercase)
+    binary = b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(64) + b"<unk>\0<s>\0</s>\0hello\0"
+    return [arpa.encode(), f"{characters}\n\\end\\\n".encode(), binary]
+
+
+def lexicon(data: bytes, folder: Path) -> None:
+    from sft_speech.asr.ngram import lexicon_of
+
+    path = folder / "lexicon"
+    path.write_bytes(data)
+    with refusals():
+        lexicon_of("lm", ["hello", "world"], vocabulary(), str(path))
+
+
+def lexicon_seeds() -> list[bytes]:
+    return [b"hello\nworld\n", b"hello h e l l o |\nworld w o r l d\n"]
+
+
+def embedding(data: bytes, folder: Path) -> None:
+    """Of a speaker, in either form of file, and as the voices of a model."""
+    from sft_speech.tts.speakers import FILE, Speakers, read_embedding
+
+    for name in ("a.npy", "a.safetensors", FILE):
+        (folder / name).write_bytes(data)
+        with refusals():
+            Speakers.load(folder, 4) if name == FILE else read_embedding(folder / name, 4)
+
+
+def embedding_seeds() -> list[bytes]:
+    import numpy as np
+    from safetensors.numpy import save
+
+    plain, pickled = io.BytesIO(), io.BytesIO()
+    np.save(plain, np.ones(4, np.float32))
+    np.save(pickled, np.array([None], object), allow_pickle=True)
+    return [plain.getvalue(), pickled.getvalue(), save({"anna": np.ones(4, np.float32)}, {"encoder": "x"})]
+
+
+TARGETS = {
+    "audio": Target(audio, audio_seeds),
+    "manifest": Target(manifest, manifest_seeds),
+    "folder": Target(folder_of_speech, folder_seeds),
+    "split": Target(split, split_seeds),
+    "settings": Target(settings, settings_seeds),
+    "command_line": Target(command_line, command_line_seeds),
+    "language_model": Target(language_model, language_model_seeds),
+    "lexicon": Target(lexicon, lexicon_seeds),
+    "embedding": Target(embedding, embedding_seeds),
+}
+
+
+def quiet() -> None:
+    """A million warnings of broken files tell nothing."""
+    logging.getLogger("sft_speech").setLevel(logging.ERROR)

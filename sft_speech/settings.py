@@ -115,7 +115,7 @@ def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
             do = f"did you mean {near[0]}?" if near else "`--help` lists the keys"
-            raise UserError(f"unknown key {shown(key)!r}", "no such setting exists", do)
+            raise UserError(f"unknown key {shown(repr(key))}", "no such setting exists", do)
     return cls(**values)
 
 

@@ -16,7 +16,9 @@ import logging
 import re
 import signal
 import string
+import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
@@ -177,6 +179,44 @@ def folder_seeds() -> list[bytes]:
     ]
 
 
+ARCHIVES = ("a.tar", "a.tar.gz", "a.zip")
+
+
+def archive(data: bytes, folder: Path) -> None:
+    """The first byte picks the kind."""
+    from sft_speech.corpora.archive import unpacked
+
+    path = folder / "in" / ARCHIVES[data[0] % 3 if data else 0]
+    path.parent.mkdir()
+    path.write_bytes(data[1:])
+    with refusals():
+        unpacked(str(path), folder / "cache")
+    assert {one.name for one in folder.iterdir()} <= {"in", "cache"}
+    assert all(one.is_dir() or (one.is_file() and not one.is_symlink()) for one in folder.rglob("*"))
+    assert not list(folder.glob("cache/sft_speech/*.part"))
+
+
+def archive_seeds() -> list[bytes]:
+    seeds = []
+    for number, mode in enumerate(("w", "w:gz", "zip")):
+        packed = io.BytesIO()
+        if mode == "zip":
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+                file.writestr("c/metadata.csv", "file_name,text\n")
+        else:
+            with tarfile.open(fileobj=packed, mode=mode, format=tarfile.PAX_FORMAT) as file:
+                for name, kind in (
+                    ("c/\u00fc.csv", tarfile.REGTYPE),
+                    ("link", tarfile.SYMTYPE),
+                    ("d", tarfile.DIRTYPE),
+                ):
+                    info = tarfile.TarInfo(name)
+                    info.type, info.linkname, info.size = kind, "/", 3 * (kind == tarfile.REGTYPE)
+                    file.addfile(info, io.BytesIO(b"a,b"))
+        seeds.append(bytes([number]) + packed.getvalue())
+    return seeds
+
+
 def split(data: bytes, folder: Path) -> None:
     import pyarrow as pa
 
@@ -331,6 +371,7 @@ TARGETS = {
     "audio": Target(audio, audio_seeds),
     "manifest": Target(manifest, manifest_seeds),
     "folder": Target(folder_of_speech, folder_seeds),
+    "archive": Target(archive, archive_seeds),
     "split": Target(split, split_seeds),
     "settings": Target(settings, settings_seeds),
     "command_line": Target(command_line, command_line_seeds),

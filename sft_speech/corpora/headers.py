@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +55,7 @@ def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
     fresh = probe_all([paths[row] for row in new.tolist()], keys[new])
     places[new] = len(known) + np.arange(len(new))
     places[keys == _MISSING] = len(known) + len(new)
-    missing = pa.table([[_MISSING], [0], [1], ["missing file"], ["no such file"]], SCHEMA)
+    missing = pa.table([[_MISSING], [0], [1], ["missing file"], ["no such file, or no ordinary one"]], SCHEMA)
     headers = pa.concat_tables([known, fresh, missing]).take(pa.array(places))
     if index is not None and (len(new) or len(known) != len(paths)):
         save(headers, index)
@@ -62,18 +63,24 @@ def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
     return headers
 
 
-def probe_all(audio: Sequence[Audio], keys: np.ndarray, block: int = _BLOCK) -> pa.Table:
-    """Headers of files or of encoded bytes, a row each; ``audio`` is sliced by the threads, ``block`` at a time."""
+def probe_all(audio: Sequence[Audio | AudioError], keys: np.ndarray, block: int = _BLOCK) -> pa.Table:
+    """Headers of files or of encoded bytes, a row each; ``audio`` is sliced by the threads, ``block`` at a time.
+
+    Args:
+        audio: an error where it is known already that this one can't be used.
+    """
     columns = list(zip(*chain.from_iterable(in_threads(_probe, audio, "Reading headers", block)), strict=True))
     samples, rates, reasons, details = columns or ((),) * 4
     texts = (pa.array(reasons, pa.string()), pa.array(details, pa.string()))
     return pa.table([keys, np.array(samples, np.int64), np.array(rates, np.int32), *texts], SCHEMA)
 
 
-def _probe(block: Sequence[Audio]) -> list[tuple[int, int, str | None, str | None]]:
+def _probe(block: Sequence[Audio | AudioError]) -> list[tuple[int, int, str | None, str | None]]:
     rows: list[tuple[int, int, str | None, str | None]] = []
     for audio in block:
         try:
+            if isinstance(audio, AudioError):
+                raise audio
             header = probe(audio)
             silent = ("silent", "nothing is louder than -80 dB") if header.silent else (None, None)
             rows.append((header.samples, header.rate, *silent))
@@ -103,13 +110,15 @@ def in_threads(
 
 
 def _keys(paths: Sequence[str]) -> np.ndarray:
-    """A 64-bit fingerprint of each file's name, size and time of change; 0 where there is no such file."""
+    """A 64-bit fingerprint of each file's name, size and time of change; 0 where there is no such file of data."""
     keys = np.zeros(len(paths), np.uint64)
     for row, path in enumerate(paths):
         try:
             status = os.stat(path)
         except (OSError, ValueError):
             continue
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            continue  # a pipe, which would be waited for
         keys[row] = key_of(path, status.st_size, status.st_mtime_ns)
     return keys
 
@@ -160,9 +169,14 @@ def save(headers: pa.Table, index: Path) -> None:
 
 
 def index_path(cache_dir: str | os.PathLike[str] | None, *parts: object) -> Path:
-    """Where the index of a corpus lies: beside the cache of ``datasets``."""
+    """Where the index of a corpus lies."""
+    return own_cache(cache_dir) / f"headers-{key_of(*parts):016x}.parquet"
+
+
+def own_cache(cache_dir: str | os.PathLike[str] | None) -> Path:
+    """What we keep, beside the cache of ``datasets``."""
     if cache_dir is None:
         import datasets
 
         cache_dir = datasets.config.HF_DATASETS_CACHE
-    return Path(cache_dir) / "sft_speech" / f"headers-{key_of(*parts):016x}.parquet"
+    return Path(cache_dir) / "sft_speech"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,9 @@ def _load_part(
     texts = _texts(dataset, found, part.name or "row")
     chosen = np.flatnonzero(part.mask(texts["id"], texts["speaker"]))
     clips = audio if part.everything else audio.select(chosen)
-    headers = _headers(clips, header_index.index_path(cache_dir, source, config, part, *_versions(dataset)))
+    may_name = _may_name_files(source, dataset)
+    index = header_index.index_path(cache_dir, source, config, part, may_name, *_versions(dataset))
+    headers = _headers(clips, index, may_name)
     readable = headers["reason"].is_null().to_numpy()
     for place in np.flatnonzero(~readable):
         reason, detail = (headers[column][place].as_py() for column in ("reason", "detail"))
@@ -119,7 +121,7 @@ def stream_hub(
         if opened.num_shards < min_shards:
             opened = opened.reshard()
         found, stream = _audio_of(opened, columns, source, texts=True)
-        make = _RowMaker(found, part.name or "row", report, name)
+        make = _RowMaker(found, part.name or "row", report, name, _may_name_files(source, opened))
         streams.append(
             stream.map(
                 make,
@@ -136,8 +138,8 @@ def stream_hub(
 class _RowMaker:
     """Rows of a corpus out of rows of a stream, those left out that can't be used."""
 
-    def __init__(self, found: Mapping[str, str], prefix: str, report: CorpusReport, name: str) -> None:
-        self.found, self.prefix, self.report, self.name = found, prefix, report, name
+    def __init__(self, found: Mapping[str, str], prefix: str, report: CorpusReport, name: str, may_name: bool) -> None:
+        self.found, self.prefix, self.report, self.name, self.may_name = found, prefix, report, name, may_name
 
     def __call__(self, batch: Mapping[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         rows: dict[str, list[Any]] = {column: [] for column in COLUMNS}
@@ -146,7 +148,7 @@ class _RowMaker:
             audio = given["audio"]
             id = str(given.get("id") or (audio or {}).get("path") or f"{self.prefix}-{number:08d}")
             try:
-                header = probe(audio or {"path": None})
+                header = probe(_checked(audio or {"path": None}, self.may_name))
                 if header.silent:
                     raise AudioError("silent", "nothing is louder than -80 dB")
             except AudioError as error:
@@ -220,17 +222,58 @@ def _ids(table: pa.Table, found: Mapping[str, str], prefix: str) -> pa.Array | p
     return pa.array([f"{prefix}-{row:08d}" for row in range(len(table))], pa.string())
 
 
+# ---- rows without bytes ----
+
+
+def _may_name_files(source: str, dataset: Any) -> bool:
+    """Whether a row may name an audio file in place of holding it: in a folder that the user named, where it says so
+    openly, from the root on; or files that ``datasets`` itself has laid down. Never what rows from the Hub say.
+    """
+    return os.path.isdir(source) or dataset.info.builder_name == "audiofolder"
+
+
+def _checked(audio: Mapping[str, Any], may_name: bool) -> Mapping[str, Any]:
+    """A row's audio.
+
+    Raises:
+        AudioError: it would be read from a file that the row must not name.
+    """
+    path = audio.get("path")
+    if audio.get("bytes") is not None or not path or (may_name and os.path.isabs(path)):
+        return audio
+    raise AudioError("outside the corpus folder", f"a path, {path}, in place of audio: no file is read for that")
+
+
 # ---- headers ----
 
 
-def _headers(clips: datasets.Dataset, index: Path) -> pa.Table:
+class _Guarded(Sequence[Any]):
+    """Clips as they are asked for, errors in place of those that can't be used."""
+
+    def __init__(self, clips: Any, may_name: bool) -> None:
+        self.clips, self.may_name = clips, may_name
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, rows: Any) -> Any:
+        return [self.guarded(audio) for audio in self.clips[rows]]
+
+    def guarded(self, audio: Mapping[str, Any] | None) -> Mapping[str, Any] | AudioError:
+        try:
+            return _checked(audio or {"path": None}, self.may_name)
+        except AudioError as error:
+            return error
+
+
+def _headers(clips: datasets.Dataset, index: Path, may_name: bool) -> pa.Table:
     """Headers of all clips, in their order; the index holds for one version of the dataset's cache files."""
     known = header_index.load(index)
     if len(known) == len(clips):
         return known
     keys = np.arange(len(clips), dtype=np.uint64)
     new = np.flatnonzero(~np.isin(keys, known["key"].to_numpy()))  # all, or those that couldn't be read
-    fresh = header_index.probe_all(clips.select(new)["audio"], keys[new], _CLIPS)
+    fresh = header_index.probe_all(_Guarded(clips.select(new)["audio"], may_name), keys[new], _CLIPS)
     headers = pa.concat_tables([known, fresh]).sort_by("key")
     header_index.save(headers, index)
     return headers

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from sft_speech.corpora.archive import ARCHIVES
 from sft_speech.corpora.columns import NAMES
 from sft_speech.corpora.librispeech import LibriSpeech, first_transcripts
 from sft_speech.corpora.ljspeech import LJSpeech
@@ -21,7 +22,8 @@ EXPECTED = (
     "a LibriSpeech or LibriTTS folder (SUBSET/SPEAKER/CHAPTER/*.trans.txt or *.normalized.txt), "
     "an LJSpeech folder (metadata.csv of ID|text|text beside wavs/), "
     "a folder with metadata.csv or metadata.jsonl (file_name, text), a manifest (.csv, .tsv, .jsonl), "
-    "a folder of parquet files, or a dataset on the Hub (OWNER/NAME)"
+    "a folder of parquet files, an archive of one of these (.tar, .tar.gz, .zip, ...), "
+    "or a dataset on the Hub (OWNER/NAME)"
 )
 _PARQUET = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -40,7 +42,7 @@ def open_source(source: str | os.PathLike[str], columns: Mapping[str, str | None
     if path.is_dir():
         return _open_folder(path, columns)
     name = os.fspath(source)
-    if _HUB.fullmatch(name) and not name.endswith(SUFFIXES) and not path.parent.is_dir():
+    if _HUB.fullmatch(name) and not name.endswith((*SUFFIXES, *ARCHIVES)) and not path.parent.is_dir():
         return None
     near = _near(path)
     raise UserError(name, "no such file or folder", f"did you mean {near}?" if near else f"give {EXPECTED}")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sft_speech.audio import seconds_of
+from sft_speech.corpora.archive import unpacked
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
@@ -44,8 +45,9 @@ def load_corpus(
 
     Args:
         source: a folder (LibriSpeech, LibriTTS, LJSpeech, audiofolder or parquet files, told apart by what is in it), a
-            manifest (.csv, .tsv, .jsonl; paths relative to it or absolute; segments by ``start`` and ``end`` in
-            seconds), or a dataset on the Hub.
+            manifest (.csv, .tsv, .jsonl; paths relative to it, in its folder, or absolute; segments by ``start`` and
+            ``end`` in seconds), an archive of one of these (.tar, .tar.gz, .zip, ...: unpacked once, beside the cache
+            of ``datasets``), or a dataset on the Hub.
         split: a subset; or several joined by ``+``, each with an optional range of rows: ``train-clean-100:0.1`` is a
             tenth of it, ``train-clean-100:200`` are 200 rows of it, ``train-clean-100[0.1:]`` is the rest of the
             tenth. Where there are no subsets: ``:0.9`` and ``[0.9:]`` part the rows in two, ``speaker=anna,bob`` takes
@@ -72,7 +74,8 @@ def load_corpus(
     shown = os.fspath(source)
     name = name or split or Path(shown).name
     own_report = CorpusReport() if report is None else report
-    local = open_source(source, columns)
+    shown = unpacked(shown, cache_dir)
+    local = open_source(shown, columns)
     if local is None:
         from sft_speech.corpora.hub import load_hub, stream_hub
 

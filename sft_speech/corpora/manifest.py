@@ -19,6 +19,7 @@ import pyarrow.csv
 
 from sft_speech.audio import AUDIO_SUFFIXES
 from sft_speech.corpora.columns import find_columns
+from sft_speech.corpora.inside import inside
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import SCHEMA, Listing, audio_files
 from sft_speech.corpora.splits import unknown
@@ -31,7 +32,7 @@ METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 
 
 class Manifest:
-    """Rows of one table; its paths are absolute, or relative to the folder it lies in."""
+    """Rows of one table; its paths are absolute, or relative to the folder it lies in, and then don't leave that."""
 
     def __init__(self, path: Path, columns: Mapping[str, str | None] | None = None) -> None:
         self.path, self.columns = path, columns
@@ -59,7 +60,7 @@ class Manifest:
             raise UserError(
                 str(self.path), f"not UTF-8 text ({error.reason} at byte {error.start})", "convert it to UTF-8"
             ) from error
-        return _to_listing(table, dropped, self._root(table["audio"]))
+        return _to_listing(table, dropped, self._root(table["audio"]), self.path.absolute().parent)
 
     def _root(self, names: pa.Array) -> Path:
         """The folder that paths are relative to; Common Voice leaves out that its files lie in ``clips``."""
@@ -204,8 +205,13 @@ def _as_text(value: Any) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can hold half a character
 
 
-def _to_listing(table: dict[str, pa.Array], dropped: list[Dropped], root: Path) -> Listing:
-    """Strings to rows: paths made absolute, seconds read, ids given."""
+def _to_listing(table: dict[str, pa.Array], dropped: list[Dropped], root: Path, folder: Path) -> Listing:
+    """Strings to rows: paths made absolute, seconds read, ids given.
+
+    Args:
+        root: what relative paths begin at.
+        folder: what they may not leave.
+    """
     names, empty = table["audio"], pa.array([""] * len(table["audio"]), pa.string())
     start, start_wrong = _to_seconds(table.get("start", empty))
     end, end_wrong = _to_seconds(table.get("end", empty))
@@ -221,10 +227,26 @@ def _to_listing(table: dict[str, pa.Array], dropped: list[Dropped], root: Path) 
     dropped += [Dropped(f"row {row + 1}", "missing file", "it names no audio file") for row in np.flatnonzero(nameless)]
     for row in np.flatnonzero(wrong):
         dropped.append(Dropped(ids[row].as_py(), "bad segment", "start or end is not a number of seconds"))
+    outside = _outside(paths, absolute, nameless, folder)
+    for row in np.flatnonzero(outside):
+        detail = f"{names[row].as_py()} leads out of {folder}; to use it, write its absolute path into the table"
+        dropped.append(Dropped(ids[row].as_py(), "outside the corpus folder", detail))
     texts, speakers = table.get("text", empty), table.get("speaker", empty)
     start_end = [pa.array(seconds, from_pandas=True) for seconds in (start, end)]  # NaN to null
     rows = pa.table([ids, paths, texts, speakers, *start_end], SCHEMA)
-    return Listing(rows.filter(pa.array(~(nameless | wrong))), dropped)
+    return Listing(rows.filter(pa.array(~(nameless | wrong | outside))), dropped)
+
+
+def _outside(paths: pa.Array, absolute: pa.Array, nameless: np.ndarray, folder: Path) -> np.ndarray:
+    """Mask of the rows whose path is relative and leads out of a folder."""
+    relative = ~(absolute.to_numpy(zero_copy_only=False) | nameless)
+    own = paths.filter(pa.array(relative))
+    distinct = pc.unique(own)
+    mask = np.zeros(len(paths), bool)
+    mask[relative] = ~inside(distinct.to_pylist(), str(folder))[
+        pc.index_in(own, distinct).to_numpy(zero_copy_only=False)
+    ]
+    return mask
 
 
 def _ids(names: pa.Array, start: np.ndarray, end: np.ndarray) -> pa.Array:

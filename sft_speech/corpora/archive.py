@@ -1,0 +1,192 @@
+"""Corpora as they are handed out: a tar or zip archive, unpacked once beside the cache of ``datasets``.
+
+Whole or not at all, and nothing but plain files and folders below its own place: an archive may come from anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from sft_speech.corpora.headers import key_of, own_cache
+from sft_speech.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
+# Beyond these it is no corpus: speech as WAV shrinks to a half, transcripts to a tenth, while a bomb of zip's usual
+# method grows by 1032 and one of xz by more.
+MOST_FILES = 5_000_000
+MOST_GROWTH = 100  # bytes unpacked for one of the archive
+ALWAYS_FINE = 1 << 28  # bytes unpacked, whatever the archive's
+LONGEST_HEADER = 1 << 20  # bytes: tarfile reads the extended headers, which hold names, into memory
+RESERVE = 5e9  # bytes that stay free, or this share of a small disk:
+RESERVE_SHARE = 0.05
+_BLOCK = 1 << 20
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, LookupError)
+
+
+class _Member(NamedTuple):
+    """One plain file in an archive."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes] | None]
+
+
+def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> str:
+    """The folder of an archive's contents, any other source as it stands.
+
+    Unpacked where an archive of this place, size and time wasn't before.
+
+    Links and devices in it are left out, and counted in a warning; archives in it stay archives.
+
+    Raises:
+        UserError: it is damaged, a member leads out of its folder, or it takes more than the disk has or
+            :data:`MOST_GROWTH` allows.
+    """
+    from filelock import FileLock
+
+    archive = Path(source).expanduser()
+    if not archive.name.lower().endswith(ARCHIVES) or not archive.is_file():
+        return source
+    status = archive.stat()
+    suffix = max((one for one in ARCHIVES if archive.name.lower().endswith(one)), key=len)
+    name = f"{archive.name[: -len(suffix)]}-{key_of(archive.absolute(), status.st_size, status.st_mtime_ns):016x}"
+    folder = own_cache(cache_dir) / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # others wait for the one that unpacks
+        if not folder.is_dir():
+            part = folder.with_name(f"{name}.part")
+            shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+            try:
+                _unpack(archive, part, folder)
+                part.rename(folder)
+            except _DAMAGED as error:
+                if isinstance(error, OSError) and error.errno in _REFUSED:
+                    raise
+                why = f"it can't be unpacked ({str(error) or type(error).__name__})"
+                raise UserError(
+                    str(archive), why, "fetch it again, or unpack it by hand and give the folder"
+                ) from error
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    inside = list(folder.iterdir())
+    return str(inside[0] if len(inside) == 1 and inside[0].is_dir() else folder)
+
+
+def _unpack(archive: Path, part: Path, folder: Path) -> None:
+    from tqdm import tqdm
+
+    part.mkdir()
+    limit = _limit(archive, part)
+    logger.info("%s (%.2f GB) is unpacked into %s, once", archive, archive.stat().st_size / 1e9, folder)
+    bar = tqdm(unit="B", unit_scale=True, desc="Unpacking", disable=None, leave=False)
+    with bar, _members(archive) as members:
+        written = 0
+        for number, member in enumerate(members):
+            if number >= MOST_FILES:
+                raise _too_large(archive, f"it holds more than {MOST_FILES:,} files")
+            if written + member.size > limit:
+                raise _too_large(archive, f"it takes more than {limit / 1e9:.2f} GB")
+            path = part / _safe(member.name, archive)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source = member.open()
+            assert source is not None  # that of a plain file never is
+            with source, open(path, "wb") as target:
+                while block := source.read(_BLOCK):
+                    written += len(block)
+                    if written > limit:  # whatever its headers promise
+                        raise _too_large(archive, f"it takes more than {limit / 1e9:.2f} GB")
+                    target.write(block)
+                    bar.update(len(block))
+    if not written:
+        raise UserError(str(archive), "there is nothing in it", "fetch it again")
+
+
+def _limit(archive: Path, part: Path) -> float:
+    """Bytes that it may take."""
+    disk = shutil.disk_usage(part)
+    free = disk.free - min(RESERVE, RESERVE_SHARE * disk.total)
+    return min(free, max(ALWAYS_FINE, MOST_GROWTH * archive.stat().st_size))
+
+
+def _too_large(archive: Path, why: str) -> UserError:
+    return UserError(str(archive), why, "if that is right, make room, unpack it by hand, and give the folder")
+
+
+def _safe(name: str, archive: Path) -> PurePosixPath:
+    """A member's path below the folder of the archive.
+
+    Raises:
+        UserError: it leads out of it.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+        do = "such archives do harm; if you trust it, unpack it by hand and give the folder"
+        raise UserError(str(archive), f"its member {name!r} leads out of it", do)
+    return path
+
+
+@contextlib.contextmanager
+def _members(archive: Path) -> Iterator[Iterator[_Member]]:
+    """The plain files in it."""
+    if archive.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(archive) as zipped:
+            yield _of_zip(zipped)
+    else:
+        with tarfile.open(archive, "r|*", tarinfo=_Header) as tar:  # a stream: read once, from end to end
+            yield _of_tar(tar)
+
+
+class _Header(tarfile.TarInfo):
+    """A header that doesn't fill the memory, and doesn't take the end of a cut file for that of the archive."""
+
+    _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        if not buf:
+            raise tarfile.ReadError("its end is missing")
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in (*cls._LONG, tarfile.GNUTYPE_LONGLINK) and found.size > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
+
+
+def _of_zip(archive: zipfile.ZipFile) -> Iterator[_Member]:
+    left_out = 0
+    for info in archive.infolist():
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            left_out += 1
+        elif not info.is_dir():
+            yield _Member(info.filename, info.file_size, partial(archive.open, info))
+    _tell(left_out)
+
+
+def _of_tar(archive: tarfile.TarFile) -> Iterator[_Member]:
+    left_out = 0
+    while (info := archive.next()) is not None:
+        if info.isfile():
+            yield _Member(info.name, info.size, partial(archive.extractfile, info))
+        elif not info.isdir():
+            left_out += 1
+        archive.members = []  # type: ignore[attr-defined]  # which would be all of them in the end
+    _tell(left_out)
+
+
+def _tell(left_out: int) -> None:
+    if left_out:
+        logger.warning("%d links or devices in it are left out", left_out)

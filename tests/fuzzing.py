@@ -263,7 +263,7 @@ def settings_seeds() -> list[bytes]:
         f"{values}test_splits: {bomb}\nlr_scheduler_type: *h\n".encode(),
         b"lm: lm.arpa\nlm_weight: 1.5\nbeam_size: 10\n",
         b"model: !!python/object/apply:os.system [id]\n",
-        b"max_steps: " + b"[" * 5000,
+        b"max_steps: " + b"[" * 600,
         b"max_steps: " + b"9" * 5000,
         b"seed: !!timestamp x\nmodel: 2024-13-99\nsource: &a [*a]\n",
     ]

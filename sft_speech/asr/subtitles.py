@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sft_speech.asr.transcriber import Span
+from sft_speech.errors import printable
 
 LINE_CHARACTERS = 42
 CUE_SECONDS = 7.0
@@ -57,13 +58,13 @@ def cues(words: Sequence[Span], seconds: float) -> list[Cue]:
 
 def single_cues(spans: Iterable[Span]) -> list[Cue]:
     """One cue for each word or character."""
-    return [Cue(span.text, span.start, span.end) for span in spans if span.text.strip()]
+    return [Cue(printable(span.text), span.start, span.end) for span in spans if span.text.strip()]
 
 
 def srt(shown: Iterable[Cue]) -> str:
-    """SubRip: numbered cues with ``hh:mm:ss,mmm`` times."""
+    """SubRip: numbered cues with ``hh:mm:ss,mmm`` times; it can't escape anything, and an arrow is that of a time."""
     blocks = [
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text}\n"
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text.replace('-->', '->')}\n"
         for number, cue in enumerate(shown, 1)
     ]
     return "\n".join(blocks)
@@ -88,8 +89,9 @@ def _clock(seconds: float, point: str) -> str:
 def _short_words(words: Iterable[Span]) -> Iterable[Span]:
     """Words, and of a script without spaces pieces of at most a line, their times shared out evenly."""
     for word in words:
-        pieces = [word.text[n : n + LINE_CHARACTERS] for n in range(0, len(word.text), LINE_CHARACTERS)]
-        length = (word.end - word.start) / max(len(word.text), 1)
+        text = printable(word.text)  # no line that would end a cue
+        pieces = [text[n : n + LINE_CHARACTERS] for n in range(0, len(text), LINE_CHARACTERS)]
+        length = (word.end - word.start) / max(len(text), 1)
         at = word.start
         for piece in pieces:
             yield Span(piece, at, at + length * len(piece))

@@ -25,7 +25,7 @@ from sft_speech.asr import parts
 from sft_speech.asr.decoding import add_decoding_arguments, decoding_of
 from sft_speech.asr.parts import Parts
 from sft_speech.asr.processes import Process, end_with_parent, launch
-from sft_speech.errors import UserError
+from sft_speech.errors import UserError, printable
 from sft_speech.settings import add_pickle_argument
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ def _to_stream(args: argparse.Namespace, files: Sequence[Path], several: bool) -
             heard += not transcription.failed
             if transcription.failed and args.format != "jsonl":
                 continue  # an empty transcript would read as silence; the warning has told
-            stream.write(_formatted(transcription, args.format, args.timestamps, several))
+            text = _formatted(transcription, args.format, args.timestamps, several)
+            stream.write(printable(text, lines=True) if stream.isatty() else text)
             stream.flush()
     _report(heard, len(files))
 

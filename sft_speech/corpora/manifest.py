@@ -117,6 +117,7 @@ def metadata_of(folder: Path) -> list[str]:
 def _read_csv(path: Path, columns: Mapping[str, str | None] | None) -> tuple[dict[str, pa.Array], list[Dropped]]:
     """Quotes mean nothing in a TSV; nothing is taken for a missing value, "null" is a word."""
     tabs = path.suffix.lower() == ".tsv"
+    path.read_bytes().decode("utf-8")  # of a row that has too many columns, Arrow would tell in a traceback
     header = csv_header(path)
     found = find_columns(header, columns, str(path))
     dropped: list[Dropped] = []

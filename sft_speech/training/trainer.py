@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import pickle
 import shutil
 import signal
 import time
@@ -82,7 +83,11 @@ class ExactTrainer(Trainer):
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
             done = state.global_step * self.args.gradient_accumulation_steps
             self.plan.resume(Path(resume_from_checkpoint), done)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        except pickle.UnpicklingError as error:  # transformers reads with weights_only, which makes nothing but tensors
+            why = "its optimizer.pt, scheduler.pt or rng_state.pth isn't what a run writes; it may be made to do harm"
+            raise UserError(f"{resume_from_checkpoint}", why, "go on from a checkpoint of your own") from error
 
     def get_train_dataloader(self) -> DataLoader:
         workers = self.args.dataloader_num_workers

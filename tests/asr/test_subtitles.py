@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,17 @@ def test_srt_and_vtt_are_literal():
     assert vtt(shown) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello &amp; &lt;you&gt;\n\n01:01:01.042 --> 01:01:03.000\nagain\n"
     )
+
+
+@pytest.mark.parametrize("write", [srt, vtt])
+def test_what_is_said_makes_no_cue_of_its_own(write):
+    """A vocabulary may come from anywhere, and hold ends of lines."""
+    evil = "\n\n9\n00:00:07,000 --> 00:00:09,000\n<script>\x1b[2J"
+    for shown in (cues([Span(evil, 0.0, 1.0)], 1.0), single_cues([Span(evil, 0.0, 1.0)])):
+        text = write(shown)
+        assert text.count("-->") == len(shown)
+        assert "\n\n9\n" not in text
+        assert "\x1b" not in text
 
 
 def test_nothing_said_is_a_valid_file():

@@ -21,6 +21,8 @@ from sft_speech.errors import UserError
 
 C = TypeVar("C")
 
+LONGEST = 1 << 16  # characters of a file of settings; a run's has three thousand
+
 
 def option(default: Any, help: str, low: float | None = None, high: float | None = None, by_hand: bool = False) -> Any:
     """A key of the configuration: its default, one sentence of help and the range of its values (both ends allowed).
@@ -86,7 +88,10 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
 
 def shown(value: Any) -> str:
     """A value in an error: the beginning of it, for with a few aliases YAML writes lists of billions."""
-    text = value if isinstance(value, str) else reprlib.repr(value)
+    try:
+        text = value if isinstance(value, str) else reprlib.repr(value)
+    except ValueError:  # Python writes no integers of more than 4300 digits
+        text = "a number of thousands of digits"
     return text if len(text) < 200 else f"{text[:200]}..."
 
 
@@ -113,9 +118,10 @@ def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag:
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
+            near = difflib.get_close_matches(shown(key), known, 1)
             do = f"did you mean {near[0]}?" if near else "`--help` lists the keys"
-            raise UserError(f"unknown key {shown(repr(key))}", "no such setting exists", do)
+            name = repr(shown(key)) if isinstance(key, str) else shown(key)
+            raise UserError(f"unknown key {name}", "no such setting exists", do)
     return cls(**values)
 
 
@@ -126,8 +132,11 @@ def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
         UserError: it can't be read, is no YAML or no table, or names a key twice.
     """
     try:
-        text = Path(file).read_text(encoding="utf-8")
-        tree, values = yaml.compose(text, yaml.SafeLoader), parse_yaml(text)
+        with open(file, encoding="utf-8") as lines:
+            text = lines.read(LONGEST + 1)
+        if len(text) > LONGEST:
+            raise ValueError(f"longer than {LONGEST} characters")
+        values, tree = parse_yaml(text)
     except OSError as error:
         raise UserError(
             f"{flag} {file}", f"it can't be read ({error.strerror})", "the presets are in configs/"
@@ -142,24 +151,36 @@ def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UserError(f"{flag} {file}", "it is no table of `key: value` lines", "see configs/ for examples")
-    for key, count in Counter(str(key.value) for key, _ in tree.value).items():
+    for key, count in Counter(key.value for key, _ in tree.value if isinstance(key, yaml.ScalarNode)).items():
         if count > 1:  # YAML would take the last one in silence
             raise UserError(f"{flag} {file}: {key}", "it is set twice", "keep one of the lines")
     return values
 
 
-def parse_yaml(text: str) -> Any:
-    """What a text says in plain YAML: numbers, text, lists and tables, none of them made by code.
+class _PlainLoader(yaml.SafeLoader):
+    """Numbers, text, lists and tables. With merged tables (``<<``) a few lines would make billions of entries."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(problem="tables aren't merged here", problem_mark=node.start_mark)
+
+
+def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
+    """What a text says in plain YAML, and as it is written.
 
     Raises:
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: it is no YAML, or wants an object made.
         ValueError: a number or a date that Python can't make.
         RecursionError: nested too deep.
     """
+    loader = _PlainLoader(text)
     try:
-        return yaml.safe_load(text)
+        tree = loader.get_single_node()
+        return None if tree is None else loader.construct_document(tree), tree
     except (TypeError, AttributeError, LookupError, OverflowError) as error:  # of values unlike their own tags
         raise ValueError(f"a value that can't be read: {error}") from error
+    finally:
+        loader.dispose()
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
@@ -214,7 +235,7 @@ def from_command_line(key: str, text: str, hint: Any) -> Any:
     if text == "" or (str in (hint, *typing.get_args(hint)) and typing.get_origin(hint) is not list):
         return None if text == "null" else text
     try:
-        return parse_yaml(text)
+        return parse_yaml(text)[0]
     except (yaml.YAMLError, ValueError, RecursionError):
         raise wrong_type(key, text, "readable as YAML") from None
 

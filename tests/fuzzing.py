@@ -255,6 +255,8 @@ def settings_seeds() -> list[bytes]:
     bomb = "&a [x,x,x,x,x,x,x,x,x]"
     for last, new in pairwise("abcdefgh"):  # 9^8 times x
         bomb = f"&{new} [{bomb}{f', *{last}' * 8}]"
+    merges = "x0: &x0 {a: 1, b: 2}\n"
+    merges += "".join(f"x{n + 1}: &x{n + 1} {{<<: [{', '.join([f'*x{n}'] * 9)}]}}\n" for n in range(9))
     values = "model: m\nsource: s\noutput_dir: o\n"
     return [
         f"{values}learning_rate: 1e-4\ntest_splits: [a, b]\nmax_steps: 10\n".encode(),
@@ -265,6 +267,9 @@ def settings_seeds() -> list[bytes]:
         b"model: !!python/object/apply:os.system [id]\n",
         b"max_steps: " + b"[" * 600,
         b"max_steps: " + b"9" * 5000,
+        b"max_steps: 0x" + b"f" * 5000,
+        b"0x" + b"f" * 5000 + b": 1",
+        merges.encode(),
         b"seed: !!timestamp x\nmodel: 2024-13-99\nsource: &a [*a]\n",
     ]
 

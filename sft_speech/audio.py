@@ -43,6 +43,8 @@ _OGG_PAGE = 65_307  # the longest page of RFC 3533, in bytes
 _OPEN_LENGTH = 1 << 62  # or more: what libsndfile answers for a FLAC whose header leaves the length open
 # What libsndfile notes on opening a file that is shorter than its header says.
 _CUT = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
+# Hz; at one sample a second, resampling would make gigabytes of a small file.
+_LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
 _BLOCK = 1 << 14  # samples read at a time in search of the first sound
 
 
@@ -298,6 +300,9 @@ def _decode(file: soundfile.SoundFile, start: int | None, samples: int) -> np.nd
         if start is not None:
             file.seek(start)
         return file.read(samples, dtype="float32", always_2d=True)
+    except MemoryError as error:  # of a promise: a FLAC of a kilobyte may say that it holds weeks
+        seconds = seconds_of(samples or file.frames, file.samplerate)
+        raise AudioError("unreadable", f"its {seconds:.0f} s don't fit into memory") from error
     except (soundfile.SoundFileRuntimeError, ValueError) as error:
         at = "damaged" if start is None else f"damaged at or after {seconds_of(start, file.samplerate):.2f} s"
         raise AudioError("truncated", f"cut or {at}") from error
@@ -348,6 +353,10 @@ def _open(encoded: str | bytes | BinaryIO) -> soundfile.SoundFile:
         if error.code == _UNKNOWN_FORMAT:
             raise _NotForLibsndfile("not an audio format that libsndfile knows") from error
         raise AudioError("unreadable", error.error_string.strip() or f"libsndfile error {error.code}") from error
+    if not _LOWEST_RATE <= file.samplerate <= _HIGHEST_RATE:
+        rate = file.samplerate
+        file.close()
+        raise AudioError("unreadable", f"its header gives a rate of {rate} Hz")
     if file.frames >= _OPEN_LENGTH:
         file.close()
         raise _NotForLibsndfile("a FLAC that was written to a pipe, its header lacks the length; encode it anew")

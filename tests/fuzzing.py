@@ -108,7 +108,9 @@ def audio(data: bytes, folder: Path) -> None:
 def audio_seeds() -> list[bytes]:
     formats = [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS")]
     formats += [("MP3", None), ("AIFF", None), ("AU", None), ("W64", None), ("CAF", None), ("RF64", None)]
-    return [sound(*format) for format in formats]
+    flac = bytearray(sound("FLAC"))
+    flac[21], flac[22:26] = flac[21] | 0x0F, b"\xff" * 4  # a promise of 2^36 samples
+    return [*(sound(*format) for format in formats), bytes(flac), sound("WAV")[:24] + b"\1\0\0\0" + sound("WAV")[28:]]
 
 
 # ---- corpora ----

@@ -10,8 +10,9 @@ import gzip
 import itertools
 import logging
 import mmap
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ SPECIAL = {"<s>", "</s>", "<unk>", "<UNK>"}
 SPACES = ("|", "<space>", "▁", "_")  # names of the space in language models of characters
 # More words that can't be spelt, or that the language model doesn't know, are no oversight.
 MOST_UNFIT = 0.1
+# An ARPA file shrinks to a quarter when it is zipped.
+MOST_GROWTH = 100
+ALWAYS_FINE = 1 << 24  # bytes, however small they were zipped
+LONGEST_LINE = 1 << 16  # bytes
 
 Lexicon = dict[str, list[list[int]]]
 
@@ -50,7 +55,8 @@ def words_of(path: str) -> list[str]:
 
 def _arpa_words(path: str, zipped: bool) -> list[str]:
     """The second column of the section of 1-grams."""
-    with gzip.open(path) if zipped else open(path, "rb") as lines:
+    with gzip.open(path) if zipped else open(path, "rb") as file:
+        lines = _bounded(file, max(ALWAYS_FINE, MOST_GROWTH * os.path.getsize(path)))
         first = next((line.strip() for line in lines if line.strip()), b"")
         if first != b"\\data\\":
             begins = first[:30].decode("utf-8", "replace")
@@ -62,6 +68,22 @@ def _arpa_words(path: str, zipped: bool) -> list[str]:
         section = itertools.takewhile(lambda line: not line.startswith(b"\\"), lines)
         # Bytes are split at the spaces of ASCII alone, as KenLM does it.
         return [line.split()[1].decode("utf-8") for line in section if line.strip()]
+
+
+def _bounded(file: Any, most: int) -> Iterator[bytes]:
+    """Lines, as long as they aren't those of a file that was packed to fill the memory.
+
+    Raises:
+        ValueError: they are.
+    """
+    read = 0
+    while line := file.readline(LONGEST_LINE):
+        read += len(line)
+        if len(line) == LONGEST_LINE:
+            raise ValueError(f"a line of more than {LONGEST_LINE} bytes")
+        if read > most:
+            raise ValueError(f"more than {MOST_GROWTH} times as long as its archive")
+        yield line
 
 
 def _binary_words(path: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import shutil
@@ -350,3 +351,25 @@ def test_m4a_without_torchcodec_says_what_to_install(tmp_path, without_torchcode
     (tmp_path / "clip.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0M4A mp42isom" + bytes(200))
     with pytest.raises(AudioError, match="torchcodec"):
         probe(tmp_path / "clip.m4a")
+
+
+@pytest.mark.parametrize("samples", [2**36 - 1, 2**32])
+def test_no_memory_is_taken_for_what_a_flac_promises(samples):
+    encoded = io.BytesIO()
+    soundfile.write(encoded, np.full(1600, 0.1), 16_000, format="FLAC")
+    flac = bytearray(encoded.getvalue())
+    flac[21] |= samples >> 32  # the lower half of byte 21 and bytes 22 to 25: samples, RFC 9639
+    flac[22:26] = (samples % 2**32).to_bytes(4, "big")
+    for use in (probe, lambda clip: read(clip, 16_000), lambda clip: read(clip, 16_000, 0.0, 1e7)):
+        with pytest.raises(AudioError) as told:
+            use(bytes(flac))
+        assert told.value.reason in ("truncated", "unreadable")
+
+
+@pytest.mark.parametrize("rate", [1, 999, 2**31 - 1])
+def test_a_rate_that_nobody_records_at(rate):
+    encoded = io.BytesIO()
+    soundfile.write(encoded, np.full(1600, 0.1), 16_000, format="WAV")
+    wav = encoded.getvalue()
+    with pytest.raises(AudioError, match=f"a rate of {rate} Hz"):
+        read(wav[:24] + rate.to_bytes(4, "little") + wav[28:], 16_000)

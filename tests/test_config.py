@@ -311,3 +311,37 @@ def test_help_is_there_within_a_second_and_without_torch():
 def test_every_key_has_one_sentence_of_help():
     for field in dataclasses.fields(FinetuneAsrConfig):
         assert 0 < len(field.metadata["help"]) <= 110, field.name
+
+
+LISTS = "&a [x, x, x, x, x, x, x, x, x]"
+for last, new in ("ab", "bc", "cd", "de", "ef", "fg", "gh", "hi", "ij"):  # ten levels: 9^10 times x
+    LISTS = f"&{new} [{LISTS}{f', *{last}' * 8}]"
+TABLES = "t0: &t0 {a: 1}\n" + "".join(f"t{n}: &t{n} {{<<: [{', '.join([f'*t{n - 1}'] * 9)}]}}\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"learning_rate: {LISTS}", "learning_rate: .*: it must be a number"),
+        (f"test_splits: {LISTS}", "test_splits: .*: it must be text"),
+        (f"lr_scheduler_type: {LISTS}", "lr_scheduler_type: .*: not one of its values"),
+        (TABLES, "tables aren't merged here"),
+        ("max_steps: " + "[" * 3000, "no YAML"),
+        ("max_steps: " + "9" * 5000, "no YAML"),
+        ("max_steps: " + "9" * 400, "max_steps: 999.*999: it must be a number"),
+        ("max_steps: 0x" + "f" * 5000, "max_steps: a number of thousands of digits: it must be"),
+        ("? 0x" + "f" * 5000 + "\n: 1", "unknown key a number of thousands of digits"),
+        ("seed: 2024-13-99", "no YAML"),
+        ("seed: !!timestamp x", "no YAML"),
+        ("seed: !!python/object/apply:os.getpid []", "no YAML"),
+        ("source: &a [*a]", r"source: \[\[.*\]\]: it must be text"),
+        ("#" * 100_000, "longer than 65536 characters"),
+    ],
+)
+def test_yaml_that_was_made_to_do_harm_is_refused_at_once(tmp_path, text, message):
+    (tmp_path / "run.yaml").write_text(f"model: m\noutput_dir: o\n{text}\n")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=message) as told:
+        load_config(FinetuneAsrConfig, str(tmp_path / "run.yaml"), {})
+    assert len(str(told.value)) < 1000
+    assert time.monotonic() - began < 20

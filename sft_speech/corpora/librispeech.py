@@ -79,7 +79,7 @@ class LibriSpeech:
                     texts.append(text)
                     speakers.append(speaker)
             unlisted += [Dropped(id, "no transcript", path) for id, path in audio.items()]
-        return Listing(rows_of(ids, paths, texts, speakers), dropped, unlisted)
+        return Listing(rows_of(ids, paths, texts, speakers, dropped), dropped, unlisted)
 
 
 def _transcripts(path: str) -> Iterator[tuple[str, str]]:

@@ -47,4 +47,4 @@ class LJSpeech:
                 paths.append(audio[id])
                 texts.append(columns[-1] or columns[0])
         unlisted = [Dropped(id, "no transcript", path) for id, path in audio.items() if id not in listed]
-        return Listing(rows_of(ids, paths, texts, [""] * len(ids)), dropped, unlisted)
+        return Listing(rows_of(ids, paths, texts, [""] * len(ids), dropped), dropped, unlisted)

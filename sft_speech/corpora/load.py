@@ -17,7 +17,7 @@ from sft_speech.corpora.archive import unpacked
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import Listing, Source, column_of, corpus_of, duplicate, first_of_each
+from sft_speech.corpora.rows import Listing, Source, column_of, corpus_of, duplicate, first_of_each, is_text
 from sft_speech.corpora.splits import Part, parse_split
 from sft_speech.errors import UserError
 
@@ -74,6 +74,8 @@ def load_corpus(
     shown = os.fspath(source)
     name = name or split or Path(shown).name
     own_report = CorpusReport() if report is None else report
+    if not is_text(os.path.abspath(shown)):
+        raise UserError(shown, "its name is no UTF-8", "rename the folder")
     shown = unpacked(shown, cache_dir)
     local = open_source(shown, columns)
     if local is None:

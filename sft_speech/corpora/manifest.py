@@ -21,7 +21,7 @@ from sft_speech.audio import AUDIO_SUFFIXES
 from sft_speech.corpora.columns import find_columns
 from sft_speech.corpora.inside import inside
 from sft_speech.corpora.report import Dropped
-from sft_speech.corpora.rows import SCHEMA, Listing, audio_files
+from sft_speech.corpora.rows import SCHEMA, Listing, audio_files, is_text, unnameable
 from sft_speech.corpora.splits import unknown
 from sft_speech.errors import UserError
 
@@ -99,10 +99,12 @@ class AudioFolder:
             )
         listing = Manifest(folder / tables[0], self.columns).listing()
         root = str(folder.absolute())
-        on_disk = [os.path.normpath(path) for path in audio_files(root)]
+        found = [os.path.normpath(path) for path in audio_files(root)]
+        on_disk = list(filter(is_text, found))
         listed = pa.array([os.path.normpath(path) for path in listing.rows["path"].to_pylist()], pa.string())
         extra = pc.filter(pa.array(on_disk, pa.string()), pc.invert(pc.is_in(pa.array(on_disk, pa.string()), listed)))
-        listing.unlisted = [Dropped(os.path.relpath(path, root), "no transcript", path) for path in extra.to_pylist()]
+        listing.unlisted = [unnameable(os.path.relpath(path, root), path) for path in found if not is_text(path)]
+        listing.unlisted += [Dropped(os.path.relpath(path, root), "no transcript", path) for path in extra.to_pylist()]
         return listing
 
 

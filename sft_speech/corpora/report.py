@@ -134,7 +134,7 @@ class CorpusReport:
         """Writes all of it as JSON, whole or not at all."""
         path = Path(path)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n", "utf-8", "backslashreplace")
         os.replace(part, path)
 
 

@@ -55,12 +55,30 @@ class Source(Protocol):
         """Its rows, or those of one subset, in an order that never changes."""
 
 
-def rows_of(ids: list[str], paths: list[str], texts: list[str], speakers: list[str]) -> pa.Table:
-    """A table of :data:`SCHEMA` of whole files."""
-    nothing = pa.nulls(len(ids), pa.float64())
-    return pa.table(
-        [pa.array(column, pa.string()) for column in (ids, paths, texts, speakers)] + [nothing, nothing], SCHEMA
-    )
+def rows_of(
+    ids: list[str], paths: list[str], texts: list[str], speakers: list[str], dropped: list[Dropped]
+) -> pa.Table:
+    """A table of :data:`SCHEMA` of whole files; those whose names are no UTF-8, which no table holds, are dropped."""
+    kept = [row for row in zip(ids, paths, texts, speakers, strict=True) if is_text(row[1])]
+    if len(kept) < len(ids):
+        dropped += [unnameable(id, path) for id, path in zip(ids, paths, strict=True) if not is_text(path)]
+    nothing = pa.nulls(len(kept), pa.float64())
+    columns = list(zip(*kept, strict=True)) or [()] * 4
+    return pa.table([pa.array(column, pa.string()) for column in columns] + [nothing, nothing], SCHEMA)
+
+
+def is_text(path: str) -> bool:
+    """Whether a path is UTF-8; Python writes other bytes as halves of characters."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unnameable(id: str, path: str) -> Dropped:
+    """A file whose path is no UTF-8."""
+    return Dropped(id, "bad file name", f"{path} is no UTF-8: rename it")
 
 
 def features() -> datasets.Features:

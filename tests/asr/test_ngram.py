@@ -148,3 +148,17 @@ def test_units_that_do_not_fit_are_refused(characters, why):
 def test_a_rare_character_may_be_lacking(caplog):
     assert units("lm.arpa", "enotw|5", vocabulary()) is not None
     assert """lm.arpa lacks "'"; the model lacks its 5""" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("section", "why"),
+    [
+        (b"-1\ta\n" * 5_000_000, "more than 100 times as long as its archive"),
+        (b"a" * 50_000_000, "a line of more than 65536 bytes"),
+    ],
+)
+def test_a_zipped_bomb_is_not_read_to_its_end(tmp_path, section, why):
+    path = tmp_path / "bomb.arpa.gz"
+    path.write_bytes(gzip.compress(b"\\data\\\n\\1-grams:\n" + section, 9))
+    with pytest.raises(UserError, match=why):
+        words_of(str(path))

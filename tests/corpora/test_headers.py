@@ -108,3 +108,9 @@ def test_threads_keep_the_order(items, block):
 def test_an_error_in_a_thread_is_raised():
     with pytest.raises(ZeroDivisionError):
         headers.in_threads(lambda block: 1 // 0, [1])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.wav")
+    headers_found = headers.scan_files([str(tmp_path / "a.wav")], None)
+    assert headers_found["reason"].to_pylist() == ["missing file"]

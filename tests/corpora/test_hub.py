@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sft_speech.audio import read, samples_of
-from sft_speech.corpora import CorpusReport, headers, load_corpus, select_usable
+from sft_speech.corpora import CorpusReport, headers, hub, load_corpus, select_usable
 from sft_speech.corpora.rows import COLUMNS, features
 from sft_speech.errors import UserError
 
@@ -240,3 +240,23 @@ def test_no_hub(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="no such folder here"):
         load_corpus("nobody/nothing", "test")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("where", ["hub", "folder"])
+def test_rows_of_others_name_no_files_of_this_machine(parquet, clips, tmp_path, monkeypatch, streaming, where):
+    """Absolute paths are open in a folder that the user named; relative ones would depend on where the run began."""
+    (tmp_path / "private.flac").write_bytes(clips[0])
+    monkeypatch.chdir(tmp_path)
+    paths = [str(tmp_path / "private.flac"), "private.flac", f"../{tmp_path.name}/private.flac"]
+    audio = [{"bytes": None, "path": path} for path in paths] + [{"bytes": clips[1], "path": "/etc/passwd"}]
+    folder = parquet("test.parquet", audio=audio)
+    report, source = CorpusReport(), str(folder)
+    if where == "hub":
+        source, opened = "somebody/corpus", hub._open
+        monkeypatch.setattr(hub, "_open", lambda _source, *rest, **kwargs: opened(str(folder), *rest, **kwargs))
+    rows = list(load_corpus(source, "test", streaming=streaming, report=report))
+    kept = ["19-1-0000", "19-1-0003"] if where == "folder" else ["19-1-0003"]
+    assert [row["id"] for row in rows] == kept
+    assert {row.reason for row in report.dropped("test")} == {"outside the corpus folder"}
+    assert len(report.dropped("test")) == 4 - len(kept)

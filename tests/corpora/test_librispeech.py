@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from sft_speech.corpora import CorpusReport, load_corpus
 from sft_speech.corpora.librispeech import LibriSpeech
 from sft_speech.corpora.report import Dropped
 from sft_speech.errors import UserError
@@ -112,3 +115,15 @@ def test_libritts(tmp_path, write):
     assert rows[0]["path"] == str(chapter / "84_5_000001_000000.wav")
     assert [dropped.id for dropped in listing.dropped] == ["84_5_000001_000009"]
     assert [dropped.id for dropped in listing.unlisted] == ["84_5_000001_000002"]
+
+
+def test_a_file_name_that_is_no_utf_8_is_dropped(librispeech, tmp_path):
+    folder = os.fsencode(librispeech / "dev-clean/84/5")
+    os.rename(folder + b"/84-5-0000.flac", folder + b"/84-5-000\xe9.flac")
+    os.rename(os.fsencode(librispeech / "dev-clean/174/5"), os.fsencode(librispeech / "dev-clean/174") + b"/\xe9")
+    report = CorpusReport()
+    assert load_corpus(librispeech, "dev-clean", report=report)["id"][:] == ["84-5-0001", "84-5-0002"]
+    reasons = Counter(row.reason for row in report.dropped("dev-clean"))
+    assert reasons == {"bad file name": 3, "missing file": 1, "no transcript": 1}
+    report.save(tmp_path / "report.json")
+    assert r"84-5-000\udce9" in (tmp_path / "report.json").read_text()

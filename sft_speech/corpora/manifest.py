@@ -145,7 +145,7 @@ def _read_csv(path: Path, columns: Mapping[str, str | None] | None) -> tuple[dic
                 strings_can_be_null=False,
             ),
         )
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise UserError(
             str(path), str(error).splitlines()[0], "mend that row: UTF-8, quotes closed, one value per column"
         ) from error
@@ -172,7 +172,10 @@ def csv_header(path: Path) -> list[str]:
     with open(path, encoding="utf-8-sig", newline="") as lines:
         tabs = path.suffix.lower() == ".tsv"
         rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines)
-        header = next(filter(None, rows), None)
+        try:
+            header = next(filter(None, rows), None)
+        except csv.Error as error:
+            raise UserError(str(path), f"its first line is no table's ({error})", "name the columns in it") from error
     if not header:
         raise UserError(str(path), "an empty file", "its first line names the columns, e.g. audio,text")
     return header
@@ -186,7 +189,7 @@ def _read_jsonl(path: Path, columns: Mapping[str, str | None] | None) -> tuple[d
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line) if line.strip() else None
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, nested too deep
                 row = str(error)
             if isinstance(row, dict):
                 rows.append(row)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sft_speech.corpora import load_corpus
 from sft_speech.corpora.manifest import AudioFolder, Manifest
 from sft_speech.corpora.report import Dropped
 from sft_speech.errors import UserError
@@ -201,3 +202,32 @@ def test_two_tables_are_ambiguous(tmp_path):
     (tmp_path / "metadata.jsonl").write_text("")
     with pytest.raises(UserError, match=r"it holds metadata.csv and metadata.jsonl"):
         AudioFolder(tmp_path).listing()
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"audio": ' + "9" * 5000 + "}", '"' + "\\ud800" * 10, "nul", '{"a": NaN}']
+)
+def test_json_that_was_made_to_do_harm_is_a_dropped_row(tmp_path, write, line):
+    write("a.wav")
+    (tmp_path / "m.jsonl").write_text(line + '\n{"audio": "a.wav", "text": "a"}\n')
+    listing = Manifest(tmp_path / "m.jsonl").listing()
+    assert listing.rows["id"].to_pylist() == ["a.wav"]
+    assert [(row.id, row.reason) for row in listing.dropped] in (
+        [("line 1", "unreadable row")],
+        [("row 1", "missing file")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.csv", b"a" * 200_000, "its first line is no table's"),
+        ("m.csv", b"audio,text\na.wav,x\na.wav,\xe9,too,many\n", "not UTF-8 text"),  # found by atheris
+        ("m.jsonl", b'{"audio": "a\\u0000b.wav", "text": "x"}', "missing file"),  # found by atheris
+        ("m.csv", b"a\x1b[2J,b\n", r"its columns are: a\\x1b\[2J, b"),  # found by atheris
+    ],
+)
+def test_tables_that_were_made_to_do_harm(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_corpus(tmp_path / name)

@@ -51,7 +51,7 @@ def main() -> None:
 
     options = {
         "max_total_time": args.seconds,
-        "timeout": fuzzing.SECONDS,
+        "timeout": 4 * fuzzing.SECONDS,  # code that counts its lines is slow
         "max_len": LONGEST,
         "rss_limit_mb": MEGABYTES,
         "artifact_prefix": f"{corpus / 'finds'}/",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import pickle
@@ -9,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -373,3 +375,15 @@ def test_a_rate_that_nobody_records_at(rate):
     wav = encoded.getvalue()
     with pytest.raises(AudioError, match=f"a rate of {rate} Hz"):
         read(wav[:24] + rate.to_bytes(4, "little") + wav[28:], 16_000)
+
+
+# Found by atheris: an MP3 whose last packet libsndfile can seek to, and not decode.
+LAST_PACKET = """
+eNr7/7njCAMMRGTmpQMpfiBmZWBg52AwQAcfDBLRABsQr8ICbmMB/7EAoF02Po6+rsZ6DIQA9U38D/I93wWmR18dGBh+Orv2esb6
+i3U+WkU9QHsbALe644Q=
+"""
+
+
+def test_an_mp3_with_a_last_packet_that_is_none():
+    with pytest.raises(AudioError, match="cut or damaged"):
+        probe(zlib.decompress(base64.b64decode(LAST_PACKET)))

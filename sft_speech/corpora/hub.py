@@ -148,7 +148,10 @@ class _RowMaker:
             audio = given["audio"]
             id = str(given.get("id") or (audio or {}).get("path") or f"{self.prefix}-{number:08d}")
             try:
-                header = probe(_checked(audio or {"path": None}, self.may_name))
+                checked = _checked(audio, self.may_name)
+                if isinstance(checked, AudioError):
+                    raise checked
+                header = probe(checked)
                 if header.silent:
                     raise AudioError("silent", "nothing is louder than -80 dB")
             except AudioError as error:
@@ -232,38 +235,29 @@ def _may_name_files(source: str, dataset: Any) -> bool:
     return os.path.isdir(source) or dataset.info.builder_name == "audiofolder"
 
 
-def _checked(audio: Mapping[str, Any], may_name: bool) -> Mapping[str, Any]:
-    """A row's audio.
-
-    Raises:
-        AudioError: it would be read from a file that the row must not name.
-    """
+def _checked(audio: Mapping[str, Any] | None, may_name: bool) -> Mapping[str, Any] | AudioError:
+    """A row's audio, or why it isn't read: it would be from a file that the row must not name."""
+    audio = audio or {"path": None}
     path = audio.get("path")
     if audio.get("bytes") is not None or not path or (may_name and os.path.isabs(path)):
         return audio
-    raise AudioError("outside the corpus folder", f"a path, {path}, in place of audio: no file is read for that")
+    return AudioError("outside the corpus folder", f"a path, {path}, in place of audio: no file is read for that")
+
+
+class _Checked(Sequence[Any]):
+    """The audio of rows, checked when it is asked for."""
+
+    def __init__(self, rows: Any, may_name: bool) -> None:
+        self.rows, self.may_name = rows, may_name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: Any) -> Any:
+        return [_checked(audio, self.may_name) for audio in self.rows[places]]
 
 
 # ---- headers ----
-
-
-class _Guarded(Sequence[Any]):
-    """Clips as they are asked for, errors in place of those that can't be used."""
-
-    def __init__(self, clips: Any, may_name: bool) -> None:
-        self.clips, self.may_name = clips, may_name
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, rows: Any) -> Any:
-        return [self.guarded(audio) for audio in self.clips[rows]]
-
-    def guarded(self, audio: Mapping[str, Any] | None) -> Mapping[str, Any] | AudioError:
-        try:
-            return _checked(audio or {"path": None}, self.may_name)
-        except AudioError as error:
-            return error
 
 
 def _headers(clips: datasets.Dataset, index: Path, may_name: bool) -> pa.Table:
@@ -273,7 +267,7 @@ def _headers(clips: datasets.Dataset, index: Path, may_name: bool) -> pa.Table:
         return known
     keys = np.arange(len(clips), dtype=np.uint64)
     new = np.flatnonzero(~np.isin(keys, known["key"].to_numpy()))  # all, or those that couldn't be read
-    fresh = header_index.probe_all(_Guarded(clips.select(new)["audio"], may_name), keys[new], _CLIPS)
+    fresh = header_index.probe_all(_Checked(clips.select(new)["audio"], may_name), keys[new], _CLIPS)
     headers = pa.concat_tables([known, fresh]).sort_by("key")
     header_index.save(headers, index)
     return headers

@@ -248,10 +248,9 @@ def _outside(paths: pa.Array, absolute: pa.Array, nameless: np.ndarray, folder: 
     relative = ~(absolute.to_numpy(zero_copy_only=False) | nameless)
     own = paths.filter(pa.array(relative))
     distinct = pc.unique(own)
+    places = pc.index_in(own, distinct).to_numpy(zero_copy_only=False)
     mask = np.zeros(len(paths), bool)
-    mask[relative] = ~inside(distinct.to_pylist(), str(folder))[
-        pc.index_in(own, distinct).to_numpy(zero_copy_only=False)
-    ]
+    mask[relative] = ~inside(distinct.to_pylist(), str(folder))[places]
     return mask
 
 

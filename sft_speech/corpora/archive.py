@@ -13,7 +13,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -35,7 +34,6 @@ RESERVE = 5e9  # bytes that stay free, or this share of a small disk:
 RESERVE_SHARE = 0.05
 _BLOCK = 1 << 20
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, LookupError)
 
 
 class _Member(NamedTuple):
@@ -74,7 +72,9 @@ def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> st
             try:
                 _unpack(archive, part, folder)
                 part.rename(folder)
-            except _DAMAGED as error:
+            except UserError:
+                raise
+            except Exception as error:  # of damaged ones tarfile, zipfile and what they unpack with raise all kinds
                 if isinstance(error, OSError) and error.errno in _REFUSED:
                     raise
                 why = f"it can't be unpacked ({str(error) or type(error).__name__})"

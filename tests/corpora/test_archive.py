@@ -206,3 +206,11 @@ def test_one_that_was_killed_leaves_nothing_taken_for_whole(tmp_path, cache, fil
     assert [name.endswith(".part") for name in left(cache)] == [True]
     assert len(load_corpus(path, "dev-clean", cache_dir=cache)) == 6
     assert [name.endswith(".part") for name in left(cache) if name.startswith("clean")] == [False]
+
+
+def test_a_gzip_of_four_bytes(tmp_path, cache):
+    """Found by atheris: tarfile raises TypeError."""
+    (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b\x08\x1f\x8b")
+    with pytest.raises(UserError, match="can't be unpacked"):
+        archive.unpacked(str(tmp_path / "a.tar.gz"), cache)
+    assert left(cache) == []

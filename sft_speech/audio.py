@@ -43,8 +43,7 @@ _OGG_PAGE = 65_307  # the longest page of RFC 3533, in bytes
 _OPEN_LENGTH = 1 << 62  # or more: what libsndfile answers for a FLAC whose header leaves the length open
 # What libsndfile notes on opening a file that is shorter than its header says.
 _CUT = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
-# Hz; at one sample a second, resampling would make gigabytes of a small file.
-_LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000
+_MOST_UPSAMPLING = 100  # nobody records at 160 Hz; of a sample a second, resampling would make gigabytes
 _BLOCK = 1 << 14  # samples read at a time in search of the first sound
 
 
@@ -258,6 +257,8 @@ def read(audio: Audio, rate: int, start: float | None = None, seconds: float | N
     mono = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
     _check_finite(mono)
     wanted = samples_of(len(mono) / own_rate if seconds is None else seconds, rate)
+    if rate > own_rate * _MOST_UPSAMPLING:
+        raise AudioError("unreadable", f"its header gives a rate of {own_rate} Hz")
     if own_rate != rate:
         import soxr
 
@@ -353,10 +354,6 @@ def _open(encoded: str | bytes | BinaryIO) -> soundfile.SoundFile:
         if error.code == _UNKNOWN_FORMAT:
             raise _NotForLibsndfile("not an audio format that libsndfile knows") from error
         raise AudioError("unreadable", error.error_string.strip() or f"libsndfile error {error.code}") from error
-    if not _LOWEST_RATE <= file.samplerate <= _HIGHEST_RATE:
-        rate = file.samplerate
-        file.close()
-        raise AudioError("unreadable", f"its header gives a rate of {rate} Hz")
     if file.frames >= _OPEN_LENGTH:
         file.close()
         raise _NotForLibsndfile("a FLAC that was written to a pipe, its header lacks the length; encode it anew")

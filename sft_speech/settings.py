@@ -21,6 +21,7 @@ from sft_speech.errors import UserError
 
 C = TypeVar("C")
 
+DEEPEST = 20  # brackets within brackets in settings
 LONGEST = 1 << 16  # characters of a file of settings; a run's has three thousand
 
 
@@ -158,7 +159,14 @@ def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Numbers, text, lists and tables. With merged tables (``<<``) a few lines would make billions of entries."""
+    """Numbers, text, lists and tables, without what takes long: for brackets in brackets its time is their square, and
+    with merged tables (``<<``) a few lines make billions of entries.
+    """
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level == DEEPEST:
+            raise yaml.scanner.ScannerError(problem="nested too deep", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):

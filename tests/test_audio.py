@@ -368,7 +368,7 @@ def test_no_memory_is_taken_for_what_a_flac_promises(samples):
         assert told.value.reason in ("truncated", "unreadable")
 
 
-@pytest.mark.parametrize("rate", [1, 999, 2**31 - 1])
+@pytest.mark.parametrize("rate", [1, 150])
 def test_a_rate_that_nobody_records_at(rate):
     encoded = io.BytesIO()
     soundfile.write(encoded, np.full(1600, 0.1), 16_000, format="WAV")

@@ -13,7 +13,7 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
@@ -76,12 +76,14 @@ class Header:
         rate: samples per second.
         channels: 1 or more.
         silent: nothing louder than -80 dB of full scale in the whole file.
+        kind: container and coding as libsndfile names them, "WAV PCM_16"; "" where FFmpeg reads the file.
     """
 
     samples: int
     rate: int
     channels: int
     silent: bool = False
+    kind: str = field(default="", compare=False)
 
     @property
     def seconds(self) -> float:
@@ -162,7 +164,8 @@ def _header(file: soundfile.SoundFile, encoded: str | bytes) -> Header:
     if len(tail) == 0:
         raise AudioError("truncated", f"its header promises {seconds_of(samples, rate):.2f} s, the end is missing")
     _check_finite(tail)
-    return Header(samples, rate, file.channels, silent=_peak(tail) <= _SILENT_PEAK and _all_silent(file))
+    silent = _peak(tail) <= _SILENT_PEAK and _all_silent(file)
+    return Header(samples, rate, file.channels, silent, f"{file.format} {file.subtype}")
 
 
 def _slack(file: soundfile.SoundFile) -> int:
@@ -246,14 +249,7 @@ def read(audio: Audio, rate: int, start: float | None = None, seconds: float | N
     Raises:
         AudioError: missing, unreadable, truncated, empty, not finite.
     """
-    encoded = _encoded(audio)
-    try:
-        with _open(encoded) as file:
-            samples, own_rate = _samples(file, encoded, start, seconds), file.samplerate
-    except _NotForLibsndfile as error:
-        samples, own_rate = _read_with_torchcodec(encoded, start, seconds, error)
-    if len(samples) == 0:
-        raise AudioError("empty", "it holds no sample" if start is None else f"nothing at {start:.2f} s")
+    samples, own_rate = decode(audio, start, seconds)
     mono = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
     _check_finite(mono)
     wanted = samples_of(len(mono) / own_rate if seconds is None else seconds, rate)
@@ -266,6 +262,29 @@ def read(audio: Audio, rate: int, start: float | None = None, seconds: float | N
     # The resampler, and MP3 headers, are off by a few samples; plans of batches are made from lengths and hold only if
     # these are exact.
     return np.pad(mono[:wanted], (0, max(0, wanted - len(mono)))) if len(mono) != wanted else np.ascontiguousarray(mono)
+
+
+def decode(audio: Audio, start: float | None = None, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """Decodes one clip, or one segment of a file, as it was recorded.
+
+    Args:
+        audio, start, seconds: as :func:`read` takes them.
+
+    Returns:
+        float32 samples (S, C), not empty, and their rate.
+
+    Raises:
+        AudioError: missing, unreadable, truncated, empty.
+    """
+    encoded = _encoded(audio)
+    try:
+        with _open(encoded) as file:
+            samples, rate = _samples(file, encoded, start, seconds), file.samplerate
+    except _NotForLibsndfile as error:
+        samples, rate = _read_with_torchcodec(encoded, start, seconds, error)
+    if len(samples) == 0:
+        raise AudioError("empty", "it holds no sample" if start is None else f"nothing at {start:.2f} s")
+    return samples, rate
 
 
 def quietest(waveform: np.ndarray, rate: int) -> int:

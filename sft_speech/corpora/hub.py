@@ -5,10 +5,11 @@ Whole ones lie in the cache of ``datasets``, their audio as it was encoded, mapp
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -299,7 +300,7 @@ def _open(
     kwargs: dict[str, Any] = (
         {"streaming": True} if streaming else {"cache_dir": None if cache_dir is None else str(cache_dir)}
     )
-    try:
+    with _explained(source):
         if os.path.isdir(source):
             files = _local_files(Path(source), config)
             split = _choose_split(source, split, list(files))
@@ -313,6 +314,30 @@ def _open(
             kwargs |= {"data_files": {split: list(own)}, "features": builder.info.features}
             return datasets.load_dataset("parquet", split=split, **kwargs)
         return datasets.load_dataset(source, config, split=split, **kwargs)
+
+
+def split_names(source: str, config: str | None) -> list[str]:
+    """The splits of a dataset.
+
+    Raises:
+        UserError: no such dataset or configuration, or the Hub can't be reached.
+    """
+    import datasets
+
+    with _explained(source):
+        if os.path.isdir(source):
+            return list(_local_files(Path(source), config))
+        config = _choose_config(source, config, datasets.get_dataset_config_names(source))
+        return list(map(str, datasets.get_dataset_split_names(source, config)))
+
+
+@contextlib.contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """What the ``datasets`` library raises, as a :class:`UserError`."""
+    import datasets
+
+    try:
+        yield
     except datasets.exceptions.DatasetNotFoundError as error:
         raise UserError(
             source,

@@ -95,6 +95,25 @@ def load_corpus(
     return corpus.to_iterable_dataset(min(min_shards, len(corpus))) if streaming else corpus
 
 
+def splits_of(
+    source: str | os.PathLike[str], *, config: str | None = None, columns: Mapping[str, str | None] | None = None
+) -> list[str]:
+    """The names of a source's subsets; none where it has no subsets.
+
+    Args:
+        source, config, columns: as :func:`load_corpus` takes them.
+
+    Raises:
+        UserError: no such source, or no layout that is known.
+    """
+    local = open_source(source, columns)
+    if local is not None:
+        return local.splits()
+    from sft_speech.corpora.hub import split_names
+
+    return split_names(os.fspath(source), config)
+
+
 def _check(corpus: datasets.Dataset, shown: str, report: CorpusReport, name: str, logged: bool) -> None:
     """Completes the report; a corpus without rows is an error."""
     report.keep(name, len(corpus), pc.sum(column_of(corpus, "seconds")).as_py() or 0.0)

@@ -65,9 +65,7 @@ def select_usable(
             written.append(normalized.text)
             if normalized.missing:
                 missing.update(normalized.missing)
-            reason = length_reason(length, min_seconds, max_seconds)
-            reason = reason or _missing_reason(normalized, max_missing_share)
-            reason = reason or (fits or ctc_fits)(encode(normalized.text), room)
+            reason = _reason(normalized, length, room, min_seconds, max_seconds, encode, max_missing_share, fits)
             if reason is None:
                 kept[row] = True
             else:
@@ -106,11 +104,27 @@ def judge(
     Args:
         row: of a stream; the others are those of :func:`select_usable`.
     """
-    normalized = normalize(row["text"])
-    reason = length_reason(row["seconds"], min_seconds, max_seconds) or _missing_reason(normalized, max_missing_share)
-    if reason is None:
-        reason = ctc_fits(encode(normalized.text), int(frames_of(np.array([row["seconds"]]))[0]))
-    return normalized, reason
+    normalized, seconds = normalize(row["text"] or ""), row["seconds"]
+    frames = int(frames_of(np.array([seconds]))[0])
+    return normalized, _reason(normalized, seconds, frames, min_seconds, max_seconds, encode, max_missing_share)
+
+
+def _reason(
+    normalized: Normalized,
+    seconds: float,
+    frames: int,
+    min_seconds: float,
+    max_seconds: float,
+    encode: Callable[[str], Sequence[int]],
+    max_missing_share: float,
+    fits: Callable[[Sequence[int], int], tuple[str, str] | None] | None = None,
+) -> tuple[str, str] | None:
+    """The rules, in the order in which they are asked: why an utterance can't be used, if it can't."""
+    return (
+        length_reason(seconds, min_seconds, max_seconds)
+        or _missing_reason(normalized, max_missing_share)
+        or (fits or ctc_fits)(encode(normalized.text), frames)
+    )
 
 
 def _missing_reason(normalized: Normalized, max_missing_share: float) -> tuple[str, str] | None:

@@ -24,6 +24,7 @@ VERBS = {
     "synthesize": ("sft_speech.tts.synthesize", "speak texts"),
     "finetune-vc": ("sft_speech.tts.finetune_vc", "fine-tune a SpeechT5 to say recordings in another voice"),
     "convert": ("sft_speech.tts.convert", "say recordings again in another voice"),
+    "check": ("sft_speech.checking.check", "look at a corpus before training: what it holds, what is likely wrong"),
     "cut": ("sft_speech.cut", "cut long recordings at the ends of sentences, into a manifest"),
     "doctor": ("sft_speech.doctor", "look for what is wrong with this machine and its installation"),
     "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),

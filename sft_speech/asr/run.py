@@ -75,10 +75,16 @@ class Recognition:
 
     def usable(self, name: str, rows: Any, report: CorpusReport) -> Any:
         """The rows of a split that can be used, transcripts normalized; evaluation keeps all that has a transcript."""
-        checkpoint = self.checkpoint
         if name != "train":
-            return with_transcript(checkpoint, rows, name, report)
-        rules = {
+            return with_transcript(self.checkpoint, rows, name, report)
+        if isinstance(rows, Stream):
+            return dataclasses.replace(rows, judge=partial(judge, **self.rules()))
+        return select_usable(rows, name, report, **self.rules())
+
+    def rules(self) -> dict[str, Any]:
+        """By which :func:`~sft_speech.corpora.select.select_usable` chooses what is trained on."""
+        checkpoint = self.checkpoint
+        return {
             "min_seconds": self.config.min_seconds,
             "max_seconds": self.config.max_seconds,
             "normalize": checkpoint.normalizer,
@@ -86,9 +92,6 @@ class Recognition:
             "frames_of": partial(frames_of, checkpoint.frames, checkpoint.rate),
             "max_missing_share": self.config.max_missing_share,
         }
-        if isinstance(rows, Stream):
-            return dataclasses.replace(rows, judge=partial(judge, **rules))
-        return select_usable(rows, name, report, **rules)
 
     def parts(self, corpora: dict[str, Any]) -> Parts:
         config, checkpoint, held_out = self.config, self.checkpoint, corpora.get("eval")

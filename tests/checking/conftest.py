@@ -1,0 +1,218 @@
+"""A corpus in which every kind of fault was planted, among clean utterances."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from sft_speech.corpora.espeak import ESPEAK_RATE, Voice, speak
+from sft_speech.corpora.synthetic import sentences_of
+
+RATE = 16_000
+SPEAKERS = {"train": ("anna", "bob", "cleo"), "test": ("dora", "emil")}
+VOICES = {
+    "anna": Voice("en-us", "Annie", 160),
+    "bob": Voice("en-us", "Andy", 170),
+    "cleo": Voice("en-gb-x-rp", "linda", 165),
+    "dora": Voice("en-us", "steph", 165),
+    "emil": Voice("en-gb-x-rp", "zac", 170),
+}
+HOSTILE = '<script>alert("1")</script> \'"&\u202e\x1b[31m'
+
+
+@dataclass
+class Planted:
+    """A folder with the splits train and test, and the ids of the faults by the key of the finding that is due."""
+
+    folder: Path
+    faults: dict[str, set[str]] = field(default_factory=dict)
+    swapped: set[str] = field(default_factory=set)
+
+    @property
+    def guilty(self) -> set[str]:
+        return set().union(*self.faults.values())
+
+
+def said(sentence: str, speaker: str, seed: int) -> np.ndarray:
+    """A sentence by a speaker in a room that isn't quite silent."""
+    waveform = soxr.resample(speak(sentence, VOICES[speaker]), ESPEAK_RATE, RATE)
+    hiss = np.random.default_rng(seed).normal(0, 0.002, len(waveform))
+    return (0.4 * waveform / np.abs(waveform).max() + hiss).astype(np.float32)
+
+
+class Builder:
+    """Writes utterances and remembers their rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
+        self.samples: dict[str, np.ndarray] = {}
+        self.sentences = {split: iter(sentences_of(f"{split}-demo")) for split in self.rows}
+
+    def sentence(self, split: str) -> str:
+        return next(line for line in self.sentences[split] if len(line.split()) >= 5)
+
+    def add(self, split, id, text=None, speaker=None, samples=None, rate=RATE, suffix="wav", said_as=None) -> str:
+        text = self.sentence(split) if text is None else text
+        speaker = speaker or SPEAKERS[split][len(self.rows[split]) % len(SPEAKERS[split])]
+        if samples is None:
+            samples = said(said_as or text, speaker, sum(map(len, self.rows.values())))
+        self.samples[id] = samples
+        number = sum(map(len, self.rows.values()))
+        path = self.folder / split / f"clip-{number:03d}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, rate, subtype="PCM_16")
+        self.rows[split].append({"id": id, "file_name": path.name, "text": text, "speaker": speaker})
+        return text
+
+    def path(self, split: str, id: str) -> Path:
+        return self.folder / split / next(row["file_name"] for row in self.rows[split] if row["id"] == id)
+
+    def write(self) -> None:
+        for split, rows in self.rows.items():
+            with open(self.folder / split / "metadata.csv", "w", newline="", encoding="utf-8") as file:
+                table = csv.DictWriter(file, ["id", "file_name", "text", "speaker"])
+                table.writeheader()
+                table.writerows(rows)
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory) -> Path:
+    """The utterances without a fault, in two splits."""
+    builder = Builder(tmp_path_factory.mktemp("clean") / "corpus")
+    plain_rows(builder)
+    builder.write()
+    return builder.folder
+
+
+def plain_rows(builder: Builder) -> None:
+    for split, count in (("train", 60), ("test", 20)):
+        for number in range(count):
+            builder.add(split, f"{split}-{number:02d}")
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory) -> Planted:
+    """The same utterances with faults of every kind among them."""
+    found = Planted(tmp_path_factory.mktemp("planted") / "corpus")
+    builder = Builder(found.folder)
+    plain_rows(builder)
+    _plant_sound(builder, found.faults)
+    _plant_text(builder, found.faults)
+    _plant_twice(builder, found.faults)
+    pairs = [("train-10", "train-21"), ("train-32", "train-43"), ("test-04", "test-15")]
+    for one, other in pairs:
+        rows = [row for rows in builder.rows.values() for row in rows if row["id"] in (one, other)]
+        rows[0]["text"], rows[1]["text"] = rows[1]["text"], rows[0]["text"]
+        found.swapped |= {one, other}
+    builder.write()
+    _plant_files(builder, found.faults)
+    return found
+
+
+def _plant_sound(builder: Builder, faults: dict[str, set[str]]) -> None:
+    loud = said(text := builder.sentence("train"), "anna", 1)
+    builder.add("train", "clipped", text, "anna", np.clip(6 * loud, -1, 1))
+    text = builder.sentence("train")
+    speech = said(text, "bob", 2)
+    gap = np.zeros(int(1.5 * len(speech)), np.float32)
+    builder.add("train", "gappy", text, "bob", np.concatenate([speech, gap]))
+    builder.add("train", "faint", text := builder.sentence("train"), "cleo", said(text, "cleo", 3) * 0.004)
+    builder.add("train", "offset", text := builder.sentence("train"), "anna", said(text, "anna", 4) + 0.1)
+    text = builder.sentence("train")
+    left = said(text, "anna", 5)
+    builder.add("train", "stereo", text, "anna", np.stack([left, left], 1))
+    text = builder.sentence("train")
+    left = said(text, "bob", 6)
+    builder.add("train", "upside-down", text, "bob", np.stack([left, -0.98 * left], 1))
+    text = builder.sentence("train")
+    slow = soxr.resample(said(text, "bob", 7), RATE, 8000)
+    builder.add("train", "telephone", text, "bob", slow, rate=8000)
+    builder.add("train", "silent", None, "anna", np.zeros(2 * RATE, np.float32))
+    faults |= {
+        "clipping": {"clipped"},
+        "mostly_silence": {"gappy"},
+        "quiet": {"faint"},
+        "dc_offset": {"offset"},
+        "channels": {"stereo", "upside-down"},
+        "cancelling_channels": {"upside-down"},
+        "rare_rate": {"telephone"},
+        "dropped_silent": {"silent"},
+    }
+
+
+def _plant_text(builder: Builder, faults: dict[str, set[str]]) -> None:
+    builder.add("train", "empty", " ... ", said_as="this is said but nobody wrote it down")
+    builder.add("train", "letter", "a", said_as="this is a longer sentence than that")
+    builder.add("train", "clip-name-7", "clip-name-7", said_as="the name of the file is the text")
+    builder.add("train", "null", "NULL", said_as="there was no value in the table")
+    text = builder.sentence("train")
+    builder.add("train", "half", text.split()[0], said_as=" ".join([text] * 4))
+    builder.add("train", "dense", " ".join([builder.sentence("train") for _ in range(3)]), said_as="yes please")
+    builder.add("train", "homoglyph", "the c\u0430t sat on the mat", said_as="the cat sat on the mat")
+    builder.add(
+        "train", "cyrillic", "they said \u043f\u0440\u0438\u0432\u0435\u0442 to us", said_as="they said hello to us"
+    )
+    builder.add("train", "invisible", "a word\u200b joiner\u202e is in here", said_as="a word joiner is in here")
+    builder.add("train", "damaged", "we met in the cafÃ© at noon", said_as="we met in the cafe at noon")
+    builder.add("train", "marked", "and then [laughter] he went home", said_as="and then he went home")
+    builder.add("train", "digits", "platform 9 is closed & empty", said_as="platform nine is closed and empty")
+    faults |= {
+        "dropped_empty_transcript": {"empty"},
+        "one_letter": {"letter"},
+        "transcript_is_name": {"clip-name-7"},
+        "placeholder": {"null"},
+        "pace": {"half", "letter", "null"},
+        "dropped_more_labels_than_frames": {"dense"},
+        "mixed_scripts": {"homoglyph"},
+        "foreign_letters": {"homoglyph", "cyrillic"},
+        "invisible_characters": {"invisible"},
+        "damaged_encoding": {"damaged"},
+        "markup": {"marked"},
+        "digits_and_symbols": {"digits", "clip-name-7"},
+    }
+
+
+def _plant_twice(builder: Builder, faults: dict[str, set[str]]) -> None:
+    samples, texts = builder.samples, {row["id"]: row["text"] for row in builder.rows["train"]}
+    padded = np.concatenate([np.zeros(500, np.float32), samples["train-05"]])
+    builder.add("test", "leak", texts["train-05"], "dora", padded, suffix="flac")
+    builder.add("train", "copy", texts["train-06"], "anna", samples["train-06"])
+    builder.add("train", "copy-other-text", builder.sentence("train"), "bob", samples["train-07"])
+    builder.add("test", "same-text", texts["train-08"], "emil")
+    builder.add("test", "same-speaker", None, "anna")
+    builder.add("test", "train-09", None, "dora")  # an id of the training split
+    builder.add("train", "twice")
+    builder.add("train", "twice")
+    faults |= {
+        "audio_across_splits": {"leak"},
+        "repeated_audio": {"copy"},
+        "audio_with_two_transcripts": {"train-07", "copy-other-text"},
+        "text_across_splits": {"leak", "same-text"},
+        "speaker_across_splits": {"same-speaker"},
+        "id_across_splits": {"train-09"},
+        "duplicate_id": {"twice"},
+    }
+
+
+def _plant_files(builder: Builder, faults: dict[str, set[str]]) -> None:
+    """Faults of the files themselves, in rows that were clean."""
+    builder.path("train", "train-50").unlink()
+    whole = builder.path("train", "train-51").read_bytes()
+    builder.path("train", "train-51").write_bytes(whole[: len(whole) // 2])
+    builder.path("test", "test-10").write_bytes(b"this is no audio at all, whatever its name says")
+    builder.path("test", "test-11").write_bytes(b"")
+    soundfile.write(builder.folder / "train" / "unlisted.wav", np.full(RATE, 0.1, np.float32), RATE)
+    faults |= {
+        "dropped_missing_file": {"train-50"},
+        "dropped_truncated": {"train-51"},
+        "dropped_unreadable": {"test-10"},
+        "dropped_empty": {"test-11"},
+        "dropped_no_transcript": {"unlisted.wav"},
+    }

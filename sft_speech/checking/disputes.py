@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OTHERS = 8  # transcripts of the nearest lengths that are tried in place of an utterance's own
 AT_CHANCE = 0.92  # of the CER of the others: the own transcript fits hardly better
-SIGMAS, LEAST_SIGMA = 6.0, 0.05  # above the median, for a transcript that fits in part
+SIGMAS, LEAST_SIGMA = 3.5, 0.08  # above the median, for a transcript that fits in part
 FEWEST = 10  # utterances, for chance and median to mean anything
 # A word or two that a weak model mishears look as wrong as a wrong transcript: such short ones (characters) are judged
 # only by a model that is as good as this (median CER over chance).
@@ -100,7 +100,9 @@ def chance(references: list[str], hypotheses: list[str]) -> np.ndarray:
 
 
 def disputed(misfit: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """(N,) which of N utterances have a transcript that is likely wrong, by misfit and length in characters."""
+    """(N,) which of N utterances have a transcript that is likely wrong, by misfit and length: the characters of its
+    transcript, or of what was heard, whichever are more.
+    """
     if len(misfit) < FEWEST:
         return np.zeros(len(misfit), bool)
     judged = np.ones(len(misfit), bool) if np.median(misfit) <= GOOD else lengths >= SHORT
@@ -131,7 +133,8 @@ def section(heard: Heard, name: str) -> dict[str, Any]:
 
 def findings(rows: Rows, heard: Heard) -> list[Finding]:
     """The transcripts that are likely wrong; or that the model can't tell."""
-    where = disputed(heard.misfit, np.array([len(text) for text in heard.references], int))
+    both = zip(heard.references, heard.hypotheses, strict=True)
+    where = disputed(heard.misfit, np.array([max(map(len, texts)) for texts in both], int))
     if not where.any():
         return []
     share = float(where.mean())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sft_speech.checking import alike
 from sft_speech.checking.findings import Case, Finding, counted
 from sft_speech.checking.rows import Rows
 from sft_speech.checking.sound import Sound
@@ -39,7 +40,7 @@ def findings(rows: Rows, spelt: list[str], sound: Sound | None) -> list[Finding]
         spelt: the transcripts as they would be learned.
         sound: None where nothing was decoded.
     """
-    found = [] if sound is None else _audio(rows, sound, spelt)
+    found = [] if sound is None else [*_audio(rows, sound, spelt), *alike.findings(rows, sound)]
     found += [*_ids(rows), *_texts(rows, spelt), *_speakers(rows)]
     return [finding for finding in found if finding is not None]
 

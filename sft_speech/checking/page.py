@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CASES = 30  # of a finding that are listed
 CLIPS, CLIPS_EACH = 48, 6  # players in the page, and for one finding
-CLIP_SECONDS = 15.0  # of a recording that can be heard
+CLIP_SECONDS = 10.0  # of a recording that can be heard
 PAGE_KILOBYTES = 12_000  # of pictures and sounds
 
 

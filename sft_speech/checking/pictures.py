@@ -1,4 +1,4 @@
-"""Pictures and sounds that a page carries within itself: SVG of figures, PNG of spectrograms, MP3 of clips."""
+"""Pictures and sounds that a page carries within itself: SVG of figures, PNG of spectrograms, FLAC of clips."""
 
 from __future__ import annotations
 
@@ -128,12 +128,12 @@ def spectrogram(waveform: np.ndarray) -> str:
 
 
 def sound(waveform: np.ndarray) -> str:
-    """(S,) at :data:`RATE` as an MP3, which every browser plays, as a data URI."""
+    """(S,) at :data:`RATE` as a FLAC, which every browser plays and which adds no fault of its own, as a data URI."""
     import soundfile
 
     file = io.BytesIO()
-    soundfile.write(file, np.clip(waveform, -1, 1), RATE, format="MP3", subtype="MPEG_LAYER_III")
-    return f"data:audio/mpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    soundfile.write(file, np.clip(waveform, -1, 1), RATE, format="FLAC", subtype="PCM_16")
+    return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def kilobytes(uris: Sequence[str]) -> float:

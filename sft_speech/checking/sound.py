@@ -28,6 +28,7 @@ EDGE_SECONDS = 3.0
 QUIET_DB = -50.0  # of full scale: 16-bit samples then hold less than 8 bits of speech
 OFFSET = 0.02  # of full scale
 CANCELLED_DB = 10.0  # by which the mean of the channels is quieter than they are; independent ones lose 3 dB
+SHAPE = 32  # points of the course of the level, by which copies are looked for
 RARE_RATE = 0.05  # of the clips; a rate (a number of channels) that so few have is a slip
 _BLOCK = 16  # recordings that a thread takes at a time
 _TINY = 1e-10  # -200 dB
@@ -46,6 +47,8 @@ class Measured(NamedTuple):
         silent: share of its blocks that are silent; ``leading``, ``trailing``: seconds of silence at its ends.
         cancelled: dB by which the mean of the channels is quieter than they are.
         digest: of its samples in 16 bits, one channel, silence of zeros at both ends aside.
+        sounding: seconds from the first block that isn't silent to the last.
+        shape: (:data:`SHAPE`,) the course of the level within that time, its mean taken off, of length 1.
     """
 
     rate: int
@@ -61,6 +64,8 @@ class Measured(NamedTuple):
     trailing: float
     cancelled: float
     digest: bytes
+    sounding: float
+    shape: np.ndarray
 
 
 def measure(samples: np.ndarray, rate: int, kind: str = "") -> Measured:
@@ -72,6 +77,7 @@ def measure(samples: np.ndarray, rate: int, kind: str = "") -> Measured:
     loud = blocks > blocks.max() * 10 ** (-SILENT_DB / 10)
     sounding = np.flatnonzero(loud)
     first, last = (sounding[0], sounding[-1]) if len(sounding) else (len(blocks), -1)
+    within = blocks[first : last + 1]
     power = float(np.square(mono).mean())
     each = float(np.square(samples).mean())
     peak = float(np.abs(samples).max())
@@ -90,7 +96,20 @@ def measure(samples: np.ndarray, rate: int, kind: str = "") -> Measured:
         trailing=float((len(blocks) - 1 - last) * size / rate),
         cancelled=_decibels(each) - _decibels(power) if samples.shape[1] > 1 else 0.0,
         digest=hashlib.blake2b(np.trim_zeros(steps).tobytes(), digest_size=16).digest(),
+        sounding=len(within) * size / rate,
+        shape=_shape(within, float(blocks.max())),
     )
+
+
+def _shape(blocks: np.ndarray, loudest: float) -> np.ndarray:
+    """The course of the level over blocks (N,) of power, whatever the level itself is: (:data:`SHAPE`,)."""
+    if not len(blocks):
+        return np.zeros(SHAPE, np.float32)
+    levels = 10 * np.log10(np.maximum(blocks / max(loudest, _TINY**2), 10 ** (-SILENT_DB / 10)))
+    course = np.interp(np.linspace(0, len(levels) - 1, 4 * SHAPE), np.arange(len(levels)), levels)
+    course = course.reshape(SHAPE, 4).mean(axis=1)
+    course -= course.mean()
+    return (course / max(float(np.linalg.norm(course)), 1e-9)).astype(np.float32)
 
 
 def _decibels(power: float) -> float:

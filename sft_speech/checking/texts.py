@@ -24,7 +24,7 @@ MIXED = frozenset(
     ["LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"]
 )  # scripts with letters that look alike
 PLACEHOLDERS = frozenset("null nan n/a na undefined todo tbd tba xxx <unk> [unk] -".split())
-MARKUP = re.compile(r"\[[^\[\]]{1,30}\]|<[^<>]{1,30}>|\{[^{}]{1,30}\}|&(?:\w{2,8}|#\d{1,6});")
+MARKUP = re.compile(r"\[[^\[\]\s][^\[\]]{,30}\]|<[^<>\s][^<>]{,30}>|\{[^{}\s][^{}]{,30}\}|&(?:\w{2,8}|#\d{1,6});")
 # UTF-8 read as Latin-1: a lead byte as a capital with an accent, then a continuation byte as a symbol.
 DAMAGED = re.compile("�|[Â-ô][\x80-\xbf]|â€")
 _SPACES = frozenset("\t\n\r")

@@ -23,7 +23,6 @@ VOICES = {
     "dora": Voice("en-us", "steph", 165),
     "emil": Voice("en-gb-x-rp", "zac", 170),
 }
-HOSTILE = '<script>alert("1")</script> \'"&\u202e\x1b[31m'
 
 
 @dataclass
@@ -58,18 +57,17 @@ class Builder:
     def sentence(self, split: str) -> str:
         return next(line for line in self.sentences[split] if len(line.split()) >= 5)
 
-    def add(self, split, id, text=None, speaker=None, samples=None, rate=RATE, suffix="wav", said_as=None) -> str:
+    def add(self, split, id, text=None, speaker=None, samples=None, rate=RATE, suffix="wav", said_as=None) -> None:
         text = self.sentence(split) if text is None else text
         speaker = speaker or SPEAKERS[split][len(self.rows[split]) % len(SPEAKERS[split])]
-        if samples is None:
-            samples = said(said_as or text, speaker, sum(map(len, self.rows.values())))
-        self.samples[id] = samples
         number = sum(map(len, self.rows.values()))
+        samples = said(said_as or text, speaker, number) if samples is None else samples
+        self.samples[id] = samples
         path = self.folder / split / f"clip-{number:03d}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, samples, rate, subtype="PCM_16")
+        # As whole numbers: libsndfile rounds floats to other ones for each format.
+        soundfile.write(path, samples if suffix == "ogg" else np.rint(32767 * samples).astype(np.int16), rate)
         self.rows[split].append({"id": id, "file_name": path.name, "text": text, "speaker": speaker})
-        return text
 
     def path(self, split: str, id: str) -> Path:
         return self.folder / split / next(row["file_name"] for row in self.rows[split] if row["id"] == id)
@@ -80,6 +78,12 @@ class Builder:
                 table = csv.DictWriter(file, ["id", "file_name", "text", "speaker"])
                 table.writeheader()
                 table.writerows(rows)
+
+
+@pytest.fixture(scope="session")
+def build() -> type[Builder]:
+    """Makes another corpus."""
+    return Builder
 
 
 @pytest.fixture(scope="session")
@@ -185,6 +189,8 @@ def _plant_twice(builder: Builder, faults: dict[str, set[str]]) -> None:
     builder.add("test", "leak", texts["train-05"], "dora", padded, suffix="flac")
     builder.add("train", "copy", texts["train-06"], "anna", samples["train-06"])
     builder.add("train", "copy-other-text", builder.sentence("train"), "bob", samples["train-07"])
+    builder.add("test", "softer", texts["train-12"], "dora", 0.3 * samples["train-12"])
+    builder.add("train", "lossy", texts["train-13"], "anna", samples["train-13"], suffix="ogg")
     builder.add("test", "same-text", texts["train-08"], "emil")
     builder.add("test", "same-speaker", None, "anna")
     builder.add("test", "train-09", None, "dora")  # an id of the training split
@@ -194,7 +200,8 @@ def _plant_twice(builder: Builder, faults: dict[str, set[str]]) -> None:
         "audio_across_splits": {"leak"},
         "repeated_audio": {"copy"},
         "audio_with_two_transcripts": {"train-07", "copy-other-text"},
-        "text_across_splits": {"leak", "same-text"},
+        "alike_audio": {"softer", "lossy"},
+        "text_across_splits": {"leak", "softer", "same-text"},
         "speaker_across_splits": {"same-speaker"},
         "id_across_splits": {"train-09"},
         "duplicate_id": {"twice"},

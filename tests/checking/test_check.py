@@ -1,0 +1,180 @@
+"""The real command on a corpus of planted faults, on the same corpus without them, and on real speech."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sft_speech.cli import main
+
+RATE = 16_000
+MODEL = str(files("sft_speech").joinpath("assets/wav2vec2-small"))
+
+
+def check(tmp_path: Path, *arguments: object) -> dict:
+    """What the command writes as JSON."""
+    assert main(["check", *map(str, arguments), "--json", str(tmp_path / "check.json")]) == 0
+    return json.loads((tmp_path / "check.json").read_text("utf-8"))
+
+
+def cases(report: dict) -> dict[str, list[str]]:
+    """The ids by the key of the finding."""
+    return {found["key"]: [case["id"] for case in found["cases"]] for found in report["findings"]}
+
+
+@pytest.fixture(scope="module")
+def found(planted, tmp_path_factory) -> dict:
+    return check(tmp_path_factory.mktemp("found"), planted.folder, "--model", MODEL)
+
+
+def test_every_planted_fault_is_found_and_nothing_else_accused(found, planted):
+    accused = cases(found)
+    disputed = accused.pop("disputed_transcript")
+    wanted = {key: sorted(ids) for key, ids in planted.faults.items()}
+    # What else these faults bring about.
+    wanted["quiet"] = sorted({"faint", "upside-down"})
+    wanted["pace"] = sorted({"half", "letter", "dense", "null"})
+    wanted["digits_and_symbols"] = sorted({"digits", "clip-name-7", "damaged"})
+    wanted["dropped_characters_outside_the_vocabulary"] = ["cyrillic"]
+    whole = {"repeated_text", "rare_characters", "low_rate", "too_much_dropped"}
+    assert {key: sorted(ids) for key, ids in accused.items() if key not in whole} == wanted
+    assert all(accused[key] == [] for key in whole)
+    assert set(disputed) <= planted.guilty | planted.swapped
+
+
+def test_swapped_transcripts_are_disputed(found, planted):
+    disputed = cases(found)["disputed_transcript"]
+    assert planted.swapped <= set(disputed)
+    assert {"half", "letter", "null", "copy-other-text"} <= set(disputed)
+
+
+def test_the_same_corpus_without_faults_is_not_accused(clean, tmp_path):
+    report = check(tmp_path, clean, "--model", MODEL)
+    assert [found["key"] for found in report["findings"]] == ["rare_characters"]
+    assert report["verdict"] == {"problem": 0, "warning": 0, "note": 1}
+
+
+def test_figures(clean, tmp_path):
+    report = check(tmp_path, clean)
+    lengths = {
+        split: [soundfile.info(path).duration for path in (clean / split).glob("*.wav")] for split in ("train", "test")
+    }
+    assert list(report["splits"]) == ["test", "train"]
+    assert report["splits"]["train"] == {
+        "role": "train",
+        "utterances": 60,
+        "hours": pytest.approx(sum(lengths["train"]) / 3600),
+        "kept": 60,
+        "kept_hours": pytest.approx(sum(lengths["train"]) / 3600),
+        "speakers": 3,
+    }
+    assert report["splits"]["test"]["role"] == "evaluation"
+    assert report["durations"]["max"] == pytest.approx(max(lengths["train"] + lengths["test"]))
+    assert report["speakers"]["count"] == 5
+    assert report["audio"]["rates"] == {"at 16000 Hz": 80}
+    assert report["audio"]["kinds"] == {"WAV PCM_16": 80}
+    assert report["audio"]["share"] == 1
+    with open(clean / "train" / "metadata.csv") as one, open(clean / "test" / "metadata.csv") as other:
+        texts = [row["text"] for file in (one, other) for row in csv.DictReader(file)]
+    assert report["text"]["words"] == sum(len(text.split()) for text in texts)
+    assert report["text"]["character_counts"]["e"] == "".join(texts).count("e")
+    assert "model" not in report
+
+
+def test_what_is_said_to_be_dropped_is_what_a_run_drops(planted, tmp_path):
+    out = tmp_path / "out"
+    settings = {
+        "model": MODEL,
+        "source": str(planted.folder),
+        "train_split": "train",
+        "eval_split": "test",
+        "max_seconds": 2.5,
+        "max_dropped_share": 1.0,
+    }
+    config = tmp_path / "run.yaml"
+    config.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
+    report = check(tmp_path, "--config", config, "--max_hours", 0)
+    run = ["finetune-asr", "--config", str(config), "--output_dir", str(out), "--max_steps", "1", "--report_to", "none"]
+    assert main([*run, "--max_batch_seconds", "5", "--dataloader_num_workers", "0"]) == 0
+    assert report["training"] == json.loads((out / "corpus_report.json").read_text())
+    assert {"too long", "missing file", "more labels than frames"} <= report["training"]["train"]["dropped"][
+        "reasons"
+    ].keys()
+    assert report["splits"].keys() == {"train", "eval"}
+    assert "audio" not in report  # nothing was decoded
+
+
+def test_limits_are_those_asked_for(clean, tmp_path):
+    report = check(tmp_path, clean, "--split", "train", "--max_seconds", 2, "--max_hours", 0)
+    seconds = np.array([soundfile.info(path).duration for path in (clean / "train").glob("*.wav")])
+    assert len(cases(report)["dropped_too_long"]) == (seconds > 2).sum() > 0
+    assert report["splits"]["train"]["kept"] == (seconds <= 2).sum()
+    (stops,) = [found for found in report["findings"] if found["key"] == "too_much_dropped"]
+    assert stops["severity"] == "problem"
+
+
+def test_a_sample_of_a_large_corpus_says_so(clean, tmp_path, capsys):
+    report = check(tmp_path, clean, "--max_hours", 0.01)
+    assert report["audio"]["hours"] == pytest.approx(0.01, rel=0.2)
+    assert report["audio"]["share"] < 0.5
+    assert "(a sample: " in capsys.readouterr().out
+    assert check(tmp_path, clean, "--max_hours", 0.01) == report
+
+
+def test_a_split_without_one_usable_file_is_a_finding(clean, tmp_path):
+    folder = tmp_path / "corpus"
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+        (folder / split / "metadata.csv").write_text("file_name,text\na.wav,hello there\n")
+    soundfile.write(folder / "test" / "a.wav", np.full(RATE, 0.1), RATE)
+    report = check(tmp_path, folder)
+    assert cases(report)["dropped_missing_file"] == ["a.wav"]
+    assert report["splits"]["train"]["kept"] == 0
+    (folder / "test" / "a.wav").unlink()
+    assert check(tmp_path, folder)["splits"]["test"]["utterances"] == 1
+
+
+def test_exit_codes(planted, clean, tmp_path, capsys):
+    quick = ["--max_hours", "0"]
+    assert main(["check", str(planted.folder), *quick]) == 0
+    assert main(["check", str(planted.folder), *quick, "--strict"]) == 1
+    assert main(["check", str(clean), *quick, "--strict"]) == 0
+    capsys.readouterr()
+    for arguments, why in (
+        ([], "there is nothing to look at"),
+        ([str(tmp_path / "nowhere")], "no such file or folder"),
+        ([str(clean), "--split", "dev"], "there is no split 'dev'"),
+        ([str(clean), "--config", "x.yaml", "--split", "test"], "the second names the splits"),
+        ([str(clean), "--html", str(tmp_path / "no" / "page.html")], "a file in a folder that exists"),
+        ([str(clean), "--min_seconds", "9", "--max_seconds", "2"], "no utterance fits"),
+    ):
+        assert main(["check", *arguments]) == 2, arguments
+        assert why in capsys.readouterr().err
+
+
+def test_the_table_says_the_worst_first_and_nothing_steers_the_terminal(planted, capsys):
+    assert main(["check", str(planted.folder)]) == 0
+    printed = capsys.readouterr().out
+    order = [line.split()[0] for line in printed.splitlines() if line.startswith(("PROBLEM", "WARNING", "NOTE"))]
+    assert order == sorted(order, key=["PROBLEM", "WARNING", "NOTE"].index)
+    assert printed.splitlines()[-1].endswith(
+        f"{order.count('PROBLEM')} problems, {order.count('WARNING')} warnings, {order.count('NOTE')} notes"
+    )
+    assert "\u202e" not in printed
+    assert "U+202E" in printed
+
+
+def test_real_corpora_are_not_accused(tmp_path):
+    if "SFT_SPEECH_DATA" not in os.environ:
+        pytest.skip("SFT_SPEECH_DATA is not set: no real speech here")
+    data = Path(os.environ["SFT_SPEECH_DATA"])
+    for corpus in ("LibriSpeech", "LJSpeech-mini", "digits"):
+        report = check(tmp_path, data / corpus)
+        assert report["verdict"]["problem"] == report["verdict"]["warning"] == 0, report["findings"]

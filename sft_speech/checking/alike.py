@@ -23,6 +23,9 @@ SLACK = 0.06  # seconds by which lengths may differ: three blocks
 ALIKE = 0.97  # correlation of the courses of level
 SAME = 0.9  # correlation of the samples at the best shift
 RATE = 8000  # samples per second at which they are compared
+MOST_NEIGHBORS = (
+    300  # of nearly the same length that a recording is compared with: of equal ones not all pairs are tried
+)
 MOST_PAIRS = 2000  # that are laid over each other
 
 
@@ -58,7 +61,7 @@ def candidates(sound: Sound) -> list[tuple[int, int]]:
     places, lengths = long[order], lengths[order]
     shapes = np.stack([sound.measured[place].shape for place in places])
     found: list[tuple[int, int]] = []
-    for step in range(1, len(places)):
+    for step in range(1, min(len(places), MOST_NEIGHBORS + 1)):
         near = lengths[step:] - lengths[:-step] <= SLACK
         if not near.any():
             break

@@ -135,7 +135,7 @@ def intended(args: argparse.Namespace) -> tuple[FinetuneAsrConfig, dict[str, tup
 
     from sft_speech.checking.rows import roles_of, splits_of_source
     from sft_speech.config import FinetuneAsrConfig
-    from sft_speech.settings import load_config
+    from sft_speech.settings import load_config, read_yaml
 
     keys = ("source", "source_config", "min_seconds", "max_seconds", "audio_column", "text_column", "speaker_column")
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
@@ -148,6 +148,8 @@ def intended(args: argparse.Namespace) -> tuple[FinetuneAsrConfig, dict[str, tup
     if args.split:
         raise UserError("--split and --config", "the second names the splits of its run", "leave one of them out")
     # A preset may leave to the command line what a run can't do without.
+    if args.model is not None and not read_yaml(args.config).get("model"):
+        given["model"] = args.model
     config = load_config(FinetuneAsrConfig, args.config, given | {"output_dir": "none"})
     config = dataclasses.replace(config, streaming=False)
     corpora = config.corpora
@@ -160,7 +162,7 @@ def rules_and_listener(args: argparse.Namespace, config: FinetuneAsrConfig, rows
 
     if args.config is None and args.model is None:
         return rules_without_model(config), None
-    rules = rules_of_model(config, rows.texts)
+    rules = rules_of_model(config, [text for text, train in zip(rows.texts, rows.training, strict=True) if train])
     if args.model != config.model:
         return rules, args.model
     assert rules.checkpoint is not None

@@ -25,6 +25,7 @@ FEWEST = 10  # utterances, for chance and median to mean anything
 # A word or two that a weak model mishears look as wrong as a wrong transcript: such short ones (characters) are judged
 # only by a model that is as good as this (median CER over chance).
 SHORT, GOOD = 12, 0.15
+WEAK = 0.4  # median CER over chance; who hears so little accuses the innocent now and then
 LOST = 0.2  # share of disputed transcripts above which the model, or the whole table, is wrong
 
 
@@ -152,11 +153,13 @@ def findings(rows: Rows, heard: Heard) -> list[Finding]:
         row = int(heard.rows[place])
         told = f"{rates(heard, place)}: {quoted(rows.texts[row])}, heard {quoted(heard.hypotheses[place])}"
         cases.append(Case(rows.name(row), rows.ids[row], told, row))
-    title = f"{counted(len(cases), 'transcript')} that the model disputes: likely wrong"
+    weak = float(np.median(heard.misfit)) > WEAK
+    doubt = "perhaps wrong, but the model hears little here" if weak else "likely wrong"
+    title = f"{counted(len(cases), 'transcript')} that the model disputes: {doubt}"
     rule = (
         f"the CER of what was heard is more than {AT_CHANCE:.0%} of that of other transcripts of that length, or "
         f"{SIGMAS:g} robust standard deviations above the median of this share; of a model whose median is above "
         f"{GOOD:.0%}, texts of fewer than {SHORT} characters aren't judged"
     )
     do = "listen: correct the transcript, look for swapped rows, or leave the utterance out"
-    return [Finding("disputed_transcript", "problem", title, rule, do, cases, heard=True)]
+    return [Finding("disputed_transcript", "warning" if weak else "problem", title, rule, do, cases, heard=True)]

@@ -142,13 +142,9 @@ class Report:
             lines.append("seconds     " + _quantiles(durations, ".2f"))
         if (speakers := self.sections.get("speakers")) and speakers["count"]:
             name, share = speakers["largest"]
-            lines.append(f"speakers    {speakers['count']:,}; {share:.0%} of the hours by {name}")
+            lines.append(f"speakers    {speakers['count']:,}; {100 * share:.2g} % of the hours by {name}")
         if audio := self.sections.get("audio"):
-            share = "" if audio["share"] == 1 else f" (a sample: {audio['share']:.1%} of the hours)"
-            kinds = ", ".join(
-                f"{count:,} {kind}" for key in ("rates", "channels", "kinds") for kind, count in audio[key].items()
-            )
-            lines.append(f"decoded     {audio['utterances']:,} utterances, {audio['hours']:.2f} h{share}: {kinds}")
+            lines.append(f"decoded     {audio['said']}")
             lines.append("level dB    " + _quantiles(audio["level"], ".0f"))
             lines.append(
                 f"silence     {audio['silence_share']:.1%} of the time is 40 dB below its clip's loudest;"

@@ -151,7 +151,8 @@ def _speakers(rows: Rows) -> list[Finding]:
     )
     shared = [speaker for speaker in tested if speaker in trained]
     if shared and len(trained.keys() | tested.keys()) > 1:
-        numbers = [row for row in range(len(rows)) if not rows.training[row] and rows.speakers[row] in set(shared)]
+        names = set(shared)
+        numbers = [row for row in range(len(rows)) if not rows.training[row] and rows.speakers[row] in names]
         cases = [Case(rows.name(row), rows.ids[row], f"speaker {rows.speakers[row]}", row) for row in numbers]
         some = ", ".join(sorted(shared)[:8]) + (", ..." if len(shared) > 8 else "")
         title = f"{counted(len(shared), 'speaker')} both trained and tested on: {some}"

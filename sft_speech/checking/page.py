@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CASES = 30  # of a finding that are listed
 CLIPS, CLIPS_EACH = 48, 6  # players in the page, and for one finding
 CLIP_SECONDS = 10.0  # of a recording that can be heard
+MOST = 150.0  # % CER that a histogram goes up to; beyond it all is equally wrong
 PAGE_KILOBYTES = 12_000  # of pictures and sounds
 
 
@@ -140,9 +141,14 @@ def _finding(number: int, found: Finding, clips: _Clips) -> str:
     return (
         f'<section class="finding {found.severity}" id="found-{number}">\n'
         f"<h2>{_badge(found.severity)} {shown(found.title)}</h2>\n"
-        f'<p class="do">{shown(found.do[:1].upper() + found.do[1:])}.</p>\n'
-        f'<p class="rule">Rule: {shown(found.rule)}.</p>\n{"".join(cases)}{left_out}\n</section>'
+        f'<p class="do">{shown(_sentence(found.do))}</p>\n'
+        f'<p class="rule">Rule: {shown(_sentence(found.rule, upper=False))}</p>\n{"".join(cases)}{left_out}\n</section>'
     )
+
+
+def _sentence(text: str, upper: bool = True) -> str:
+    """With a capital, and a stop unless it ends with something that stops."""
+    return (text[:1].upper() if upper else text[:1]) + text[1:] + ("" if text.endswith(("?", ".", "…")) else ".")
 
 
 def _case(case: Case, clips: _Clips, heard: bool) -> str:
@@ -176,8 +182,9 @@ def _splits(checked: Checked) -> str:
         body += f'<tr><th scope="row">{user(name)}</th><td>{split["role"]}</td>{numbers}</tr>'
     said = checked.report.sections["rules"]["said"]
     return (
-        f'<section><h2>Splits</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
-        f'</table></div><p class="rule">{shown(said[:1].upper() + said[1:])}.</p></section>'
+        '<section><h2>Splits</h2><div class="scroll" tabindex="0" role="region" aria-label="Splits">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<p class="rule">{shown(_sentence(said))}</p></section>'
     )
 
 
@@ -201,18 +208,15 @@ def _figures(checked: Checked) -> str:
             pictures.histogram("Level of what isn't silence", checked.sound.column("level"), "dB of full scale")
         )
         drawn.append(pictures.histogram("Silence", 100 * checked.sound.column("silent"), "% of the clip"))
-        told = _decoded(sections["audio"])
+        told = f"<p>Decoded: {shown(sections['audio']['said'])}.</p>"
     if checked.heard is not None and len(checked.heard.rows):
-        drawn.append(pictures.histogram("Character error rate", 100 * checked.heard.error_rates, "% CER"))
-        drawn.append(pictures.histogram("CER over that of other transcripts", 100 * checked.heard.misfit, "%"))
+        drawn.append(
+            pictures.histogram("Character error rate", np.minimum(100 * checked.heard.error_rates, MOST), "% CER")
+        )
+        misfit = np.minimum(100 * checked.heard.misfit, MOST)
+        drawn.append(pictures.histogram("CER over that of other transcripts", misfit, "%"))
         told += f"<p>{shown(sections['model']['said'])}.</p>"
     return f'<section><h2>Recordings</h2>{told}<div class="figures">{"".join(drawn)}</div></section>'
-
-
-def _decoded(audio: dict[str, Any]) -> str:
-    sample = "" if audio["share"] == 1 else f", a sample of {audio['share']:.1%} of the hours"
-    kinds = ", ".join(f"{n:,} {kind}" for key in ("rates", "channels", "kinds") for kind, n in audio[key].items())
-    return f"<p>{audio['utterances']:,} utterances were decoded{sample}: {shown(kinds)}.</p>"
 
 
 def _texts(checked: Checked) -> str:

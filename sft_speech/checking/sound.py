@@ -185,13 +185,21 @@ def section(sound: Sound) -> dict[str, Any]:
     """The part ``audio`` of the report."""
     seconds = sound.column("seconds")
     whole = max(seconds.sum(), 1e-9)
+    rates, channels = Counter(sound.column("rate").tolist()), Counter(sound.column("channels").tolist())
+    kinds = as_dict(Counter(one.kind or "read by FFmpeg" for one in sound.measured))
+    sample = "" if sound.share == 1 else f", a sample of {sound.share:.1%} of the hours"
+    told = [f"{count:,} at {rate:,} Hz" for rate, count in rates.most_common()]
+    told += [f"{count:,} of {counted(number, 'channel')}" for number, count in channels.most_common()]
+    told += [f"{count:,} {kind}" for kind, count in kinds.items()]
+    said = f"{len(sound.rows):,} utterances, {seconds.sum() / 3600:.2f} h{sample}: {', '.join(told)}"
     return {
+        "said": said,
         "utterances": len(sound.rows),
         "hours": float(seconds.sum() / 3600),
         "share": sound.share,
-        "rates": as_dict(Counter(f"at {one.rate} Hz" for one in sound.measured)),
-        "channels": as_dict(Counter(counted(one.channels, "channel") for one in sound.measured)),
-        "kinds": as_dict(Counter(one.kind or "read by FFmpeg" for one in sound.measured)),
+        "rates": as_dict(Counter(map(str, rates.elements()))),
+        "channels": as_dict(Counter(map(str, channels.elements()))),
+        "kinds": kinds,
         "level": quantiles(sound.column("level")),
         "peak": quantiles(20 * np.log10(np.maximum(sound.column("peak"), 1e-5))),
         "silence_share": float((sound.column("silent") * seconds).sum() / whole),

@@ -153,6 +153,7 @@ def _plant_sound(builder: Builder, faults: dict[str, set[str]]) -> None:
 
 def _plant_text(builder: Builder, faults: dict[str, set[str]]) -> None:
     builder.add("train", "empty", " ... ", said_as="this is said but nobody wrote it down")
+    builder.add("test", "wordless", "?!", said_as="nobody wrote this down either")
     builder.add("train", "letter", "a", said_as="this is a longer sentence than that")
     builder.add("train", "clip-name-7", "clip-name-7", said_as="the name of the file is the text")
     builder.add("train", "null", "NULL", said_as="there was no value in the table")
@@ -168,7 +169,7 @@ def _plant_text(builder: Builder, faults: dict[str, set[str]]) -> None:
     builder.add("train", "marked", "and then [laughter] he went home", said_as="and then he went home")
     builder.add("train", "digits", "platform 9 is closed & empty", said_as="platform nine is closed and empty")
     faults |= {
-        "dropped_empty_transcript": {"empty"},
+        "dropped_empty_transcript": {"empty", "wordless"},
         "one_letter": {"letter"},
         "transcript_is_name": {"clip-name-7"},
         "placeholder": {"null"},

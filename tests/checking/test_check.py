@@ -78,7 +78,8 @@ def test_figures(clean, tmp_path):
     assert report["splits"]["test"]["role"] == "evaluation"
     assert report["durations"]["max"] == pytest.approx(max(lengths["train"] + lengths["test"]))
     assert report["speakers"]["count"] == 5
-    assert report["audio"]["rates"] == {"at 16000 Hz": 80}
+    assert report["audio"]["rates"] == {"16000": 80}
+    assert report["audio"]["channels"] == {"1": 80}
     assert report["audio"]["kinds"] == {"WAV PCM_16": 80}
     assert report["audio"]["share"] == 1
     with open(clean / "train" / "metadata.csv") as one, open(clean / "test" / "metadata.csv") as other:
@@ -124,7 +125,7 @@ def test_a_sample_of_a_large_corpus_says_so(clean, tmp_path, capsys):
     report = check(tmp_path, clean, "--max_hours", 0.01)
     assert report["audio"]["hours"] == pytest.approx(0.01, rel=0.2)
     assert report["audio"]["share"] < 0.5
-    assert "(a sample: " in capsys.readouterr().out
+    assert ", a sample of " in capsys.readouterr().out
     assert check(tmp_path, clean, "--max_hours", 0.01) == report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     import datasets
 
     from sft_speech.asr.checkpoint import Checkpoint
-
-logger = logging.getLogger(__name__)
 
 # Where no model says how many frames it makes of a clip: the convolutions of wav2vec 2.0 (Baevski et al. 2020), 20 ms.
 RATE, KERNELS, STRIDES = 16_000, (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from sft_speech.audio import AudioError, decode, probe, samples_of
 from sft_speech.checking.findings import Case, Finding, as_dict, counted
 from sft_speech.checking.rows import Rows
 from sft_speech.corpora.headers import in_threads
-
-logger = logging.getLogger(__name__)
 
 FULL_SCALE = 0.999  # of the largest sample: 16-bit files reach 0.99997, lossy ones a little less
 CLIPPED_RUN = 3  # samples in a row at full scale: one or two may be a peak

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -179,3 +180,36 @@ def test_real_corpora_are_not_accused(tmp_path):
     for corpus in ("LibriSpeech", "LJSpeech-mini", "digits"):
         report = check(tmp_path, data / corpus)
         assert report["verdict"]["problem"] == report["verdict"]["warning"] == 0, report["findings"]
+
+
+def test_audio_within_tables(clean, tmp_path):
+    """Parquet files of two splits, as on the Hub."""
+    import datasets
+
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for split in ("train", "test"):
+        with open(clean / split / "metadata.csv") as file:
+            rows = list(csv.DictReader(file))[:12]
+        for row in rows:
+            name = row.pop("file_name")
+            row["audio"] = {"bytes": (clean / split / name).read_bytes(), "path": name}
+        table = datasets.Dataset.from_list(rows).cast_column("audio", datasets.Audio(decode=False))
+        table.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    report = check(tmp_path, folder, "--html", tmp_path / "page.html")
+    assert {name: split["utterances"] for name, split in report["splits"].items()} == {"test": 12, "train": 12}
+    assert report["audio"]["utterances"] == 24
+    assert report["verdict"]["problem"] == report["verdict"]["warning"] == 0
+
+
+def test_a_model_without_a_trained_head_gives_its_rules_but_does_not_listen(clean, tmp_path, caplog):
+    from safetensors.torch import load_file, save_file
+
+    model = tmp_path / "pretrained"
+    shutil.copytree(MODEL, model)
+    weights = load_file(model / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "lm_head" not in k}, model / "model.safetensors", {"format": "pt"})
+    report = check(tmp_path, clean, "--model", model, "--max_hours", 0.005)
+    assert "model" not in report
+    assert f"vocabulary and frames of {model}" in report["rules"]["said"]
+    assert "it can't listen" in caplog.text

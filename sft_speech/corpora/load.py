@@ -106,12 +106,13 @@ def splits_of(
     Raises:
         UserError: no such source, or no layout that is known.
     """
-    local = open_source(source, columns)
+    opened = unpacked(os.fspath(source))
+    local = open_source(opened, columns)
     if local is not None:
         return local.splits()
     from sft_speech.corpora.hub import split_names
 
-    return split_names(os.fspath(source), config)
+    return split_names(opened, config)
 
 
 def _check(corpus: datasets.Dataset, shown: str, report: CorpusReport, name: str, logged: bool) -> None:

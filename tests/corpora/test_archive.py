@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sft_speech.corpora import archive, load_corpus
+from sft_speech.corpora.load import splits_of
 from sft_speech.errors import UserError
 
 
@@ -57,6 +58,13 @@ def test_a_corpus_in_an_archive(tmp_path, cache, files, suffix):
     corpus = load_corpus(packed(tmp_path / f"clean{suffix}", files), "dev-clean", cache_dir=cache)
     assert corpus["id"][:2] == ["174-5-0000", "174-5-0001"]
     assert len(corpus) == 6
+
+
+def test_its_splits(tmp_path, files, monkeypatch):
+    from datasets import config
+
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert splits_of(packed(tmp_path / "clean.tar.gz", files)) == ["dev-clean", "train-clean-100"]
 
 
 def test_it_is_unpacked_once_until_it_changes(tmp_path, cache, files, monkeypatch, caplog):

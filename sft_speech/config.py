@@ -37,7 +37,9 @@ class FinetuneConfig:
     max_missing_share: float = option(
         0.1, "transcripts that lose more of their characters to the vocabulary are dropped", 0.0, 1.0
     )
-    max_dropped_share: float = option(0.05, "more unusable utterances than this are an error", 0.0, 1.0)
+    max_dropped_share: float = option(
+        0.05, "more unusable utterances than this are an error, before the run and while it goes on", 0.0, 1.0
+    )
 
     # How much at once, and how long
     max_batch_seconds: float = option(
@@ -64,6 +66,9 @@ class FinetuneConfig:
     adam_epsilon: float = option(1e-8, "of the denominator", 0.0)
     weight_decay: float = option(0.0, "decoupled; not on biases and norms", 0.0)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0 leaves them", 0.0)
+    max_bad_steps: int = option(
+        10, "steps whose gradient is NaN or infinite are left out; more of them among 100 end the run", 0
+    )
 
     # The machine
     bf16: bool | None = option(None, "mixed precision; null takes it where the GPU has it")

@@ -1,9 +1,11 @@
-"""The one exception that users see, and how text from elsewhere is shown to them."""
+"""The one exception that users see, what others are to tell, and how text from elsewhere is shown."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Control characters, which move a terminal's cursor or change its title; separators of lines, overrides of the
 # direction of text and halves of characters.
@@ -40,3 +42,13 @@ class UserError(Exception):
     def __init__(self, given: str, why: str, do: str) -> None:
         super().__init__(printable(f"{given}: {why}.\n-> {do}", lines=True))
         self.given, self.why, self.do = given, why, do
+
+
+@contextmanager
+def concerning(what: str) -> Iterator[None]:
+    """Has whatever is raised within tell what it is about, at the end of its traceback."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(printable(what))
+        raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,8 +22,8 @@ ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--config_file
 FSDP_ON_CPU = str(ROOT / "tests" / "fsdp_on_cpu.py")
 
 
-def run(line: list[str], seconds: float, **settings: str) -> str:
-    """Runs a launcher of CPU processes (gloo), gives what it printed; one that hangs is ended with its children."""
+def ended(line: list[str], seconds: float, **settings: str) -> tuple[int, str, str]:
+    """Runs a launcher of CPU processes (gloo) to its end: exit code, stdout, stderr; one that hangs is killed."""
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | settings
     process = subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
@@ -31,7 +33,13 @@ def run(line: list[str], seconds: float, **settings: str) -> str:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    assert process.returncode == 0, err
+    return process.returncode, out, err
+
+
+def run(line: list[str], seconds: float, **settings: str) -> str:
+    """What a launcher that has to end well printed."""
+    code, out, err = ended(line, seconds, **settings)
+    assert code == 0, err
     return out
 
 
@@ -42,6 +50,28 @@ def two_processes():
     def launch(*command: str, seconds: float = 180) -> str:
         line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *command]
         return run(line, seconds)
+
+    return launch
+
+
+@pytest.fixture
+def several_runs(tmp_path):
+    """Has `tests/several_runs.py` do runs on some CPU processes, as `configs/accelerate/multi_gpu.yaml` starts them.
+
+    The last one has to fail. Gives what each process noted for each run that it ended, and the lines of stderr.
+    """
+
+    def launch(processes: int, runs: list[dict], seconds: float = 240) -> tuple[list[list[dict]], list[str]]:
+        (tmp_path / "runs.json").write_text(json.dumps(runs))
+        config = [str(ROOT / "configs/accelerate/multi_gpu.yaml"), "--num_processes", str(processes)]
+        script = [str(ROOT / "tests" / "several_runs.py"), str(tmp_path / "runs.json")]
+        code, _, err = ended([*ACCELERATE, *config, "--main_process_port", "0", *script], seconds)
+        print(err)  # shown where the test fails
+        notes = [tmp_path / f"runs.json.{rank}" for rank in range(processes)]
+        said = [[json.loads(line) for line in note.read_text().splitlines()] for note in notes if note.is_file()]
+        assert time.time() - (tmp_path / "runs.json.failed").stat().st_mtime < 60, "one that fails ends all"
+        assert code != 0
+        return said, err.splitlines()
 
     return launch
 

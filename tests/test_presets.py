@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -203,6 +205,34 @@ def test_accelerate_takes_its_file(file):
 
 def test_every_launch_file_is_there():
     assert [file.stem for file in LAUNCH] == ["cpu", "fsdp", "multi_gpu", "multi_node", "multi_node_fsdp", "one_gpu"]
+
+
+@pytest.mark.parametrize("launch", ["multi_node", "multi_node_fsdp"])
+def test_slurm_starts_a_launcher_on_each_machine(tmp_path, launch):
+    """What Slurm and accelerate are given, by stand-ins for its two commands and for `accelerate`."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    stands_in = {
+        "scontrol": 'echo node7; echo node8; test "$*" = "show hostnames node[7-8]"',
+        "srun": 'shift; for rank in 0 1; do SLURM_PROCID=$rank "$@"; done',
+        "accelerate": "printf '%s\\n' \"$*\" >> " + str(tmp_path / "said"),
+    }
+    for name, what in stands_in.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{what}\n")
+        (tmp_path / name).chmod(0o755)
+    given = {"JOB_NODELIST": "node[7-8]", "NNODES": "2", "GPUS_ON_NODE": "4", "JOB_ID": "123456"}
+    environment = {f"SLURM_{name}": value for name, value in given.items()}
+    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LAUNCH": f"configs/accelerate/{launch}.yaml"}
+    script = CONFIGS / "accelerate" / "slurm.sh"
+    subprocess.run(["bash", script, "--run_name", "a b"], check=True, env=environment, cwd=CONFIGS.parent)
+    for rank, line in enumerate((tmp_path / "said").read_text().splitlines()):
+        words = line.replace("configs/accelerate", str(CONFIGS / "accelerate")).split()
+        args, *_ = _validate_launch_command(launch_command_parser().parse_args(words[1:]))
+        assert (args.num_machines, args.num_processes, args.machine_rank) == (2, 8, rank)
+        assert (args.main_process_ip, args.main_process_port) == ("node7", 23456)
+        assert args.use_fsdp == (launch == "multi_node_fsdp")
+        assert args.training_script_args == ["--run_name", "a", "b"]
+    assert rank == 1
 
 
 @pytest.mark.parametrize("file", LAUNCH, ids=lambda path: path.stem)

@@ -12,6 +12,7 @@ import torch
 from sft_speech import audio
 from sft_speech.asr.ctc import IGNORED
 from sft_speech.asr.spec_augment import SpecAugment, collated
+from sft_speech.errors import concerning
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,6 +56,10 @@ class Utterances(torch.utils.data.Dataset):
 
     def made_of(self, row: Mapping[str, Any], epoch: int, number: int) -> dict[str, Any] | None:
         """An utterance out of its row; ``number`` is what tells its augmentation and masks from those of others."""
+        with concerning(f"utterance {row['id']}"):
+            return self._made_of(row, epoch, number)
+
+    def _made_of(self, row: Mapping[str, Any], epoch: int, number: int) -> dict[str, Any] | None:
         try:
             waveform = audio.read(row["audio"], self.rate, start=row["start"], seconds=row["seconds"])
         except audio.AudioError as error:

@@ -24,10 +24,10 @@ from sft_speech.audio import samples_of
 from sft_speech.config import FinetuneAsrConfig
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.select import judge, select_usable
-from sft_speech.errors import UserError
 from sft_speech.training import callbacks, freezing
 from sft_speech.training.run import Parts, fine_tune
 from sft_speech.training.stream import Stream
+from sft_speech.training.unread import check_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -125,15 +125,15 @@ class Recognition:
         """Evaluates a share of ``rows`` on every process; the counts are merged, nothing else travels.
 
         Raises:
-            UserError: none of the recordings could be read.
+            UserError: too few of the recordings could be read.
         """
         processes = accelerate.PartialState()
         shared = len(rows) >= processes.num_processes  # else every process hears them all, and the first one counts
         own = rows.shard(processes.num_processes, processes.process_index) if shared else rows
         parts = gather_object([evaluate_corpus(self.checkpoint, own, max_batch_seconds=self.config.max_batch_seconds)])
         whole = EvaluationResult.merge(parts if shared else parts[:1])
-        if not whole.utterances:  # no errors, which would be the best word error rate of all
-            raise UserError("the evaluation", "none of its utterances could be heard", "see the messages above")
+        failed = len(whole.failed)
+        check_evaluation(len(whole.utterances) + failed, failed, self.config.max_dropped_share)
         return whole
 
     def final_evaluation(self, rows: Any, split: str, folder: Path) -> dict[str, float]:

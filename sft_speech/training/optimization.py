@@ -75,3 +75,15 @@ def parameter_groups(
         )
         group["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
+
+
+def set_rates(scheduler: Any, rates: list[float]) -> None:
+    """Gives a schedule, at whatever step it is, other peaks.
+
+    Args:
+        scheduler: a :class:`torch.optim.lr_scheduler.LambdaLR`.
+        rates: of each group of weights, at its peak.
+    """
+    scheduler.base_lrs = list(rates)
+    for group, rate, factor in zip(scheduler.optimizer.param_groups, rates, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"], group["lr"] = rate, rate * factor(scheduler.last_epoch)

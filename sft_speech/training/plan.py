@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from sft_speech.training import same_corpus
+
 # Lengths are sorted within a pool of about this many batches per process: 100 keep padding near 1 %, while who meets
 # whom in a batch still changes with every epoch.
 POOL_BATCHES = 100
@@ -188,6 +190,7 @@ class BatchPlan(Plan):
         batches: how many batches the run has, per process.
         seed: of the shuffling.
         rank, world: this process and their number.
+        corpus: what :func:`same_corpus.identity` says of it, to tell when a run is resumed with another one.
 
     Attributes:
         done: batches of the run that need not come again.
@@ -202,7 +205,9 @@ class BatchPlan(Plan):
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        corpus: dict[str, Any] | None = None,
     ) -> None:
+        self.corpus = corpus if rank == 0 else None
         self.seconds = np.asarray(seconds, dtype=float)
         self.max_batch_seconds, self.batches, self.seed = max_batch_seconds, batches, seed
         self.rank, self.world, self.done = rank, world, 0
@@ -239,6 +244,12 @@ class BatchPlan(Plan):
 
     def resume(self, checkpoint: Path, batches: int) -> None:
         self.done = batches
+        if self.corpus is not None:
+            same_corpus.compare(self.corpus, checkpoint)
+
+    def save(self, checkpoint: Path) -> None:
+        if self.corpus is not None:
+            same_corpus.save(self.corpus, checkpoint)
 
     def epochs(self, batches: int) -> float:
         """By the length of the first one."""

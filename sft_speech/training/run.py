@@ -30,7 +30,8 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
 from sft_speech.settings import save_config
-from sft_speech.training import callbacks, freezing, sharding
+from sft_speech.training import bad_steps, callbacks, freezing, same_corpus, sharding
+from sft_speech.training.ending import told_once
 from sft_speech.training.loss import Task
 from sft_speech.training.optimization import three_stage
 from sft_speech.training.plan import BatchPlan, Plan
@@ -39,6 +40,7 @@ from sft_speech.training.start import check_output, from_main, main_first, on_cp
 from sft_speech.training.stream import Stream
 from sft_speech.training.stream_plan import StreamPlan
 from sft_speech.training.trainer import ExactTrainer
+from sft_speech.training.unread import WINDOW, Unread
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +113,8 @@ def fine_tune(config: FinetuneConfig, job: Job) -> int:
     processes = accelerate.PartialState(cpu=on_cpu(), timeout=timedelta(hours=PATIENCE_HOURS))
     if not processes.is_main_process:
         logging.getLogger("sft_speech").setLevel(logging.WARNING)
-    code = run_job(config, job, processes)
+    with told_once(processes):
+        code = run_job(config, job, processes)
     processes.wait_for_everyone()
     processes.destroy_process_group()  # by hand: gloo's threads, met by the interpreter's exit, abort now and then
     return code
@@ -146,6 +149,7 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
         return 1
 
     figures = training_figures(trainer)
+    tell_counts(figures)
     trainer.plan.complete()
     if processes.is_main_process:
         report.save(output / "corpus_report.json")
@@ -212,11 +216,12 @@ def budget(config: FinetuneConfig, world: int) -> tuple[float, int]:
 
 
 def plan_run(
-    config: FinetuneConfig, seconds: np.ndarray, processes: Any, longer: float = 1.0
+    config: FinetuneConfig, rows: Any, seconds: np.ndarray, processes: Any, longer: float = 1.0
 ) -> tuple[BatchPlan, int, int]:
     """The batches of the whole run, batches per optimizer step, and optimizer steps; says what it is in one line.
 
     Args:
+        seconds: (N,) what each of the rows takes of a batch.
         longer: by how much an utterance may become longer than it is; batches still fit.
     """
     world = processes.num_processes
@@ -225,7 +230,8 @@ def plan_run(
         raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
     batch_seconds, accumulation = budget(config, world)
     batch_seconds /= longer
-    plan = BatchPlan(seconds, batch_seconds, batches=0, seed=config.seed, rank=processes.process_index, world=world)
+    rank, corpus = processes.process_index, same_corpus.identity(rows, seconds)
+    plan = BatchPlan(seconds, batch_seconds, batches=0, seed=config.seed, rank=rank, world=world, corpus=corpus)
     wanted = max(1, round(config.num_train_epochs * plan.per_epoch / accumulation))
     steps = config.max_steps if config.max_steps > 0 else wanted
     plan.batches = steps * accumulation
@@ -276,7 +282,7 @@ def build_trainer(
         plan, accumulation, steps = plan_stream(config, rows, processes, report, parts.longer)
     else:
         seconds = column_of(rows, "seconds").to_numpy() if parts.seconds is None else parts.seconds
-        plan, accumulation, steps = plan_run(config, seconds, processes, parts.longer)
+        plan, accumulation, steps = plan_run(config, rows, seconds, processes, parts.longer)
     schedule = None
     if config.lr_scheduler_type == "three_stage":
         schedule = three_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale)
@@ -292,6 +298,8 @@ def build_trainer(
         save_processor=job.save_processor,
         schedule=schedule,
         layer_decay=parts.layer_decay,
+        max_bad_steps=config.max_bad_steps,
+        unread=Unread(config.max_dropped_share, WINDOW if isinstance(rows, Stream) else len(rows)),
         callbacks=parts.callbacks,
     )
     trainer.remove_callback(ProgressCallback)
@@ -342,13 +350,29 @@ def training_arguments(
     )
 
 
+def tell_counts(figures: dict[str, float]) -> None:
+    """Says what the run did not learn from, although it was to."""
+    said = {
+        "left_out_utterances": "utterances were left out, they could not be read any more (messages above)",
+        "skipped_steps": f"steps were left out, their gradients were no numbers (see {bad_steps.FILE})",
+        "zeroed_utterances": "utterances counted nothing, their transcripts don't fit into their frames",
+    }
+    for name, what in said.items():
+        if name in figures:
+            logger.info("%d %s", figures[name], what)
+
+
 def training_figures(trainer: ExactTrainer) -> dict[str, float]:
     """Of the whole run, but for the time and the speed: those are of the part since it was last resumed."""
     state, accumulation = trainer.state, trainer.args.gradient_accumulation_steps
     losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
     steps = [step - before for (step, _), before in zip(losses, [0, *(step for step, _ in losses)], strict=False)]
+    numbers = [(loss, n) for (_, loss), n in zip(losses, steps, strict=True) if math.isfinite(loss)]
+    counted = ("left_out_utterances", "skipped_steps", "zeroed_utterances")
+    counts = {name: sum(entry.get(name, 0) for entry in state.log_history) for name in counted}
     return {
-        "train_loss": sum(loss * n for (_, loss), n in zip(losses, steps, strict=True)) / max(1, sum(steps)),
+        "train_loss": sum(loss * n for loss, n in numbers) / max(1, sum(n for _, n in numbers)),
+        **{name: count for name, count in counts.items() if count},
         "audio_hours": trainer.plan.hours(state.global_step * accumulation),
         "train_runtime": next(e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e),
         "audio_seconds_per_second": trainer.audio_seconds / max(trainer.training_seconds, 1e-9),

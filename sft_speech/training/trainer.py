@@ -7,7 +7,6 @@ import logging
 import math
 import pickle
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,11 @@ from transformers import Trainer, TrainerState, TrainingArguments
 
 from sft_speech.errors import UserError
 from sft_speech.training import freezing, optimization, sharding
+from sft_speech.training.bad_steps import BadSteps
 from sft_speech.training.loss import Task
 from sft_speech.training.plan import Plan
+from sft_speech.training.unread import CONTENTS, Unread, WithContents
+from sft_speech.training.workers import leave_signals_to_the_trainer, let_go, worker_error
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class ExactTrainer(Trainer):
     - Batches come from a :class:`Plan` over the whole run; a resumed run goes on at the very batch.
     - Evaluation is handed in as a function: it knows words and speakers, where the plain one gathers logits.
     - A checkpoint that could not be written in full is removed, and the one before it stays.
+    - A step whose gradient is no number is left out (:mod:`~sft_speech.training.bad_steps`).
 
     Args:
         task: loss and figures.
@@ -44,6 +47,8 @@ class ExactTrainer(Trainer):
         save_processor: writes what belongs beside the weights into a directory.
         schedule: factor on the learning rate by step, or None for the one that ``args`` names.
         layer_decay: learning rate of a layer over that of the layer above.
+        max_bad_steps: more steps without a finite gradient, among a hundred, end the run.
+        unread: judges the utterances that can't be read any more.
     """
 
     def __init__(
@@ -56,6 +61,8 @@ class ExactTrainer(Trainer):
         save_processor: Callable[[str], None] | None = None,
         schedule: Callable[[int], float] | None = None,
         layer_decay: float = 1.0,
+        max_bad_steps: int = 10,
+        unread: Unread | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs["args"].ddp_find_unused_parameters = False  # `anchor` leaves none unused
@@ -73,6 +80,8 @@ class ExactTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.args.ignore_data_skip = True  # the plan goes on at the right place; the plain trainer would replay it
         self.sums: dict[str, torch.Tensor] = {}
+        self.bad_steps = BadSteps(self, max_bad_steps)
+        self.unread, self.asked, self.left_out = unread or Unread(max_share=1.0), 0, 0
         self.clock = time.monotonic()
         self.audio_seconds, self.training_seconds = 0.0, 0.0  # learnt from since the start or resumption, in what time
 
@@ -88,12 +97,18 @@ class ExactTrainer(Trainer):
         except pickle.UnpicklingError as error:  # transformers reads with weights_only, which makes nothing but tensors
             why = "its optimizer.pt, scheduler.pt or rng_state.pth isn't what a run writes; it may be made to do harm"
             raise UserError(f"{resume_from_checkpoint}", why, "go on from a checkpoint of your own") from error
+        except BaseException as error:
+            let_go(error)
+            lost = worker_error(error, self.args.dataloader_num_workers)
+            if lost is not None:
+                raise lost from error
+            raise
 
     def get_train_dataloader(self) -> DataLoader:
         workers = self.args.dataloader_num_workers
         return self.plan.loader(
             self.utterances,
-            collate_fn=self.data_collator,
+            collate_fn=WithContents(self.data_collator),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             pin_memory=self.args.device.type == "cuda",
@@ -107,6 +122,11 @@ class ExactTrainer(Trainer):
         if not self.sums:  # the first step after a line of the log
             self.clock = time.monotonic()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.bad_steps.begin(batches)
+        for batch in batches:
+            made_of = batch.pop(CONTENTS)
+            self.left_out += made_of["left_out"]
+            self.asked += made_of["left_out"] + len(made_of["ids"])
         count = sum(self.task.count(batch) for batch in batches)
         if self.accelerator.num_processes == 1:  # a number need not wait for the device
             return batches, max(1, count)
@@ -115,7 +135,7 @@ class ExactTrainer(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Raises UserError where a batch does not fit into memory."""
         try:
-            return super().training_step(*args, **kwargs)
+            loss = super().training_step(*args, **kwargs)
         except Exception as error:
             if not is_memory_error(error):
                 raise
@@ -124,6 +144,13 @@ class ExactTrainer(Trainer):
                 f"lower max_batch_seconds (now {self.plan.max_batch_seconds:g}), and resume where there is a checkpoint"
             )
             raise UserError(given, "it does not fit into memory", do) from error
+        self.bad_steps.step.losses.append(loss)
+        return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        norm = super()._get_grad_norm(*args, **kwargs)
+        self.bad_steps.guard(norm)
+        return norm
 
     def _prepare_input(self, data: Any) -> Any:
         """On its way to the device without waiting for what that has still to do; the loader pins its memory."""
@@ -181,6 +208,13 @@ class ExactTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The learning rate is that of this run: one that went astray is resumed with a lower one."""
+        optimizer: Any = self.optimizer
+        rates = [group["initial_lr"] for group in optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        optimization.set_rates(self.lr_scheduler, rates)
+
     # ---- figures
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -195,7 +229,20 @@ class ExactTrainer(Trainer):
                 logs["audio_seconds_per_second"] = audio / taken
                 self.audio_seconds, self.training_seconds = self.audio_seconds + audio, self.training_seconds + taken
             self.sums = {}
+            logs |= self.bad_steps.figures() | self.unread_figures()
         super().log(logs, start_time)
+
+    def unread_figures(self) -> dict[str, float]:
+        """How many utterances couldn't be read since the last line of the log, on all processes, if any.
+
+        Raises:
+            UserError: too many.
+        """
+        counts = torch.tensor([self.asked, self.left_out], device=self.args.device)
+        asked, left_out = self.accelerator.reduce(counts, "sum").tolist()
+        self.asked, self.left_out = 0, 0
+        self.unread.judge(asked, left_out)
+        return {"left_out_utterances": left_out} if left_out else {}
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -225,6 +272,7 @@ class ExactTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Raises UserError where the disk does not take it; torch and safetensors have their own words for that."""
+        self.bad_steps.check_weights()
         sharding.complete_state(self)
         try:
             super()._save_checkpoint(model, trial)
@@ -244,12 +292,6 @@ def one_gpu(args: TrainingArguments) -> None:
     if args.n_gpu > 1:
         logger.warning("%d GPUs, of which one is used: start with `accelerate launch` to use all", args.n_gpu)
         args._n_gpu = 1
-
-
-def leave_signals_to_the_trainer(_worker: int) -> None:
-    """Ctrl-C goes to the whole process group; it must not take the loader away before the checkpoint is written."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def is_memory_error(error: Exception) -> bool:

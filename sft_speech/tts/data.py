@@ -16,7 +16,7 @@ import torch
 
 from sft_speech import audio
 from sft_speech.corpora.headers import key_of
-from sft_speech.errors import UserError
+from sft_speech.errors import UserError, concerning
 from sft_speech.tts.speakers import SpeakerEncoder, Speakers
 
 if TYPE_CHECKING:
@@ -66,7 +66,12 @@ class SpokenUtterances(torch.utils.data.Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
         """An utterance by (epoch, index), or None where its audio can't be read after all."""
-        row, rate = self.rows[key[1]], self.extractor.sampling_rate
+        row = self.rows[key[1]]
+        with concerning(f"utterance {row['id']}"):
+            return self._made_of(row, key)
+
+    def _made_of(self, row: dict[str, Any], key: tuple[int, int]) -> dict[str, Any] | None:
+        rate = self.extractor.sampling_rate
         given, waveform = self.given(key, row), self.recording(row)
         if given is None or waveform is None:
             return None

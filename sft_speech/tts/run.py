@@ -17,11 +17,11 @@ from sft_speech.audio import samples_of
 from sft_speech.config import FinetuneSpeechConfig, FinetuneTtsConfig
 from sft_speech.corpora.report import CorpusReport, file_stem
 from sft_speech.corpora.select import select_usable
-from sft_speech.errors import UserError
 from sft_speech.hub import SYNTHESIS, push, write_model_card
 from sft_speech.training.plan import sorted_batches
 from sft_speech.training.run import Parts, fine_tune
 from sft_speech.training.start import main_first, tensorboard_folder, trackers
+from sft_speech.training.unread import check_evaluation
 from sft_speech.tts.checkpoint import SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tts.collator import SpeechCollator
 from sft_speech.tts.data import SpokenUtterances, voice_name, voices_of
@@ -152,7 +152,7 @@ class Synthesis:
         """The losses of every utterance, each process a share of them, in the order of the corpus.
 
         Raises:
-            UserError: none of the recordings could be read.
+            UserError: too few of the recordings could be read.
         """
         processes, model = accelerate.PartialState(), self.checkpoint.model
         data, collate = self.utterances(rows), self.collator()
@@ -176,8 +176,7 @@ class Synthesis:
                     found.append((index, row | dict(zip(PARTS, values, strict=True))))
         model.train(training)
         whole = [row for _, row in sorted(gather_object(found), key=lambda pair: pair[0])]
-        if not whole:
-            raise UserError("the evaluation", "none of its utterances could be heard", "see the messages above")
+        check_evaluation(len(rows), len(rows) - len(whole), self.config.max_dropped_share)
         return whole
 
     def final_evaluation(self, rows: Any, split: str, folder: Path) -> dict[str, float]:

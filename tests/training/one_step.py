@@ -61,10 +61,10 @@ class Clips(torch.utils.data.Dataset):
         return CLIPS
 
     def __getitem__(self, key):
-        return self.clips[key[1]], self.labels[key[1]]
+        return {"id": str(key[1]), "clip": self.clips[key[1]], "labels": self.labels[key[1]]}
 
-    def collate(self, pairs):
-        clips, labels = zip(*pairs, strict=True)
+    def collate(self, utterances):
+        clips, labels = ([utterance[name] for utterance in utterances] for name in ("clip", "labels"))
         lengths = torch.tensor([len(clip) for clip in clips])
         pad = torch.nn.utils.rnn.pad_sequence
         return {

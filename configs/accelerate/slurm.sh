@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Several machines under Slurm, here two of eight GPUs: the launcher once on each, which starts a process for each GPU.
+#   sbatch --nodes 2 configs/accelerate/slurm.sh --config configs/asr/wav2vec2-large-lv60_960h.yaml
+# With --export ALL,LAUNCH=configs/accelerate/multi_node_fsdp.yaml models are cut in pieces.
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=32
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120   # two minutes before its time is over: a checkpoint is saved
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:-.}"
+main=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export LAUNCH=${LAUNCH:-configs/accelerate/multi_node.yaml} MAIN=$main
+# shellcheck disable=SC2016 - each machine has a SLURM_PROCID of its own
+srun --kill-on-bad-exit=1 bash -c 'exec accelerate launch --config_file "$LAUNCH" \
+    --num_machines "$SLURM_NNODES" --num_processes $((SLURM_NNODES * SLURM_GPUS_ON_NODE)) \
+    --machine_rank "$SLURM_PROCID" --main_process_ip "$MAIN" --main_process_port $((20000 + SLURM_JOB_ID % 10000)) \
+    scripts/finetune_asr.py "$@"' accelerate "$@"

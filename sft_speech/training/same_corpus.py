@@ -1,0 +1,50 @@
+"""Whether a resumed run trains on what it began with: a place in the plan means nothing in another corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sft_speech.corpora.rows import column_of
+
+logger = logging.getLogger(__name__)
+
+FILE = "corpus.json"  # in a checkpoint
+
+
+def identity(rows: Any, seconds: np.ndarray) -> dict[str, Any]:
+    """What tells a corpus from others: its ids and lengths, in their order.
+
+    Args:
+        seconds: (N,) what each utterance takes of a batch.
+    """
+    digest = hashlib.blake2b(seconds.tobytes(), digest_size=16)
+    for block in column_of(rows, "id").chunks:
+        digest.update("".join(f"{id}\0" for id in block.to_pylist()).encode("utf-8", "surrogateescape"))
+    return {"utterances": len(seconds), "hours": float(seconds.sum() / 3600), "fingerprint": digest.hexdigest()}
+
+
+def save(corpus: dict[str, Any], checkpoint: Path) -> None:
+    """Writes a corpus's :func:`identity` into a checkpoint."""
+    (checkpoint / FILE).write_text(json.dumps(corpus) + "\n", encoding="utf-8")
+
+
+def compare(corpus: dict[str, Any], checkpoint: Path) -> None:
+    """Says where a checkpoint was trained on another corpus. It is no error: recordings may have been mended."""
+    try:
+        before = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # written before there was such a file
+        return
+    if before != corpus:
+        shown = ["{utterances:,} utterances of {hours:.2f} h".format(**one) for one in (before, corpus)]
+        what = "{} then, {} now".format(*shown) if shown[0] != shown[1] else "other ids or lengths"
+        logger.warning(
+            "the training corpus has changed since %s (%s): utterances come in another order from here on, some of "
+            "this epoch twice, others not",
+            *(checkpoint.name, what),
+        )

@@ -1,0 +1,59 @@
+"""The processes that decode audio for a run: how they behave to signals, and what it means that one of them is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import traceback
+
+from sft_speech.errors import UserError
+
+GONE = re.compile(r"DataLoader worker \(pid")
+SIGNAL = re.compile(r"is killed by signal: ([^.]+)")
+
+
+def leave_signals_to_the_trainer(_worker: int) -> None:
+    """Ctrl-C goes to the whole process group; it must not take the loader away before the checkpoint is written."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def let_go(error: BaseException) -> None:
+    """Ends the loader that is among the variables of a failed run.
+
+    Its workers heed no signal: they would keep this process from its end, and with it all that wait for it.
+    """
+    for _ in range(2):  # torch may raise once more that a worker is gone, wherever Python is by then
+        with contextlib.suppress(RuntimeError):
+            traceback.clear_frames(error.__traceback__)
+
+
+def worker_error(error: BaseException, workers: int) -> UserError | None:
+    """What torch's error means, where it is that a worker is gone; torch raises it wherever the run is by then.
+
+    Args:
+        workers: of each process.
+    """
+    if not (GONE.search(str(error)) or is_cut_off(error)):
+        return None
+    # The signal is told by this error, or by the one that it followed from.
+    found = SIGNAL.search(f"{error} {error.__cause__} {error.__context__}")
+    if found and found[1] == "Bus error":
+        why = "it ended with a bus error: shared memory is full"
+        do = "enlarge /dev/shm (docker run --shm-size 8g), or lower --dataloader_num_workers or --max_batch_seconds"
+    else:
+        how = f"signal {found[1]!r}" if found else "no signal is known"
+        why = f"it was ended from outside ({how}), as systems do when memory is full"
+        do = "lower --dataloader_num_workers or --max_batch_seconds"
+    given = f"one of the {workers} processes that decode audio"
+    return UserError(given, why, f"{do}; then go on with --resume_from_checkpoint")
+
+
+def is_cut_off(error: BaseException) -> bool:
+    """Whether a worker ended while it handed over a tensor, which torch doesn't put in words."""
+    if not isinstance(error, ConnectionError | EOFError):
+        return False
+    return any(
+        frame.filename.endswith("multiprocessing/reductions.py") for frame in traceback.extract_tb(error.__traceback__)
+    )

@@ -1,0 +1,146 @@
+"""Several processes are one run: the losses and weights of one, every utterance once, one that writes and speaks. And
+they have one end, when one of them fails.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+from transformers.models.speecht5.modeling_speecht5 import SpeechT5SpeechDecoderPrenet
+
+from sft_speech.cli import main
+
+ASSETS = Path(__file__).parents[2] / "sft_speech" / "assets"
+# All of train-tones in four batches, one of them short: an optimizer step that any number of processes up to four can
+# share, in which all of them see the same utterances.
+STEP = {"update_seconds": 50, "max_batch_seconds": 12.5}
+
+
+def changed(arguments: list[str], **keys) -> list[str]:
+    """A command line with other values for some of its keys."""
+    verb, *rest = arguments
+    values = dict(zip(rest[::2], rest[1::2], strict=True)) | {f"--{key}": str(value) for key, value in keys.items()}
+    return [verb, *(part for pair in values.items() for part in pair)]
+
+
+def losses(output: Path) -> list[float]:
+    newest = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def told(lines: list[str]) -> list[str]:
+    """What came from the processes, not from their launcher."""
+    launcher = next((place for place, line in enumerate(lines) if line.startswith("E")), len(lines))
+    return [line for line in lines[:launcher] if line.strip() and not re.match(r"[WE]\d{4} ", line)]
+
+
+def assert_the_same(one: Path, other: Path) -> None:
+    """Losses, weights and evaluation."""
+    assert losses(other) == pytest.approx(losses(one), rel=1e-5)
+    weights, others = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert_close(others, weights, rtol=1e-4, atol=1e-5)
+    for file in (one / "evaluation").glob("*.jsonl"):
+        lines, found = (sorted((folder / "evaluation" / file.name).read_text().splitlines()) for folder in (one, other))
+        assert len({json.loads(line)["id"] for line in found}) == len(found)
+        assert [json.loads(line)["id"] for line in lines] == [json.loads(line)["id"] for line in found]
+    figures, others = (json.loads((folder / "all_results.json").read_text()) for folder in (one, other))
+    errors = [name for name in figures if name.endswith(("wer", "cer", "loss"))]
+    assert {name: others[name] for name in errors} == pytest.approx({name: figures[name] for name in errors}, rel=1e-4)
+
+
+def of_recognition(arguments: list[str], output: Path) -> list[str]:
+    """A run whose evaluations can't be shared out evenly."""
+    keys = {"mask_time_prob": 0.3, "report_to": "tensorboard", "eval_split": "dev-tones:11"}
+    return changed(arguments, **STEP, **keys, test_splits="train-tones:13", output_dir=output)
+
+
+@pytest.fixture
+def of_synthesis(tones, tmp_path):
+    """The same of a SpeechT5, which has nothing to draw."""
+    model = shutil.copytree(ASSETS / "speecht5-small", tmp_path / "still")
+    config = json.loads((model / "config.json").read_text())
+    still = {key: 0.0 for key in config if key.endswith(("dropout", "layerdrop")) and isinstance(config[key], float)}
+    (model / "config.json").write_text(json.dumps(config | still))
+    keys = {"model": model, "source": tones, "train_split": "train-tones:16", "eval_split": "dev-tones:3"}
+    keys |= {"update_seconds": 20, "max_batch_seconds": 10, "max_steps": 3, "eval_steps": 3, "logging_steps": 1}
+    keys |= {"dataloader_num_workers": 0, "report_to": "none", "samples": 0, "learning_rate": 1e-3}
+    return lambda output: changed(["finetune-tts"], **keys, output_dir=output)
+
+
+def test_four_processes_are_one_run_until_one_of_them_is_killed(arguments, tmp_path, several_runs, monkeypatch):
+    one, four, hard, killed = (tmp_path / name for name in ("one", "four", "hard", "killed"))
+    assert main(of_recognition(arguments, one)) == 0
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")  # that run has set it
+    keys = {"layerdrop": 0.5, "freeze_encoder_steps": 2, "max_steps": 4, "eval_steps": 2, "max_batch_seconds": 2}
+    runs = [
+        {"arguments": of_recognition(arguments, four)},
+        {"arguments": changed(arguments, **keys, activation_checkpointing="true", output_dir=hard)},
+        {"arguments": changed(arguments, dataloader_num_workers=1, output_dir=killed), "fault": "killed", "rank": 2},
+    ]
+    said, lines = several_runs(4, runs)
+    assert_the_same(one, four)
+    first = [process[0] for process in said]
+    assert [process["batches"] for process in first] == [8] * 4
+    assert sum(process["seconds"] for process in first) == pytest.approx(8 * 34.4)
+    assert len(losses(hard)) == 4
+    # One writes: the others nothing but the state of their own random numbers (which torch opens by itself).
+    assert {"run.yaml", "all_results.json", "README.md"} <= set(first[0]["wrote"])
+    assert [process["wrote"] for process in first[1:]] == [[]] * 3
+    assert len(list(four.rglob("events.out.tfevents.*"))) == 1
+    # One speaks; only tables may have the same line for both of the evaluated splits.
+    spoken = told(lines)
+    whole = spoken[: next(place for place, line in enumerate(spoken) if line.startswith("done:"))]
+    assert [line for line, count in Counter(whole).items() if count > 1 and not line.startswith((" ", "times"))] == []
+    lost = [line for line in told(lines) if "lost another one" in line]
+    assert len(lost) == 1
+    assert "Traceback" not in "".join(told(lines))
+
+
+def test_two_processes_are_one_run_until_one_of_them_fails(
+    arguments, of_synthesis, tmp_path, several_runs, monkeypatch
+):
+    """Where the loss of one is no number neither takes the step. The fault that ends them is in a worker of the loader,
+    whose traceback says which utterance it was at.
+    """
+    monkeypatch.setattr(SpeechT5SpeechDecoderPrenet, "_consistent_dropout", lambda self, hidden, p: hidden)
+    names = ("one", "two", "said_by_one", "said_by_two", "bad", "failing")
+    one, two, said_by_one, said_by_two, bad, failing = (tmp_path / name for name in names)
+    assert main(of_recognition(arguments, one)) == 0
+    assert main(of_synthesis(said_by_one)) == 0
+    runs = [
+        {"arguments": of_recognition(arguments, two)},
+        {"arguments": of_synthesis(said_by_two)},
+        {"arguments": changed(arguments, max_steps=4, output_dir=bad), "fault": "bad step", "rank": 1},
+        {"arguments": changed(arguments, dataloader_num_workers=1, output_dir=failing), "fault": "loader", "rank": 1},
+    ]
+    _, lines = several_runs(2, runs)
+    assert_the_same(one, two)
+    assert_the_same(said_by_one, said_by_two)
+
+    (entry,) = map(json.loads, (bad / "bad_batches.jsonl").read_text().splitlines())
+    assert entry["step"] == 3
+    assert [(batch["process"], math.isnan(batch["loss"])) for batch in entry["batches"]] == [(0, False), (1, True)]
+    assert json.loads((bad / "all_results.json").read_text())["skipped_steps"] == 1
+    assert all(torch.isfinite(weights).all() for weights in load_file(bad / "model.safetensors").values())
+    assert sum("step 3 is left out, its gradient is no number" in line for line in told(lines)) == 1
+
+    assert sum("ZeroDivisionError: made to fail" in line for line in told(lines)) == 1
+    assert re.search(r"^\[rank1\]: utterance \d-10-\d{4}$", "\n".join(lines), re.M)
+    assert not [line for line in told(lines) if line.startswith("[rank0]")]
+
+
+def test_one_of_two_processes_runs_out_of_memory(arguments, several_runs):
+    _, lines = several_runs(2, [{"arguments": arguments, "fault": "memory", "rank": 1}])
+    wrong = told(lines)[told(lines).index("a batch of step 3: it does not fit into memory.") :]
+    assert wrong[1].startswith("-> lower max_batch_seconds")
+    assert [line for line in wrong[2:] if "stopping after this step" not in line] == []

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sft_speech.errors import PrintableFormatter, UserError
+from sft_speech.errors import RESUMABLE, PrintableFormatter, UserError
 
 # verb: (module with add_arguments(parser) and main(args), one line of help)
 VERBS = {
@@ -30,9 +30,14 @@ VERBS = {
     "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
 }
 
+EXIT_CODES = (
+    f"0 done; 2 what was given can't work; {RESUMABLE} fine-tuning was stopped by a signal and can go on with "
+    "--resume_from_checkpoint auto; 1 anything else. Launchers of several processes give 1 for all but 0."
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns 0 when done, 2 where what the user gave can't work, 1 for anything else."""
+    """Runs one verb. Returns one of :data:`EXIT_CODES`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = argv[0] if argv else "--help"
     if verb in ("-h", "--help"):
@@ -40,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("usage: sft-speech VERB [...]\n\nFine-tune pretrained speech models.\n\nverbs:")
         print("\n".join(f"  {name:{width}}  {help}" for name, (_, help) in VERBS.items()))
         print("\nsft-speech VERB --help tells the arguments of a verb; --debug shows the traceback of an error.")
+        print(f"\nexit codes: {EXIT_CODES}")
         return 0
     if verb == "--version":
         from importlib.metadata import version

@@ -86,10 +86,14 @@ class FinetuneConfig:
         0.1, "optimizer steps between evaluations and checkpoints, or their share of the run when below 1", 1e-6
     )
     logging_steps: int = option(10, "optimizer steps between two lines of the log", 1)
-    save_total_limit: int = option(2, "checkpoints kept, the best one among them", 1)
+    save_total_limit: int = option(2, "checkpoints kept, the best one among them; the last one in any case", 1)
     report_to: str = option("tensorboard", "trackers, joined by ',', as transformers names them; 'none' for none")
     run_name: str | None = option(None, "name of the run in the trackers")
-    resume_from_checkpoint: str | None = option(None, "'true' for the last one in output_dir, or a directory")
+    resume_from_checkpoint: str | None = option(
+        None,
+        "'auto' for the last whole one in output_dir, or the start where there is none: the same command may be given "
+        "again until the run is done; 'true' insists on one; or a directory",
+    )
     push_to_hub: bool = option(False, "upload the model at the end", by_hand=True)
     hub_model_id: str | None = option(None, "repository on the Hub; the name of output_dir when absent")
     hub_private: bool = option(False, "make the repository a private one")

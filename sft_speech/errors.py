@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+RESUMABLE = 75  # exit code of a run that was stopped and can be resumed: EX_TEMPFAIL of sysexits.h
+
 # Control characters, which move a terminal's cursor or change its title; separators of lines, overrides of the
 # direction of text and halves of characters.
 _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -42,6 +44,13 @@ class UserError(Exception):
     def __init__(self, given: str, why: str, do: str) -> None:
         super().__init__(printable(f"{given}: {why}.\n-> {do}", lines=True))
         self.given, self.why, self.do = given, why, do
+
+
+class Stopped(SystemExit):
+    """A signal ends the run; nothing is lost that was to be kept. No ``except Exception`` is to catch it."""
+
+    def __init__(self) -> None:
+        super().__init__(RESUMABLE)
 
 
 @contextmanager

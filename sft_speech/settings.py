@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from sft_speech.errors import UserError
+from sft_speech.files import write_whole
 
 C = TypeVar("C")
 
@@ -254,4 +255,4 @@ def yaml_scalar(value: Any) -> str:
 
 def save_config(config: Any, path: Path) -> None:
     """Writes every key, so that ``--config`` with this file repeats the run whatever later defaults are."""
-    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_whole(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))

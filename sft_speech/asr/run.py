@@ -38,7 +38,7 @@ OVERRIDES = (
 
 
 def run(config: FinetuneAsrConfig) -> int:
-    """Fine-tunes as ``config`` says. Returns 0, or 1 where the run was stopped before its end (it can be resumed)."""
+    """Fine-tunes as ``config`` says; see :func:`fine_tune`."""
     return fine_tune(config, Recognition(config))
 
 

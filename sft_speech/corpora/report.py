@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft_speech.errors import UserError, printable
+from sft_speech.files import write_whole
 
 _SHOWN = 3  # ids per reason in the table; the file has them all
 
@@ -132,10 +132,7 @@ class CorpusReport:
 
     def save(self, path: str | Path) -> None:
         """Writes all of it as JSON, whole or not at all."""
-        path = Path(path)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n", "utf-8", "backslashreplace")
-        os.replace(part, path)
+        write_whole(Path(path), json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
 
 
 def file_stem(split: str) -> str:

@@ -1,17 +1,17 @@
-"""What a run says while it goes on, and how it stops when asked to."""
+"""What a run says while it goes on."""
 
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import time
 from datetime import timedelta
+from functools import partialmethod
 from typing import Any
 
-import torch
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as transformers_logging
 
@@ -61,47 +61,35 @@ class Progress(ProgressCallback):
         return str(timedelta(seconds=round(pace * (state.max_steps - state.global_step))))
 
 
-class StopWhenAsked(TrainerCallback):
-    """Ctrl-C and SIGTERM end the run after the step at hand, with a checkpoint; a second Ctrl-C ends it at once.
+class Tolerated(TrainerCallback):
+    """A tracker that can't end the run: when it first fails it is said, and from then on it is left alone.
 
-    With several processes all must stop at the same step, or they wait for each other forever: they agree on it after
-    every step, since their launcher gives them 30 s from the signal to the end.
+    But for its start: who asks for a tracker that can't be had is told before step 1.
     """
 
-    def __init__(self, accelerator: Any) -> None:
-        self.accelerator, self.asked, self.stopped = accelerator, False, False
-        self.before: dict[int, Any] = {}
+    def __init__(self, tracker: TrainerCallback) -> None:
+        self.tracker: TrainerCallback | None = tracker
 
-    def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
-            self._restore()
-            raise KeyboardInterrupt
-        self.asked = True
-        if self.accelerator.is_main_process:
-            print("\nstopping after this step, with a checkpoint; once more stops at once", file=sys.stderr)
+    def pass_on(self, event: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return getattr(self.tracker, event)(*args, **kwargs) if self.tracker else None
+        except Exception as error:
+            if event == "on_train_begin":
+                raise
+            name = type(self.tracker).__name__.removesuffix("Callback")
+            logger.warning("%s failed (%s: %s); the run goes on without it", name, type(error).__name__, error)
+            self.tracker = None
 
-    def _restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, self._ask)
+for _event in [name for name in vars(TrainerCallback) if name.startswith("on_")]:
+    setattr(Tolerated, _event, partialmethod(Tolerated.pass_on, _event))
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        stop = self.asked
-        if self.accelerator.num_processes > 1:
-            asked = torch.tensor(float(self.asked), device=self.accelerator.device)
-            stop = bool(self.accelerator.reduce(asked, "sum") > 0)
-        if stop:
-            self.stopped = True
-            control.should_save = control.should_training_stop = True
-            if args.save_total_limit == 1:  # then the plain trainer, when it ends, keeps the best checkpoint alone
-                args.save_total_limit = 2
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._restore()
+def tolerate_trackers(trainer: Trainer) -> None:
+    for kind in get_reporting_integration_callbacks(trainer.args.report_to):
+        tracker = trainer.pop_callback(kind)
+        if tracker is not None:
+            trainer.add_callback(Tolerated(tracker))
 
 
 class BlankAdvice(TrainerCallback):

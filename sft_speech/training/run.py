@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -28,15 +29,27 @@ from sft_speech.config import FinetuneConfig
 from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
-from sft_speech.errors import UserError
-from sft_speech.settings import save_config
-from sft_speech.training import bad_steps, callbacks, freezing, same_corpus, sharding
+from sft_speech.errors import RESUMABLE, Stopped, UserError
+from sft_speech.files import write_whole
+from sft_speech.training import callbacks, checkpoints, freezing, same_corpus, sharding
 from sft_speech.training.ending import told_once
+from sft_speech.training.figures import tell_counts, training_figures
+from sft_speech.training.lock import OutputLock
 from sft_speech.training.loss import Task
 from sft_speech.training.optimization import three_stage
 from sft_speech.training.plan import BatchPlan, Plan
 from sft_speech.training.rehearsal import rehearse
-from sft_speech.training.start import check_output, from_main, main_first, on_cpu, tensorboard_folder, trackers
+from sft_speech.training.start import (
+    begin,
+    check_seen,
+    describe_run,
+    from_main,
+    keep_output,
+    on_cpu,
+    tensorboard_folder,
+    trackers,
+)
+from sft_speech.training.stop import Stop
 from sft_speech.training.stream import Stream
 from sft_speech.training.stream_plan import StreamPlan
 from sft_speech.training.trainer import ExactTrainer
@@ -109,22 +122,34 @@ class Job(Protocol):
 
 
 def fine_tune(config: FinetuneConfig, job: Job) -> int:
-    """Fine-tunes as ``config`` says. Returns 0, or 1 where the run was stopped before its end (it can be resumed)."""
+    """Fine-tunes as ``config`` says.
+
+    Returns:
+        0, or :data:`RESUMABLE` where the run was stopped before its end.
+    """
     processes = accelerate.PartialState(cpu=on_cpu(), timeout=timedelta(hours=PATIENCE_HOURS))
     if not processes.is_main_process:
         logging.getLogger("sft_speech").setLevel(logging.WARNING)
-    with told_once(processes):
-        code = run_job(config, job, processes)
+    lock = OutputLock(Path(config.output_dir))
+    with told_once(processes), Stop(processes) as stop, contextlib.closing(lock):
+        try:
+            run_job(config, job, processes, stop, lock)
+        except Stopped:
+            stop.leave()
+            return RESUMABLE
     processes.wait_for_everyone()
     processes.destroy_process_group()  # by hand: gloo's threads, met by the interpreter's exit, abort now and then
-    return code
+    return 0
 
 
-def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState) -> int:
+def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState, stop: Stop, lock: OutputLock) -> None:
     output = Path(config.output_dir)
     reports = trackers(config)
-    with main_first(processes):
-        resumed = check_output(config, output, first=processes.is_main_process)
+    beginning = from_main(processes, lambda: begin(config, output, lock))
+    check_seen(output)
+    if beginning.finished:
+        logger.info("%s: the run is finished, there is nothing left to do", output)
+        return
 
     report = CorpusReport()
     corpora = from_main(processes, lambda: load_splits(config, report))
@@ -134,24 +159,30 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     logger.info("%s", report.table())
 
     trainer = build_trainer(config, job, corpora, processes, reports, report)
-    sharding.check_resumable(trainer, resumed)
-    stop = callbacks.StopWhenAsked(trainer.accelerator)
+    sharding.check_resumable(trainer, beginning.checkpoint)
+    trainer.stop, trainer.before_saving = stop, partial(keep_output, config, job, lock)
     trainer.add_callback(stop)
     # What is cut in pieces is whole until training starts; its first step, of the same batch, has to do.
     if config.rehearse and trainer.args.device.type == "cuda" and not trainer.is_fsdp_enabled:
         rehearse(trainer)
     if processes.is_main_process:  # not before: what could not even start is not in the way of the next try
-        save_config(dataclasses.replace(config, resume_from_checkpoint=None), output / "run.yaml")
-        job.save_processor(output)
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    if stop.stopped:
-        logger.warning("stopped at step %d; go on with --resume_from_checkpoint", trainer.state.global_step)
-        return 1
+        describe_run(config, job)
+    with stop.training():
+        trainer.train(resume_from_checkpoint=str(beginning.checkpoint) if beginning.checkpoint else None)
+    finish_run(config, job, corpora, trainer, report)
+    if processes.is_main_process:
+        lock.mark(finished=True)
 
+
+def finish_run(
+    config: FinetuneConfig, job: Job, corpora: dict[str, Any], trainer: ExactTrainer, report: CorpusReport
+) -> None:
+    """Evaluates what was learnt, and writes all that is promised of a run."""
+    output, main = Path(config.output_dir), trainer.is_world_process_zero()
     figures = training_figures(trainer)
     tell_counts(figures)
     trainer.plan.complete()
-    if processes.is_main_process:
+    if main:
         report.save(output / "corpus_report.json")
     with sharding.whole(trainer):
         for name, rows in corpora.items():
@@ -159,11 +190,11 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
                 found = job.final_evaluation(rows, config.corpora[name][1] or name, output / "evaluation")
                 figures |= {f"{name}_{key}": value for key, value in found.items()}
     weights = sharding.gathered(trainer)
-    if processes.is_main_process:
-        job.save(output, weights)
-        (output / "all_results.json").write_text(json.dumps(figures, indent=2) + "\n")
+    if main:
+        with checkpoints.disk_errors(output, "go on with --resume_from_checkpoint auto"):
+            job.save(output, weights)
+            write_whole(output / "all_results.json", json.dumps(figures, indent=2) + "\n")
         job.finish(output, figures, report)
-    return 0
 
 
 def load_splits(config: FinetuneConfig, report: CorpusReport) -> dict[str, Any]:
@@ -300,8 +331,10 @@ def build_trainer(
         layer_decay=parts.layer_decay,
         max_bad_steps=config.max_bad_steps,
         unread=Unread(config.max_dropped_share, WINDOW if isinstance(rows, Stream) else len(rows)),
+        keep=config.save_total_limit,
         callbacks=parts.callbacks,
     )
+    callbacks.tolerate_trackers(trainer)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(callbacks.Progress())
     set_seed(config.seed, device_specific=True)  # another dropout on every process
@@ -325,7 +358,7 @@ def training_arguments(
     staged = config.lr_scheduler_type == "three_stage"
     same = (
         "output_dir learning_rate adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm seed logging_steps "
-        "save_total_limit dataloader_num_workers run_name activation_checkpointing"
+        "dataloader_num_workers run_name activation_checkpointing"
     ).split()
     return TrainingArguments(
         **{name: getattr(config, name) for name in same},
@@ -348,32 +381,3 @@ def training_arguments(
         disable_tqdm=False,
         use_cpu=on_cpu(),
     )
-
-
-def tell_counts(figures: dict[str, float]) -> None:
-    """Says what the run did not learn from, although it was to."""
-    said = {
-        "left_out_utterances": "utterances were left out, they could not be read any more (messages above)",
-        "skipped_steps": f"steps were left out, their gradients were no numbers (see {bad_steps.FILE})",
-        "zeroed_utterances": "utterances counted nothing, their transcripts don't fit into their frames",
-    }
-    for name, what in said.items():
-        if name in figures:
-            logger.info("%d %s", figures[name], what)
-
-
-def training_figures(trainer: ExactTrainer) -> dict[str, float]:
-    """Of the whole run, but for the time and the speed: those are of the part since it was last resumed."""
-    state, accumulation = trainer.state, trainer.args.gradient_accumulation_steps
-    losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
-    steps = [step - before for (step, _), before in zip(losses, [0, *(step for step, _ in losses)], strict=False)]
-    numbers = [(loss, n) for (_, loss), n in zip(losses, steps, strict=True) if math.isfinite(loss)]
-    counted = ("left_out_utterances", "skipped_steps", "zeroed_utterances")
-    counts = {name: sum(entry.get(name, 0) for entry in state.log_history) for name in counted}
-    return {
-        "train_loss": sum(loss * n for loss, n in numbers) / max(1, sum(n for _, n in numbers)),
-        **{name: count for name, count in counts.items() if count},
-        "audio_hours": trainer.plan.hours(state.global_step * accumulation),
-        "train_runtime": next(e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e),
-        "audio_seconds_per_second": trainer.audio_seconds / max(trainer.training_seconds, 1e-9),
-    }

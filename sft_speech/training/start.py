@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import pickle
 import platform
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,9 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from sft_speech.errors import UserError
-from sft_speech.training.trainer import last_checkpoint
+from sft_speech.settings import save_config
+from sft_speech.training import checkpoints
+from sft_speech.training.lock import OutputLock
 
 logger = logging.getLogger(__name__)
 
@@ -107,48 +109,111 @@ def tensorboard_folder(output: str) -> str:
     return os.environ.get("TENSORBOARD_LOGGING_DIR", str(Path(output) / "tensorboard"))
 
 
-def check_output(config: Any, output: Path, first: bool) -> Path | None:
-    """Makes the output directory, or finds the checkpoint to go on from.
+@dataclasses.dataclass
+class Beginning:
+    """Where a run sets out.
+
+    Args:
+        checkpoint: it goes on from; None for the start.
+        finished: there is nothing left to do.
+    """
+
+    checkpoint: Path | None = None
+    finished: bool = False
+
+
+def begin(config: Any, output: Path, lock: OutputLock) -> Beginning:
+    """Looks into the output directory, which is locked, or made and locked; on the main process.
 
     Raises:
-        UserError: it can't be written, holds another run, has no checkpoint to resume, or is another machine's own.
+        UserError: it can't be written, holds another run or one that goes on, or there is no checkpoint to resume.
     """
-    given, resumed = config.resume_from_checkpoint or "false", None
-    if given.lower() != "false":
-        resumed = last_checkpoint(output) if given.lower() == "true" else Path(given)
-        if resumed is None or not (resumed / "trainer_state.json").is_file():
-            why = f"{resumed or output} holds no whole checkpoint"
-            raise UserError(f"--resume_from_checkpoint {given}", why, "start without it")
-    if not first:
-        if not output.is_dir():
-            why = f"the main process made it, {platform.node()} doesn't see it"
-            raise UserError(f"--output_dir {output}", why, "take one on a disk that all machines share")
-        return resumed
-    if resumed is not None and (output / "run.yaml").is_file():
-        warn_of_changes(config, output / "run.yaml")
-    if resumed is None or resumed.resolve().parent != output.resolve():
-        taken = [name for name in ("run.yaml", "model.safetensors") if (output / name).exists()]
-        taken += [path.name for path in output.glob("checkpoint-*")] if output.is_dir() else []
-        if taken:
-            go_on = last_checkpoint(output) is not None
-            do = "go on with --resume_from_checkpoint" if go_on else "remove it, for it has no checkpoint to go on from"
-            raise UserError(
-                f"--output_dir {output}", f"it holds another run ({taken[0]})", f"take another --output_dir, or {do}"
-            )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        why = f"it can't be written ({error.strerror})"
-        raise UserError(f"--output_dir {output}", why, "take another one") from error
-    return resumed
+    given = config.resume_from_checkpoint or "false"
+    lock.hold()
+    if given.lower() == "auto" and lock.found.get("finished"):
+        changed = changed_settings(config, output / "run.yaml")
+        if changed:
+            why = f"the run is finished, and had another {', '.join(changed)}"
+            raise UserError(f"--output_dir {output}", why, "take another --output_dir")
+        return Beginning(finished=True)
+    checkpoint = checkpoint_of(given, output)
+    if checkpoint is not None and (output / "run.yaml").is_file():
+        changed = changed_settings(config, output / "run.yaml")
+        if changed:
+            logger.warning("resumed with other settings than it began with: %s", ", ".join(changed))
+    if checkpoint is None or checkpoint.resolve().parent != output.resolve():
+        check_free(output, again=given.lower() == "auto")
+    lock.mark(finished=False)
+    return Beginning(checkpoint)
 
 
-def warn_of_changes(config: Any, file: Path) -> None:
-    """Says which settings differ from those that the run began with: it is then resumed, but not the same run."""
+def checkpoint_of(given: str, output: Path) -> Path | None:
+    """The checkpoint that ``resume_from_checkpoint`` means; None for none.
+
+    Raises:
+        UserError: it has to be there and isn't, or not as a whole.
+    """
+    if given.lower() == "false":
+        return None
+    if given.lower() in ("true", "auto"):
+        found = checkpoints.last_whole(output)
+        if found is None and given.lower() == "true":
+            why = f"{output} holds no whole checkpoint"
+            raise UserError(f"--resume_from_checkpoint {given}", why, "start without it, or with auto")
+        return found
+    wrong = checkpoints.damage(Path(given)) if Path(given).is_dir() else "there is no such directory"
+    if wrong is not None:
+        why = f"it is no whole checkpoint: {wrong}"
+        raise UserError(f"--resume_from_checkpoint {given}", why, "take another one, or start without it")
+    return Path(given)
+
+
+def check_free(output: Path, again: bool) -> None:
+    """See that a run may begin in a directory.
+
+    Args:
+        again: what a run left there that came to no checkpoint is not in the way.
+
+    Raises:
+        UserError: it holds another run.
+    """
+    taken = [name for name in ("run.yaml", "model.safetensors") if (output / name).exists()]
+    taken += [path.name for path in checkpoints.in_order(output)]
+    if not taken or (again and taken[0] == "run.yaml"):
+        return
+    do = "or remove it, for it has no checkpoint to go on from"
+    if checkpoints.last_whole(output) is not None:
+        do = "or go on with --resume_from_checkpoint auto"
+    raise UserError(f"--output_dir {output}", f"it holds another run ({taken[0]})", f"take another --output_dir, {do}")
+
+
+def check_seen(output: Path) -> None:
+    """See that this process finds what the main one made.
+
+    Raises:
+        UserError: it is another machine's own.
+    """
+    if not output.is_dir():
+        why = f"the main process made it, {platform.node()} doesn't see it"
+        raise UserError(f"--output_dir {output}", why, "take one on a disk that all machines share")
+
+
+def describe_run(config: Any, job: Any) -> None:
+    """Leaves in the output directory what says which run it is."""
+    job.save_processor(config.output_dir)
+    save_config(dataclasses.replace(config, resume_from_checkpoint=None), Path(config.output_dir) / "run.yaml")
+
+
+def keep_output(config: Any, job: Any, lock: OutputLock) -> None:
+    """See that the output directory is there and this run's own: it may have been removed, days of training are not."""
+    lock.hold()
+    if not (Path(config.output_dir) / "run.yaml").exists():
+        logger.warning("%s was emptied or removed during the run; it is made anew", config.output_dir)
+        describe_run(config, job)
+
+
+def changed_settings(config: Any, file: Path) -> list[str]:
+    """Which settings differ from those that a run began with: resumed with others it is not the same run."""
     before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     free = {"output_dir", "resume_from_checkpoint", "dataloader_num_workers", "rehearse", "report_to", "run_name"}
-    changed = [name for name, value in vars(config).items() if name not in free and before.get(name, value) != value]
-    if changed:
-        logger.warning("resumed with other settings than it began with: %s", ", ".join(changed))
+    return [name for name, value in vars(config).items() if name not in free and before.get(name, value) != value]

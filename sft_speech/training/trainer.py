@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import pickle
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,20 +13,21 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
-from sft_speech.errors import UserError
-from sft_speech.training import freezing, optimization, sharding
+from sft_speech.errors import Stopped, UserError
+from sft_speech.training import checkpoints, freezing, optimization, sharding
 from sft_speech.training.bad_steps import BadSteps
 from sft_speech.training.loss import Task
 from sft_speech.training.plan import Plan
+from sft_speech.training.saving import SavingTrainer, preserved_rng
 from sft_speech.training.unread import CONTENTS, Unread, WithContents
 from sft_speech.training.workers import leave_signals_to_the_trainer, let_go, worker_error
 
 logger = logging.getLogger(__name__)
 
 
-class ExactTrainer(Trainer):
+class ExactTrainer(SavingTrainer):
     """Differs from :class:`transformers.Trainer` in this:
 
     - The loss of an optimizer step is the sum over its utterances, on all micro-batches and processes, over one count.
@@ -36,8 +35,8 @@ class ExactTrainer(Trainer):
       grow with accumulation and processes (transformers#47688).
     - Batches come from a :class:`Plan` over the whole run; a resumed run goes on at the very batch.
     - Evaluation is handed in as a function: it knows words and speakers, where the plain one gathers logits.
-    - A checkpoint that could not be written in full is removed, and the one before it stays.
     - A step whose gradient is no number is left out (:mod:`~sft_speech.training.bad_steps`).
+    - A checkpoint is known to be whole, and never costs the one before it (:class:`SavingTrainer`).
 
     Args:
         task: loss and figures.
@@ -49,6 +48,7 @@ class ExactTrainer(Trainer):
         layer_decay: learning rate of a layer over that of the layer above.
         max_bad_steps: more steps without a finite gradient, among a hundred, end the run.
         unread: judges the utterances that can't be read any more.
+        keep: checkpoints that are kept, the best one among them; the last one in any case.
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class ExactTrainer(Trainer):
         layer_decay: float = 1.0,
         max_bad_steps: int = 10,
         unread: Unread | None = None,
+        keep: int = 2,
         **kwargs: Any,
     ) -> None:
         kwargs["args"].ddp_find_unused_parameters = False  # `anchor` leaves none unused
         one_gpu(kwargs["args"])
-        super().__init__(train_dataset=train_dataset, **kwargs)
+        super().__init__(keep=keep, save_processor=save_processor, train_dataset=train_dataset, **kwargs)
         if self.is_deepspeed_enabled:
             why = "DeepSpeed is not supported"
             raise UserError("distributed_type DEEPSPEED", why, "launch with configs/accelerate/fsdp.yaml")
         sharding.prepare(self)
         self.task, self.plan, self.utterances = task, plan, train_dataset
-        self.evaluator, self.save_processor = evaluator, save_processor
-        self.folder = Path(self.args.output_dir or ".")
+        self.evaluator = evaluator
         self.schedule, self.layer_decay = schedule, layer_decay
         self.model_accepts_loss_kwargs = False  # keeps the count of labels out of the model's forward
         self.loss_is_scaled_for_ga = True
@@ -89,15 +89,18 @@ class ExactTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         if resume_from_checkpoint:
-            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
-            done = state.global_step * self.args.gradient_accumulation_steps
-            self.plan.resume(Path(resume_from_checkpoint), done)
+            checkpoint = Path(resume_from_checkpoint)
+            state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE))
+            self.plan.resume(checkpoint, state.global_step * self.args.gradient_accumulation_steps)
+            self.begin_at(checkpoint, state)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except pickle.UnpicklingError as error:  # transformers reads with weights_only, which makes nothing but tensors
             why = "its optimizer.pt, scheduler.pt or rng_state.pth isn't what a run writes; it may be made to do harm"
             raise UserError(f"{resume_from_checkpoint}", why, "go on from a checkpoint of your own") from error
         except BaseException as error:
+            if isinstance(error, Stopped):  # trackers write their last lines
+                self.callback_handler.on_train_end(self.args, self.state, self.control)
             let_go(error)
             lost = worker_error(error, self.args.dataloader_num_workers)
             if lost is not None:
@@ -250,7 +253,9 @@ class ExactTrainer(Trainer):
         if self.evaluator is None:
             return {}
         started = time.monotonic()
-        with sharding.whole(self):
+        if self.control.should_save:
+            self._save_checkpoint(self.model, None)  # whatever ends the evaluation, this is kept
+        with self.stop.at_once(), preserved_rng(self.args.device), sharding.whole(self):
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator().items()}
         self.log(metrics)
         if self.args.metric_for_best_model:  # the evaluator leaves out what is no number
@@ -258,33 +263,6 @@ class ExactTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.clock += time.monotonic() - started  # training speed is that of training
         return metrics
-
-    # ---- checkpoints
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        self.plan.save(Path(output_dir))
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.save_processor is not None and self.args.should_save:
-            self.save_processor(output_dir or str(self.folder))
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Raises UserError where the disk does not take it; torch and safetensors have their own words for that."""
-        self.bad_steps.check_weights()
-        sharding.complete_state(self)
-        try:
-            super()._save_checkpoint(model, trial)
-        except Exception as error:
-            if not is_disk_error(error):
-                raise
-            name = f"checkpoint-{self.state.global_step}"
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            kept = last_checkpoint(self.folder)
-            why = f"it could not be written ({str(error).splitlines()[0]})"
-            rest = f"go on from {kept.name} with --resume_from_checkpoint" if kept else "start again"
-            raise UserError(str(self.folder / name), why, f"make room, then {rest}") from error
 
 
 def one_gpu(args: TrainingArguments) -> None:
@@ -297,22 +275,3 @@ def one_gpu(args: TrainingArguments) -> None:
 def is_memory_error(error: Exception) -> bool:
     """Memory that ran short, in the words of torch's allocators and of Python."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def is_disk_error(error: Exception) -> bool:
-    """A full disk or a lost permission, in the words of Python, of torch's zip writer and of safetensors."""
-    said = str(error).lower()
-    return (
-        isinstance(error, OSError) or "file write failed" in said or "no space left" in said or "writing file" in said
-    )
-
-
-def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint that is whole: ``trainer_state.json`` is written last, so a killed writer leaves none."""
-    whole = []
-    for state in Path(output_dir).glob("checkpoint-*/trainer_state.json"):
-        try:
-            whole.append((json.loads(state.read_text())["global_step"], state.parent))
-        except (ValueError, KeyError, OSError):
-            logger.warning("%s is not whole (its trainer_state.json can't be read); it is passed over", state.parent)
-    return max(whole)[1] if whole else None

@@ -8,6 +8,7 @@ import signal
 import traceback
 
 from sft_speech.errors import UserError
+from sft_speech.training.stop import SIGNALS
 
 GONE = re.compile(r"DataLoader worker \(pid")
 SIGNAL = re.compile(r"is killed by signal: ([^.]+)")
@@ -15,7 +16,7 @@ SIGNAL = re.compile(r"is killed by signal: ([^.]+)")
 
 def leave_signals_to_the_trainer(_worker: int) -> None:
     """Ctrl-C goes to the whole process group; it must not take the loader away before the checkpoint is written."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: FinetuneVcConfig) -> int:
-    """Fine-tunes as ``config`` says. Returns 0, or 1 where the run was stopped before its end (it can be resumed)."""
+    """Fine-tunes as ``config`` says; see :func:`fine_tune`."""
     if config.from_source is None:
         logger.info("no from_source: source_audio is a column of %s", config.source)
     return fine_tune(config, Conversion(config))

@@ -10,6 +10,7 @@ from typing import Any
 
 import accelerate
 import numpy as np
+import soundfile
 import torch
 from accelerate.utils import gather_object
 
@@ -39,7 +40,7 @@ PARTS = ("before", "after", "stop", "guided")
 
 
 def run(config: FinetuneTtsConfig) -> int:
-    """Fine-tunes as ``config`` says. Returns 0, or 1 where the run was stopped before its end (it can be resumed)."""
+    """Fine-tunes as ``config`` says; see :func:`fine_tune`."""
     return fine_tune(config, Synthesis(config))
 
 
@@ -145,7 +146,10 @@ class Synthesis:
     def evaluate_and_speak(self, rows: Any) -> dict[str, float]:
         figures = summary(self.evaluate(rows))
         if self.samples is not None:
-            self.samples.write()
+            try:
+                self.samples.write()
+            except (OSError, soundfile.LibsndfileError) as error:  # training can do without them
+                logger.warning("the samples could not be written (%s)", error)
         return figures
 
     def evaluate(self, rows: Any) -> list[dict[str, Any]]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import time
 
 import datasets
@@ -125,3 +128,34 @@ def test_a_column_of_rows_that_were_selected_makes_no_objects_of_them(tmp_path):
     seconds = column_of(corpus.select(range(0, 50_000, 2)), "seconds")
     assert seconds.to_pylist() == table()["seconds"].to_pylist()[::2]
     assert pa.total_allocated_bytes() - before < 25_000 * 8 * 1.5
+
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from sft_speech.corpora import headers, mapped
+
+folder, event, name = sys.argv[1:]
+
+def kill(happens, args):
+    if happens == event and Path(str(args[0])).name.startswith(name) and str(args[0]).endswith(".part"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(kill)
+index = Path(folder) / "sft_speech" / "headers-1.parquet"
+row = pa.table([[1], [16000], [16000], [None], [None]], headers.SCHEMA)
+headers.save(row, index)
+rows = mapped.mapped(pa.table({"number": np.arange(mapped.LARGE)}), folder)
+print(len(headers.load(index)), rows["number"][-1].as_py(), type(rows).__name__)
+"""
+
+
+def test_killed_while_it_writes_it_leaves_nothing_that_the_next_one_trips_over(tmp_path):
+    """kill -9 at the index of headers and at the rows: where the file is begun, and where it only lacks its name."""
+    for event, name in (("os.rename", "headers-"), ("open", "rows-"), ("os.rename", "rows-")):
+        command = [sys.executable, "-c", WRITER, str(tmp_path), event, name]
+        assert subprocess.run(command).returncode == -signal.SIGKILL
+        assert not list(tmp_path.glob("sft_speech/rows-*.arrow"))
+    ended = subprocess.run([sys.executable, "-c", WRITER, str(tmp_path), "", ""], capture_output=True, text=True)
+    assert ended.stdout == "1 19999 MemoryMappedTable\n", ended.stderr

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import multiprocessing
+import os
+import runpy
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,15 +86,14 @@ def small(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def arguments(tones, small, tmp_path) -> list[str]:
-    """The command line of a run of eight steps."""
+def command_line(tones: Path, small: Path, output: Path) -> list[str]:
+    """Of a run of eight steps."""
     keys = {
         "model": small,
         "source": tones,
         "train_split": "train-tones",
         "eval_split": "dev-tones",
-        "output_dir": tmp_path / "out",
+        "output_dir": output,
         "max_batch_seconds": 6,
         "max_steps": 8,
         "eval_steps": 4,
@@ -98,3 +104,118 @@ def arguments(tones, small, tmp_path) -> list[str]:
         "report_to": "none",
     }
     return ["finetune-asr", *(part for key, value in keys.items() for part in (f"--{key}", str(value)))]
+
+
+@pytest.fixture
+def arguments(tones, small, tmp_path) -> list[str]:
+    """The command line of a run of eight steps into `out`."""
+    return command_line(tones, small, tmp_path / "out")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tones, small, tmp_path_factory) -> tuple[list[str], Path]:
+    """A command line with all that draws random numbers, and what it left in a process to which nothing happened.
+
+    Lines of the log and checkpoints don't fall on the same steps.
+    """
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    keys = "--max_steps 16 --logging_steps 3 --mask_time_prob 0.3 --augment --hidden_dropout 0.1 --layerdrop 0.2 "
+    keys += "--metric_for_best_model loss"  # words are not heard that early
+    command = [*command_line(tones, small, output), *keys.split(), "--resume_from_checkpoint", "auto"]
+    run = FaultyRun(command, output.parent)
+    assert run.ends() == 0, run.said()
+    return command, output
+
+
+@pytest.fixture
+def start(undisturbed, tmp_path) -> Iterator[Callable[..., FaultyRun]]:
+    """Starts the same command into `out`: see :class:`FaultyRun`."""
+    runs: list[FaultyRun] = []
+
+    def begin(*keys: str, **happens: Any) -> FaultyRun:
+        command = [*undisturbed[0], "--output_dir", str(tmp_path / "out"), *keys]
+        runs.append(FaultyRun(command, tmp_path, **happens))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.process.kill()
+
+
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["sft_speech.asr.run"])  # half a minute per run otherwise, most of it imports
+
+
+class FaultyRun:
+    """A run in a process of its own, to which something happens.
+
+    Args:
+        command: of the run.
+        folder: gets what it says.
+        faults: what happens, one after the other: (event, path, fault, directory), see `tests/faulty_run.py`.
+        inside: process in the namespace of which it runs.
+        environment: variables of its own.
+        cache: where indices of corpora lie.
+        slow_evaluation: seconds that every utterance takes to be read in evaluation.
+    """
+
+    SCRIPT = str(Path(__file__).parents[1] / "faulty_run.py")
+
+    def __init__(
+        self,
+        command: list[str],
+        folder: Path,
+        faults: Sequence[tuple[str, ...]] = (),
+        inside: int | None = None,
+        environment: dict[str, str] | None = None,
+        cache: Path | None = None,
+        slow_evaluation: float = 0.0,
+    ) -> None:
+        self.log = folder / f"log-{time.monotonic_ns()}"
+        job = {
+            "command": command,
+            "log": str(self.log),
+            "faults": list(faults),
+            "inside": inside,
+            "environment": environment or {},
+            "cache": cache and str(cache),
+            "slow_evaluation": slow_evaluation,
+        }
+        self.process = FORKED.Process(target=runpy.run_path, args=(self.SCRIPT, {"job": job}, "__main__"))
+        self.process.start()
+
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def waits_for(self, happened: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not happened():
+            assert self.process.is_alive(), f"it ended before:\n{self.said()}"
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.001)
+
+    def send(self, number: int) -> None:
+        assert self.process.pid
+        os.kill(self.process.pid, number)
+
+    def ends(self, seconds: float = 60) -> int | None:
+        """Its exit code, or minus the signal that killed it."""
+        self.process.join(seconds)
+        assert not self.process.is_alive(), f"still there after {seconds} s:\n{self.said()}"
+        return self.process.exitcode
+
+
+@pytest.fixture(scope="session")
+def learnt() -> Callable[[Path], dict[str, Any]]:
+    return what_was_learnt
+
+
+def what_was_learnt(output: Path) -> dict[str, Any]:
+    """The weights' fingerprint, every logged loss and every evaluation, to the last bit."""
+    newest = max(output.glob("checkpoint-*/files.json"), key=lambda path: int(path.parent.name.split("-")[1])).parent
+    history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
+    return {
+        "weights": hashlib.sha256((output / "model.safetensors").read_bytes()).hexdigest(),
+        "losses": [(row["step"], row["loss"], row["grad_norm"]) for row in history if "loss" in row],
+        "evaluations": [(row["step"], row["eval_loss"], row["eval_wer"]) for row in history if "eval_wer" in row],
+    }

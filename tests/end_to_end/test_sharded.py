@@ -52,6 +52,8 @@ def test_a_model_in_pieces_learns_as_a_whole_one(arguments, tones, tmp_path, two
     assert any(ours.values())
     assert len(ours) == 11
     assert {name: heard[name] for name in ours} == ours
+    listed = json.loads((cut / "checkpoint-4" / "files.json").read_text())
+    assert {"pytorch_model_fsdp", "optimizer"} <= {name.split("/")[0].split(".")[0] for name in listed}
     two_pieces(*run, "--output_dir", str(resumed), "--resume_from_checkpoint", str(cut / "checkpoint-4"))
     assert history(resumed) == close(cut)
 

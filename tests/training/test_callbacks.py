@@ -1,42 +1,39 @@
-"""How a run stops when it is asked to, and what it says of silence."""
+"""What a run says of silence, and of trackers that fail."""
 
 from __future__ import annotations
 
-import os
-import signal
-from types import SimpleNamespace
-
 import pytest
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from sft_speech.training.callbacks import BlankAdvice, StopWhenAsked
-
-ALONE = SimpleNamespace(num_processes=1, is_main_process=True)
+from sft_speech.training.callbacks import BlankAdvice, Tolerated
 
 
-@pytest.fixture
-def asked_to_stop():
-    """One that has just got SIGTERM; the signals are as they were afterwards."""
-    stop, before = StopWhenAsked(ALONE), signal.getsignal(signal.SIGTERM)
-    stop.on_train_begin(None, None, None)
-    os.kill(os.getpid(), signal.SIGTERM)
-    yield stop
-    stop.on_train_end(None, None, None)
-    assert signal.getsignal(signal.SIGTERM) is before
+class Full(TrainerCallback):
+    """A tracker that has no room left, and counts how often it was asked."""
+
+    asked = 0
+
+    def on_log(self, args, state, control, **kwargs):
+        self.asked += 1
+        raise OSError(28, "No space left on device")
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        raise ConnectionError("no such account")
 
 
-@pytest.mark.parametrize(("kept", "then"), [(1, 2), (3, 3)])
-def test_it_saves_and_the_checkpoint_outlives_the_end(asked_to_stop, kept, then):
-    """With one checkpoint kept, the plain trainer deletes at its end what isn't the best one."""
-    control, arguments = TrainerControl(), SimpleNamespace(save_total_limit=kept)
-    asked_to_stop.on_step_end(arguments, TrainerState(global_step=7), control)
-    assert (control.should_save, control.should_training_stop, asked_to_stop.stopped) == (True, True, True)
-    assert arguments.save_total_limit == then
+def test_a_tracker_that_fails_is_left_alone(caplog):
+    full, control = Full(), TrainerControl()
+    tracker = Tolerated(full)
+    for _ in range(3):
+        assert tracker.on_log(None, TrainerState(), control, logs={"loss": 1.0}) is None
+    assert full.asked == 1
+    (said,) = caplog.messages
+    assert said.startswith("Full failed (OSError: [Errno 28] No space left on device); the run goes on without it")
 
 
-def test_asked_twice_it_stops_at_once(asked_to_stop):
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGTERM)
+def test_a_tracker_that_cannot_be_had_ends_the_run_before_step_1():
+    with pytest.raises(ConnectionError):
+        Tolerated(Full()).on_train_begin(None, TrainerState(), TrainerControl())
 
 
 def test_advice_on_a_model_that_stays_silent(caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 
 from sft_speech.errors import UserError
 from sft_speech.training import start
+from sft_speech.training.lock import OutputLock
 from sft_speech.training.start import from_main
 
 
@@ -150,8 +152,32 @@ def test_where_one_fails_the_others_end_without_a_word(monkeypatch, failing, wen
 
 
 def test_an_output_directory_that_another_machine_does_not_see(tmp_path):
-    config = SimpleNamespace(resume_from_checkpoint=None)
     with pytest.raises(UserError, match="doesn't see it"):
-        start.check_output(config, tmp_path / "out", first=False)
-    start.check_output(config, tmp_path / "out", first=True)
-    assert start.check_output(config, tmp_path / "out", first=False) is None
+        start.check_seen(tmp_path / "out")
+    start.check_seen(tmp_path)
+
+
+def begun(output, resume):
+    with contextlib.closing(OutputLock(output)) as lock:
+        return start.begin(SimpleNamespace(resume_from_checkpoint=resume), output, lock)
+
+
+def test_auto_goes_on_where_it_can_and_begins_where_it_cannot(tmp_path, checkpoint):
+    out = tmp_path / "out"
+    assert begun(out, "auto") == start.Beginning()
+    (out / "run.yaml").write_text("seed: 1\n")
+    assert begun(out, "auto") == start.Beginning(), "a run that came to no checkpoint"
+    with pytest.raises(UserError, match=r"holds another run \(run.yaml\)"):
+        begun(out, None)
+    with pytest.raises(UserError, match="holds no whole checkpoint"):
+        begun(out, "true")
+    four = checkpoint(out, 4)
+    assert begun(out, "auto") == begun(out, "true") == begun(out, str(four)) == start.Beginning(four)
+    with pytest.raises(UserError, match="or go on with --resume_from_checkpoint auto"):
+        begun(out, None)
+
+
+def test_auto_does_not_take_a_model_for_a_run(tmp_path):
+    (tmp_path / "model.safetensors").write_text("")
+    with pytest.raises(UserError, match=r"holds another run \(model.safetensors\)"):
+        begun(tmp_path, "auto")

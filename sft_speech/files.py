@@ -1,0 +1,29 @@
+"""Files that are there whole or not at all, whenever the process or the machine ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text in place of what the file held before; that stays until the new one is on the disk.
+
+    Names of files that are no UTF-8 are written with backslashes.
+    """
+    part = path.with_name(f"{path.name}.part")
+    with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk: they then outlive the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,186 @@
+"""Checkpoints that are whole: each ends with a list of its files; one that differs from its list is not gone on from.
+
+A process may be killed between any two bytes that it writes, and a machine may lose what its disk hasn't got yet. So
+the list comes last, when all other files are on the disk. It holds their sizes and checksums: half a second per GB,
+beside three that the files themselves take (two cores, local disk).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from transformers.trainer_utils import rotate_checkpoints
+
+from sft_speech.errors import UserError
+from sft_speech.files import sync, write_whole
+
+logger = logging.getLogger(__name__)
+
+LIST = "files.json"
+# Written anew, in one piece, when the checkpoint has been evaluated: the list doesn't hold it.
+STATE = "trainer_state.json"
+
+
+def begin(folder: Path, processes: PartialState) -> None:
+    """Clears the way for a checkpoint; all processes have to call it."""
+    if processes.is_main_process:
+        remove(folder)
+    processes.wait_for_everyone()
+
+
+def seal(folder: Path, processes: PartialState) -> None:
+    """Ends a checkpoint with its list; all processes have to call it, when they have written their files.
+
+    Each looks after a share of the files, of all of them: on a network disk one may not see yet what another wrote.
+    """
+    processes.wait_for_everyone()
+    here = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != STATE]
+    names = sorted(set(gather_object(here)))[processes.process_index :: processes.num_processes]
+    for name in names:
+        sync(folder / name)
+    entries = gather_object(list(zip(names, fingerprints(folder, names), strict=True)))
+    if processes.is_main_process:
+        sync(folder / STATE)
+        write_whole(folder / LIST, json.dumps(dict(sorted(entries)), indent=1))
+        sync(folder.parent)
+    processes.wait_for_everyone()
+
+
+def fingerprints(folder: Path, names: list[str]) -> list[list[int]]:
+    """Size and CRC-32 of each file."""
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(lambda name: fingerprint(folder / name), names))
+
+
+def fingerprint(file: Path) -> list[int]:
+    size, checksum = 0, 0
+    with open(file, "rb") as data:
+        while block := data.read(1 << 20):
+            size, checksum = size + len(block), zlib.crc32(block, checksum)
+    return [size, checksum]
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, by the name of the file; None where it is whole."""
+    try:
+        listed = json.loads((folder / LIST).read_text(encoding="utf-8"))
+        wanted = {str(name): (int(size), int(checksum)) for name, (size, checksum) in listed.items()}
+    except FileNotFoundError:
+        return f"it was not written to its end ({LIST} is missing)"
+    except (OSError, ValueError, TypeError, AttributeError):
+        return f"{LIST} can't be read"
+    try:
+        step_of(folder)
+    except FileNotFoundError:
+        return f"{STATE} is missing"
+    except (OSError, ValueError, TypeError, KeyError):
+        return f"{STATE} can't be read"
+    for name, (size, _) in wanted.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if (found := (folder / name).stat().st_size) != size:
+            return f"{name} has {found} bytes instead of {size}"
+    try:
+        for name, (_, checksum) in zip(wanted, fingerprints(folder, list(wanted)), strict=True):
+            if checksum != wanted[name][1]:
+                return f"{name} is not what was written (its checksum differs)"
+    except OSError as error:
+        return f"{error.filename} can't be read ({error.strerror})"
+    return None
+
+
+def step_of(folder: Path) -> int:
+    return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"])
+
+
+def in_order(output: Path) -> list[Path]:
+    """All checkpoints, whole or not, the newest first."""
+    numbered = [path for path in output.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(numbered, key=lambda path: -int(path.name.removeprefix("checkpoint-")))
+
+
+def last_whole(output: Path) -> Path | None:
+    """The newest checkpoint that is whole; says which ones are passed over."""
+    for folder in in_order(output):
+        wrong = damage(folder)
+        if wrong is None:
+            return folder
+        logger.warning("%s is passed over: %s", folder, wrong)
+    return None
+
+
+def best_whole(output: Path, history: list[dict[str, Any]], metric: str) -> Path | None:
+    """Of the checkpoints that are whole, the one with the lowest metric."""
+    scores = {f"checkpoint-{entry['step']}": entry[metric] for entry in history if metric in entry}
+    ranked = sorted((path for path in in_order(output) if path.name in scores), key=lambda path: scores[path.name])
+    return next((path for path in ranked if damage(path) is None), None)
+
+
+def evaluated(folder: Path, state: Any, control: Any) -> None:
+    """Has a checkpoint say what its evaluation came to.
+
+    Args:
+        state, control: of the trainer.
+    """
+    state.stateful_callbacks[type(control).__name__] = control.state()
+    state.save_to_json(folder / f"{STATE}.part")
+    sync(folder / f"{STATE}.part")
+    (folder / f"{STATE}.part").replace(folder / STATE)
+    sync(folder)
+
+
+def awaits_evaluation(state: Any) -> bool:
+    """Whether the run ended between the saving of a checkpoint and the end of its evaluation.
+
+    Args:
+        state: of the trainer, as the checkpoint has it.
+    """
+    return bool(state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_evaluate"))
+
+
+def rotate(output: Path, keep: int, best: str | None) -> None:
+    """Removes all but the newest checkpoints and the best one, and what was not written to its end."""
+    for folder in in_order(output):
+        if not (folder / LIST).is_file():
+            remove(folder)
+    rotate_checkpoints(str(output), keep, best, use_mtime=True)
+
+
+def remove(folder: Path) -> None:
+    """Its list first: what is half gone isn't whole."""
+    (folder / LIST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, do: str) -> Iterator[None]:
+    """Tells of a disk that doesn't take what is written to it within.
+
+    Raises:
+        UserError: ``path`` could not be written; ``do`` says what to do once it can.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_error(error):
+            raise
+        said = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise UserError(str(path), f"it could not be written ({said})", f"make room, then {do}") from error
+
+
+def is_disk_error(error: Exception) -> bool:
+    """A full disk or a lost permission, in the words of Python, of torch's zip writer and of safetensors."""
+    said = str(error).lower()
+    return (
+        isinstance(error, OSError) or "file write failed" in said or "no space left" in said or "writing file" in said
+    )

@@ -1,0 +1,40 @@
+"""What a run says of itself when it is done."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from sft_speech.training.bad_steps import FILE
+from sft_speech.training.trainer import ExactTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def tell_counts(figures: dict[str, float]) -> None:
+    """Says what the run did not learn from, although it was to."""
+    said = {
+        "left_out_utterances": "utterances were left out, they could not be read any more (messages above)",
+        "skipped_steps": f"steps were left out, their gradients were no numbers (see {FILE})",
+        "zeroed_utterances": "utterances counted nothing, their transcripts don't fit into their frames",
+    }
+    for name, what in said.items():
+        if name in figures:
+            logger.info("%d %s", figures[name], what)
+
+
+def training_figures(trainer: ExactTrainer) -> dict[str, float]:
+    """Of the whole run, but for the time and the speed: those are of the part since it was last resumed."""
+    state, accumulation = trainer.state, trainer.args.gradient_accumulation_steps
+    losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
+    steps = [step - before for (step, _), before in zip(losses, [0, *(step for step, _ in losses)], strict=False)]
+    numbers = [(loss, n) for (_, loss), n in zip(losses, steps, strict=True) if math.isfinite(loss)]
+    counted = ("left_out_utterances", "skipped_steps", "zeroed_utterances")
+    counts = {name: sum(entry.get(name, 0) for entry in state.log_history) for name in counted}
+    return {
+        "train_loss": sum(loss * n for loss, n in numbers) / max(1, sum(n for _, n in numbers)),
+        **{name: count for name, count in counts.items() if count},
+        "audio_hours": trainer.plan.hours(state.global_step * accumulation),
+        "train_runtime": next(e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e),
+        "audio_seconds_per_second": trainer.audio_seconds / max(trainer.training_seconds, 1e-9),
+    }

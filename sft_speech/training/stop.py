@@ -1,0 +1,115 @@
+"""How a run ends when it is asked to, so that it can be resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from transformers import TrainerCallback
+
+from sft_speech.errors import RESUMABLE, Stopped
+
+logger = logging.getLogger(__name__)
+
+# Ctrl-C, what schedulers send before they take a machine back, and what Slurm's --signal is mostly told to send.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Stop(TrainerCallback):
+    """Signals end the run: while it trains after the step at hand, with a checkpoint; at any other time at once.
+
+    Evaluation is such a time, for it begins with a checkpoint. With several processes all must save at the same step,
+    or they wait for each other forever: they agree on it after every step, since their launcher gives them 30 s from
+    the signal to the end.
+
+    As a context it listens, and raises :class:`Stopped` within.
+
+    Args:
+        processes: of the run.
+
+    Attributes:
+        saved: the step of the last checkpoint since this start, as the trainer tells it.
+    """
+
+    def __init__(self, processes: PartialState) -> None:
+        self.processes = processes
+        self.asked, self.waits, self.saved = False, False, 0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: Any) -> None:
+        again, self.asked = self.asked, True
+        if not self.waits:
+            self._end()
+        if not again and self.processes.is_main_process:
+            print("\nstopping after this step, with a checkpoint; Ctrl-C once more stops at once", file=sys.stderr)
+        if again and number == signal.SIGINT:  # the others come twice where a scheduler and a launcher both send them
+            signal.signal(number, signal.SIG_DFL)
+            raise KeyboardInterrupt
+
+    def _end(self) -> NoReturn:
+        for number in SIGNALS:  # nothing is to disturb the tidying up; what that can't do SIGKILL does
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
+        raise Stopped
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Within, the run trains, from the first step on."""
+        try:
+            yield
+        finally:
+            self.waits = False
+        if self.asked:
+            self._end()
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within, nothing would be lost."""
+        waits, self.waits = self.waits, False
+        if self.asked:
+            self._end()
+        yield
+        self.waits = waits
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.waits = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._agreed():
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._agreed():
+            self._end()
+
+    def leave(self) -> None:
+        """Says how to go on; of several processes, each ends here: others may wait for what it would have said next."""
+        if self.processes.is_main_process:
+            step = f", saved at step {self.saved}" if self.saved else ""
+            logger.warning("stopped%s; go on with --resume_from_checkpoint auto", step)
+        if self.processes.num_processes > 1:
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(RESUMABLE)
+
+    def _agreed(self) -> bool:
+        """Whether any process was asked: then all were."""
+        if self.processes.num_processes > 1:
+            asked = reduce(torch.tensor(float(self.asked), device=self.processes.device), "sum")
+            self.asked = bool(asked > 0)
+        return self.asked

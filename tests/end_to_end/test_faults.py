@@ -1,0 +1,281 @@
+"""What happens to machines, done to runs: afterwards they learn what they would have learnt, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sft_speech.errors import RESUMABLE
+from sft_speech.training.checkpoints import last_whole
+
+
+def same(learnt, undisturbed, output: Path) -> None:
+    assert learnt(output) == learnt(undisturbed[1])
+
+
+def last_line(run) -> str:
+    return run.said().strip().splitlines()[-1]
+
+
+def awaits_evaluation(checkpoint: Path) -> bool:
+    if not (checkpoint / "files.json").exists():
+        return False
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    return state["stateful_callbacks"]["TrainerControl"]["args"]["should_evaluate"]
+
+
+# ---- kill -9
+
+# Each happens to the run that goes on from the one before: (event, path).
+IN_SAVING = [
+    ("open", "checkpoint-4/config.json"),  # no weights yet
+    ("open", "checkpoint-4/trainer_state.json"),  # all but the state, which is begun
+    ("open", "checkpoint-4/files.json.part"),  # all but the list
+    ("os.rename", "checkpoint-4/files.json.part"),  # the list has not its name yet
+    ("os.rename", "checkpoint-4/trainer_state.json.part"),  # evaluated, which is not in the state yet
+    ("open", "checkpoint-8/unlogged_0.pt"),
+    ("shutil.rmtree", "checkpoint-4"),  # the new one is there, the old one goes
+    ("open", "checkpoint-12/preprocessor_config.json"),
+    ("os.rename", "out/run.yaml.part"),  # in the start of a resumed run
+    ("open", "checkpoint-16/files.json.part"),
+    ("os.rename", "checkpoint-16/trainer_state.json.part"),  # the last evaluation of all
+    ("open", "out/evaluation/dev-tones.jsonl"),
+    ("open", "out/config.json"),  # final saving
+    ("os.rename", "out/all_results.json.part"),
+    ("open", "out/README.md"),
+]
+
+
+def test_killed_at_every_file_that_is_written(start, undisturbed, learnt, tmp_path):
+    for event, path in IN_SAVING:
+        run = start("--save_total_limit", "1", faults=[(event, path, "kill", "")])
+        assert run.ends() == -signal.SIGKILL, f"{event} of {path} never came:\n{run.said()}"
+    run = start("--save_total_limit", "1")
+    assert run.ends() == 0, run.said()
+    same(learnt, undisturbed, tmp_path / "out")
+
+
+def test_killed_at_random_moments(start, undisturbed, learnt, tmp_path):
+    rng, codes = random.Random(0), []
+    while 0 not in codes:
+        run = start("--dataloader_num_workers", "1")
+        run.process.join(rng.uniform(1, 3 + len(codes)))
+        run.process.kill()
+        codes.append(run.ends())
+        assert codes[-1] in (0, -signal.SIGKILL), run.said()
+    assert len(codes) > 2
+    same(learnt, undisturbed, tmp_path / "out")
+
+
+# ---- signals
+
+
+def test_asked_to_stop_in_training(start, undisturbed, learnt, tmp_path):
+    """Between two lines of the log and two checkpoints; twice, as a scheduler and a launcher both send it."""
+    for step, number in ((6, signal.SIGTERM), (9, signal.SIGUSR1)):
+        run = start()
+        run.waits_for(lambda step=step, run=run: f"step {step}/16" in run.said())
+        run.send(number)
+        run.send(number)
+        assert run.ends() == RESUMABLE, run.said()
+        assert "go on with --resume_from_checkpoint auto" in last_line(run)
+    assert start().ends() == 0
+    same(learnt, undisturbed, tmp_path / "out")
+
+
+def test_asked_to_stop_in_an_evaluation_that_takes_long(start, undisturbed, learnt, tmp_path):
+    """The first one and the last one; what it would have come to is found out when the run is resumed."""
+    for step in (4, 16):
+        slow, checkpoint = start(slow_evaluation=1), tmp_path / "out" / f"checkpoint-{step}"
+        slow.waits_for(lambda checkpoint=checkpoint: awaits_evaluation(checkpoint))
+        slow.send(signal.SIGTERM)
+        assert slow.ends() == RESUMABLE, slow.said()
+        assert awaits_evaluation(checkpoint), "it was not waited for"
+        assert f"saved at step {step}" in last_line(slow)
+        if step == 4:
+            assert start(faults=[("open", "checkpoint-16/config.json", "kill", "")]).ends() == -signal.SIGKILL
+    assert start().ends() == 0
+    same(learnt, undisturbed, tmp_path / "out")
+
+
+def test_asked_to_stop_before_the_first_step_and_after_the_last(start, undisturbed, learnt, tmp_path):
+    for at in (("os.rename", "out/corpus_report.json.part"), ("open", "out/evaluation/dev-tones.jsonl")):
+        run = start(faults=[(*at, "term", "")])
+        assert run.ends() == RESUMABLE, run.said()
+        assert "go on with --resume_from_checkpoint auto" in last_line(run)
+    assert start().ends() == 0
+    same(learnt, undisturbed, tmp_path / "out")
+
+
+def test_given_again_when_it_is_done(start, tmp_path):
+    assert start("--max_steps", "1").ends() == 0
+    written = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
+    for _ in range(2):
+        run = start("--max_steps", "1")
+        assert run.ends() == 0
+        assert last_line(run).endswith("the run is finished, there is nothing left to do")
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == written
+    other = start("--max_steps", "2")
+    assert other.ends() == 2
+    assert "the run is finished, and had another max_steps" in other.said()
+
+
+# ---- disks
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 64 MB, in a namespace: `folder` in there, `outside` for who isn't."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = f"mount -t tmpfs -o size=64m none {folder} && echo ready && exec sleep 600"
+    holder = subprocess.Popen(["unshare", "-Urm", "sh", "-c", mount], stdout=subprocess.PIPE, text=True)
+    try:
+        if holder.stdout.readline() != "ready\n":
+            pytest.skip("the system lets no user mount a file system of his own")
+        yield SimpleNamespace(folder=folder, outside=Path(f"/proc/{holder.pid}/root{folder}"), pid=holder.pid)
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def inside(disk, *command: str) -> None:
+    entered = ["nsenter", "--target", str(disk.pid), "--user", "--mount", "--preserve-credentials", *command]
+    subprocess.run(entered, check=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "path"),
+    [("fill", "checkpoint-8/files.json.part"), ("fill", "out/config.json"), ("read-only", "checkpoint-8/config.json")],
+)
+def test_a_disk_that_does_not_take_it(start, undisturbed, learnt, disk, fault, path):
+    """At a checkpoint, in its beginning or at its end, and at the final save."""
+    output = ["--output_dir", str(disk.folder / "out")]
+    where = str(disk.folder) if fault == "fill" else str(disk.folder / "out")
+    run = start(*output, inside=disk.pid, faults=[("open", path, fault, where)])
+    assert run.ends() == 2, run.said()
+    assert "it could not be written (" in run.said()
+    assert last_line(run).startswith("-> make room, then go on with --resume_from_checkpoint auto")
+    assert "Traceback" not in run.said()
+    if fault == "fill":
+        (disk.outside / "filler").unlink()
+    else:
+        inside(disk, "umount", where)
+    before = "checkpoint-16" if path == "out/config.json" else "checkpoint-4"
+    whole = [file.parent.name for file in (disk.outside / "out").glob("checkpoint-*/files.json")]
+    assert before in whole
+    assert "checkpoint-8" not in whole
+    again = start(*output, inside=disk.pid)
+    assert again.ends() == 0, again.said()
+    same(learnt, undisturbed, disk.outside / "out")
+
+
+def test_a_disk_that_takes_neither_trackers_nor_indices(start, undisturbed, learnt, disk, tmp_path):
+    """The index of the corpus, then TensorBoard's files: the run goes on without either."""
+    board = {"TENSORBOARD_LOGGING_DIR": str(disk.folder / "board")}
+    full, room, full_again = (
+        (event, path, fault, str(disk.folder))
+        for event, path, fault in (
+            ("open", "out/.run.json", "fill"),
+            ("os.rename", "out/run.yaml.part", "make room"),
+            ("open", "checkpoint-4/config.json", "fill"),
+        )
+    )
+    happens = {"inside": disk.pid, "environment": board, "cache": disk.folder}
+    run = start("--report_to", "tensorboard", faults=[full, room, full_again], **happens)
+    assert run.ends() == 0, run.said()
+    assert "the next run reads the headers again" in run.said()
+    assert "TensorBoard failed" in run.said()
+    same(learnt, undisturbed, tmp_path / "out")
+
+
+def test_an_output_directory_that_is_removed(start, undisturbed, learnt, tmp_path):
+    """Days of training are not given up for it."""
+    run = start("--eval_steps", "8")
+    run.waits_for(lambda: "step 9/16" in run.said())
+    run.send(signal.SIGSTOP)
+    shutil.rmtree(tmp_path / "out")
+    run.send(signal.SIGCONT)
+    assert run.ends() == 0, run.said()
+    assert "was emptied or removed during the run" in run.said()
+    assert {"run.yaml", "config.json", "vocab.json", "README.md"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+    assert learnt(tmp_path / "out")["losses"] == learnt(undisturbed[1])["losses"]
+
+
+# ---- two runs
+
+
+def test_two_runs_in_one_directory(start, undisturbed, learnt, tmp_path):
+    """The workers of a run that was killed live on for some seconds: they don't keep the next one out."""
+    first = start("--dataloader_num_workers", "2")
+    first.waits_for(lambda: (tmp_path / "out" / "checkpoint-4").exists())
+    second = start()
+    assert second.ends() == 2
+    assert f"process {first.process.pid} on " in second.said()
+    assert "is running in it" in second.said()
+    first.send(signal.SIGKILL)
+    first.ends()
+    assert start().ends() == 0
+    same(learnt, undisturbed, tmp_path / "out")
+
+
+# ---- checkpoints
+
+
+DAMAGES = {
+    "is missing": lambda file: file.unlink(),
+    "bytes instead of": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "its checksum differs": lambda file: file.write_bytes(bytes(len(file.read_bytes()))),
+}
+
+
+def test_a_damaged_checkpoint_is_passed_over(start, undisturbed, learnt, tmp_path, caplog):
+    out = tmp_path / "out"
+    assert start(faults=[("open", "checkpoint-12/config.json", "kill", "")]).ends() == -signal.SIGKILL
+    names = set(json.loads((out / "checkpoint-8" / "files.json").read_text()))
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "unlogged_0.pt"} <= names
+    assert names | {"trainer_state.json", "files.json"} == {path.name for path in (out / "checkpoint-8").iterdir()}
+    for name in sorted(names):
+        for words, damage in DAMAGES.items():
+            copy = shutil.copytree(out, tmp_path / "copy")
+            damage(copy / "checkpoint-8" / name)
+            caplog.clear()
+            assert last_whole(copy) == copy / "checkpoint-4"
+            (said,) = (line for line in caplog.messages if "checkpoint-8" in line)
+            assert f"is passed over: {name} " in said
+            assert words in said
+            shutil.rmtree(copy)
+
+    moved = out.rename(tmp_path / "moved")
+    DAMAGES["bytes instead of"](moved / "checkpoint-8" / "optimizer.pt")
+    refused = start("--output_dir", str(moved), "--resume_from_checkpoint", str(moved / "checkpoint-8"))
+    assert refused.ends() == 2
+    assert "it is no whole checkpoint: optimizer.pt has" in refused.said()
+    run = start("--output_dir", str(moved))
+    assert run.ends() == 0, run.said()
+    assert "checkpoint-8 is passed over: optimizer.pt has" in run.said()
+    same(learnt, undisturbed, moved)
+
+
+def test_a_best_checkpoint_that_is_damaged(start, tmp_path):
+    """Few words are heard yet: an early evaluation has the best word error rate."""
+    keys, out = ("--metric_for_best_model", "wer"), tmp_path / "out"
+    assert start(*keys, faults=[("open", "out/config.json", "kill", "")]).ends() == -signal.SIGKILL
+    best = json.loads((out / "checkpoint-16" / "trainer_state.json").read_text())["best_global_step"]
+    assert {path.name for path in out.glob("checkpoint-*")} == {f"checkpoint-{best}", "checkpoint-16"}
+    (out / f"checkpoint-{best}" / "model.safetensors").write_bytes(b"")
+    run = start(*keys)
+    assert run.ends() == 0, run.said()
+    assert f"checkpoint-{best}, can't be used: model.safetensors has 0 bytes" in run.said()
+    assert f"the model is {out / 'checkpoint-16'}" in run.said()
+    weights = (out / "model.safetensors").read_bytes()
+    assert weights == (out / "checkpoint-16" / "model.safetensors").read_bytes()

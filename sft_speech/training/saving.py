@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer with checkpoints that can be trusted, from which a run goes on as if nothing had happened."""
+"""The Hugging Face Trainer with checkpoints to be trusted, from which a run goes on as if nothing had happened."""
 
 from __future__ import annotations
 

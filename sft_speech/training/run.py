@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import logging
 import math
@@ -116,7 +117,10 @@ def fine_tune(config: FinetuneConfig, job: Job) -> int:
     with told_once(processes):
         code = run_job(config, job, processes)
     processes.wait_for_everyone()
-    processes.destroy_process_group()  # by hand: gloo's threads, met by the interpreter's exit, abort now and then
+    # By hand, the wrapped model first, which holds on to it: gloo's threads, met by the interpreter's exit, abort now and
+    # then.
+    gc.collect()
+    processes.destroy_process_group()
     return code
 
 

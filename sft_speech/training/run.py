@@ -117,8 +117,8 @@ def fine_tune(config: FinetuneConfig, job: Job) -> int:
     with told_once(processes):
         code = run_job(config, job, processes)
     processes.wait_for_everyone()
-    # By hand, the wrapped model first, which holds on to it: gloo's threads, met by the interpreter's exit, abort now and
-    # then.
+    # By hand, after the wrapped model, which holds on to it: gloo's threads, met by the interpreter's exit, abort now
+    # and then.
     gc.collect()
     processes.destroy_process_group()
     return code

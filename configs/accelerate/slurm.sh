@@ -9,8 +9,8 @@
 #SBATCH --signal=TERM@120   # two minutes before its time is over: a checkpoint is saved
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
-main=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export LAUNCH=${LAUNCH:-configs/accelerate/multi_node.yaml} MAIN=$main
+machines=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+export LAUNCH=${LAUNCH:-configs/accelerate/multi_node.yaml} MAIN=${machines%%$'\n'*}
 # shellcheck disable=SC2016 - each machine has a SLURM_PROCID of its own
 srun --kill-on-bad-exit=1 bash -c 'exec accelerate launch --config_file "$LAUNCH" \
     --num_machines "$SLURM_NNODES" --num_processes $((SLURM_NNODES * SLURM_GPUS_ON_NODE)) \

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import logging
 import math
@@ -138,7 +139,10 @@ def fine_tune(config: FinetuneConfig, job: Job) -> int:
             stop.leave()
             return RESUMABLE
     processes.wait_for_everyone()
-    processes.destroy_process_group()  # by hand: gloo's threads, met by the interpreter's exit, abort now and then
+    # By hand, after the wrapped model, which holds on to it: gloo's threads, met by the interpreter's exit, abort now
+    # and then.
+    gc.collect()
+    processes.destroy_process_group()
     return 0
 
 

@@ -90,9 +90,7 @@ class FinetuneConfig:
     report_to: str = option("tensorboard", "trackers, joined by ',', as transformers names them; 'none' for none")
     run_name: str | None = option(None, "name of the run in the trackers")
     resume_from_checkpoint: str | None = option(
-        None,
-        "'auto' for the last whole one in output_dir, or the start where there is none: the same command may be given "
-        "again until the run is done; 'true' insists on one; or a directory",
+        None, "'auto': the last whole one in output_dir, else from the start; 'true' insists on one; or a directory"
     )
     push_to_hub: bool = option(False, "upload the model at the end", by_hand=True)
     hub_model_id: str | None = option(None, "repository on the Hub; the name of output_dir when absent")

@@ -9,8 +9,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from sft_speech.errors import PrintableFormatter, UserError
+from sft_speech.redact import print_exception, redact, redact_record
 
 # verb: (module with add_arguments(parser) and main(args), one line of help)
 VERBS = {
@@ -25,9 +27,17 @@ VERBS = {
     "finetune-vc": ("sft_speech.tts.finetune_vc", "fine-tune a SpeechT5 to say recordings in another voice"),
     "convert": ("sft_speech.tts.convert", "say recordings again in another voice"),
     "cut": ("sft_speech.cut", "cut long recordings at the ends of sentences, into a manifest"),
+    "push": ("sft_speech.hub.push", "upload what a fine-tuning run has left to the Hub"),
     "doctor": ("sft_speech.doctor", "look for what is wrong with this machine and its installation"),
     "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
 }
+
+
+class Parser(argparse.ArgumentParser):
+    """What it does not know it repeats, but for tokens."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redact(message))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,8 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[log])
     logging.getLogger("sft_speech").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(redact_record)
+    sys.excepthook = print_exception
     module = importlib.import_module(VERBS[verb][0])
-    parser = argparse.ArgumentParser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)
+    parser = Parser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_intermixed_args(argv[1:], argparse.Namespace(argv=argv))

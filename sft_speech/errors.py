@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 
+from sft_speech.redact import redact
+
 # Control characters, which move a terminal's cursor or change its title; separators of lines, overrides of the
 # direction of text and halves of characters.
 _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -29,7 +31,7 @@ class PrintableFormatter(logging.Formatter):
 class UserError(Exception):
     """What the user gave can't work.
 
-    Printed as one or two lines, with exit code 2 and no traceback (``--debug`` shows one).
+    Printed as one or two lines, with exit code 2 and no traceback (``--debug`` shows one). Tokens in it are hidden.
 
     Args:
         given: what was given, as the user would name it.
@@ -38,5 +40,6 @@ class UserError(Exception):
     """
 
     def __init__(self, given: str, why: str, do: str) -> None:
+        given, why, do = redact(given), redact(why), redact(do)
         super().__init__(printable(f"{given}: {why}.\n-> {do}", lines=True))
         self.given, self.why, self.do = given, why, do

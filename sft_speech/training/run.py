@@ -29,6 +29,9 @@ from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
+from sft_speech.hub import provenance
+from sft_speech.hub.card import LOG, write_card
+from sft_speech.hub.while_training import RunUploads, opened
 from sft_speech.settings import save_config
 from sft_speech.training import callbacks, freezing, sharding
 from sft_speech.training.loss import Task
@@ -102,8 +105,8 @@ class Job(Protocol):
     def final_evaluation(self, rows: Any, split: str, folder: Path) -> dict[str, float]:
         """Evaluates a split, on all processes together; the main one writes the evaluation files into ``folder``."""
 
-    def finish(self, output: Path, figures: dict[str, float], report: CorpusReport) -> None:
-        """Writes the model card, pushes where that is wished, and says what to do with the directory."""
+    def farewell(self, output: Path) -> str:
+        """What can be done with the directory."""
 
 
 def fine_tune(config: FinetuneConfig, job: Job) -> int:
@@ -122,6 +125,7 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     reports = trackers(config)
     with main_first(processes):
         resumed = check_output(config, output, first=processes.is_main_process)
+        repository = opened(config) if processes.is_main_process else None
 
     report = CorpusReport()
     corpora = from_main(processes, lambda: load_splits(config, report))
@@ -134,12 +138,16 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     sharding.check_resumable(trainer, resumed)
     stop = callbacks.StopWhenAsked(trainer.accelerator)
     trainer.add_callback(stop)
+    if repository is not None:
+        uploads = RunUploads(repository, output, config.hub_strategy)
+        trainer.add_callback(uploads)
     # What is cut in pieces is whole until training starts; its first step, of the same batch, has to do.
     if config.rehearse and trainer.args.device.type == "cuda" and not trainer.is_fsdp_enabled:
         rehearse(trainer)
     if processes.is_main_process:  # not before: what could not even start is not in the way of the next try
         save_config(dataclasses.replace(config, resume_from_checkpoint=None), output / "run.yaml")
         job.save_processor(output)
+        provenance.record(config, output, resumed, trainer.args.device, processes.num_processes)
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if stop.stopped:
         logger.warning("stopped at step %d; go on with --resume_from_checkpoint", trainer.state.global_step)
@@ -158,7 +166,11 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     if processes.is_main_process:
         job.save(output, weights)
         (output / "all_results.json").write_text(json.dumps(figures, indent=2) + "\n")
-        job.finish(output, figures, report)
+        (output / LOG).write_text(json.dumps({"log_history": trainer.state.log_history}, indent=1) + "\n")
+        write_card(output, repository.id if repository else None, ask_hub=repository is not None)
+        logger.info("done: %s", job.farewell(output))
+        if repository is not None:
+            uploads.push_at_end()
     return 0
 
 

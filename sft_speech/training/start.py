@@ -149,6 +149,7 @@ def warn_of_changes(config: Any, file: Path) -> None:
     """Says which settings differ from those that the run began with: it is then resumed, but not the same run."""
     before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     free = {"output_dir", "resume_from_checkpoint", "dataloader_num_workers", "rehearse", "report_to", "run_name"}
+    free |= {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy", "license"}
     changed = [name for name, value in vars(config).items() if name not in free and before.get(name, value) != value]
     if changed:
         logger.warning("resumed with other settings than it began with: %s", ", ".join(changed))

@@ -70,7 +70,7 @@ class Run:
 
     Args:
         folder: that directory.
-        model: one with a config.json, where that of the run isn't written yet.
+        model: a checkpoint, while the run goes on: figures that are written by the time are those of other weights.
         log: of the trainer; None: as it was saved.
 
     Raises:
@@ -103,7 +103,7 @@ class Run:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """Of the training; none while it goes on."""
-        return _read(self.folder / "all_results.json")
+        return _read(self.folder / "all_results.json") if self.model is None else {}
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Run:
         roles = self.config.corpora
         known = {file_stem(split or role): split or role for role, (_, split) in roles.items() if role != "train"}
         key = "eval_source" if self.config.eval_source else "source"
-        for path in sorted((self.folder / "evaluation").glob("*.json")):
+        for path in sorted((self.folder / "evaluation").glob("*.json")) if self.model is None else ():
             figures = _read(path)
             source = figures.get("source")
             if source:  # evaluated afterwards, on a corpus of its own

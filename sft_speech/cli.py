@@ -9,8 +9,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from sft_speech.errors import RESUMABLE, PrintableFormatter, UserError
+from sft_speech.redact import print_exception, redact, redact_record
 
 # verb: (module with add_arguments(parser) and main(args), one line of help)
 VERBS = {
@@ -26,6 +28,7 @@ VERBS = {
     "convert": ("sft_speech.tts.convert", "say recordings again in another voice"),
     "check": ("sft_speech.checking.check", "look at a corpus before training: what it holds, what is likely wrong"),
     "cut": ("sft_speech.cut", "cut long recordings at the ends of sentences, into a manifest"),
+    "push": ("sft_speech.hub.push", "upload what a fine-tuning run has left to the Hub"),
     "doctor": ("sft_speech.doctor", "look for what is wrong with this machine and its installation"),
     "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
 }
@@ -34,6 +37,13 @@ EXIT_CODES = (
     f"0 done; 2 what was given can't work; {RESUMABLE} fine-tuning was stopped by a signal and can go on with "
     "--resume_from_checkpoint auto; 1 anything else. Launchers of several processes give 1 for all but 0."
 )
+
+
+class Parser(argparse.ArgumentParser):
+    """What it does not know it repeats, but for tokens."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redact(message))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,8 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[log])
     logging.getLogger("sft_speech").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(redact_record)
+    sys.excepthook = print_exception
     module = importlib.import_module(VERBS[verb][0])
-    parser = argparse.ArgumentParser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)
+    parser = Parser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_intermixed_args(argv[1:], argparse.Namespace(argv=argv))

@@ -5,7 +5,8 @@ imported.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+import re
+from typing import ClassVar, Literal
 
 from sft_speech.errors import UserError
 from sft_speech.settings import check_values, option
@@ -92,9 +93,19 @@ class FinetuneConfig:
     resume_from_checkpoint: str | None = option(
         None, "'auto': the last whole one in output_dir, else from the start; 'true' insists on one; or a directory"
     )
-    push_to_hub: bool = option(False, "upload the model at the end", by_hand=True)
+    push_to_hub: bool = option(False, "upload the model; hub_strategy tells when", by_hand=True)
     hub_model_id: str | None = option(None, "repository on the Hub; the name of output_dir when absent")
     hub_private: bool = option(False, "make the repository a private one")
+    hub_strategy: Literal["end", "every_save", "checkpoint"] = option(
+        "end", "when to upload: end; every_save: the model at each checkpoint too; checkpoint: and what resuming takes"
+    )
+    license: str | None = option(
+        None, "of the model, as the Hub names it ('cc-by-4.0'); null: that which the card of the checkpoint tells"
+    )
+
+    # How it was started: of the object too, but no settings.
+    command_line: ClassVar[tuple[str, ...]] = ()
+    preset: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -112,6 +123,12 @@ class FinetuneConfig:
                 "both update_seconds and gradient_accumulation_steps",
                 "the first decides the second",
                 "keep one of them",
+            )
+        if self.hub_strategy != "end" and not self.push_to_hub:
+            raise UserError(f"hub_strategy {self.hub_strategy}", "nothing is uploaded", "set push_to_hub as well")
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license):
+            raise UserError(
+                f"license {self.license}", "the Hub's names of licences are others", "give one such as apache-2.0"
             )
         if self.min_seconds >= self.max_seconds:
             raise UserError(

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sft_speech.redact import redact
+
 RESUMABLE = 75  # exit code of a run that was stopped and can be resumed: EX_TEMPFAIL of sysexits.h
 
 # Control characters, which move a terminal's cursor or change its title; separators of lines, overrides of the
@@ -33,7 +35,7 @@ class PrintableFormatter(logging.Formatter):
 class UserError(Exception):
     """What the user gave can't work.
 
-    Printed as one or two lines, with exit code 2 and no traceback (``--debug`` shows one).
+    Printed as one or two lines, with exit code 2 and no traceback (``--debug`` shows one). Tokens in it are hidden.
 
     Args:
         given: what was given, as the user would name it.
@@ -42,6 +44,7 @@ class UserError(Exception):
     """
 
     def __init__(self, given: str, why: str, do: str) -> None:
+        given, why, do = redact(given), redact(why), redact(do)
         super().__init__(printable(f"{given}: {why}.\n-> {do}", lines=True))
         self.given, self.why, self.do = given, why, do
 

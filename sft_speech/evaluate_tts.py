@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sft_speech.corpora.report import source_name
 from sft_speech.errors import UserError
 from sft_speech.tts.arguments import add_generator_arguments, generator_settings
 
@@ -120,7 +121,7 @@ def measure(args: argparse.Namespace, generator: SpeechGenerator, corpus: Any, s
     add_voices(generator, corpus)
     with tqdm(total=len(corpus), unit=" utterances", disable=None, leave=False) as bar:
         lines = evaluate_speech(generator, corpus, say, judge, bar.update)
-    figures = summary(lines, judge)
+    figures = summary(lines, judge) | {"source": source_name(args.source)}
     output = Path(args.output) if args.output else Path(args.model) if Path(args.model).is_dir() else Path()
     written = save(lines, figures, output / "evaluation", split_name(args))
     print(table(figures, split_name(args)))

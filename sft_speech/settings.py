@@ -19,6 +19,7 @@ import yaml
 
 from sft_speech.errors import UserError
 from sft_speech.files import write_whole
+from sft_speech.redact import redact
 
 C = TypeVar("C")
 
@@ -40,11 +41,14 @@ def check_values(config: Any) -> None:
     """Brings every value to the type of its field.
 
     Raises:
-        UserError: a value of another type or out of its range.
+        UserError: a value of another type or out of its range, or one that holds a token: settings are written down.
     """
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value = coerce(field.name, getattr(config, field.name), hints[field.name])
+        if isinstance(value, str | list) and redact(str(value)) != str(value):
+            do = "leave it out there, and set HF_TOKEN or call `hf auth login`"
+            raise UserError(field.name, "it holds a token or a password, and settings are written down", do)
         low, high = field.metadata.get("low"), field.metadata.get("high")
         if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"
@@ -234,6 +238,7 @@ def finetune_verb(cls: type[Any], job: str) -> tuple[Callable[..., None], Callab
 
     def main(args: argparse.Namespace) -> int:
         config = config_from_arguments(cls, args)
+        config.command_line, config.preset = tuple(args.argv), args.config
         return importlib.import_module(job).run(config)
 
     return add_arguments, main

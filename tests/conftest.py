@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,3 +112,35 @@ def two_machines(tmp_path):
             return list(threads.map(machine, "01"))
 
     return launch
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path_factory):
+    """A Hub on loopback (tests/hub_server.py). This process finds it, and is logged in there as "me"."""
+    from huggingface_hub import close_session, constants
+    from huggingface_hub.utils import _http
+
+    spec = importlib.util.spec_from_file_location("hub_server", ROOT / "tests" / "hub_server.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "hub_server", module)  # where dataclasses look for their names
+    spec.loader.exec_module(module)
+    home = tmp_path_factory.mktemp("home")
+    with module.serving() as server:
+        environment = {"HF_ENDPOINT": server.url, "HF_TOKEN": module.WRITER, "HF_HOME": str(home)}
+        for name, value in (environment | {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}).items():
+            monkeypatch.setenv(name, value)  # for the processes that a test starts; this one has read them already
+        settings = {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_TOKEN_PATH": str(home / "token"),
+        }
+        for name, value in settings.items():
+            monkeypatch.setattr(constants, name, value)
+        impatient = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})  # between two tries of the client
+        monkeypatch.setattr(_http, "time", impatient)
+        close_session()
+        yield server
+        close_session()

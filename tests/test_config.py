@@ -7,13 +7,14 @@ import dataclasses
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 
 from sft_speech.config import FinetuneAsrConfig
 from sft_speech.errors import UserError
-from sft_speech.settings import add_config_arguments, config_from_arguments, load_config, save_config
+from sft_speech.settings import add_config_arguments, config_from_arguments, finetune_verb, load_config, save_config
 
 NEEDED = {"model": "m", "source": "s", "output_dir": "o"}
 
@@ -346,3 +347,31 @@ def test_yaml_that_was_made_to_do_harm_is_refused_at_once(tmp_path, text, messag
         load_config(FinetuneAsrConfig, str(tmp_path / "run.yaml"), {})
     assert len(str(told.value)) < 1000
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("keys", "given"),
+    [
+        ({"license": "CC BY 4.0"}, "license CC BY 4.0"),
+        ({"hub_strategy": "every_save"}, "hub_strategy every_save"),
+        ({"push_to_hub": True, "hub_strategy": "sometimes"}, "hub_strategy: sometimes"),
+    ],
+)
+def test_uploads_that_could_not_work(keys, given):
+    with pytest.raises(UserError) as error:
+        make(**keys)
+    assert error.value.given == given
+
+
+def test_how_a_run_was_started_is_known_but_is_no_setting(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setitem(sys.modules, "a_job", types.SimpleNamespace(run=started.append))
+    add_arguments, main = finetune_verb(FinetuneAsrConfig, "a_job")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    argv = ["finetune-asr", "--config", write(tmp_path, ""), "--seed", "3"]
+    main(parser.parse_args(argv[1:], argparse.Namespace(argv=argv)))
+    (config,) = started
+    assert (config.command_line, config.preset) == (tuple(argv), argv[2])
+    save_config(config, tmp_path / "saved.yaml")
+    assert "finetune-asr" not in (tmp_path / "saved.yaml").read_text()

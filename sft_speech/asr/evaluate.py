@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sft_speech.asr.decoding import GREEDY, add_decoding_arguments, decoding_of
 from sft_speech.asr.metrics import Errors, Interval, character_errors, confusions, interval, sum_errors, word_errors
-from sft_speech.corpora.report import file_stem
+from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
 from sft_speech.settings import add_pickle_argument
@@ -180,8 +180,11 @@ class EvaluationResult:
         }
         return {name: _finite(value) for name, value in figures.items()}
 
-    def save(self, folder: str | Path, split: str) -> Path:
+    def save(self, folder: str | Path, split: str, source: str | None = None) -> Path:
         """Writes SPLIT.jsonl and SPLIT.json into ``folder``, which is made; returns the path of the second.
+
+        Args:
+            source: corpus, where it isn't that of the run.
 
         Raises:
             UserError: the folder can't be written.
@@ -191,7 +194,8 @@ class EvaluationResult:
             folder.mkdir(parents=True, exist_ok=True)
             with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as lines:
                 lines.writelines(json.dumps(u.row(), ensure_ascii=False) + "\n" for u in self.utterances)
-            figures = json.dumps(self.summary(), ensure_ascii=False, indent=2, allow_nan=False)
+            summary = self.summary() | ({"source": source} if source else {})
+            figures = json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False)
             (folder / f"{name}.json").write_text(figures + "\n", encoding="utf-8")
         except OSError as error:
             why = f"it can't be written ({error.strerror})"
@@ -346,7 +350,7 @@ def main(args: argparse.Namespace) -> None:
     if not result.utterances:
         raise UserError(f"{args.source} {split}", "no utterance of it could be evaluated", "see the messages above")
     output = Path(args.output) if args.output else Path(args.model) if Path(args.model).is_dir() else Path()
-    written = result.save(output / "evaluation", split)
+    written = result.save(output / "evaluation", split, source_name(args.source))
     print(result.table(split))
     print(f"\n{written.with_suffix('.jsonl')}\n{written}")
 

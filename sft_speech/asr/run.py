@@ -149,13 +149,8 @@ class Recognition:
     def save_processor(self, folder: Path | str) -> None:
         self.checkpoint.save_processor(folder)
 
-    def finish(self, output: Path, figures: dict[str, float], report: CorpusReport) -> None:
-        from sft_speech.hub import push, write_model_card
-
-        write_model_card(output, self.config, figures, report)
-        if self.config.push_to_hub:
-            push(output, self.config.hub_model_id, private=self.config.hub_private)
-        logger.info("done: %s transcribes with `sft-speech transcribe %s AUDIO`", output, output)
+    def farewell(self, output: Path) -> str:
+        return f"{output} transcribes with `sft-speech transcribe {output} AUDIO`"
 
 
 def frames_of(frames: Any, rate: int, seconds: Any) -> Any:

@@ -138,3 +138,10 @@ class CorpusReport:
 def file_stem(split: str) -> str:
     """A split's name as the name of a file: ``train:0.1`` -> ``train_0.1``."""
     return re.sub(r"[^\w.+,=-]", "_", split) or "all"
+
+
+def source_name(source: str) -> str:
+    """A corpus as the figures of an evaluation name it: a place on the disk from its root, so that nobody takes it for
+    an id on the Hub.
+    """
+    return str(Path(source).resolve()) if Path(source).exists() else source

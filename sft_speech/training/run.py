@@ -32,6 +32,10 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import RESUMABLE, Stopped, UserError
 from sft_speech.files import write_whole
+from sft_speech.hub import provenance
+from sft_speech.hub.card import LOG, write_card
+from sft_speech.hub.repository import Repository
+from sft_speech.hub.while_training import RunUploads, opened
 from sft_speech.training import callbacks, checkpoints, freezing, same_corpus, sharding
 from sft_speech.training.ending import told_once
 from sft_speech.training.figures import tell_counts, training_figures
@@ -46,6 +50,7 @@ from sft_speech.training.start import (
     describe_run,
     from_main,
     keep_output,
+    main_first,
     on_cpu,
     tensorboard_folder,
     trackers,
@@ -118,8 +123,8 @@ class Job(Protocol):
     def final_evaluation(self, rows: Any, split: str, folder: Path) -> dict[str, float]:
         """Evaluates a split, on all processes together; the main one writes the evaluation files into ``folder``."""
 
-    def finish(self, output: Path, figures: dict[str, float], report: CorpusReport) -> None:
-        """Writes the model card, pushes where that is wished, and says what to do with the directory."""
+    def farewell(self, output: Path) -> str:
+        """What can be done with the directory."""
 
 
 def fine_tune(config: FinetuneConfig, job: Job) -> int:
@@ -154,6 +159,8 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     if beginning.finished:
         logger.info("%s: the run is finished, there is nothing left to do", output)
         return
+    with main_first(processes):
+        repository = opened(config) if processes.is_main_process else None
 
     report = CorpusReport()
     corpora = from_main(processes, lambda: load_splits(config, report))
@@ -166,22 +173,37 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     sharding.check_resumable(trainer, beginning.checkpoint)
     trainer.stop, trainer.before_saving = stop, partial(keep_output, config, job, lock)
     trainer.add_callback(stop)
+    if repository is not None:
+        uploads = RunUploads(repository, output, config.hub_strategy)
+        trainer.add_callback(uploads)
     # What is cut in pieces is whole until training starts; its first step, of the same batch, has to do.
     if config.rehearse and trainer.args.device.type == "cuda" and not trainer.is_fsdp_enabled:
         rehearse(trainer)
     if processes.is_main_process:  # not before: what could not even start is not in the way of the next try
         describe_run(config, job)
+        provenance.record(config, output, beginning.checkpoint, trainer.args.device, processes.num_processes)
     with stop.training():
         trainer.train(resume_from_checkpoint=str(beginning.checkpoint) if beginning.checkpoint else None)
-    finish_run(config, job, corpora, trainer, report)
+    finish_run(config, job, corpora, trainer, report, repository)
     if processes.is_main_process:
         lock.mark(finished=True)
+        if repository is not None:
+            uploads.push_at_end()
 
 
 def finish_run(
-    config: FinetuneConfig, job: Job, corpora: dict[str, Any], trainer: ExactTrainer, report: CorpusReport
+    config: FinetuneConfig,
+    job: Job,
+    corpora: dict[str, Any],
+    trainer: ExactTrainer,
+    report: CorpusReport,
+    repository: Repository | None,
 ) -> None:
-    """Evaluates what was learnt, and writes all that is promised of a run."""
+    """Evaluates what was learnt, and writes all that is promised of a run.
+
+    Args:
+        repository: that it will be pushed to; its card names it.
+    """
     output, main = Path(config.output_dir), trainer.is_world_process_zero()
     figures = training_figures(trainer)
     tell_counts(figures)
@@ -198,7 +220,9 @@ def finish_run(
         with checkpoints.disk_errors(output, "go on with --resume_from_checkpoint auto"):
             job.save(output, weights)
             write_whole(output / "all_results.json", json.dumps(figures, indent=2) + "\n")
-        job.finish(output, figures, report)
+            write_whole(output / LOG, json.dumps({"log_history": trainer.state.log_history}, indent=1) + "\n")
+            write_card(output, repository.id if repository else None, ask_hub=repository is not None)
+        logger.info("done: %s", job.farewell(output))
 
 
 def load_splits(config: FinetuneConfig, report: CorpusReport) -> dict[str, Any]:

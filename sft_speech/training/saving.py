@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from sft_speech.training import checkpoints, sharding
 from sft_speech.training.start import from_main
@@ -107,6 +108,8 @@ class SavingTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
+        # A pickle that nothing needs, with places on the disk.
+        Path(output_dir or self.folder, TRAINING_ARGS_NAME).unlink(missing_ok=True)
         if self.save_processor is not None and self.args.should_save:
             self.save_processor(output_dir or str(self.folder))
 

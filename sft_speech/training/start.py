@@ -216,4 +216,5 @@ def changed_settings(config: Any, file: Path) -> list[str]:
     """Which settings differ from those that a run began with: resumed with others it is not the same run."""
     before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     free = {"output_dir", "resume_from_checkpoint", "dataloader_num_workers", "rehearse", "report_to", "run_name"}
+    free |= {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy", "license"}
     return [name for name, value in vars(config).items() if name not in free and before.get(name, value) != value]

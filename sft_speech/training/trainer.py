@@ -96,7 +96,7 @@ class ExactTrainer(SavingTrainer):
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except pickle.UnpicklingError as error:  # transformers reads with weights_only, which makes nothing but tensors
-            why = "its optimizer.pt, scheduler.pt or rng_state.pth isn't what a run writes; it may be made to do harm"
+            why = "one of its *.pt and *.pth files isn't what a run writes; it may be made to do harm"
             raise UserError(f"{resume_from_checkpoint}", why, "go on from a checkpoint of your own") from error
         except BaseException as error:
             if isinstance(error, Stopped):  # trackers write their last lines

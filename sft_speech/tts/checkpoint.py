@@ -165,7 +165,7 @@ def load_speech_checkpoint(
     if len(tokenizer) > config.vocab_size:
         why = f"its tokenizer has {len(tokenizer)} entries, its model {config.vocab_size}"
         raise UserError(name, why, "check that they belong together")
-    speakers = Speakers.load(name, config.speaker_embedding_dim)
+    speakers = Speakers.load(name, config.speaker_embedding_dim, revision)
     text = SpeakableText(tokenizer.get_vocab(), str(getattr(config, LANGUAGE, "en")))
     return SpeechCheckpoint(model.eval(), tokenizer, extractor, speakers, text)
 

@@ -16,7 +16,6 @@ from sft_speech.config import FinetuneVcConfig
 from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
-from sft_speech.hub import CONVERSION
 from sft_speech.training.run import Parts, fine_tune
 from sft_speech.training.start import main_first
 from sft_speech.tts.checkpoint import load_speech_checkpoint
@@ -42,7 +41,6 @@ class Conversion(Synthesis):
 
     config: FinetuneVcConfig
     sources: dict[str, Sources]  # by split
-    kind = CONVERSION
 
     def load(self, rows: Any) -> None:
         with main_first(accelerate.PartialState()):  # the others find the index that it leaves

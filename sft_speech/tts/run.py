@@ -18,7 +18,6 @@ from sft_speech.audio import samples_of
 from sft_speech.config import FinetuneSpeechConfig, FinetuneTtsConfig
 from sft_speech.corpora.report import CorpusReport, file_stem
 from sft_speech.corpora.select import select_usable
-from sft_speech.hub import SYNTHESIS, push, write_model_card
 from sft_speech.training.plan import sorted_batches
 from sft_speech.training.run import Parts, fine_tune
 from sft_speech.training.start import main_first, tensorboard_folder, trackers
@@ -48,7 +47,6 @@ class Synthesis:
     """The job of :func:`~sft_speech.training.run.fine_tune`."""
 
     checkpoint: SpeechCheckpoint
-    kind = SYNTHESIS
     task: SpectrogramTask
     samples: SpeechSamples | None = None
 
@@ -195,12 +193,6 @@ class Synthesis:
 
     def save_processor(self, folder: Path | str) -> None:
         self.checkpoint.save_processor(folder)
-
-    def finish(self, output: Path, figures: dict[str, float], report: CorpusReport) -> None:
-        write_model_card(output, self.config, figures, report, self.kind)
-        if self.config.push_to_hub:
-            push(output, self.config.hub_model_id, private=self.config.hub_private)
-        logger.info("done: %s", self.farewell(output))
 
     def farewell(self, output: Path) -> str:
         return f"{output} speaks with `sft-speech synthesize {output} TEXT -o FILE.wav`"

@@ -174,15 +174,23 @@ class Speakers(Mapping[str, Tensor]):
         save_file(dict(self._embeddings), Path(folder) / FILE, metadata={"encoder": self.encoder})
 
     @classmethod
-    def load(cls, folder: str | Path, size: int = 512) -> Speakers:
-        """Of a model's directory; none where it has no such file.
+    def load(cls, model: str | Path, size: int = 512, revision: str | None = None) -> Speakers:
+        """Of a model, its directory or its id on the Hub; none where it has no such file.
 
         Raises:
             UserError: the file is damaged.
         """
         from safetensors import SafetensorError, safe_open
 
-        path = Path(folder) / FILE
+        path = Path(model) / FILE
+        if not Path(model).is_dir():
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+            try:
+                path = Path(hf_hub_download(str(model), FILE, revision=revision))
+            except (EntryNotFoundError, HFValidationError):
+                return cls({}, size)
         if not path.is_file():
             return cls({}, size)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pickle
 import shutil
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from sft_speech.cli import main
 from sft_speech.errors import UserError
+from sft_speech.training import checkpoints
 
 PACKAGE = Path(__file__).parents[2] / "sft_speech"
 
@@ -55,17 +57,19 @@ def stopped(arguments, tmp_path):
 def test_no_file_of_a_checkpoint_runs_code(stopped, tmp_path, capsys):
     fetched, mark = tmp_path / "fetched", tmp_path / "mark"
     names = {path.name for path in fetched.iterdir() if path.suffix in (".pt", ".pth", ".bin")}
-    assert names == {"optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"}, "all that is pickled"
+    assert names == {"optimizer.pt", "scheduler.pt", "rng_state.pth", "unlogged_0.pt"}, "all that is pickled"
     for name in sorted(names):
         shutil.copytree(fetched, tmp_path / "whole")
         poison(fetched / name, mark, as_torch=name != "scheduler.pt")
-        code = main(stopped)
+        listed = json.loads((fetched / checkpoints.LIST).read_text())
+        listed[name] = checkpoints.fingerprint(fetched / name)  # who poisons it can do that as well
+        (fetched / checkpoints.LIST).write_text(json.dumps(listed))
+        assert main(stopped) == 2
         assert not mark.exists(), name
-        assert code == (0 if name == "training_args.bin" else 2), "that one is never read"
         shutil.rmtree(fetched)
         (tmp_path / "whole").rename(fetched)
         shutil.rmtree(tmp_path / "again", ignore_errors=True)
-    assert capsys.readouterr().err.count("isn't what a run writes") == 3
+    assert capsys.readouterr().err.count("isn't what a run writes") == 4
 
 
 def test_pickled_weights_beside_safetensors_are_not_looked_at(small, tmp_path):

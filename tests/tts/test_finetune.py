@@ -185,6 +185,22 @@ def test_capitals_become_small_letters_and_the_voices_are_those_of_the_corpus(ar
     assert voices["anna"] @ voices["bob"] < 0.999
 
 
+def test_a_voice_goes_to_the_hub_and_speaks_from_there(arguments, hub, tmp_path, monkeypatch):
+    assert main(arguments(max_steps=2, eval_steps=1, push_to_hub="true", hub_model_id="me/voice")) == 0
+    files = hub.repos["me/voice"].files
+    assert {"spm_char.model", "speakers.safetensors", "tokenizer_config.json", "model.safetensors"} <= files.keys()
+    assert not [name for name in files if "samples" in name or name.endswith((".wav", ".jsonl"))]
+    card = files["README.md"].decode()
+    assert "pipeline_tag: text-to-speech" in card
+    assert "Voices that it knows by name (speakers.safetensors): anna, bob, mean of all." in card
+    assert "| mel L1 (log10) |" in card
+    monkeypatch.chdir(tmp_path)
+    here, there = Synthesizer("out"), Synthesizer("me/voice")
+    assert sorted(there.checkpoint.speakers) == ["anna", "bob", "mean of all"]
+    spoken = [voice(["hello"], "bob")[0].waveform for voice in (here, there)]
+    assert np.array_equal(*spoken)
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -1,0 +1,346 @@
+"""The model card: all of it out of the files that a run leaves in its directory, nothing told by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sft_speech.config import FinetuneConfig
+from sft_speech.corpora.report import file_stem
+from sft_speech.errors import UserError
+from sft_speech.hub import markdown, provenance
+from sft_speech.hub.kinds import Kind, Metric, kind_of
+from sft_speech.hub.plots import plots
+from sft_speech.hub.published import on_hub, published, published_command
+from sft_speech.redact import redact
+from sft_speech.settings import read_yaml
+
+CARD = "README.md"
+LOG = "log_history.json"
+MARK = "<!-- written by sft_speech, {digest}: a card that was changed by hand is not written anew -->"
+SHOWN_VOICES = 20
+HUB = {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy"}  # where it went is seen
+
+
+def write_card(folder: Path, repository: str | None = None, *, ask_hub: bool = False) -> bool:
+    """Writes README.md and plots/ of a run that is done, out of what it left. One that was changed by hand stays.
+
+    Args:
+        repository: id on the Hub, by which the card names the model; None: by the name of the directory.
+        ask_hub: for the licence of a base model; else only what is on this disk is known.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        UserError: the files of the run can't be read.
+    """
+    card = folder / CARD
+    if card.is_file() and not is_ours(card.read_text(encoding="utf-8", errors="replace")):
+        return False
+    for name, content in card_files(Run(folder), repository, ask_hub=ask_hub).items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    return True
+
+
+def is_ours(content: str) -> bool:
+    """Whether a card is as we wrote it."""
+    body, _, mark = content.rstrip("\n").rpartition("\n")
+    return mark == MARK.format(digest=_digest(body))
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass
+class Run:
+    """What lies in the directory of a run.
+
+    Args:
+        folder: that directory.
+        model: a checkpoint, while the run goes on: figures that are written by the time are those of other weights.
+        log: of the trainer; None: as it was saved.
+
+    Raises:
+        UserError: a file can't be read (by the properties).
+    """
+
+    folder: Path
+    model: Path | None = None
+    log: list[dict[str, Any]] | None = None
+
+    @cached_property
+    def kind(self) -> Kind:
+        return kind_of(self.model or self.folder)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Keys that differ from their defaults; those that this version doesn't know are left out."""
+        values = read_yaml(str(self.folder / "run.yaml"), "settings of the run,")
+        fields = {field.name: field for field in dataclasses.fields(self.kind.config)}
+        return {
+            key: value
+            for key, value in values.items()
+            if key in fields and value != _default(fields[key]) and key not in HUB
+        }
+
+    @cached_property
+    def config(self) -> FinetuneConfig:
+        return self.kind.config(**self.settings)
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """Of the training; none while it goes on."""
+        return _read(self.folder / "all_results.json") if self.model is None else {}
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        return _read(self.folder / "corpus_report.json")
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        return self.log if self.log is not None else _read(self.folder / LOG).get("log_history", [])
+
+    @cached_property
+    def starts(self) -> list[dict[str, Any]]:
+        return provenance.read(self.folder)
+
+    @property
+    def on_disk(self) -> frozenset[str]:
+        """Keys whose values named something on the disk when the run began."""
+        return frozenset(key for start in self.starts for key in start.get("on_disk", []))
+
+    def told(self, key: str) -> str:
+        """A setting's value, without its place on the disk."""
+        return str(published(getattr(self.config, key), key in self.on_disk))
+
+    def from_hub(self, key: str) -> str | None:
+        """A setting's value if it is the name of something on the Hub."""
+        value = getattr(self.config, key)
+        return value if value and key not in self.on_disk and on_hub(value) else None
+
+    def evaluations(self) -> Iterator[tuple[str, str, str | None, dict[str, Any]]]:
+        """Of each evaluation file: its split, the name of its corpus, the corpus's id on the Hub, and the figures."""
+        roles = self.config.corpora
+        known = {file_stem(split or role): split or role for role, (_, split) in roles.items() if role != "train"}
+        key = "eval_source" if self.config.eval_source else "source"
+        for path in sorted((self.folder / "evaluation").glob("*.json")) if self.model is None else ():
+            figures = _read(path)
+            source = figures.get("source")
+            if source:  # evaluated afterwards, on a corpus of its own
+                yield path.stem, str(published(source)), source if on_hub(source) else None, figures
+            elif path.stem in known:
+                yield known[path.stem], self.told(key), self.from_hub(key), figures
+            else:
+                yield path.stem, "", None, figures
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(str(path), f"it can't be read ({error})", "write it anew, or remove it") from error
+
+
+def card_files(run: Run, repository: str | None = None, *, ask_hub: bool = False) -> dict[str, bytes]:
+    """README.md and plots/*.png; the arguments are those of :func:`write_card`."""
+    name = repository or run.folder.resolve().name
+    pictures = plots(run.history, run.kind)
+    found = pictures or {f"plots/{path.name}": b"" for path in sorted((run.folder / "plots").glob("*.png"))}
+    parts = [
+        f"---\n{metadata(run, name, ask_hub)}\n---\n",
+        f"# {markdown.text(name.split('/')[-1])}\n",
+        *opening(run),
+        "## Figures\n",
+        *figures_table(run),
+        "## Use\n",
+        markdown.code(run.kind.usage.replace("NAME", json.dumps(name)), "python") + "\n",
+        *voices(run),
+        "## Data\n",
+        data_table(run),
+        "## Training\n",
+        *[f"![{Path(file).stem.replace('_', ' ')}]({file})\n" for file in found],
+        *training(run),
+    ]
+    content = redact("\n".join(parts))
+    return {CARD: f"{content}\n{MARK.format(digest=_digest(content))}\n".encode(), **pictures}
+
+
+def metadata(run: Run, name: str, ask_hub: bool) -> str:
+    """The card's head, as the Hub reads it."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    kind, base = run.kind, run.from_hub("model")
+    results = [
+        EvalResult(
+            task_type=kind.tag,
+            dataset_type=on_the_hub or markdown.line(corpus or split),
+            dataset_name=markdown.line(corpus or split),
+            dataset_split=markdown.line(split),
+            metric_type=metric.name,
+            metric_value=round(metric.scale * figures[metric.name], 2),
+        )
+        for split, corpus, on_the_hub, figures in run.evaluations()
+        for metric in kind.metrics
+        if metric.indexed and figures.get(metric.name) is not None
+    ]
+    sources = dict.fromkeys(filter(None, [run.from_hub("source"), *(source for _, _, source, _ in run.evaluations())]))
+    data = ModelCardData(
+        model_name=name.split("/")[-1],
+        base_model=base,
+        datasets=list(sources) or None,
+        language=language(run),
+        license=run.config.license or base_license(run, ask_hub),
+        library_name="transformers",
+        pipeline_tag=kind.tag,
+        tags=["speech", kind.about, "sft_speech"],
+        eval_results=results or None,
+    )
+    return str(data.to_yaml())
+
+
+def language(run: Run) -> str | None:
+    """The code of the language, where the run was told it; that of `language` is num2words' own ("pt_BR")."""
+    told = run.config.language or getattr(run.config, "target_lang", None)
+    return told.partition("_")[0] if told else None
+
+
+def base_license(run: Run, ask_hub: bool) -> str | None:
+    """What the card of the model that was fine-tuned says."""
+    from huggingface_hub import hf_hub_download, metadata_load, try_to_load_from_cache
+
+    try:
+        if base := run.from_hub("model"):
+            look = hf_hub_download if ask_hub else try_to_load_from_cache
+            file = str(look(base, CARD, revision=run.config.revision))
+        else:
+            file = str(Path(run.config.model) / CARD)
+        found = (metadata_load(file) or {}).get("license")
+    except Exception:  # no card, none that can be read, no connection: what isn't known is left out
+        return None
+    return found if isinstance(found, str) else None
+
+
+def opening(run: Run) -> list[str]:
+    base, split = run.from_hub("model"), run.config.train_split or "all of it"
+    model = f"[{markdown.text(base)}](https://huggingface.co/{base})" if base else markdown.text(run.told("model"))
+    on = f"{markdown.text(run.told('source'))} ({markdown.text(split)})"
+    lines = [f"{model} fine-tuned for {run.kind.task} on {on}.\n"]
+    if not run.figures:
+        step = run.history[-1]["step"] if run.history else 0
+        lines.append(f"**Training goes on**: this is how it was after {step} steps; figures follow at its end.\n")
+    return lines
+
+
+def figures_table(run: Run) -> list[str]:
+    """A row per evaluation, with intervals; only metrics that one of them has."""
+    found = list(run.evaluations())
+    metrics = [one for one in run.kind.metrics if any(row[3].get(one.name) is not None for row in found)]
+    if not metrics:
+        return ["No split was evaluated.\n" if run.figures else "None yet.\n"]
+    searched = any(figures.get("decoding", {}).get("search", "greedy") != "greedy" for *_, figures in found)
+    rows = [
+        [
+            split,
+            corpus,
+            figures.get("utterances", ""),
+            f"{figures.get('hours', 0):.2f}",
+            *(cell(figures, metric) for metric in metrics),
+            *([decoding(figures)] if searched else []),
+        ]
+        for split, corpus, _, figures in found
+    ]
+    heads = ["split", "corpus", "utterances", "hours", *(metric.heading for metric in metrics)]
+    over = {figures["interval_over"] for *_, figures in found if "interval_over" in figures}
+    lines = [markdown.table(heads + ["decoding"] * searched, rows) + "\n"]
+    if any(f"{metric.name}_interval" in figures for metric in metrics for *_, figures in found):
+        lines.append(
+            f"In parentheses: 95 % bootstrap intervals{' over ' + ' or '.join(sorted(over)) if over else ''}.\n"
+        )
+    return lines
+
+
+def cell(figures: dict[str, Any], metric: Metric) -> str:
+    value, interval = figures.get(metric.name), figures.get(f"{metric.name}_interval")
+    if value is None:
+        return "–"
+    shown = f"{metric.scale * value:.2f}"
+    if not interval or None in interval:
+        return shown
+    low, high = (metric.scale * limit for limit in interval)
+    return f"{shown} ({low:.2f} to {high:.2f})"
+
+
+def decoding(figures: dict[str, Any]) -> str:
+    found = figures.get("decoding", {})
+    return "greedy" if found.get("search", "greedy") == "greedy" else f"beam, {published(str(found.get('lm')), True)}"
+
+
+def voices(run: Run) -> list[str]:
+    """Whose voices a model that speaks knows: they are part of it, and who uploads it hands them on."""
+    from safetensors import safe_open
+
+    file = run.folder / "speakers.safetensors"
+    if not file.is_file():
+        return []
+    with safe_open(file, "np") as saved:
+        names = sorted(saved.keys())
+    shown = ", ".join(map(markdown.text, names[:SHOWN_VOICES])) + (", ..." if len(names) > SHOWN_VOICES else "")
+    return [f"Voices that it knows by name (speakers.safetensors): {shown}.\n"]
+
+
+def data_table(run: Run) -> str:
+    """What became of the rows of each corpus. Ids stay at home."""
+    rows = []
+    for role, found in run.report.items():
+        counts = {reason: len(ids) for reason, ids in found["dropped"]["reasons"].items()}
+        why = ", ".join(
+            f"{reason} {counts[reason]:,}" for reason in sorted(counts, key=counts.__getitem__, reverse=True)
+        )
+        kept = found["kept"]
+        rows.append([role, f"{kept['rows']:,}", f"{kept['hours']:.2f}", f"{found['dropped']['rows']:,}", why])
+    return markdown.table(["split", "utterances kept", "hours", "dropped", "why"], rows) + "\n"
+
+
+def training(run: Run) -> list[str]:
+    """Figures, command, settings, hardware and versions."""
+    lines, start = [], run.starts[-1] if run.starts else {}
+    if run.figures:
+        took = timedelta(seconds=round(run.figures.get("train_runtime", 0)))
+        since = f" since the last of {len(run.starts)} starts" if len(run.starts) > 1 else ""
+        lines.append(
+            f"{run.figures.get('audio_hours', 0):.2f} h of audio heard, train loss "
+            f"{run.figures.get('train_loss', 0):.4f} {run.kind.loss}, {took} (h:mm:ss){since}.\n"
+        )
+    if start:
+        if start["preset"]:
+            lines.append(f"Preset: {markdown.text(start['preset'])}\n")
+        command = shlex.join(["sft-speech", *published_command(start["command"], run.on_disk)])
+        lines.append(markdown.code(command) + "\n")
+    told = {key: run.told(key) if isinstance(value, str) else value for key, value in run.settings.items()}
+    lines.append("Settings that differ from the defaults:\n")
+    lines.append(markdown.code(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), "yaml") + "\n")
+    if start:
+        cuda = f", CUDA {start['cuda']}" if start["cuda"] else ""
+        versions = ", ".join(f"{package} {version}" for package, version in start["versions"].items())
+        machine = f"{start['processes']} x {start['device']}; {start['cores']} cores, {start['memory_gb']} GB of memory"
+        lines.append(f"{markdown.text(machine)}. Python {start['python']}{cuda}, {versions}.\n")
+    return lines

@@ -1,0 +1,51 @@
+"""A run in pictures: loss, learning rate, figures of the evaluations over the steps."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+from sft_speech.hub.kinds import Kind
+
+Curve = tuple[str, list[int], list[float]]  # what it is called; steps and values
+
+
+def plots(log: list[dict[str, Any]], kind: Kind) -> dict[str, bytes]:
+    """PNG files by their name, of the entries of a trainer's log; none of what was not logged twice."""
+    scales = {metric.name: (metric.heading, metric.scale) for metric in kind.metrics}
+    figures = []
+    for name in kind.curves:
+        heading, scale = scales.get(name, (name.replace("_", " "), 1.0))
+        figures.append(curve(log, f"eval_{name}", heading, scale))
+    wanted = {
+        "loss.png": (f"loss, {kind.loss}", [curve(log, "loss", "training"), curve(log, "eval_loss", "evaluation")]),
+        "evaluation.png": ("evaluation", figures),
+        "learning_rate.png": ("learning rate", [curve(log, "learning_rate", "learning rate")]),
+        "gradient.png": ("norm of the gradient", [curve(log, "grad_norm", "norm of the gradient")]),
+    }
+    drawn = {file: (title, [one for one in curves if len(one[1]) > 1]) for file, (title, curves) in wanted.items()}
+    return {f"plots/{file}": draw(title, curves) for file, (title, curves) in drawn.items() if curves}
+
+
+def curve(log: list[dict[str, Any]], key: str, label: str, scale: float = 1.0) -> Curve:
+    """One figure of the log; values that are no number are left out."""
+    found = [(entry["step"], scale * entry[key]) for entry in log if math.isfinite(entry.get(key) or math.nan)]
+    return label, [step for step, _ in found], [value for _, value in found]
+
+
+def draw(title: str, curves: list[Curve]) -> bytes:
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    figure = Figure(figsize=(7, 3.5))
+    axis = figure.subplots(gridspec_kw={"left": 0.1, "right": 0.98, "bottom": 0.15, "top": 0.9})
+    for label, steps, values in curves:
+        axis.plot(steps, values, label=label, marker="o" if len(steps) <= 30 else None, markersize=3)
+    axis.set(title=title, xlabel="optimizer step")
+    axis.grid(alpha=0.3)
+    axis.set_ylim(bottom=0)
+    if len(curves) > 1:
+        axis.legend()
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()

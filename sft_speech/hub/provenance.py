@@ -1,0 +1,75 @@
+"""What made a run: command, preset, versions, hardware. Kept in OUT/provenance.json, which stays at home."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sft_speech.config import FinetuneConfig
+from sft_speech.redact import redact
+
+if TYPE_CHECKING:
+    import torch
+
+FILE = "provenance.json"
+STACK = ("sft_speech", "transformers", "torch", "datasets", "accelerate", "huggingface_hub")
+
+
+def record(config: FinetuneConfig, output: Path, resumed: Path | None, device: torch.device, processes: int) -> None:
+    """Adds this start of the run to those that were before; a run that is resumed has several.
+
+    Args:
+        resumed: checkpoint that it goes on from.
+        device: of this process; the others have one like it.
+    """
+    starts = [*read(output), about_this_start(config, resumed, device, processes)]
+    text = json.dumps({"starts": starts}, ensure_ascii=False, indent=1)
+    (output / FILE).write_text(redact(text) + "\n", encoding="utf-8")
+
+
+def read(output: Path) -> list[dict[str, Any]]:
+    """Its starts; none where that was not recorded."""
+    try:
+        return list(json.loads((output / FILE).read_text(encoding="utf-8"))["starts"])
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def about_this_start(
+    config: FinetuneConfig, resumed: Path | None, device: torch.device, processes: int
+) -> dict[str, Any]:
+    """What would have to be the same to see the same again."""
+    import psutil
+    import torch
+
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} {device.type.upper()}"
+    )
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "from": resumed.name if resumed else None,
+        "command": list(config.command_line),
+        "preset": Path(config.preset).name if config.preset else None,
+        "on_disk": [key for key, value in values.items() if isinstance(value, str) and os.path.exists(value)],
+        "device": name,
+        "processes": processes,
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in STACK},
+    }
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "(source)"

@@ -1,0 +1,53 @@
+"""What may be told of a run outside the machine that it ran on: names, but not the places of things on its disk."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from sft_speech.redact import redact
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_TABLE = (".csv", ".tsv", ".jsonl", ".yaml", ".yml", ".arpa", ".bin")
+
+
+def on_hub(name: str) -> bool:
+    """Whether a name is that of something on the Hub, as far as its form and this disk can tell."""
+    return bool(_HUB_ID.fullmatch(name)) and not name.endswith(_TABLE) and not os.path.exists(name)
+
+
+def published(value: Any, on_disk: bool = False) -> Any:
+    """A value without paths: of each the last part is left; tokens are hidden.
+
+    Args:
+        on_disk: it is known to be the name of something on the disk, whatever it looks like.
+    """
+    if isinstance(value, dict):
+        return {key: published(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [published(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    is_path = "/" in value or "\\" in value or value.startswith("~")
+    if is_path and "://" not in value and (on_disk or not on_hub(value)):
+        value = PureWindowsPath(value).name or Path(value).resolve().name  # which takes both kinds of slashes
+    return redact(value)
+
+
+def published_command(line: list[str], on_disk: frozenset[str]) -> list[str]:
+    """A command line without paths.
+
+    Args:
+        on_disk: keys whose values are places on the disk.
+    """
+    shown, key = [], ""
+    for word in line:
+        name, equals, value = word.partition("=")
+        if word.startswith("--") and equals:
+            shown.append(f"{name}={published(value, name.removeprefix('--') in on_disk)}")
+        else:
+            shown.append(published(word, key in on_disk))
+            key = word.removeprefix("--") if word.startswith("--") else ""
+    return shown

@@ -1,0 +1,262 @@
+"""The card of a run out of the files that it left; here they are written by hand, to the worst."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from sft_speech.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig
+from sft_speech.errors import UserError
+from sft_speech.hub.card import CARD, Run, is_ours, write_card
+from sft_speech.hub.files import at_home, check_finished, uploads
+from sft_speech.settings import save_config
+
+SPITE = "a|b`<script>alert(1)</script>\n# c\n---\nd"
+
+
+def figures(wer: float, **more: object) -> dict[str, object]:
+    around = {"wer_interval": [wer - 0.01, wer + 0.02], "interval_over": "speakers"}
+    return {"wer": wer, "cer": wer / 2, "utterances": 7, "hours": 0.5, "failed": {}, **around, **more}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Of a run on openslr/trained_on that was evaluated on org/judged_by."""
+    folder = tmp_path / "out"
+    (folder / "evaluation").mkdir(parents=True)
+    config = FinetuneAsrConfig(
+        model="org/model",
+        source="org/trained_on",
+        train_split="train",
+        eval_source="org/judged_by",
+        eval_split="dev",
+        test_splits=["test", "eval"],
+        output_dir=str(folder),
+        language="pt_BR",
+        license="cc-by-4.0",
+        hub_model_id="me/kept_out",
+    )
+    save_config(config, folder / "run.yaml")
+    write(folder / "config.json", {"architectures": ["Wav2Vec2ForCTC"]})
+    write(folder / "all_results.json", {"train_loss": 1.25, "audio_hours": 2.0, "train_runtime": 3661.0})
+    write(folder / "evaluation" / "dev.json", figures(0.1))
+    write(folder / "evaluation" / "test.json", figures(0.2, failed={"secret-id": "unreadable"}))
+    write(folder / "evaluation" / "eval.json", figures(0.3))
+    log = [{"step": step, "loss": 9.0 / step, "learning_rate": 1e-3, "grad_norm": 1.0} for step in range(1, 9)]
+    write(folder / "log_history.json", {"log_history": [*log, *({"step": n, "eval_wer": 0.5} for n in (4, 8))]})
+    dropped = {"rows": 2, "share": 0.5, "reasons": {"silent": [{"id": "secret-id", "detail": SPITE}] * 2}}
+    report = {"kept": {"rows": 48, "hours": 1.5}, "dropped": dropped, "missing_characters": {}}
+    write(folder / "corpus_report.json", {"train": report, SPITE: report})
+    start = {
+        "command": ["finetune-asr", "--config", "configs/asr/wav2vec2-base_1h.yaml", "--output_dir", str(folder)],
+        "preset": "wav2vec2-base_1h.yaml",
+        "on_disk": ["output_dir"],
+        "device": "NVIDIA H100",
+        "processes": 2,
+        "cores": 16,
+        "memory_gb": 128,
+        "cuda": "13.0",
+        "python": "3.12.1",
+        "versions": {"sft_speech": "0.1.0", "torch": "2.14.1"},
+    }
+    write(folder / "provenance.json", {"starts": [start]})
+    return folder
+
+
+def write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def card(folder: Path, repository: str | None = None) -> tuple[dict, str]:
+    """Its head and its body."""
+    assert write_card(folder, repository)
+    _, head, body = (folder / CARD).read_text().split("---\n", 2)
+    return yaml.safe_load(head), body
+
+
+def test_figures_come_from_the_evaluation_files(folder):
+    head, body = card(folder)
+    found = {
+        (result["dataset"]["type"], result["dataset"]["split"], metric["type"], metric["value"])
+        for result in head["model-index"][0]["results"]
+        for metric in result["metrics"]
+    }
+    assert found == {
+        ("org/judged_by", split, metric, value)
+        for split, wer in (("dev", 10.0), ("test", 20.0), ("eval", 30.0))
+        for metric, value in (("wer", wer), ("cer", wer / 2))
+    }
+    assert "| test | org/judged\\_by | 7 | 0.50 | 20.00 (19.00 to 22.00) | 10.00 |" in body
+    assert "95 % bootstrap intervals over speakers" in body
+    write(folder / "evaluation" / "test.json", figures(0.05))
+    assert "| 5.00 (4.00 to 7.00) |" in card(folder)[1]
+
+
+def test_what_the_hub_is_told(folder):
+    head, _ = card(folder, "me/model")
+    assert head["base_model"] == "org/model"
+    assert head["datasets"] == ["org/trained_on", "org/judged_by"]
+    assert (head["language"], head["license"]) == ("pt", "cc-by-4.0")
+    assert (head["library_name"], head["pipeline_tag"]) == ("transformers", "automatic-speech-recognition")
+    assert head["model-index"][0]["name"] == "model"
+
+
+def test_how_it_was_made(folder):
+    _, body = card(folder, "me/model")
+    for said in (
+        "Preset: wav2vec2-base\\_1h.yaml",
+        "sft-speech finetune-asr --config wav2vec2-base_1h.yaml --output_dir out\n",
+        "2 x NVIDIA H100; 16 cores, 128 GB of memory. Python 3.12.1, CUDA 13.0, sft_speech 0.1.0, torch 2.14.1.",
+        "2.00 h of audio heard, train loss 1.2500 nats per label, 1:01:01",
+        'pipeline("automatic-speech-recognition", "me/model")',
+        "license: cc-by-4.0\n",
+        "| train | 48 | 1.50 | 2 | silent 2 |",
+    ):
+        assert said in body, said
+    for unsaid in (str(folder.parent), "secret-id", "hub_model_id"):
+        assert unsaid not in body, unsaid
+
+
+def test_plots_are_pictures_that_the_card_shows(folder):
+    _, body = card(folder)
+    drawn = sorted(path.name for path in (folder / "plots").iterdir())
+    assert drawn == ["evaluation.png", "gradient.png", "learning_rate.png", "loss.png"]
+    for name in drawn:
+        assert (folder / "plots" / name).read_bytes().startswith(b"\x89PNG")
+        assert f"](plots/{name})" in body
+    (folder / "log_history.json").unlink()  # then those that are there stay
+    assert card(folder)[1].count("](plots/") == 4
+
+
+def test_an_evaluation_made_afterwards_names_its_own_corpus(folder, tmp_path):
+    corpus = tmp_path / "acme"
+    write(
+        folder / "evaluation" / "other.json",
+        figures(0.4, source=str(corpus), decoding={"search": "beam", "lm": "/a/4.arpa"}),
+    )
+    head, body = card(folder)
+    found = head["model-index"][0]["results"]
+    assert next(one["dataset"] for one in found if one["dataset"]["split"] == "other")["type"] == "acme"
+    assert "| other | acme | 7 | 0.50 | 40.00 (39.00 to 42.00) | 20.00 | beam, 4.arpa |" in body
+    assert "acme" not in head["datasets"]
+
+
+def test_nothing_that_a_corpus_is_called_breaks_the_card(folder):
+    write(folder / "evaluation" / "spite.json", figures(0.4, source=SPITE))
+    run = yaml.safe_load((folder / "run.yaml").read_text()) | {"source": SPITE, "train_split": SPITE}
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    head, body = card(folder)
+    shown = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+    assert "<script" not in shown
+    assert shown.count("<h1>") == 1
+    tables = shown.split("<table>")[1:]
+    assert [len(one.split("<tr>")) - 1 for one in tables] == [5, 3]
+    assert head["pipeline_tag"] == "automatic-speech-recognition"
+
+
+def test_a_card_that_was_changed_by_hand_stays(folder):
+    card(folder)
+    text = (folder / CARD).read_text()
+    assert is_ours(text)
+    (folder / CARD).write_text(text.replace("## Use", "## Mind\n\nNot for medical use.\n\n## Use"))
+    assert not write_card(folder)
+    assert "Not for medical use." in (folder / CARD).read_text()
+    (folder / CARD).unlink()
+    assert write_card(folder)
+    assert (folder / CARD).read_text() == text
+
+
+def test_a_licence_is_that_of_the_base_model(folder, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / CARD).write_text("---\nlicense: mit\n---\n# base\n")
+    run = yaml.safe_load((folder / "run.yaml").read_text()) | {"license": None, "model": str(base)}
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    head, body = card(folder)
+    assert head["license"] == "mit"
+    assert "base_model" not in head
+    assert "base fine-tuned for" in body
+    shutil.rmtree(base)
+    assert "license" not in card(folder)[0]
+
+
+def test_a_licence_of_a_base_model_on_the_hub(folder, hub):
+    hub.repos["org/model"] = sys.modules["hub_server"].Repo()
+    hub.repos["org/model"].files["README.md"] = b"---\nlicense: mit\n---\n# base\n"
+    run = yaml.safe_load((folder / "run.yaml").read_text()) | {"license": None}
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    assert "license" not in card(folder)[0]
+    assert hub.requests == []
+    assert write_card(folder, ask_hub=True)
+    assert "license: mit" in (folder / CARD).read_text()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "tag"),
+    [
+        ("SpeechT5ForTextToSpeech", FinetuneTtsConfig, "text-to-speech"),
+        ("SpeechT5ForSpeechToSpeech", FinetuneVcConfig, "audio-to-audio"),
+    ],
+)
+def test_models_that_speak(folder, architecture, config, tag):
+    write(folder / "config.json", {"architectures": [architecture]})
+    keys = {"model": "org/model", "source": "org/trained_on", "train_split": "train", "eval_split": "dev"}
+    save_config(config(**keys, output_dir=str(folder)), folder / "run.yaml")
+    found = {"loss": 1.5, "speech_mcd": 7.0, "speech_mcd_interval": [6.0, None], "utterances": 3, "hours": 0.1}
+    write(folder / "evaluation" / "dev.json", found)
+    head, body = card(folder)
+    assert head["pipeline_tag"] == tag
+    assert "model-index" not in head
+    assert "| dev | org/trained\\_on | 3 | 0.10 | 1.50 | 7.00 |" in body
+
+
+def test_a_damaged_file_is_named(folder):
+    (folder / "all_results.json").write_text("{")
+    with pytest.raises(UserError, match=r"all_results\.json: it can't be read"):
+        write_card(folder)
+    assert Run(folder).starts
+
+
+def test_what_goes_up_and_what_stays(folder):
+    card(folder)
+    (folder / "evaluation" / "test.jsonl").write_text(json.dumps({"reference": "THE SECRET"}))
+    (folder / "samples").mkdir()
+    (folder / "samples" / "001.wav").write_bytes(b"RIFF")
+    (folder / "notes.txt").write_text("mine")
+    (folder / "LICENSE").write_text("CC")
+    going = uploads(folder)
+    assert [file.path for file in going] == [
+        *("LICENSE", "README.md", "all_results.json", "config.json"),
+        *(f"evaluation/{split}.json" for split in ("dev", "eval", "test")),
+        "log_history.json",
+        *(f"plots/{name}.png" for name in ("evaluation", "gradient", "learning_rate", "loss")),
+        "run.yaml",
+    ]
+    stays = {name: why for name, _, why in at_home(folder, going)}
+    assert set(stays) == {"corpus_report.json", "evaluation/test.jsonl", "notes.txt", "provenance.json", "samples"}
+    assert stays["evaluation/test.jsonl"] == "transcripts"
+    told = b"\n".join(file.content() for file in going)
+    for secret in (str(folder.parent).encode(), b"secret-id", b"THE SECRET"):
+        assert secret not in told, secret
+    run = yaml.safe_load(next(file.content() for file in going if file.path == "run.yaml"))
+    assert (run["output_dir"], run["source"]) == ("out", "org/trained_on")
+    assert json.loads(next(file.content() for file in going if file.path == "evaluation/test.json"))["failed"] == 1
+
+
+def test_what_is_no_finished_model(folder, tmp_path):
+    with pytest.raises(UserError, match="there is no such directory"):
+        check_finished(tmp_path / "none")
+    with pytest.raises(UserError, match=r"no run has left a model there \(no config.json"):
+        check_finished(tmp_path)
+    with pytest.raises(UserError, match="its weights are not whole"):
+        check_finished(folder)
+    (folder / "checkpoint-4").mkdir()
+    (folder / "all_results.json").unlink()
+    with pytest.raises(UserError, match=r"its run isn't done.*\n.*resume_from_checkpoint"):
+        check_finished(folder)

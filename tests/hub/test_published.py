@@ -1,0 +1,56 @@
+"""Names are told, places on the disk are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from sft_speech.hub.published import on_hub, published, published_command
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("/disk/anna/clients/acme.csv", "acme.csv"),
+        ("~/corpus", "corpus"),
+        ("../corpora/acme/", "acme"),
+        ("data/acme/corpus.csv", "corpus.csv"),
+        ("data/corpus.csv", "corpus.csv"),
+        (r"C:\Users\anna\corpus", "corpus"),
+        ("facebook/wav2vec2-base", "facebook/wav2vec2-base"),
+        ("gpt2", "gpt2"),
+        ("train-clean-100+train-clean-360", "train-clean-100+train-clean-360"),
+        (["/disk/anna/one", 2, None, True], ["one", 2, None, True]),
+        ({"lm": "/disk/anna/4-gram.arpa", "weight": 0.5}, {"lm": "4-gram.arpa", "weight": 0.5}),
+    ],
+)
+def test_paths_are_cut_to_their_last_part(value, told):
+    assert published(value) == told
+
+
+def test_what_looks_like_an_id_of_the_hub_but_lies_on_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "clients" / "acme").mkdir(parents=True)
+    assert on_hub("clients/acme")
+    assert published("clients/acme", on_disk=True) == "acme"  # known from when the run began
+    monkeypatch.chdir(tmp_path)
+    assert not on_hub("clients/acme")
+    assert published("clients/acme") == "acme"
+
+
+def test_a_command_line():
+    line = [
+        "finetune-asr",
+        "--config",
+        "configs/asr/demo.yaml",
+        "--source=/disk/anna/x.csv",
+        "--model",
+        "a/b",
+        "--bf16",
+    ]
+    told = ["finetune-asr", "--config", "demo.yaml", "--source=x.csv", "--model", "a/b", "--bf16"]
+    assert published_command(line, frozenset()) == told
+    assert published_command(["--model", "a/b", "--source", "c/d"], frozenset({"source"})) == [
+        "--model",
+        "a/b",
+        "--source",
+        "d",
+    ]

@@ -1,0 +1,97 @@
+"""Tokens don't get out: not by messages, settings, logs, tracebacks or an argument in the wrong place."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from sft_speech import cli
+from sft_speech.config import FinetuneAsrConfig
+from sft_speech.errors import UserError
+from sft_speech.redact import HIDDEN, redact, redact_record
+
+TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        (f"it was {TOKEN}, really", f"it was {HIDDEN}, really"),
+        ("https://me:secret@host/path", f"https://{HIDDEN}@host/path"),
+        (f"Authorization: Bearer {TOKEN}", f"Authorization: Bearer {HIDDEN}"),
+        ("Bearer eyJhbGciOi.J9", f"Bearer {HIDDEN}"),
+        ("outputs/hf_model", "outputs/hf_model"),
+        ("anna@example.org", "anna@example.org"),
+        ("http://127.0.0.1:80/a@b", "http://127.0.0.1:80/a@b"),
+    ],
+)
+def test_what_looks_like_a_token_or_a_password(text, clean):
+    assert redact(text) == clean
+
+
+def test_the_token_in_use_whatever_it_looks_like(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_TOKEN", "opensesame")
+    assert redact("say opensesame") == f"say {HIDDEN}"
+    monkeypatch.delenv("HF_TOKEN")
+    assert redact("say opensesame") == "say opensesame"
+    (tmp_path / "token").write_text("opensesame\n")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    assert redact("say opensesame") == f"say {HIDDEN}"
+
+
+def test_no_error_shows_one():
+    error = UserError(f"--model {TOKEN}", f"no {TOKEN}", f"leave out {TOKEN}")
+    assert TOKEN not in str(error) + error.given + error.why + error.do
+    assert str(error).count(HIDDEN) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hub_model_id", f"https://me:{TOKEN}@huggingface.co/me/model"),
+        ("source", f"https://me:{TOKEN}@host/corpus"),
+        ("test_splits", ["test", TOKEN]),
+    ],
+)
+def test_no_setting_holds_one_for_settings_are_written_down(key, value):
+    keys = {"model": "m", "source": "s", "output_dir": "o", "train_split": "t", key: value}
+    with pytest.raises(UserError, match=f"^{key}: it holds a token") as error:
+        FinetuneAsrConfig(**keys)
+    assert TOKEN not in str(error.value)
+
+
+def test_no_line_of_the_log_shows_one():
+    record = logging.LogRecord("any", logging.WARNING, "file", 1, "refused: %s", (f"Bearer {TOKEN}",), None)
+    assert redact_record(record)
+    assert record.getMessage() == f"refused: Bearer {HIDDEN}"
+
+
+def test_an_argument_that_is_not_known_is_repeated_without(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["transcribe", "model", "--token", TOKEN])
+    said = capsys.readouterr().err
+    assert "unrecognized arguments" in said or "--token" in said
+    assert TOKEN not in said
+
+
+def test_no_traceback_shows_one():
+    """Neither that of --debug nor that of an error that nobody thought of, nor what led to it."""
+    program = (
+        "import sys, types; from sft_speech import cli; from sft_speech.errors import UserError\n"
+        "module = types.ModuleType('verb'); module.add_arguments = lambda parser: None\n"
+        "def act(args):\n"
+        f"    try: raise ValueError('cause: {TOKEN}')\n"
+        "    except ValueError as cause: raise UserError('this', 'it can not work', 'take that') from cause\n"
+        "module.main = act\n"
+        "sys.modules['verb'] = module; cli.VERBS['act'] = ('verb', ''); sys.exit(cli.main(['act', '--debug']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    # Python shows the lines of the program too, where it has their file.
+    assert "Traceback" in done.stderr
+    assert f"cause: {HIDDEN}" in done.stderr
+    assert TOKEN not in done.stderr

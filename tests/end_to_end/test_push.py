@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from sft_speech.cli import main
+from sft_speech.errors import RESUMABLE
+from sft_speech.training import lock
 
 ROOT = Path(__file__).parents[2]
 MODEL = "config.json model.safetensors preprocessor_config.json processor_config.json tokenizer_config.json vocab.json"
@@ -189,7 +191,7 @@ def test_who_may_not_write_is_told_before_step_1(hub, tones, small, tmp_path, mo
     assert "`hf auth login`" in said
     assert len(said.splitlines()) == 2
     assert not token or token not in said
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [lock.FILE]
     assert not there or hub.repos["me/model"].commits == []
 
 
@@ -275,7 +277,7 @@ def test_each_checkpoint_goes_up_from_one_of_two_processes(hub, tones, small, tm
     assert repo.files["model.safetensors"] == (tmp_path / "out" / "model.safetensors").read_bytes()
     assert hub.count("^POST /api/repos/create") == 1
     assert "2 x " in repo.files["README.md"].decode()
-    assert not list((tmp_path / "out").glob(".*"))
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [lock.FILE]
 
 
 def test_what_resuming_takes_goes_up_when_asked(hub, tones, small, tmp_path, monkeypatch):
@@ -325,13 +327,15 @@ def test_a_run_that_is_told_to_stop_does_not_wait_for_an_upload(hub, tones, smal
     arrived = threading.Event()
 
     def stall(handler) -> None:
+        while not (tmp_path / "out/checkpoint-12/files.json").exists():  # another one was saved meanwhile
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
         arrived.wait(60)
         raise ConnectionError
 
     keys = {"push_to_hub": "true", "hub_model_id": "me/model", "hub_strategy": "every_save", "max_steps": 4000}
     with hub.failing("/commit/", stall):
-        assert main(command(tones, small, tmp_path / "out", **keys)) == 1
+        assert main(command(tones, small, tmp_path / "out", **keys)) == RESUMABLE
         assert not arrived.is_set()
         arrived.set()
     assert hub.repos["me/model"].commits == []
@@ -343,8 +347,9 @@ def test_a_checkpoint_may_be_removed_while_it_is_on_its_way(hub, tones, small, t
     output = tmp_path / "out"
 
     def slow(handler) -> None:
-        while (output / "checkpoint-2").exists():
+        while not (output / "all_results.json").exists():  # training is over
             time.sleep(0.01)
+        assert not (output / "checkpoint-2").exists()
 
     keys = {"push_to_hub": "true", "hub_model_id": "me/model", "hub_strategy": "every_save"}
     with hub.failing("/tree/", slow, times=1):

@@ -52,7 +52,8 @@ class Progress(ProgressCallback):
                 self.training_bar.set_postfix_str(said)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        super().on_train_end(args, state, control, **kwargs)
+        if self.training_bar is not None:  # a run that is stopped while it loads a checkpoint has none yet
+            super().on_train_end(args, state, control, **kwargs)
         transformers_logging.enable_progress_bar()
 
     def left(self, state: Any) -> str:

@@ -1,11 +1,16 @@
-"""What a run says of silence, and of trackers that fail."""
+"""What a run says of silence, of trackers that fail, and of an end before its beginning."""
 
 from __future__ import annotations
 
 import pytest
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from sft_speech.training.callbacks import BlankAdvice, Tolerated
+from sft_speech.training.callbacks import BlankAdvice, Progress, Tolerated
+
+
+def test_a_run_that_is_stopped_before_it_trains_has_no_bar_to_close():
+    """As by a signal while the state of the optimizer is read."""
+    Progress().on_train_end(None, TrainerState(is_world_process_zero=True), TrainerControl())
 
 
 class Full(TrainerCallback):

@@ -33,10 +33,8 @@ VERBS = {
     "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
 }
 
-EXIT_CODES = (
-    f"0 done; 2 what was given can't work; {RESUMABLE} fine-tuning was stopped by a signal and can go on with "
-    "--resume_from_checkpoint auto; 1 anything else. Launchers of several processes give 1 for all but 0."
-)
+EXIT_CODES = f"""exit codes: 0 done; 2 what was given can't work; {RESUMABLE} a signal stopped fine-tuning, which goes on with
+--resume_from_checkpoint auto; 1 anything else. Launchers of several processes make 1 of all but 0."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("usage: sft-speech VERB [...]\n\nFine-tune pretrained speech models.\n\nverbs:")
         print("\n".join(f"  {name:{width}}  {help}" for name, (_, help) in VERBS.items()))
         print("\nsft-speech VERB --help tells the arguments of a verb; --debug shows the traceback of an error.")
-        print(f"\nexit codes: {EXIT_CODES}")
+        print(f"\n{EXIT_CODES}")
         return 0
     if verb == "--version":
         from importlib.metadata import version

@@ -33,8 +33,8 @@ VERBS = {
     "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
 }
 
-EXIT_CODES = f"""exit codes: 0 done; 2 what was given can't work; {RESUMABLE} a signal stopped fine-tuning, which goes on
-with --resume_from_checkpoint auto; 1 anything else. Launchers of several processes make 1 of all but 0."""
+EXIT_CODES = f"""exit codes: 0 done; 2 what was given can't work; {RESUMABLE} a signal stopped fine-tuning, which goes
+on with --resume_from_checkpoint auto; 1 anything else. Launchers of several processes make 1 of all but 0."""
 
 
 class Parser(argparse.ArgumentParser):

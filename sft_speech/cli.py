@@ -75,9 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("sft_speech").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.addFilter(redact_record)
-    if (
-        sys.excepthook is sys.__excepthook__
-    ):  # torch wraps it, to say which process failed
+    if sys.excepthook is sys.__excepthook__:  # torch wraps it, to say which process failed
         sys.excepthook = print_exception
     module = importlib.import_module(VERBS[verb][0])
     parser = Parser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)

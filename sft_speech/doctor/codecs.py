@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from sft_speech.doctor.finding import Finding, apart
+from sft_speech.doctor.finding import Finding, apart, first_line
 
 KINDS = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS", "OGG Opus": "OPUS", "MP3": "MPEG_LAYER_III"}
 
@@ -26,7 +26,7 @@ def libsndfile() -> Iterator[Finding]:
             soundfile.write(encoded, second, 16_000, format=kind.split()[0], subtype=subtype)
             heard = audio.read({"path": None, "bytes": encoded.getvalue()}, 16_000)
         except (soundfile.SoundFileError, audio.AudioError, ValueError) as error:
-            failed.append(f"{kind} ({str(error).splitlines()[0]})")
+            failed.append(f"{kind} ({first_line(error)})")
             continue
         if not 0.9 < len(heard) / len(second) < 1.2 or np.abs(heard).max() < 0.3:
             failed.append(f"{kind} (comes back as something else)")
@@ -48,7 +48,7 @@ def torchcodec() -> Iterator[Finding]:
         apart(_import_torchcodec)
     except Exception as error:  # RuntimeError without FFmpeg, ImportError, OSError
         do = "install FFmpeg 4 to 8 with its shared libraries (apt install ffmpeg), and a torchcodec that fits torch"
-        why = f"{found} does not work ({str(error).strip().splitlines()[0]}), so no M4A, WebM, video"
+        why = f"{found} does not work ({first_line(error)}), so no M4A, WebM, video"
         yield Finding("note", "torchcodec", why, do)
     else:
         yield Finding("ok", "torchcodec", f"{found}: M4A, WebM and video through FFmpeg")

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sft_speech.doctor.finding import Crashed, Finding, apart
+from sft_speech.doctor.finding import Crashed, Finding, apart, first_line
 
 EMBEDDED = "assets/wav2vec2-small"
 # torchaudio 2.11, its last release, is built for CUDA 13.0, as torch 2.11 to 2.14 are.
@@ -22,7 +22,8 @@ def torch_build() -> Iterator[Finding]:
     try:
         found = apart(_look_at_torch)
     except (ImportError, OSError, Crashed) as error:
-        yield Finding("fault", "torch", f"can't be imported ({_line(error)})", "pip install --force-reinstall torch")
+        why = f"can't be imported ({first_line(error)})"
+        yield Finding("fault", "torch", why, "pip install --force-reinstall torch")
         return
     build = f"CUDA {found['cuda']}" if found["cuda"] else f"ROCm {found['hip']}" if found["hip"] else "no GPU"
     yield Finding("ok", "torch", f"{found['version']}, built for {build}; {found['threads']} threads")
@@ -64,7 +65,7 @@ def _look_at_torch() -> dict[str, Any]:
         try:
             torch.cuda.init()
         except Exception as error:  # RuntimeError, AssertionError, by the version
-            why = _line(error)
+            why = first_line(error)
     gpus = []
     for number in range(0 if why else torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
@@ -89,7 +90,7 @@ def training_step() -> Iterator[Finding]:
         device, seconds = apart(_step)
     except Exception as error:  # whatever the libraries or the driver raise is what is wanted here
         do = "if torch is fine, reinstall transformers; a driver that is too old is the other usual cause"
-        yield Finding("fault", "a training step", f"failed ({_line(error)})", do)
+        yield Finding("fault", "a training step", f"failed ({first_line(error)})", do)
     else:
         yield Finding("ok", "a training step", f"embedded checkpoint, 2 s of audio, {device}: {seconds:.2f} s")
 
@@ -123,7 +124,7 @@ def torchaudio() -> Iterator[Finding]:
     try:
         apart(_import_torchaudio)
     except Exception as error:  # OSError, RuntimeError, ImportError, a crash
-        why = f"{found} does not fit torch {version('torch')} ({_line(error)})"
+        why = f"{found} does not fit torch {version('torch')} ({first_line(error)})"
         yield Finding("fault", "torchaudio", why, MATCH)
     else:
         yield Finding("ok", "torchaudio", f"{found} fits torch")
@@ -134,7 +135,3 @@ def _import_torchaudio() -> None:
     import torchaudio.functional
 
     del torchaudio
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -53,3 +53,8 @@ def apart(work: Callable[[], Any], seconds: float = 120) -> Any:
         raise
     finally:
         pool.shutdown()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says; its name where it says nothing, as those of time-outs do."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from sft_speech.doctor.finding import Finding
+from sft_speech.doctor.finding import Finding, first_line
 
 PATIENCE = 10.0  # seconds for an answer
 
@@ -47,8 +47,7 @@ def _reach(address: str) -> Finding:
     try:
         answer = get_session().get(f"{address}/api/models?limit=1", timeout=PATIENCE)
     except (HTTPError, OSError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        return Finding("note", "Hub", f"{address} can't be reached: {why}", do)
+        return Finding("note", "Hub", f"{address} can't be reached: {first_line(error)}", do)
     took = time.perf_counter() - began
     if answer.status_code >= 500:
         return Finding("note", "Hub", f"{address} answers {answer.status_code}", "try again later")

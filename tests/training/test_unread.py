@@ -35,6 +35,7 @@ def test_of_a_small_corpus_the_share_is_that_of_an_epoch():
 def test_one_lost_utterance_does_not_end_a_run_at_its_beginning():
     unread = Unread(0.05, corpus=10 * WINDOW)
     unread.judge(1, 1)
+    assert (unread.asked, unread.left_out) == (1, 1)
 
 
 def test_an_evaluation_of_what_is_left():

@@ -19,6 +19,7 @@ from transformers import Trainer
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5SpeechDecoderPrenet
 
 from sft_speech import audio
+from sft_speech.asr import recognize
 from sft_speech.cli import main
 from sft_speech.training.trainer import ExactTrainer
 from sft_speech.training.unread import WithContents
@@ -56,6 +57,10 @@ def in_training(harm: Callable[..., None]) -> None:
     Trainer.training_step = harmed
 
 
+def in_evaluation(harm: Callable[..., None]) -> None:
+    recognize.read = harm
+
+
 def in_the_loader(harm: Callable[..., None]) -> None:
     audio.read = harm  # in the workers too, which are forks
 
@@ -73,6 +78,8 @@ def bad_step() -> None:
 FAULTS: dict[str, Callable[[], None]] = {
     "killed": lambda: in_training(kill_process),
     "memory": lambda: in_training(run_out_of_memory),
+    "training": lambda: in_training(fail),
+    "evaluation": lambda: in_evaluation(fail),
     "loader": lambda: in_the_loader(fail),
     "bad step": bad_step,
 }

@@ -9,7 +9,6 @@ import dataclasses
 import gc
 import json
 import logging
-import math
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -30,20 +29,21 @@ from sft_speech.config import FinetuneConfig
 from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
-from sft_speech.errors import RESUMABLE, Stopped, UserError
+from sft_speech.errors import RESUMABLE, Stopped
 from sft_speech.files import write_whole
 from sft_speech.hub import provenance
 from sft_speech.hub.card import LOG, write_card
 from sft_speech.hub.repository import Repository
 from sft_speech.hub.while_training import RunUploads, opened
-from sft_speech.training import callbacks, checkpoints, freezing, same_corpus, sharding
+from sft_speech.training import callbacks, checkpoints, freezing, sharding
 from sft_speech.training.ending import told_once
 from sft_speech.training.figures import tell_counts, training_figures
 from sft_speech.training.lock import OutputLock
 from sft_speech.training.loss import Task
 from sft_speech.training.optimization import three_stage
-from sft_speech.training.plan import BatchPlan, Plan
+from sft_speech.training.plan import Plan
 from sft_speech.training.rehearsal import rehearse
+from sft_speech.training.run_plan import plan_run, plan_stream
 from sft_speech.training.start import (
     begin,
     check_seen,
@@ -57,7 +57,6 @@ from sft_speech.training.start import (
 )
 from sft_speech.training.stop import Stop
 from sft_speech.training.stream import Stream
-from sft_speech.training.stream_plan import StreamPlan
 from sft_speech.training.trainer import ExactTrainer
 from sft_speech.training.unread import WINDOW, Unread
 
@@ -74,7 +73,7 @@ class Parts:
     Args:
         model: the very module that is trained.
         task: its loss.
-        train: gives an utterance for (epoch, index); of a stream, see :meth:`StreamPlan.loader`.
+        train: gives an utterance for (epoch, index); of a stream, see ``StreamPlan.loader``.
         collate: utterances to a batch.
         evaluate: the metrics of the split "eval", on every process the same; None without such a split.
         callbacks: of this job.
@@ -174,7 +173,7 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
     trainer.stop, trainer.before_saving = stop, partial(keep_output, config, job, lock)
     trainer.add_callback(stop)
     if repository is not None:
-        uploads = RunUploads(repository, output, config.hub_strategy)
+        uploads = RunUploads(repository, output, sharding.uploadable(trainer, config.hub_strategy))
         trainer.add_callback(uploads)
     # What is cut in pieces is whole until training starts; its first step, of the same batch, has to do.
     if config.rehearse and trainer.args.device.type == "cuda" and not trainer.is_fsdp_enabled:
@@ -263,67 +262,6 @@ def warn_of_overlap(config: FinetuneConfig, corpora: dict[str, Any]) -> None:
         shared = pc.sum(same).as_py()
         if shared:
             logger.warning("%s: %d of its %d utterances are trained on as well", name, shared, len(rows))
-
-
-def budget(config: FinetuneConfig, world: int) -> tuple[float, int]:
-    """Padded seconds per batch and batches per optimizer step, so that a step sees about ``update_seconds``."""
-    if config.update_seconds is None:
-        return config.max_batch_seconds, config.gradient_accumulation_steps
-    share = config.update_seconds / world
-    accumulation = max(1, math.ceil(share / config.max_batch_seconds))
-    return share / accumulation, accumulation
-
-
-def plan_run(
-    config: FinetuneConfig, rows: Any, seconds: np.ndarray, processes: Any, longer: float = 1.0
-) -> tuple[BatchPlan, int, int]:
-    """The batches of the whole run, batches per optimizer step, and optimizer steps; says what it is in one line.
-
-    Args:
-        seconds: (N,) what each of the rows takes of a batch.
-        longer: by how much an utterance may become longer than it is; batches still fit.
-    """
-    world = processes.num_processes
-    if len(seconds) < world:
-        why = f"they can't be shared among {world} processes"
-        raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
-    batch_seconds, accumulation = budget(config, world)
-    batch_seconds /= longer
-    rank, corpus = processes.process_index, same_corpus.identity(rows, seconds)
-    plan = BatchPlan(seconds, batch_seconds, batches=0, seed=config.seed, rank=rank, world=world, corpus=corpus)
-    wanted = max(1, round(config.num_train_epochs * plan.per_epoch / accumulation))
-    steps = config.max_steps if config.max_steps > 0 else wanted
-    plan.batches = steps * accumulation
-    logger.info(
-        "train: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
-        *(len(seconds), seconds.sum() / 3600, 100 * plan.padding()),
-        *(steps, accumulation, world, batch_seconds, plan.epochs(plan.batches)),
-    )
-    return plan, accumulation, steps
-
-
-def plan_stream(
-    config: FinetuneConfig, stream: Stream, processes: Any, report: CorpusReport, longer: float
-) -> tuple[StreamPlan, int, int]:
-    """As :func:`plan_run`, of a corpus that is read during the run and reported in ``report``."""
-    world = processes.num_processes
-    batch_seconds, accumulation = budget(config, world)
-    plan = StreamPlan(
-        stream,
-        report,
-        config.max_dropped_share,
-        batch_seconds / longer,
-        max_seconds=config.max_seconds,
-        batches=config.max_steps * accumulation,
-        seed=config.seed,
-        rank=processes.process_index,
-        world=world,
-    )
-    logger.info(
-        "train: a stream of %d shards; %d steps of %d x %d batches of %.0f s",
-        *(stream.rows.num_shards, config.max_steps, accumulation, world, batch_seconds / longer),
-    )
-    return plan, accumulation, config.max_steps
 
 
 def build_trainer(

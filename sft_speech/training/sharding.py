@@ -79,6 +79,17 @@ def check_resumable(trainer: Trainer, checkpoint: Path | None) -> None:
         raise UserError(f"--resume_from_checkpoint {checkpoint}", why, "launch it as it was launched before")
 
 
+def uploadable(trainer: Trainer, strategy: str) -> str:
+    """The ``hub_strategy`` that this run can have; says so where it isn't the one that was asked for.
+
+    A checkpoint of a model in pieces holds no weights that anybody could load: the end of the run puts them together.
+    """
+    if strategy == "end" or not trainer.is_fsdp_enabled:
+        return strategy
+    logger.warning("hub_strategy %s: the checkpoints of FSDP are not uploaded, the model is at the end", strategy)
+    return "end"
+
+
 def stacks_of(model: nn.Module) -> list[Any]:
     """The encoder: what has its layers in `layers`."""
     named = dict(model.named_modules())

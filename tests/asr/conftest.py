@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,13 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callabl
         return folder
 
     return save
+
+
+@pytest.fixture
+def copied(tiny_directory, tmp_path):
+    """`copied(family, ...)`: a directory of one's own, to be damaged."""
+
+    def copy(*arguments, **changes):
+        return shutil.copytree(tiny_directory(*arguments, **changes), tmp_path / "copied", dirs_exist_ok=True)
+
+    return copy

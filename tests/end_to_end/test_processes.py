@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5SpeechDecoderPrenet
 
 from sft_speech.cli import main
+from sft_speech.training.checkpoints import last_whole
 
 ASSETS = Path(__file__).parents[2] / "sft_speech" / "assets"
 # All of train-tones in four batches, one of them short: an optimizer step that any number of processes up to four can
@@ -137,6 +138,32 @@ def test_two_processes_are_one_run_until_one_of_them_fails(
     assert sum("ZeroDivisionError: made to fail" in line for line in told(lines)) == 1
     assert re.search(r"^\[rank1\]: utterance \d-10-\d{4}$", "\n".join(lines), re.M)
     assert not [line for line in told(lines) if line.startswith("[rank0]")]
+
+
+def test_whatever_ends_one_of_two_processes_the_run_goes_on(arguments, tmp_path, several_runs):
+    """Each launch first goes on with what the one before was doing when it ended."""
+    one, failed = tmp_path / "one", None
+    run = changed(of_recognition(arguments, one), max_steps=4, eval_steps=2, report_to="none")
+    assert main(run) == 0
+    for fault in ("training", "evaluation", "killed"):
+        output = tmp_path / fault
+        goes_on = [*changed(run, output_dir=failed), "--resume_from_checkpoint", "auto"]
+        runs = [{"arguments": goes_on}] if failed else []
+        said, lines = several_runs(
+            2, [*runs, {"arguments": changed(run, output_dir=output), "fault": fault, "rank": 1}]
+        )
+        if failed:
+            assert [process[-1]["code"] for process in said] == [0, 0]
+            assert_the_same(one, failed)
+        if fault == "killed":
+            assert sum("lost another one" in line for line in told(lines)) == 1
+            assert "Traceback" not in "".join(told(lines))
+        else:
+            wrong = [line for line in told(lines) if "ZeroDivisionError: made to fail" in line]
+            assert wrong == ["[rank1]: ZeroDivisionError: made to fail"]
+            assert not [line for line in told(lines) if line.startswith("[rank0]")]
+        assert last_whole(output) == output / "checkpoint-2"
+        failed = output
 
 
 def test_one_of_two_processes_runs_out_of_memory(arguments, several_runs):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
 pytestmark = pytest.mark.slow
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
+SEVERAL = str(Path(__file__).parents[1] / "several_runs.py")
 
 
 def history(output: Path) -> list[dict[str, float]]:
@@ -56,6 +59,26 @@ def test_a_model_in_pieces_learns_as_a_whole_one(arguments, tones, tmp_path, two
     assert {"pytorch_model_fsdp", "optimizer"} <= {name.split("/")[0].split(".")[0] for name in listed}
     two_pieces(*run, "--output_dir", str(resumed), "--resume_from_checkpoint", str(cut / "checkpoint-4"))
     assert history(resumed) == close(cut)
+
+
+def test_a_bad_step_of_one_piece_is_left_out_by_both_and_the_run_is_uploaded_at_its_end(
+    arguments, hub, tmp_path, two_pieces
+):
+    """Checkpoints hold pieces only, which is said, and asks nothing of the Hub."""
+    keys = "--max_steps 4 --eval_steps 2 --push_to_hub --hub_model_id me/model --hub_strategy every_save".split()
+    runs = [{"arguments": [*arguments, *keys], "fault": "bad step", "rank": 1}]
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    two_pieces(SEVERAL, str(tmp_path / "runs.json"))
+    out = tmp_path / "out"
+    (entry,) = map(json.loads, (out / "bad_batches.jsonl").read_text().splitlines())
+    assert entry["step"] == 3
+    assert [(batch["process"], math.isnan(batch["loss"])) for batch in entry["batches"]] == [(0, False), (1, True)]
+    assert json.loads((out / "all_results.json").read_text())["skipped_steps"] == 1
+    weights = load_file(out / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    repo = hub.repos["me/model"]
+    assert [commit["message"] for commit in repo.commits] == ["End of training"]
+    assert repo.files["model.safetensors"] == (out / "model.safetensors").read_bytes()
 
 
 def test_two_machines_share_a_disk_but_no_cache(arguments, tmp_path, two_machines):

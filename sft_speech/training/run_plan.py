@@ -1,0 +1,80 @@
+"""How much a run reads, and in which batches, as its configuration wants it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import numpy as np
+
+from sft_speech.config import FinetuneConfig
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.errors import UserError
+from sft_speech.training import same_corpus
+from sft_speech.training.plan import BatchPlan
+from sft_speech.training.stream import Stream
+from sft_speech.training.stream_plan import StreamPlan
+
+logger = logging.getLogger(__name__)
+
+
+def budget(config: FinetuneConfig, world: int) -> tuple[float, int]:
+    """Padded seconds per batch and batches per optimizer step, so that a step sees about ``update_seconds``."""
+    if config.update_seconds is None:
+        return config.max_batch_seconds, config.gradient_accumulation_steps
+    share = config.update_seconds / world
+    accumulation = max(1, math.ceil(share / config.max_batch_seconds))
+    return share / accumulation, accumulation
+
+
+def plan_run(
+    config: FinetuneConfig, rows: Any, seconds: np.ndarray, processes: Any, longer: float = 1.0
+) -> tuple[BatchPlan, int, int]:
+    """The batches of the whole run, batches per optimizer step, and optimizer steps; says what it is in one line.
+
+    Args:
+        seconds: (N,) what each of the rows takes of a batch.
+        longer: by how much an utterance may become longer than it is; batches still fit.
+    """
+    world = processes.num_processes
+    if len(seconds) < world:
+        why = f"they can't be shared among {world} processes"
+        raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
+    batch_seconds, accumulation = budget(config, world)
+    batch_seconds /= longer
+    rank, corpus = processes.process_index, same_corpus.identity(rows, seconds)
+    plan = BatchPlan(seconds, batch_seconds, batches=0, seed=config.seed, rank=rank, world=world, corpus=corpus)
+    wanted = max(1, round(config.num_train_epochs * plan.per_epoch / accumulation))
+    steps = config.max_steps if config.max_steps > 0 else wanted
+    plan.batches = steps * accumulation
+    logger.info(
+        "train: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
+        *(len(seconds), seconds.sum() / 3600, 100 * plan.padding()),
+        *(steps, accumulation, world, batch_seconds, plan.epochs(plan.batches)),
+    )
+    return plan, accumulation, steps
+
+
+def plan_stream(
+    config: FinetuneConfig, stream: Stream, processes: Any, report: CorpusReport, longer: float
+) -> tuple[StreamPlan, int, int]:
+    """As :func:`plan_run`, of a corpus that is read during the run and reported in ``report``."""
+    world = processes.num_processes
+    batch_seconds, accumulation = budget(config, world)
+    plan = StreamPlan(
+        stream,
+        report,
+        config.max_dropped_share,
+        batch_seconds / longer,
+        max_seconds=config.max_seconds,
+        batches=config.max_steps * accumulation,
+        seed=config.seed,
+        rank=processes.process_index,
+        world=world,
+    )
+    logger.info(
+        "train: a stream of %d shards; %d steps of %d x %d batches of %.0f s",
+        *(stream.rows.num_shards, config.max_steps, accumulation, world, batch_seconds / longer),
+    )
+    return plan, accumulation, config.max_steps

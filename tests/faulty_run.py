@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -40,9 +41,18 @@ def read_only(folder: str) -> None:
     call("mount", None, path, None, MS_REMOUNT | MS_BIND | MS_RDONLY, None)
 
 
+def twice(number: int) -> None:
+    """As a scheduler and a launcher both send it."""
+    for _ in range(2):
+        os.kill(os.getpid(), number)
+
+
 FAULTS = {
     "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
     "term": lambda _: os.kill(os.getpid(), signal.SIGTERM),
+    "term twice": lambda _: twice(signal.SIGTERM),
+    "usr1 twice": lambda _: twice(signal.SIGUSR1),
+    "remove": shutil.rmtree,
     "fill": fill,
     "make room": lambda folder: os.unlink(f"{folder}/filler"),
     "read-only": read_only,
@@ -51,12 +61,25 @@ FAULTS = {
 
 def hook(event: str, args: tuple[Any, ...]) -> None:
     """The fault comes when ``event`` happens to a path that ends in ``path``."""
-    if not job["faults"] or event not in ("open", "os.rename", "shutil.rmtree"):
+    if not job["faults"] or event not in ("open", "os.rename", "shutil.rmtree", "step"):
         return
     at, path, fault, where = job["faults"][0]
     if event == at and isinstance(args[0], str | os.PathLike) and os.fspath(args[0]).endswith(path):
         job["faults"].pop(0)
         FAULTS[fault](where)
+
+
+def tell_steps() -> None:
+    """The hook hears of each step after so many others: ("step", "after 6")."""
+    from transformers import Trainer
+
+    train = Trainer.training_step
+
+    def told(self: Any, *args: Any, **kwargs: Any) -> Any:
+        hook("step", (f"after {self.state.global_step}",))
+        return train(self, *args, **kwargs)
+
+    Trainer.training_step = told
 
 
 def slow_reading(seconds: float) -> None:
@@ -87,6 +110,8 @@ def run() -> int:
         datasets.config.HF_DATASETS_CACHE = job["cache"]
     if job["slow_evaluation"]:
         slow_reading(job["slow_evaluation"])
+    if any(event == "step" for event, *_ in job["faults"]):
+        tell_steps()
     from sft_speech.cli import main
 
     sys.addaudithook(hook)

@@ -86,13 +86,10 @@ def test_killed_at_random_moments(start, undisturbed, learnt, tmp_path):
 
 def test_asked_to_stop_in_training(start, undisturbed, learnt, tmp_path):
     """Between two lines of the log and two checkpoints; twice, as a scheduler and a launcher both send it."""
-    for step, number in ((6, signal.SIGTERM), (9, signal.SIGUSR1)):
-        run = start()
-        run.waits_for(lambda step=step, run=run: f"step {step}/16" in run.said())
-        run.send(number)
-        run.send(number)
+    for step, signals in ((6, "term twice"), (9, "usr1 twice")):
+        run = start(faults=[("step", f"after {step}", signals, "")])
         assert run.ends() == RESUMABLE, run.said()
-        assert "go on with --resume_from_checkpoint auto" in last_line(run)
+        assert last_line(run).endswith(f"saved at step {step + 1}; go on with --resume_from_checkpoint auto")
     assert start().ends() == 0
     same(learnt, undisturbed, tmp_path / "out")
 
@@ -205,11 +202,7 @@ def test_a_disk_that_takes_neither_trackers_nor_indices(start, undisturbed, lear
 
 def test_an_output_directory_that_is_removed(start, undisturbed, learnt, tmp_path):
     """Days of training are not given up for it."""
-    run = start("--eval_steps", "8")
-    run.waits_for(lambda: "step 9/16" in run.said())
-    run.send(signal.SIGSTOP)
-    shutil.rmtree(tmp_path / "out")
-    run.send(signal.SIGCONT)
+    run = start("--eval_steps", "8", faults=[("step", "after 9", "remove", str(tmp_path / "out"))])
     assert run.ends() == 0, run.said()
     assert "was emptied or removed during the run" in run.said()
     assert {"run.yaml", "config.json", "vocab.json", "README.md"} <= {

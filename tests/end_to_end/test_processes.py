@@ -140,6 +140,7 @@ def test_two_processes_are_one_run_until_one_of_them_fails(
     assert not [line for line in told(lines) if line.startswith("[rank0]")]
 
 
+@pytest.mark.slow
 def test_whatever_ends_one_of_two_processes_the_run_goes_on(arguments, tmp_path, several_runs):
     """Each launch first goes on with what the one before was doing when it ended."""
     one, failed = tmp_path / "one", None

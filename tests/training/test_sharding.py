@@ -104,3 +104,13 @@ def test_a_checkpoint_written_otherwise_is_refused(tmp_path):
     sharding.check_resumable(cut, tmp_path)
     with pytest.raises(UserError, match="with FSDP, this run is without it"):
         sharding.check_resumable(whole, tmp_path)
+
+
+def test_checkpoints_in_pieces_are_not_uploaded_and_that_is_said(caplog):
+    cut, uncut = SimpleNamespace(is_fsdp_enabled=True), SimpleNamespace(is_fsdp_enabled=False)
+    assert [sharding.uploadable(uncut, name) for name in ("end", "every_save")] == ["end", "every_save"]
+    assert sharding.uploadable(cut, "end") == "end"
+    assert not caplog.messages
+    assert sharding.uploadable(cut, "every_save") == "end"
+    (said,) = caplog.messages
+    assert said.startswith("hub_strategy every_save: the checkpoints of FSDP are not uploaded")

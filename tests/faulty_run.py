@@ -50,6 +50,7 @@ def twice(number: int) -> None:
 FAULTS = {
     "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
     "term": lambda _: os.kill(os.getpid(), signal.SIGTERM),
+    "pause": lambda _: os.kill(os.getpid(), signal.SIGSTOP),
     "term twice": lambda _: twice(signal.SIGTERM),
     "usr1 twice": lambda _: twice(signal.SIGUSR1),
     "remove": shutil.rmtree,

@@ -216,7 +216,7 @@ def test_an_output_directory_that_is_removed(start, undisturbed, learnt, tmp_pat
 
 def test_two_runs_in_one_directory(start, undisturbed, learnt, tmp_path):
     """The workers of a run that was killed live on for some seconds: they don't keep the next one out."""
-    first = start("--dataloader_num_workers", "2")
+    first = start("--dataloader_num_workers", "2", faults=[("step", "after 6", "pause", "")])
     first.waits_for(lambda: (tmp_path / "out" / "checkpoint-4").exists())
     second = start()
     assert second.ends() == 2

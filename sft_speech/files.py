@@ -5,6 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sft_speech.errors import UserError
+
+
+def check_output(flag: str, file: str) -> None:
+    """See that a file can be made, before hours are spent on what goes into it.
+
+    Args:
+        flag: that it was given by.
+
+    Raises:
+        UserError: it is a folder, or lies in none.
+    """
+    path = Path(file).absolute()
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{flag} {file}", "it is to be a file in a folder that exists", "name another one")
+
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a text in place of what the file held before; that stays until the new one is on the disk.

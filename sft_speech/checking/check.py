@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sft_speech.errors import UserError
+from sft_speech.files import check_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Checks, prints the table, writes the files."""
     for flag, file in (("--json", args.json), ("--html", args.html)):
-        if file and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):
-            raise UserError(f"{flag} {file}", "it is to be a file in a folder that exists", "name another one")
+        if file:
+            check_output(flag, file)
+    if not args.max_hours >= 0:
+        raise UserError(f"--max_hours {args.max_hours}", "it is no number of hours", "give 0 or more")
     checked = Checked.of(args)
     report = checked.report
     print(report.table())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -152,13 +153,13 @@ class Report:
             )
         if text := self.sections.get("text"):
             lines.append(
-                f"text        {text['words']:,} words, {text['distinct_words']:,} of them distinct; "
+                f"text        {counted(text['words'], 'word')}, {text['distinct_words']:,} of them distinct; "
                 f"{text['characters']:,} characters, {text['distinct_characters']:,} distinct"
             )
-            lines.append("characters  " + " ".join(f"{c}{n}" for c, n in list(text["character_counts"].items())[:60]))
+            lines.append("characters  " + listed(text["character_counts"], 60))
             if text["missing_characters"]:
-                counts = ", ".join(f"{c!r} {n:,}" for c, n in list(text["missing_characters"].items())[:20])
-                lines.append(f"missing     in the vocabulary, so left out of the transcripts: {counts}")
+                missing = listed(text["missing_characters"], 20)
+                lines.append(f"missing     in the vocabulary, so left out of the transcripts: {missing}")
         if rules := self.sections.get("rules"):
             lines.append(f"rules       {rules['said']}")
         if model := self.sections.get("model"):
@@ -184,6 +185,13 @@ def plain(text: str) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """``1 clip``, ``1,234 clips``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(counts: Mapping[str, int], most: int) -> str:
+    """Characters with their counts: ``space (9), e (7)``, and how many more there are."""
+    shown = [f"{'space' if c == ' ' else c} ({n:,})" for c, n in list(counts.items())[:most]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
 def as_dict(counter: Counter[str]) -> dict[str, int]:

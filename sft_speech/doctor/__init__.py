@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sft_speech.files import check_output
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.json:
+        check_output("--json", args.json)
     findings = []
     for finding in examine(args.output_dir, args.offline):
         print(finding.line(), flush=True)
@@ -34,10 +38,10 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         found = [dataclasses.asdict(finding) for finding in findings]
         Path(args.json).write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    faults = sum(finding.level == "fault" for finding in findings)
-    notes = sum(finding.level == "note" for finding in findings)
-    print(f"\n{faults} faults, {notes} notes" if faults or notes else "\nnothing is in the way")
-    return 1 if faults else 0
+    counts = {level: sum(finding.level == level for finding in findings) for level in ("fault", "note")}
+    said = [f"{count} {level}{'s' * (count > 1)}" for level, count in counts.items() if count]
+    print(f"\n{', '.join(said) or 'nothing is in the way'}")
+    return 1 if counts["fault"] else 0
 
 
 def examine(output_dir: str, offline: bool) -> Iterator[Finding]:

@@ -153,7 +153,10 @@ def _default(field: Any) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+        return content
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -196,6 +199,7 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
             dataset_name=markdown.line(corpus or split),
             dataset_split=markdown.line(split),
             metric_type=metric.name,
+            metric_name=metric.heading,
             metric_value=round(metric.scale * figures[metric.name], 2),
         )
         for split, corpus, on_the_hub, figures in run.evaluations()
@@ -309,15 +313,15 @@ def voices(run: Run) -> list[str]:
 
 def data_table(run: Run) -> str:
     """What became of the rows of each corpus. Ids stay at home."""
-    rows = []
+    rows, splits = [], {role: split or "all of it" for role, (_, split) in run.config.corpora.items()}
     for role, found in run.report.items():
         counts = {reason: len(ids) for reason, ids in found["dropped"]["reasons"].items()}
         why = ", ".join(
             f"{reason} {counts[reason]:,}" for reason in sorted(counts, key=counts.__getitem__, reverse=True)
         )
         kept = found["kept"]
-        rows.append([role, f"{kept['rows']:,}", f"{kept['hours']:.2f}", f"{found['dropped']['rows']:,}", why])
-    return markdown.table(["split", "utterances kept", "hours", "dropped", "why"], rows) + "\n"
+        rows.append([role, splits.get(role, ""), f"{kept['rows']:,}", f"{kept['hours']:.2f}", f"{found['dropped']['rows']:,}", why])
+    return markdown.table(["for", "split", "utterances kept", "hours", "dropped", "why"], rows) + "\n"
 
 
 def training(run: Run) -> list[str]:
@@ -326,10 +330,9 @@ def training(run: Run) -> list[str]:
     if run.figures:
         took = timedelta(seconds=round(run.figures.get("train_runtime", 0)))
         since = f" since the last of {len(run.starts)} starts" if len(run.starts) > 1 else ""
-        lines.append(
-            f"{run.figures.get('audio_hours', 0):.2f} h of audio heard, train loss "
-            f"{run.figures.get('train_loss', 0):.4f} {run.kind.loss}, {took} (h:mm:ss){since}.\n"
-        )
+        loss = run.figures.get("train_loss")  # 0 where the run was too short to log one
+        told = f", train loss {loss:.4f} {run.kind.loss}" if loss else ""
+        lines.append(f"{run.figures.get('audio_hours', 0):.2f} h of audio heard{told}, {took} (h:mm:ss){since}.\n")
     if start:
         if start["preset"]:
             lines.append(f"Preset: {markdown.text(start['preset'])}\n")

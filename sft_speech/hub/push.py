@@ -36,11 +36,12 @@ def main(args: argparse.Namespace) -> None:
     """Writes the card, then lists or uploads."""
     from sft_speech.hub.card import write_card
     from sft_speech.hub.files import at_home, check_finished, uploads
-    from sft_speech.hub.repository import explained, hide_bars, open_repository
+    from sft_speech.hub.repository import check_name, explained, hide_bars, open_repository
 
     folder = Path(args.folder)
     check_finished(folder)
     if args.dry_run:
+        check_name(args.repository)
         refresh(write_card(folder, args.repository), folder)
         files = uploads(folder, with_checkpoints=args.with_checkpoints)
         print("\n".join(listing([(file.path, file.size, "") for file in files])))

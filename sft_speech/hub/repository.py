@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +75,21 @@ class Repository:
         return not is_ours(Path(there).read_text(encoding="utf-8", errors="replace"))
 
 
+def check_name(name: str) -> None:
+    """See that the Hub could have a repository of this name.
+
+    Raises:
+        UserError: it could not.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(f"repository {name}", "it is no name of one", "give OWNER/NAME, as me/my-model") from error
+
+
 def open_repository(name: str, *, private: bool = False, branch: str | None = None) -> Repository:
     """Makes a repository, or takes the one that is there, and sees that it may be written to.
 
@@ -89,8 +103,7 @@ def open_repository(name: str, *, private: bool = False, branch: str | None = No
     """
     from huggingface_hub import HfApi
 
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise UserError(f"repository {name}", "it is no name of one", "give OWNER/NAME, as me/my-model")
+    check_name(name)
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(redact_record)
     with explained(f"repository {name}"):

@@ -155,6 +155,8 @@ def test_exit_codes(planted, clean, tmp_path, capsys):
         ([str(clean), "--split", "dev"], "there is no split 'dev'"),
         ([str(clean), "--config", "x.yaml", "--split", "test"], "the second names the splits"),
         ([str(clean), "--html", str(tmp_path / "no" / "page.html")], "a file in a folder that exists"),
+        ([str(clean), "--max_hours", "nan"], "it is no number of hours"),
+        ([str(clean), "--max_hours", "-1"], "it is no number of hours"),
         ([str(clean), "--min_seconds", "9", "--max_seconds", "2"], "no utterance fits"),
     ):
         assert main(["check", *arguments]) == 2, arguments

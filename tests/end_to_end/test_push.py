@@ -75,6 +75,9 @@ def test_a_dry_run_lists_all_and_sends_nothing(run, hub, monkeypatch, capsys):
     assert listed["vocab.json"] == [str((run / "vocab.json").stat().st_size), "B"]
     for name in ("checkpoint-4", "checkpoint-8", "corpus_report.json", "evaluation/dev-tones.jsonl", "provenance.json"):
         assert name in home
+    for name in ("me/a b", "not/a/name", "me/-x", "me/two..dots"):
+        assert main(["push", str(run), name, "--dry_run"]) == 2, name
+        assert f"repository {name}: it is no name of one" in capsys.readouterr().err
     assert hub.requests == []
 
 

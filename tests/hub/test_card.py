@@ -82,6 +82,7 @@ def card(folder: Path, repository: str | None = None) -> tuple[dict, str]:
 
 def test_figures_come_from_the_evaluation_files(folder):
     head, body = card(folder)
+    assert head["model-index"][0]["results"][0]["metrics"][0] == {"type": "wer", "value": 10.0, "name": "WER %"}
     found = {
         (result["dataset"]["type"], result["dataset"]["split"], metric["type"], metric["value"])
         for result in head["model-index"][0]["results"]
@@ -116,11 +117,16 @@ def test_how_it_was_made(folder):
         "2.00 h of audio heard, train loss 1.2500 nats per label, 1:01:01",
         'pipeline("automatic-speech-recognition", "me/model")',
         "license: cc-by-4.0\n",
-        "| train | 48 | 1.50 | 2 | silent 2 |",
+        "| train | train | 48 | 1.50 | 2 | silent 2 |",
     ):
         assert said in body, said
     for unsaid in (str(folder.parent), "secret-id", "hub_model_id"):
         assert unsaid not in body, unsaid
+
+
+def test_a_loss_that_was_never_logged_is_not_told(folder):
+    write(folder / "all_results.json", {"train_loss": 0.0, "audio_hours": 0.1, "train_runtime": 13.0})
+    assert "0.10 h of audio heard, 0:00:13 (h:mm:ss)." in card(folder)[1]
 
 
 def test_plots_are_pictures_that_the_card_shows(folder):
@@ -216,8 +222,9 @@ def test_models_that_speak(folder, architecture, config, tag):
     assert "| dev | org/trained\\_on | 3 | 0.10 | 1.50 | 7.00 |" in body
 
 
-def test_a_damaged_file_is_named(folder):
-    (folder / "all_results.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[1]", "3"])
+def test_a_damaged_file_is_named(folder, content):
+    (folder / "all_results.json").write_text(content)
     with pytest.raises(UserError, match=r"all_results\.json: it can't be read"):
         write_card(folder)
     assert Run(folder).starts

@@ -127,7 +127,7 @@ def section(heard: Heard, name: str) -> dict[str, Any]:
     if errors is not None and misfit is not None:
         said = (
             f"{name} heard {counted(len(heard.rows), 'utterance')}: median CER {errors:.0%}, "
-            f"{misfit:.0%} of that of other transcripts"
+            f"{misfit:.0%} of what transcripts of other recordings would get"
         )
     return {"name": name, "utterances": len(heard.rows), "median_cer": errors, "median_misfit": misfit, "said": said}
 

@@ -200,7 +200,7 @@ def _figures(checked: Checked) -> str:
         pictures.scatter(
             "Characters per second, by duration", rows.seconds[said], pace[said], odd[said], ("seconds", "")
         ),
-        pictures.bars("Hours by speaker", sections["speakers"]["hours"], "h"),
+        _by_speaker(sections["speakers"]["hours"]),
     ]
     told = ""
     if checked.sound is not None and checked.sound.measured:
@@ -217,6 +217,13 @@ def _figures(checked: Checked) -> str:
         drawn.append(pictures.histogram("CER over that of other transcripts", misfit, "%"))
         told += f"<p>{shown(sections['model']['said'])}.</p>"
     return f'<section><h2>Recordings</h2>{told}<div class="figures">{"".join(drawn)}</div></section>'
+
+
+def _by_speaker(hours: dict[str, float]) -> str:
+    """In minutes where nobody spoke for an hour."""
+    if max(hours.values(), default=0.0) >= 1:
+        return pictures.bars("Hours by speaker", hours, "h")
+    return pictures.bars("Minutes by speaker", {name: 60 * value for name, value in hours.items()}, "min")
 
 
 def _texts(checked: Checked) -> str:

@@ -48,7 +48,9 @@ def histogram(name: str, values: np.ndarray, unit: str, form: str = ".3g") -> st
         f"{len(values):,} values from {values.min():{form}} to {values.max():{form}} {unit}, "
         f"median {np.median(values):{form}}"
     )
-    return figure(name, description, bars + _axes(low, high, 0, float(counts.max()), unit, form))
+    return figure(
+        name, description, bars + _axes(low, high, 0, float(counts.max()), unit, form, bool(values.max() > high))
+    )
 
 
 def scatter(name: str, x: np.ndarray, y: np.ndarray, odd: np.ndarray, units: tuple[str, str]) -> str:
@@ -72,15 +74,19 @@ def scatter(name: str, x: np.ndarray, y: np.ndarray, odd: np.ndarray, units: tup
     return figure(name, description, "".join(marks) + _axes(0, right, 0, top, units[0], ".3g"))
 
 
-def _axes(left: float, right: float, bottom: float, top: float, unit: str, form: str) -> str:
-    """Two lines with their ends named, the unit of the lower one, and what the upper end of the other is."""
+def _axes(left: float, right: float, bottom: float, top: float, unit: str, form: str, beyond: bool = False) -> str:
+    """Two lines with their ends named, the unit of the lower one, and what the upper end of the other is.
+
+    Args:
+        beyond: whether the last bar holds all that is further right too.
+    """
     base, middle = HEIGHT - BOTTOM, (LEFT + WIDTH) / 2
     halfway = (left + right) / 2
     return (
         f'<path class="axis" d="M{LEFT} {TOP}V{base}H{WIDTH}"/>'
         f'<text x="{LEFT}" y="{base + 13}">{left:{form}}</text>'
         f'<text x="{middle}" y="{base + 13}" text-anchor="middle">{halfway:{form}}</text>'
-        f'<text x="{WIDTH}" y="{base + 13}" text-anchor="end">{right:{form}}</text>'
+        f'<text x="{WIDTH}" y="{base + 13}" text-anchor="end">{"≥ " * beyond}{right:{form}}</text>'
         f'<text x="{middle}" y="{base + 27}" text-anchor="middle">{shown(unit)}</text>'
         f'<text x="{LEFT - 4}" y="{TOP + 8}" text-anchor="end">{_short(top)}</text>'
         f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">{_short(bottom)}</text>'

@@ -188,7 +188,7 @@ def section(sound: Sound) -> dict[str, Any]:
     told = [f"{count:,} at {rate:,} Hz" for rate, count in rates.most_common()]
     told += [f"{count:,} of {counted(number, 'channel')}" for number, count in channels.most_common()]
     told += [f"{count:,} {kind}" for kind, count in kinds.items()]
-    said = f"{len(sound.rows):,} utterances, {seconds.sum() / 3600:.2f} h{sample}: {', '.join(told)}"
+    said = f"{counted(len(sound.rows), 'utterance')}, {seconds.sum() / 3600:.2f} h{sample}: {', '.join(told)}"
     return {
         "said": said,
         "utterances": len(sound.rows),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sft_speech.checking.findings import Case, Finding, as_dict, counted, odd
+from sft_speech.checking.findings import Case, Finding, as_dict, counted, listed, odd
 from sft_speech.checking.rows import Rows
 
 PACE_SIGMAS, PACE_FACTOR = 5.0, 2.5  # both: in a narrow corpus small deviations are many sigmas
@@ -133,7 +133,8 @@ def _pace(rows: Rows, spelt: list[str]) -> Finding | None:
     order = sorted(np.flatnonzero(far), key=lambda place: -abs(np.log(pace[said[place]] / middle)))
     numbers = [int(said[place]) for place in order]
     detail = lambda row: f"{pace[row]:.1f} in {rows.seconds[row]:.1f} s: {quoted(rows.texts[row])}"  # noqa: E731
-    title = f"{counted(len(numbers), 'utterance')} far from the usual {middle:.1f} characters per second"
+    usual = f"far from the usual {middle:.1f}" if len(said) >= FEWEST else f"above {MOST_PACE:g}"
+    title = f"{counted(len(numbers), 'utterance')} {usual} characters per second"
     rule = (
         f"{PACE_SIGMAS:g} robust standard deviations (1.4826 MAD of the logarithm) and a factor of {PACE_FACTOR:g} "
         f"away from the median, or above {MOST_PACE:g}"
@@ -172,9 +173,9 @@ def _invisible(rows: Rows, alphabet: Counter[str]) -> Finding | None:
     if not numbers:
         return None
     title = f"{counted(len(numbers), 'transcript')} with invisible characters"
-    listed = ", ".join(named(c) for c in sorted(found, key=lambda c: -alphabet[c])[:8])
+    most = ", ".join(named(c) for c in sorted(found, key=lambda c: -alphabet[c])[:8])
     detail = lambda row: ", ".join(sorted({named(c) for c in rows.texts[row] if c in found}))  # noqa: E731
-    rule = f"controls, marks of direction, spaces of other widths; here: {listed}"
+    rule = f"controls, marks of direction, spaces of other widths; here: {most}"
     do = "they are left out of what is learned; take them out of the corpus, lest words that look alike differ"
     return Finding("invisible_characters", "warning", title, rule, do, _cases(rows, numbers, detail))
 
@@ -257,11 +258,11 @@ def _symbols(rows: Rows, alphabet: Counter[str]) -> Finding | None:
     numbers = _with(rows, found)
     if not numbers:
         return None
-    listed = " ".join(f"{c} {n:,}" for c, n in sorted(found.items(), key=lambda item: -item[1])[:20])
+    here = listed(as_dict(Counter(found)), 20)
     title = f"{counted(len(numbers), 'transcript')} with digits or symbols"
     do = "they are spelt out where the language is known; see that they are read as they were said"
     cases = _cases(rows, numbers, lambda row: quoted(rows.texts[row]))
-    return Finding("digits_and_symbols", "note", title, f"here: {listed}", do, cases)
+    return Finding("digits_and_symbols", "note", title, f"here: {here}", do, cases)
 
 
 def _rare(spelt: list[str]) -> Finding | None:
@@ -272,7 +273,7 @@ def _rare(spelt: list[str]) -> Finding | None:
     rare = {c: n for c, n in counts.items() if n < RARE}
     if not rare:
         return None
-    listed = ", ".join(f"{c} ({n})" for c, n in sorted(rare.items(), key=lambda item: item[1])[:20])
-    title = f"{counted(len(rare), 'character')} too rare to be learned: {listed}"
+    rarest = dict(sorted(rare.items(), key=lambda item: item[1]))
+    title = f"{counted(len(rare), 'character')} too rare to be learned: {listed(rarest, 20)}"
     do = "more speech, if they belong to the language; else they are misspelt: look for them in the transcripts"
     return Finding("rare_characters", "note", title, f"fewer than {RARE} times once normalized", do)

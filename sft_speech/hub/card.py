@@ -320,7 +320,16 @@ def data_table(run: Run) -> str:
             f"{reason} {counts[reason]:,}" for reason in sorted(counts, key=counts.__getitem__, reverse=True)
         )
         kept = found["kept"]
-        rows.append([role, splits.get(role, ""), f"{kept['rows']:,}", f"{kept['hours']:.2f}", f"{found['dropped']['rows']:,}", why])
+        rows.append(
+            [
+                role,
+                splits.get(role, ""),
+                f"{kept['rows']:,}",
+                f"{kept['hours']:.2f}",
+                f"{found['dropped']['rows']:,}",
+                why,
+            ]
+        )
     return markdown.table(["for", "split", "utterances kept", "hours", "dropped", "why"], rows) + "\n"
 
 
@@ -331,8 +340,8 @@ def training(run: Run) -> list[str]:
         took = timedelta(seconds=round(run.figures.get("train_runtime", 0)))
         since = f" since the last of {len(run.starts)} starts" if len(run.starts) > 1 else ""
         loss = run.figures.get("train_loss")  # 0 where the run was too short to log one
-        told = f", train loss {loss:.4f} {run.kind.loss}" if loss else ""
-        lines.append(f"{run.figures.get('audio_hours', 0):.2f} h of audio heard{told}, {took} (h:mm:ss){since}.\n")
+        learned = f", train loss {loss:.4f} {run.kind.loss}" if loss else ""
+        lines.append(f"{run.figures.get('audio_hours', 0):.2f} h of audio heard{learned}, {took} (h:mm:ss){since}.\n")
     if start:
         if start["preset"]:
             lines.append(f"Preset: {markdown.text(start['preset'])}\n")

@@ -15,7 +15,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_speech.checking import page
+from sft_speech.checking import page, pictures
 from sft_speech.checking.markup import differences, shown, user
 from sft_speech.cli import main
 
@@ -173,3 +173,9 @@ def test_differences_are_marked_by_word():
     )
     assert differences("<b>", "") == ("<del><bdi>&lt;b&gt;</bdi></del>", "")
     assert differences("", "") == ("", "")
+
+
+def test_a_histogram_tells_that_its_last_bar_holds_what_is_beyond():
+    values = np.append(np.linspace(1, 2, 999), 90.0)
+    assert "≥ 2</text>" in pictures.histogram("Duration", values, "seconds")
+    assert "≥" not in pictures.histogram("Duration", np.full(9, 2.0), "seconds")

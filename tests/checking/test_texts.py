@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sft_speech.checking.findings import plain
+from sft_speech.checking.findings import listed, plain
 from sft_speech.checking.texts import DAMAGED, MARKUP, pace_outliers, script
 
 
@@ -54,3 +54,8 @@ def test_scripts():
 def test_a_terminal_is_not_steered():
     assert plain("a\x1b[31m\u202eb\n") == "a<U+001B>[31m<U+202E>b<U+000A>"
     assert plain("naïve 漢字 😀") == "naïve 漢字 😀"
+
+
+def test_characters_are_listed_with_their_counts():
+    assert listed({" ": 1234, "1": 2, "e": 1}, 2) == "space (1,234), 1 (2) and 1 more"
+    assert listed({"e": 1}, 2) == "e (1)"

@@ -33,6 +33,13 @@ def test_on_this_machine_everything_is_looked_at(tmp_path, capsys):
     assert "training step: embedded checkpoint" in capsys.readouterr().out
 
 
+def test_a_file_that_cannot_be_made_is_told_before_anything_is_looked_at(tmp_path, capsys):
+    assert main(["doctor", "--offline", "--json", str(tmp_path / "no" / "found")]) == 2
+    captured = capsys.readouterr()
+    assert "a file in a folder that exists" in captured.err
+    assert captured.out == ""
+
+
 def test_a_fault_is_in_the_exit_code_and_does_not_stop_the_rest(monkeypatch, capsys):
     def broken() -> Iterator[Finding]:
         raise RuntimeError("all is lost")

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sft_speech.asr.decoding import WITHOUT, Decoding
-from sft_speech.asr.ngram import lexicon_of, units, words_of
+from sft_speech.asr.ngram import is_binary, lexicon_of, units, words_of
 from sft_speech.asr.windows import WINDOW_SECONDS
 from sft_speech.audio import AudioError
 from sft_speech.errors import UserError
@@ -44,6 +44,7 @@ BLANK = "<blank>"  # no language model knows it
 NEVER = -1e4  # log-probability of what isn't said
 # Pieces that wait for their turn, with their log-probabilities: the cores have work while the next pool is computed.
 PENDING = 512
+SLOWEST_DISK = 10e6  # bytes per second
 
 
 class Search:
@@ -87,6 +88,8 @@ class Search:
             lexicon.write_text("".join(spelt), encoding="utf-8")
             # torchaudio's own would number the units of the language model in another order than the search asks for.
             dictionary.write_text("\n".join([*(self.lexicon or self.names), "<unk>"]) + "\n", encoding="utf-8")
+            if isinstance(self._lm, str) and is_binary(self._lm):
+                _check_binary(self._lm, dictionary)
             try:
                 self._decoder = ctc_decoder(
                     str(lexicon) if spelt else None,
@@ -130,6 +133,36 @@ def _check_torchaudio() -> None:
         first = (str(error).splitlines() or [""])[0]
         do = "pip install 'sft_speech[lm]': torchaudio 2.11 wants torch 2.11 to 2.14"
         raise UserError("a language model", f"torchaudio's beam search can't be loaded ({first})", do) from error
+
+
+def _check_binary(lm: str, dictionary: Path) -> None:
+    """Has a process of its own read a KenLM binary first: KenLM maps it into memory, trusts every offset in it, and where
+    one is wrong the process crashes or never comes back.
+
+    Raises:
+        UserError: that happened; what KenLM itself refuses passes.
+    """
+    process = multiprocessing.get_context("fork").Process(target=_look_up, args=(lm, str(dictionary)), daemon=True)
+    process.start()
+    process.join(60 + os.path.getsize(lm) / SLOWEST_DISK)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    if process.exitcode is None or process.exitcode < 0:
+        raise UserError(lm, "it is damaged: KenLM crashes on it, or never ends", "make it anew with KenLM's build_binary")
+
+
+def _look_up(lm: str, dictionary: str) -> None:
+    """Scores every word at the beginning of a transcript, and after the word before it."""
+    from flashlight.lib.text.decoder.kenlm import KenLM
+    from flashlight.lib.text.dictionary import Dictionary
+
+    words = Dictionary(dictionary)
+    model = KenLM(lm, words)
+    start = before = model.start(False)
+    for word in range(words.index_size()):
+        model.score(start, word)
+        before, _ = model.score(before, word)
 
 
 def _check_mode(decoding: Decoding, of_characters: bool) -> None:
@@ -273,7 +306,7 @@ def _ended_processes_told() -> Iterator[None]:
     try:
         yield
     except BrokenProcessPool as error:
-        why = "one of its processes was ended, for want of memory perhaps"
+        why = "one of its processes was ended, for want of memory perhaps, or by a damaged KenLM binary"
         raise UserError("the beam search", why, "lower --beam_size") from error
 
 

@@ -41,10 +41,8 @@ def words_of(path: str) -> list[str]:
     Raises:
         UserError: it is neither, or has none.
     """
-    with open(path, "rb") as file:
-        start = file.read(len(KENLM))
     try:
-        found = _binary_words(path) if start == KENLM else _arpa_words(path, start[:2] == b"\x1f\x8b")
+        found = _binary_words(path) if is_binary(path) else _arpa_words(path)
     except (ValueError, IndexError, EOFError, OSError) as error:  # no text, no second column, a cut archive
         raise UserError(path, f"it is no ARPA file ({error})", "make it with KenLM's lmplz") from error
     words = [word for word in found if word not in SPECIAL]
@@ -53,9 +51,18 @@ def words_of(path: str) -> list[str]:
     return words
 
 
-def _arpa_words(path: str, zipped: bool) -> list[str]:
+def is_binary(path: str) -> bool:
+    return _begins(path, KENLM)
+
+
+def _begins(path: str, mark: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(mark)) == mark
+
+
+def _arpa_words(path: str) -> list[str]:
     """The second column of the section of 1-grams."""
-    with gzip.open(path) if zipped else open(path, "rb") as file:
+    with gzip.open(path) if _begins(path, b"\x1f\x8b") else open(path, "rb") as file:
         lines = _bounded(file, max(ALWAYS_FINE, MOST_GROWTH * os.path.getsize(path)))
         first = next((line.strip() for line in lines if line.strip()), b"")
         if first != b"\\data\\":

@@ -8,6 +8,7 @@ is raised is a find. `test_fuzz.py` feeds them in CI, `scripts/fuzz.py` for hour
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import gzip
 import io
@@ -19,6 +20,7 @@ import string
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
@@ -319,7 +321,7 @@ def vocabulary():
 
 
 def language_model(data: bytes, folder: Path) -> None:
-    """ARPA, plain and zipped, and the head of a KenLM binary; not KenLM's own reading, which is C++."""
+    """ARPA, plain and zipped, and the words of a KenLM binary."""
     from sft_speech.asr.ngram import lexicon_of, units, words_of
 
     path = str(folder / "lm")
@@ -339,6 +341,21 @@ def language_model_seeds() -> list[bytes]:
     characters = "\\data\\\nngram 1=27\n\n\\1-grams:\n" + "".join(f"-1\t{c}\n" for c in "|" + string.ascii_lowercase)
     binary = b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(64) + b"<unk>\0<s>\0</s>\0hello\0"
     return [arpa.encode(), f"{characters}\n\\end\\\n".encode(), binary]
+
+
+def kenlm(data: bytes, folder: Path) -> None:
+    """A KenLM binary, up to its search."""
+    from sft_speech.asr.beam import Search
+    from sft_speech.asr.decoding import Decoding
+
+    (folder / "lm").write_bytes(data)
+    with refusals():
+        Search(vocabulary(), Decoding(str(folder / "lm")))
+
+
+def kenlm_seeds() -> list[bytes]:
+    """What KenLM's `build_binary` made of two words."""
+    return [base64.b64decode(Path(__file__).with_name("two_words.kenlm.base64").read_text())]
 
 
 def lexicon(data: bytes, folder: Path) -> None:
@@ -374,6 +391,40 @@ def embedding_seeds() -> list[bytes]:
     return [plain.getvalue(), pickled.getvalue(), save({"anna": np.ones(4, np.float32)}, {"encoder": "x"})]
 
 
+# ---- checkpoints ----
+
+
+def checkpoint(data: bytes, folder: Path) -> None:
+    """One to go on from, whose state or list (by the first byte) is damaged: passed over, or it can be gone on from."""
+    from transformers import TrainerState
+
+    from sft_speech.training import checkpoints
+
+    saved = folder / "checkpoint-5"
+    saved.mkdir()
+    (saved / "model.safetensors").write_bytes(b"weights")
+    (saved / checkpoints.STATE).write_bytes(STATE)
+    (saved / checkpoints.LIST).write_bytes(LIST)
+    (saved / (checkpoints.STATE, checkpoints.LIST)[data[0] % 2 if data else 0]).write_bytes(data[1:])
+    if checkpoints.last_whole(folder) is not None:
+        state = TrainerState.load_from_json(str(saved / checkpoints.STATE))
+        assert state.global_step >= 0
+        checkpoints.awaits_evaluation(state)
+
+
+STATE = b"""{"epoch": 0.5, "global_step": 5, "max_steps": 10, "log_history": [{"loss": 2.0, "step": 5}],
+    "stateful_callbacks": {"TrainerControl": {"args": {"should_evaluate": false}, "attributes": {}}}}"""
+LIST = b'{"model.safetensors": [7, %d]}' % zlib.crc32(b"weights")
+
+
+def checkpoint_seeds() -> list[bytes]:
+    steps = (b"Infinity", b"-1", b"null", b'"5"', b"[" * 5000)
+    states = [b"\0" + STATE.replace(b'step": 5', b'step": ' + step, 1) for step in (*steps, b"9" * 5000)]
+    states += [b'\0{"global_step": 5, "more": 1}', b'\0{"global_step": 5, "stateful_callbacks": []}']
+    lists = [b'{"model.safetensors": [Infinity, 1]}', b'{"\\u0000\\ud800": [1, 1]}', b"[" * 5000, b"{}"]
+    return [b"\0" + STATE, b"\1" + LIST, *states, *(b"\1" + one for one in lists)]
+
+
 TARGETS = {
     "audio": Target(audio, audio_seeds),
     "manifest": Target(manifest, manifest_seeds),
@@ -383,8 +434,10 @@ TARGETS = {
     "settings": Target(settings, settings_seeds),
     "command_line": Target(command_line, command_line_seeds),
     "language_model": Target(language_model, language_model_seeds),
+    "kenlm": Target(kenlm, kenlm_seeds),
     "lexicon": Target(lexicon, lexicon_seeds),
     "embedding": Target(embedding, embedding_seeds),
+    "checkpoint": Target(checkpoint, checkpoint_seeds),
 }
 
 

@@ -149,7 +149,9 @@ def _check_binary(lm: str, dictionary: Path) -> None:
         process.kill()
         process.join()
     if process.exitcode is None or process.exitcode < 0:
-        raise UserError(lm, "it is damaged: KenLM crashes on it, or never ends", "make it anew with KenLM's build_binary")
+        raise UserError(
+            lm, "it is damaged: KenLM crashes on it, or never ends", "make it anew with KenLM's build_binary"
+        )
 
 
 def _look_up(lm: str, dictionary: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from transformers import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from sft_speech.errors import UserError
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 LIST = "files.json"
 # Written anew, in one piece, when the checkpoint has been evaluated: the list doesn't hold it.
 STATE = "trainer_state.json"
+# What is raised for a JSON file that is none, or holds other things than it should.
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 def begin(folder: Path, processes: PartialState) -> None:
@@ -77,13 +80,16 @@ def damage(folder: Path) -> str | None:
         wanted = {str(name): (int(size), int(checksum)) for name, (size, checksum) in listed.items()}
     except FileNotFoundError:
         return f"it was not written to its end ({LIST} is missing)"
-    except (OSError, ValueError, TypeError, AttributeError):
+    except _UNREADABLE:
         return f"{LIST} can't be read"
     try:
-        step_of(folder)
+        state = TrainerState.load_from_json(str(folder / STATE))
+        awaits_evaluation(state)
+        if not isinstance(state.global_step, int) or state.global_step < 0:
+            raise ValueError(f"{state.global_step} steps")
     except FileNotFoundError:
         return f"{STATE} is missing"
-    except (OSError, ValueError, TypeError, KeyError):
+    except _UNREADABLE:
         return f"{STATE} can't be read"
     for name, (size, _) in wanted.items():
         if not (folder / name).is_file():
@@ -97,10 +103,6 @@ def damage(folder: Path) -> str | None:
     except OSError as error:
         return f"{error.filename} can't be read ({error.strerror})"
     return None
-
-
-def step_of(folder: Path) -> int:
-    return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"])
 
 
 def in_order(output: Path) -> list[Path]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import gzip
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -30,12 +31,7 @@ ngram 2=3
 \\end\\
 """
 # KenLM's `build_binary` made it of ARPA.
-BINARY = (
-    "bW1hcCBsbSBodHRwOi8va2hlYWZpZWxkLmNvbS9jb2RlIGZvcm1hdCB2ZXJzaW9uIDUKAAAAAAAAAAAAAACAPwAAAL8BAAAA/////wAAAAABAAAA"
-    "AAAAAAIAAAAAAMA/AgAAAAEAAAABAAAABQAAAAAAAAADAAAAAAAAAAAAAAAEAAAAAAAAAHB+Ib05hnUApjGyIgN94FoKbPfxfXPga8sFZKWq/OaK"
-    "AAAAAAAAAAAAAADAAAAAgAAAAAAAAAAAAADGwpqZmb4AAAAAAAAAAAAAAL/NzEy+AAAAAAAAAAAAAIC/AAAAgAEAAAAAAAAAMzMzv83MTL4CAAAA"
-    "AAAAAAAAAAAAAAAAAwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAaWZm8rGZmdknzcxMHwAAAAAAAAAAAAAAADx1bms+ADxzPgBvbmUAPC9zPgB0d28A"
-)
+BINARY = (Path(__file__).parents[1] / "two_words.kenlm.base64").read_text()
 
 
 def vocabulary(characters: str = "enotw'", delimiter: str = "|") -> Vocabulary:

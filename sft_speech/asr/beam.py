@@ -11,6 +11,7 @@ Legend: T frames, V labels of the head.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import multiprocessing
 import os
@@ -44,7 +45,8 @@ BLANK = "<blank>"  # no language model knows it
 NEVER = -1e4  # log-probability of what isn't said
 # Pieces that wait for their turn, with their log-probabilities: the cores have work while the next pool is computed.
 PENDING = 512
-SLOWEST_DISK = 10e6  # bytes per second
+PATIENCE = 60.0  # seconds to read a KenLM binary, and
+SLOWEST_DISK = 10e6  # bytes per second of it
 
 
 class Search:
@@ -136,15 +138,15 @@ def _check_torchaudio() -> None:
 
 
 def _check_binary(lm: str, dictionary: Path) -> None:
-    """Has a process of its own read a KenLM binary first: KenLM maps it into memory, trusts every offset in it, and where
-    one is wrong the process crashes or never comes back.
+    """Has a process of its own read a KenLM binary first: KenLM maps it into memory and trusts every offset in it.
+    Where one is wrong the process crashes, or never comes back.
 
     Raises:
         UserError: that happened; what KenLM itself refuses passes.
     """
     process = multiprocessing.get_context("fork").Process(target=_look_up, args=(lm, str(dictionary)), daemon=True)
     process.start()
-    process.join(60 + os.path.getsize(lm) / SLOWEST_DISK)
+    process.join(PATIENCE + os.path.getsize(lm) / SLOWEST_DISK)
     if process.exitcode is None:
         process.kill()
         process.join()
@@ -159,6 +161,7 @@ def _look_up(lm: str, dictionary: str) -> None:
     from flashlight.lib.text.decoder.kenlm import KenLM
     from flashlight.lib.text.dictionary import Dictionary
 
+    faulthandler.disable()  # a crash is told by the exit code
     words = Dictionary(dictionary)
     model = KenLM(lm, words)
     start = before = model.start(False)

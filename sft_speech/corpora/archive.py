@@ -69,6 +69,7 @@ def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> st
         if not folder.is_dir():
             part = folder.with_name(f"{name}.part")
             shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+            _clear(folder.parent)
             try:
                 _unpack(archive, part, folder)
                 part.rename(folder)
@@ -85,6 +86,16 @@ def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> st
                 shutil.rmtree(part, ignore_errors=True)
     inside = list(folder.iterdir())
     return str(inside[0] if len(inside) == 1 and inside[0].is_dir() else folder)
+
+
+def _clear(cache: Path) -> None:
+    """Removes what runs that were killed had unpacked of other archives; one that goes on holds its lock."""
+    from filelock import FileLock, Timeout
+
+    for part in cache.glob("*.part"):
+        if part.is_dir():
+            with contextlib.suppress(Timeout), FileLock(part.with_suffix(".lock"), timeout=0):
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _unpack(archive: Path, part: Path, folder: Path) -> None:

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
     ]
 )
 _BLOCK = 256  # files that a thread takes at a time
+_ABANDONED = 86_400  # seconds after which nobody writes on at a file: an index takes some
 _MISSING = 0  # key of a file that is not there
 
 
@@ -160,6 +161,10 @@ def save(headers: pa.Table, index: Path) -> None:
     part = index.with_name(f"{index.name}.{os.getpid()}.part")
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
+        for left in index.parent.glob("*.part"):  # by runs that were killed, on any machine
+            with contextlib.suppress(FileNotFoundError):  # another process removes it too
+                if left.is_file() and time.time() - left.stat().st_mtime > _ABANDONED:
+                    left.unlink()
         pq.write_table(headers, part, compression="zstd")
         os.replace(part, index)
     except OSError as error:

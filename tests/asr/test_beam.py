@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +81,27 @@ def heard(frames: np.ndarray, frame_seconds: float = 0.02) -> Recognition:
     best = frames.argmax(axis=1) if len(frames) else np.zeros(0, np.int64)
     seconds = len(frames) * frame_seconds
     return Recognition("", *runs(best, 0), len(best), int((best == 0).sum()), seconds, frame_seconds, scores=frames)
+
+
+def test_a_damaged_kenlm_binary_ends_in_words_and_not_in_a_crash(tmp_path, vocabulary):
+    path = tmp_path / "lm"
+    whole = base64.b64decode((Path(__file__).parents[1] / "two_words.kenlm.base64").read_text())
+    path.write_bytes(whole)
+    assert text(Search(vocabulary, Decoding(str(path), lm_weight=0.0)), scores("-o-ne-|t-wo-")) == "one two"
+    path.write_bytes(whole[:0x80] + random.Random(0).randbytes(0x138 - 0x80) + whole[0x138:])  # tables: KenLM crashes
+    with pytest.raises(UserError, match="KenLM crashes on it"):
+        Search(vocabulary, Decoding(str(path)))
+    path.write_bytes(whole[:0x100] + whole[0x138:])  # cut in the middle: KenLM sees it
+    with pytest.raises(UserError, match="it can't be read"):
+        Search(vocabulary, Decoding(str(path)))
+
+
+def test_a_kenlm_binary_that_is_never_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(beam, "_look_up", lambda *_: time.sleep(600))
+    monkeypatch.setattr(beam, "PATIENCE", 0.1)
+    (tmp_path / "lm").write_bytes(b"")
+    with pytest.raises(UserError, match="never ends"):
+        beam._check_binary(str(tmp_path / "lm"), tmp_path)
 
 
 def test_only_words_of_the_lexicon_are_heard(lm, vocabulary):

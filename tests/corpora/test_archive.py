@@ -222,3 +222,17 @@ def test_a_gzip_of_four_bytes(tmp_path, cache):
     with pytest.raises(UserError, match="can't be unpacked"):
         archive.unpacked(str(tmp_path / "a.tar.gz"), cache)
     assert left(cache) == []
+
+
+def test_what_killed_runs_left_of_other_archives_is_removed_unless_it_is_being_unpacked(tmp_path, cache, files):
+    own = archive.own_cache(cache)
+    for name in ("killed-1.part", "busy-2.part"):
+        (own / name).mkdir(parents=True)
+        (own / name / "a.wav").write_bytes(b"RIFF")
+    busy = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
+    line = [sys.executable, "-c", busy, str(own / "busy-2.lock")]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        archive.unpacked(str(packed(tmp_path / "a.tar", files)), cache)
+        other.stdin.close()
+    assert [path.name for path in own.glob("*.part")] == ["busy-2.part"]

@@ -114,3 +114,13 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.wav")
     headers_found = headers.scan_files([str(tmp_path / "a.wav")], None)
     assert headers_found["reason"].to_pylist() == ["missing file"]
+
+
+def test_what_killed_runs_left_is_removed_after_a_day(tmp_path, files):
+    old, new = (tmp_path / f"headers-{name}.parquet.7.part" for name in ("old", "new"))
+    for part in (old, new):
+        part.write_bytes(b"PAR1")
+    os.utime(old, (0, 0))
+    headers.scan_files(files, tmp_path / "headers-1.parquet")
+    assert (tmp_path / "headers-1.parquet").is_file()
+    assert (old.exists(), new.exists()) == (False, True)

@@ -150,7 +150,7 @@ def _check_binary(lm: str, dictionary: Path) -> None:
     if process.exitcode is None:
         process.kill()
         process.join()
-    if process.exitcode is None or process.exitcode < 0:
+    if process.exitcode not in (0, 1):  # 1: KenLM raised an error, and will again
         raise UserError(
             lm, "it is damaged: KenLM crashes on it, or never ends", "make it anew with KenLM's build_binary"
         )

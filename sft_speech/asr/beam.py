@@ -161,7 +161,9 @@ def _look_up(lm: str, dictionary: str) -> None:
     from flashlight.lib.text.decoder.kenlm import KenLM
     from flashlight.lib.text.dictionary import Dictionary
 
-    faulthandler.disable()  # a crash is told by the exit code
+    faulthandler.disable()  # a crash is told by the exit code, whatever handlers there are
+    for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT):
+        signal.signal(number, signal.SIG_DFL)
     words = Dictionary(dictionary)
     model = KenLM(lm, words)
     start = before = model.start(False)

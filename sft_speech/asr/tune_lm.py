@@ -20,6 +20,7 @@ from sft_speech.asr.decoding import Decoding, add_decoding_arguments, decoding_o
 from sft_speech.asr.evaluate import add_corpus_arguments, progress_bar, reported, rows_of
 from sft_speech.asr.metrics import Errors, character_errors, sum_errors, word_errors
 from sft_speech.errors import UserError
+from sft_speech.files import check_output
 from sft_speech.settings import add_pickle_argument
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def main(args: argparse.Namespace) -> None:
     """Hears the corpus, tries pairs, prints each with its WER and CER, writes the best to what ``--decoding`` takes."""
     decoding, output = decoding_of(args), Path(args.output)
     assert decoding is not None  # --lm is required
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        raise UserError(f"-o {output}", "it is no file in a folder that exists", "name another one")
+    check_output("-o", args.output)
     from sft_speech.asr.beam import Search
     from sft_speech.asr.transcriber import Transcriber
 

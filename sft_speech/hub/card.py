@@ -339,8 +339,8 @@ def training(run: Run) -> list[str]:
     if run.figures:
         took = timedelta(seconds=round(run.figures.get("train_runtime", 0)))
         since = f" since the last of {len(run.starts)} starts" if len(run.starts) > 1 else ""
-        loss = run.figures.get("train_loss")  # 0 where the run was too short to log one
-        learned = f", train loss {loss:.4f} {run.kind.loss}" if loss else ""
+        loss = run.figures.get("train_loss")
+        learned = "" if loss is None else f", train loss {loss:.4f} {run.kind.loss}"
         lines.append(f"{run.figures.get('audio_hours', 0):.2f} h of audio heard{learned}, {took} (h:mm:ss){since}.\n")
     if start:
         if start["preset"]:

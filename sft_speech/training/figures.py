@@ -31,10 +31,13 @@ def training_figures(trainer: ExactTrainer) -> dict[str, float]:
     numbers = [(loss, n) for (_, loss), n in zip(losses, steps, strict=True) if math.isfinite(loss)]
     counted = ("left_out_utterances", "skipped_steps", "zeroed_utterances")
     counts = {name: sum(entry.get(name, 0) for entry in state.log_history) for name in counted}
+    figures = {name: count for name, count in counts.items() if count}
+    if numbers:  # none where a run is shorter than its logging interval
+        figures["train_loss"] = sum(loss * n for loss, n in numbers) / sum(n for _, n in numbers)
+    if trainer.training_seconds:
+        figures["audio_seconds_per_second"] = trainer.audio_seconds / trainer.training_seconds
     return {
-        "train_loss": sum(loss * n for loss, n in numbers) / max(1, sum(n for _, n in numbers)),
-        **{name: count for name, count in counts.items() if count},
+        **figures,
         "audio_hours": trainer.plan.hours(state.global_step * accumulation),
         "train_runtime": next(e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e),
-        "audio_seconds_per_second": trainer.audio_seconds / max(trainer.training_seconds, 1e-9),
     }

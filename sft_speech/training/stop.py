@@ -57,7 +57,8 @@ class Stop(TrainerCallback):
         if not self.waits:
             self._end()
         if not again and self.processes.is_main_process:
-            print("\nstopping after this step, with a checkpoint; Ctrl-C once more stops at once", file=sys.stderr)
+            # Not by print, which raises where the signal came in the midst of another one.
+            os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C once more stops at once\n")
         if again and number == signal.SIGINT:  # the others come twice where a scheduler and a launcher both send them
             signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt

@@ -120,6 +120,8 @@ def test_asked_to_stop_before_the_first_step_and_after_the_last(start, undisturb
 
 def test_given_again_when_it_is_done(start, tmp_path):
     assert start("--max_steps", "1").ends() == 0
+    figures = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert not figures.keys() & {"train_loss", "audio_seconds_per_second"}, "it was too short to log any"
     written = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
     for _ in range(2):
         run = start("--max_steps", "1")

@@ -11,6 +11,7 @@ import itertools
 import logging
 import mmap
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -94,10 +95,18 @@ def _bounded(file: Any, most: int) -> Iterator[bytes]:
 
 
 def _binary_words(path: str) -> list[str]:
-    """The strings at its end, each closed by a zero byte, the unknown word first (KenLM, lm/vocab.cc)."""
+    """The strings at its end, each closed by a zero byte, the unknown word first (KenLM, lm/vocab.cc).
+
+    Raises:
+        UserError: they are no words.
+    """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         begin = data.rfind(b"<unk>\0")
-        return [] if begin < 0 else data[begin:-1].decode("utf-8").split("\0")
+        strings = data[begin:-1] if begin >= 0 else b""
+    if re.search(rb"\s|\0\0", strings):  # KenLM makes no such words, and the search would take one for several
+        why = "it is damaged: words of it hold spaces, or nothing"
+        raise UserError(path, why, "make it anew with KenLM's build_binary")
+    return strings.decode("utf-8").split("\0") if strings else []
 
 
 def units(path: str, words: Iterable[str], vocabulary: Vocabulary) -> dict[int, str] | None:

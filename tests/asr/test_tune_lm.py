@@ -92,10 +92,10 @@ def test_the_command_writes_what_decoding_takes(tiny_directory, corpus, tmp_path
     assert f"WER {best:6.2f} %" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("output", "why"), [("missing/decoding.yaml", "no file"), (".", "no file")])
-def test_where_nothing_can_be_written_is_told_first(tiny_directory, corpus, tmp_path, monkeypatch, capsys, output, why):
+@pytest.mark.parametrize("output", ["missing/decoding.yaml", "."])
+def test_where_nothing_can_be_written_is_told_first(tiny_directory, corpus, tmp_path, monkeypatch, capsys, output):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lm.arpa").touch()
     command = ["tune-lm", str(tiny_directory("wav2vec2-layer")), "--source", corpus, "--lm", "lm.arpa", "-o", output]
     assert main(command) == 2
-    assert why in capsys.readouterr().err
+    assert "a file in a folder that exists" in capsys.readouterr().err

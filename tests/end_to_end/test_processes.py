@@ -162,7 +162,7 @@ def test_whatever_ends_one_of_two_processes_the_run_goes_on(arguments, tmp_path,
         else:
             wrong = [line for line in told(lines) if "ZeroDivisionError: made to fail" in line]
             assert wrong == ["[rank1]: ZeroDivisionError: made to fail"]
-            assert not [line for line in told(lines) if line.startswith("[rank0]")]
+            assert not [line for line in told(lines) if line.startswith("[rank0]") or "lost another one" in line]
         assert last_whole(output) == output / "checkpoint-2"
         failed = output
 

@@ -74,8 +74,8 @@ def spoken(args: argparse.Namespace) -> Any:
 
 
 def ours(args: argparse.Namespace, watch: Any) -> Measured:
-    from sft_speech.asr.run import Recognition
-    from sft_speech.config import FinetuneAsrConfig
+    from sft_speech.options.config import FinetuneAsrConfig
+    from sft_speech.tasks.asr.ctc.task import Recognition
     from sft_speech.training import run
 
     training: Any = run

@@ -60,7 +60,7 @@ def rows_of(args: argparse.Namespace) -> Any:
 
 
 def settings(args: argparse.Namespace, folder: Path, model: str | None = None) -> Any:
-    from sft_speech.config import FinetuneTtsConfig
+    from sft_speech.options.config import FinetuneTtsConfig
 
     mean = float(sum(seconds := rows_of(args)["seconds"]) / len(seconds))
     return FinetuneTtsConfig(
@@ -85,8 +85,8 @@ def settings(args: argparse.Namespace, folder: Path, model: str | None = None) -
 
 def ours(args: argparse.Namespace, watch: Any) -> float:
     """Seconds of audio per update."""
+    from sft_speech.tasks.speech.task import Synthesis
     from sft_speech.training import run
-    from sft_speech.tts.run import Synthesis
 
     training: Any = run
     build, plans = training.build_trainer, []
@@ -118,8 +118,8 @@ def plain(args: argparse.Namespace, watch: Any) -> float:
         SpeechT5Tokenizer,
     )
 
-    from sft_speech.tts.data import voice_name
-    from sft_speech.tts.speakers import Speakers
+    from sft_speech.tasks.speech.data import voice_name
+    from sft_speech.tasks.speech.speakers import Speakers
 
     model = SpeechT5ForTextToSpeech.from_pretrained(args.model)
     extractor = SpeechT5FeatureExtractor.from_pretrained(args.model)
@@ -190,8 +190,8 @@ def plain(args: argparse.Namespace, watch: Any) -> float:
 def prepared(args: argparse.Namespace, folder: Path, model: str | None = None) -> tuple[Any, dict[str, Any]]:
     """Our job with the voices of the corpus, and its usable rows."""
     from sft_speech.corpora.report import CorpusReport
+    from sft_speech.tasks.speech.task import Synthesis
     from sft_speech.training.run import load_splits
-    from sft_speech.tts.run import Synthesis
 
     config, report = settings(args, folder, model), CorpusReport()
     corpora, job = load_splits(config, report), Synthesis(config)
@@ -205,7 +205,7 @@ def losses(folder: Path, args: argparse.Namespace) -> dict[int, float]:
     """By step: the loss of held-out speech, as our evaluation measures it."""
     import shutil
 
-    from sft_speech.tts.run import summary
+    from sft_speech.tasks.speech.task import summary
 
     curve = {}
     for checkpoint in sorted((folder / "run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])):

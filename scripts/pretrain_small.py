@@ -105,7 +105,7 @@ class SyntheticSpeech:
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
         import soxr
 
-        from sft_speech import augment
+        from sft_speech.audio import augment
 
         rng = np.random.default_rng((self.seed, 0, index))
         if self.recorded and rng.random() < 0.5:

@@ -148,9 +148,9 @@ def make_model(folder: Path, seed: int, converts: bool = False) -> None:
         set_seed,
     )
 
-    from sft_speech.tts.checkpoint import SpeechCheckpoint
-    from sft_speech.tts.speakers import Speakers
-    from sft_speech.tts.text import SpeakableText
+    from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
+    from sft_speech.tasks.speech.speakers import Speakers
+    from sft_speech.tasks.speech.text import SpeakableText
 
     tokenizer = make_tokenizer(folder.parent)
     config = SpeechT5Config(vocab_size=len(tokenizer), **SIZES)
@@ -167,7 +167,7 @@ def make_model(folder: Path, seed: int, converts: bool = False) -> None:
 
 def export(run: Path, asset: Path) -> None:
     """Writes what a run has learned, weights in float16; the configuration says float32, as which they are read."""
-    from sft_speech.tts.checkpoint import load_speech_checkpoint
+    from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
 
     checkpoint = load_speech_checkpoint(run)
     checkpoint.save_processor(asset)

@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sft_speech.asr.checkpoint import load_checkpoint
-    from sft_speech.asr.decoding import Decoding
-    from sft_speech.asr.evaluate import evaluate_corpus
-    from sft_speech.asr.transcriber import Transcriber
     from sft_speech.corpora import load_corpus
     from sft_speech.errors import UserError
-    from sft_speech.tts.converter import Converter
-    from sft_speech.tts.synthesizer import Synthesizer
+    from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
+    from sft_speech.tasks.asr.ctc.decoding import Decoding
+    from sft_speech.tasks.asr.evaluate import evaluate_corpus
+    from sft_speech.tasks.asr.transcriber import Transcriber
+    from sft_speech.tasks.speech.synthesizer import Synthesizer
+    from sft_speech.tasks.vc.converter import Converter
 
 __all__ = [
     "Converter",
@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Converter": "sft_speech.tts.converter",
-    "Decoding": "sft_speech.asr.decoding",
-    "Synthesizer": "sft_speech.tts.synthesizer",
-    "Transcriber": "sft_speech.asr.transcriber",
+    "Converter": "sft_speech.tasks.vc.converter",
+    "Decoding": "sft_speech.tasks.asr.ctc.decoding",
+    "Synthesizer": "sft_speech.tasks.speech.synthesizer",
+    "Transcriber": "sft_speech.tasks.asr.transcriber",
     "UserError": "sft_speech.errors",
-    "evaluate_corpus": "sft_speech.asr.evaluate",
-    "load_checkpoint": "sft_speech.asr.checkpoint",
+    "evaluate_corpus": "sft_speech.tasks.asr.evaluate",
+    "load_checkpoint": "sft_speech.tasks.asr.ctc.checkpoint",
     "load_corpus": "sft_speech.corpora",
 }
 

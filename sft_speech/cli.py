@@ -16,20 +16,23 @@ from sft_speech.redact import print_exception, redact, redact_record
 
 # verb: (module with add_arguments(parser) and main(args), one line of help)
 VERBS = {
-    "finetune-asr": ("sft_speech.asr.finetune", "fine-tune a CTC model on transcribed speech"),
-    "evaluate": ("sft_speech.asr.evaluate", "WER and CER of a model on a corpus"),
-    "tune-lm": ("sft_speech.asr.tune_lm", "find how much a language model should count in recognition"),
-    "transcribe": ("sft_speech.asr.transcribe", "write down what is said in recordings"),
-    "finetune-tts": ("sft_speech.tts.finetune", "fine-tune a SpeechT5 to speak texts"),
-    "evaluate-tts": ("sft_speech.evaluate_tts", "how near a model's speech is to recordings, and how well understood"),
-    "evaluate-vc": ("sft_speech.evaluate_vc", "how near converted recordings are to their targets"),
-    "synthesize": ("sft_speech.tts.synthesize", "speak texts"),
-    "finetune-vc": ("sft_speech.tts.finetune_vc", "fine-tune a SpeechT5 to say recordings in another voice"),
-    "convert": ("sft_speech.tts.convert", "say recordings again in another voice"),
-    "check": ("sft_speech.checking.check", "look at a corpus before training: what it holds, what is likely wrong"),
-    "cut": ("sft_speech.cut", "cut long recordings at the ends of sentences, into a manifest"),
-    "push": ("sft_speech.hub.push", "upload what a fine-tuning run has left to the Hub"),
-    "doctor": ("sft_speech.doctor", "look for what is wrong with this machine and its installation"),
+    "finetune-asr": ("sft_speech.tasks.asr.finetune", "fine-tune a CTC model on transcribed speech"),
+    "evaluate": ("sft_speech.tasks.asr.evaluate", "WER and CER of a model on a corpus"),
+    "tune-lm": ("sft_speech.tasks.asr.ctc.tune_lm", "find how much a language model should count in recognition"),
+    "transcribe": ("sft_speech.tasks.asr.transcribe", "write down what is said in recordings"),
+    "finetune-tts": ("sft_speech.tasks.tts.finetune", "fine-tune a SpeechT5 to speak texts"),
+    "evaluate-tts": (
+        "sft_speech.tools.evaluate_tts",
+        "compare a model's speech with recordings",
+    ),
+    "evaluate-vc": ("sft_speech.tools.evaluate_vc", "how near converted recordings are to their targets"),
+    "synthesize": ("sft_speech.tasks.tts.synthesize", "speak texts"),
+    "finetune-vc": ("sft_speech.tasks.vc.finetune", "fine-tune a SpeechT5 to say recordings in another voice"),
+    "convert": ("sft_speech.tasks.vc.convert", "say recordings again in another voice"),
+    "check": ("sft_speech.tools.check.check", "look at a corpus before training: what it holds, what is likely wrong"),
+    "cut": ("sft_speech.tools.cut", "cut long recordings at the ends of sentences, into a manifest"),
+    "push": ("sft_speech.tools.push", "upload what a fine-tuning run has left to the Hub"),
+    "doctor": ("sft_speech.tools.doctor", "look for what is wrong with this machine and its installation"),
     "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
 }
 

@@ -85,7 +85,7 @@ def tell_steps() -> None:
 
 def slow_reading(seconds: float) -> None:
     """Has evaluation wait for its disk."""
-    from sft_speech.asr import recognize
+    from sft_speech.tasks.asr.ctc import recognize
 
     read = recognize.read
 

@@ -91,7 +91,7 @@ def audio(data: bytes, folder: Path) -> None:
     """As a file and as bytes, whole and in part."""
     import numpy as np
 
-    from sft_speech.audio import AudioError, probe, read
+    from sft_speech.audio.read import AudioError, probe, read
 
     path = folder / "a.wav"
     path.write_bytes(data)
@@ -243,9 +243,9 @@ def split_seeds() -> list[bytes]:
 
 def settings(data: bytes, folder: Path) -> None:
     """A YAML of a run, or of a beam search."""
-    from sft_speech.asr.decoding import Decoding
-    from sft_speech.config import FinetuneAsrConfig
-    from sft_speech.settings import load_config, save_config
+    from sft_speech.options.config import FinetuneAsrConfig
+    from sft_speech.options.settings import load_config, save_config
+    from sft_speech.tasks.asr.ctc.decoding import Decoding
 
     path = folder / "run.yaml"
     path.write_bytes(data)
@@ -280,7 +280,7 @@ def settings_seeds() -> list[bytes]:
 
 @cache
 def parser() -> argparse.ArgumentParser:
-    from sft_speech.asr.finetune import add_arguments
+    from sft_speech.tasks.asr.finetune import add_arguments
 
     made = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     add_arguments(made)
@@ -289,8 +289,8 @@ def parser() -> argparse.ArgumentParser:
 
 def command_line(data: bytes, folder: Path) -> None:
     """Arguments of finetune-asr, each closed by a zero byte."""
-    from sft_speech.config import FinetuneAsrConfig
-    from sft_speech.settings import config_from_arguments
+    from sft_speech.options.config import FinetuneAsrConfig
+    from sft_speech.options.settings import config_from_arguments
 
     words = [word.decode("utf-8", "surrogateescape") for word in data.split(b"\0")]
     words = [word for word in words if not word.startswith(("--config", "-h", "--help"))]
@@ -315,14 +315,14 @@ def command_line_seeds() -> list[bytes]:
 @cache
 def vocabulary():
     """Of the letters a to z."""
-    from sft_speech.asr.vocabulary import Vocabulary, build_tokenizer
+    from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, build_tokenizer
 
     return Vocabulary(build_tokenizer([string.ascii_lowercase + " "], "en"))
 
 
 def language_model(data: bytes, folder: Path) -> None:
     """ARPA, plain and zipped, and the words of a KenLM binary."""
-    from sft_speech.asr.ngram import lexicon_of, units, words_of
+    from sft_speech.tasks.asr.ctc.ngram import lexicon_of, units, words_of
 
     path = str(folder / "lm")
     for content in (data, gzip.compress(data, 1)):
@@ -345,8 +345,8 @@ def language_model_seeds() -> list[bytes]:
 
 def kenlm(data: bytes, folder: Path) -> None:
     """A KenLM binary, up to its search."""
-    from sft_speech.asr.beam import Search
-    from sft_speech.asr.decoding import Decoding
+    from sft_speech.tasks.asr.ctc.beam import Search
+    from sft_speech.tasks.asr.ctc.decoding import Decoding
 
     (folder / "lm").write_bytes(data)
     with refusals():
@@ -359,7 +359,7 @@ def kenlm_seeds() -> list[bytes]:
 
 
 def lexicon(data: bytes, folder: Path) -> None:
-    from sft_speech.asr.ngram import lexicon_of
+    from sft_speech.tasks.asr.ctc.ngram import lexicon_of
 
     path = folder / "lexicon"
     path.write_bytes(data)
@@ -373,7 +373,7 @@ def lexicon_seeds() -> list[bytes]:
 
 def embedding(data: bytes, folder: Path) -> None:
     """Of a speaker, in either form of file, and as the voices of a model."""
-    from sft_speech.tts.speakers import FILE, Speakers, read_embedding
+    from sft_speech.tasks.speech.speakers import FILE, Speakers, read_embedding
 
     for name in ("a.npy", "a.safetensors", FILE):
         (folder / name).write_bytes(data)

@@ -18,11 +18,11 @@ from accelerate import PartialState
 from transformers import Trainer
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5SpeechDecoderPrenet
 
-from sft_speech import audio
-from sft_speech.asr import recognize
+from sft_speech.audio import read as audio
 from sft_speech.cli import main
+from sft_speech.tasks.asr.ctc import recognize
+from sft_speech.training.skipped_audio import WithContents
 from sft_speech.training.trainer import ExactTrainer
-from sft_speech.training.unread import WithContents
 
 GOES_WELL = 2  # steps before the fault
 

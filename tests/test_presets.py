@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft_speech.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig
-from sft_speech.settings import load_config
+from sft_speech.options.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig
+from sft_speech.options.settings import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 KINDS = {"asr": FinetuneAsrConfig, "tts": FinetuneTtsConfig, "vc": FinetuneVcConfig}
@@ -136,8 +136,8 @@ def test_it_names_the_figures_with_a_language_model_and_its_weights(name):
 
 @pytest.mark.parametrize("preset", sorted((CONFIGS / "lm").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_preset_of_decoding_loads_from_the_command_it_opens_with(preset, tmp_path, monkeypatch):
-    from sft_speech.asr import evaluate
-    from sft_speech.asr.decoding import decoding_of
+    from sft_speech.tasks.asr import evaluate
+    from sft_speech.tasks.asr.ctc.decoding import decoding_of
 
     command = " ".join(line.strip("#\\ ") for line in opening(preset)[2:4]).split()
     assert command[:2] == ["sft-speech", "evaluate"]
@@ -157,7 +157,7 @@ def test_published_set_ups_keep_what_they_have_in_common(name):
     config = load_config(FinetuneAsrConfig, str(CONFIGS / "asr" / f"{name}.yaml"), {})
     seconds = {"wav2vec2-large-lv60_960h": 1920.0, "wav2vec2-base_10min": 600.0, "wav2vec2-large-lv60_10min": 600.0}
     assert config.update_seconds == seconds.get(name, 1600.0)
-    assert (config.lr_scheduler_type, config.warmup_steps, config.hold_share) == ("three_stage", 0.1, 0.4)
+    assert (config.lr_scheduler_type, config.warmup_steps, config.hold_share) == ("tri_stage", 0.1, 0.4)
     assert (config.final_lr_scale, config.adam_beta2, config.max_grad_norm) == (0.05, 0.98, 0.0)
     assert config.freeze_feature_encoder
     assert config.attention_dropout == config.hidden_dropout == 0.0

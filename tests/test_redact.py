@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from sft_speech import cli
-from sft_speech.config import FinetuneAsrConfig
 from sft_speech.errors import UserError
+from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.redact import HIDDEN, redact, redact_record
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"

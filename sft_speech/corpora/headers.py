@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sft_speech.audio import Audio, AudioError, probe
+from sft_speech.audio.read import Audio, AudioError, probe
 
 logger = logging.getLogger(__name__)
 

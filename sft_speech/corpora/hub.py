@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sft_speech.audio import AudioError, probe, seconds_of
+from sft_speech.audio.read import AudioError, probe, seconds_of
 from sft_speech.corpora import headers as header_index
 from sft_speech.corpora.columns import find_columns
 from sft_speech.corpora.mapped import mapped

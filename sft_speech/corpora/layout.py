@@ -12,9 +12,9 @@ from pathlib import Path
 
 from sft_speech.corpora.archive import ARCHIVES
 from sft_speech.corpora.columns import NAMES
-from sft_speech.corpora.librispeech import LibriSpeech, first_transcripts
-from sft_speech.corpora.ljspeech import LJSpeech
-from sft_speech.corpora.manifest import SUFFIXES, AudioFolder, Manifest, csv_header, metadata_of
+from sft_speech.corpora.layouts.librispeech import LibriSpeech, first_transcripts
+from sft_speech.corpora.layouts.ljspeech import LJSpeech
+from sft_speech.corpora.layouts.manifest import SUFFIXES, AudioFolder, Manifest, csv_header, metadata_of
 from sft_speech.corpora.rows import Source
 from sft_speech.errors import UserError
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sft_speech.corpora.mapped import mapped
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of, new_fingerprint
-from sft_speech.corpora.text import Normalized
+from sft_speech.text.normalize import Normalized
 
 if TYPE_CHECKING:
     import datasets
@@ -30,7 +30,7 @@ def select_usable(
     encode: Callable[[str], Sequence[int]],
     frames_of: Callable[[np.ndarray], np.ndarray],
     max_missing_share: float,
-    fits: Callable[[Sequence[int], int], tuple[str, str] | None] | None = None,
+    why_unusable: Callable[[Sequence[int], int], tuple[str, str] | None] | None = None,
 ) -> datasets.Dataset:
     """Leaves out what can't be used, with its reason, and replaces each ``text`` by its normalized form.
 
@@ -44,8 +44,8 @@ def select_usable(
         frames_of: seconds to the model's T frames, for an array of them.
         max_missing_share: of a transcript's characters, spaces aside; with more of them missing the rest says
             something else.
-        fits: labels and T to a reason why they don't go together; None: CTC's, which needs a frame per label and a
-            blank between equal neighbors: T >= L + repeats, else the loss is infinite.
+        why_unusable: labels and T to a reason why they don't go together; None: CTC's, which needs a frame
+            per label and a blank between equal neighbors: T >= L + repeats, else the loss is infinite.
 
     Returns:
         the rows kept, in their order; no audio is touched.
@@ -65,7 +65,9 @@ def select_usable(
             written.append(normalized.text)
             if normalized.missing:
                 missing.update(normalized.missing)
-            reason = _reason(normalized, length, room, min_seconds, max_seconds, encode, max_missing_share, fits)
+            reason = _reason(
+                normalized, length, room, min_seconds, max_seconds, encode, max_missing_share, why_unusable
+            )
             if reason is None:
                 kept[row] = True
             else:
@@ -117,13 +119,13 @@ def _reason(
     max_seconds: float,
     encode: Callable[[str], Sequence[int]],
     max_missing_share: float,
-    fits: Callable[[Sequence[int], int], tuple[str, str] | None] | None = None,
+    why_unusable: Callable[[Sequence[int], int], tuple[str, str] | None] | None = None,
 ) -> tuple[str, str] | None:
     """The rules, in the order in which they are asked: why an utterance can't be used, if it can't."""
     return (
         length_reason(seconds, min_seconds, max_seconds)
         or _missing_reason(normalized, max_missing_share)
-        or (fits or ctc_fits)(encode(normalized.text), frames)
+        or (why_unusable or ctc_fits)(encode(normalized.text), frames)
     )
 
 

@@ -96,7 +96,7 @@ def telephone(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     from scipy.signal import butter, resample_poly, sosfilt
 
-    from sft_speech import augment
+    from sft_speech.audio import augment
 
     waveform = augment.apply(waveform, RATE, rng, [(augment.reverberate, 0.5), (augment.add_noise, 0.9)])
     band = sosfilt(butter(4, (300, 3400), "bandpass", fs=RATE, output="sos"), waveform)

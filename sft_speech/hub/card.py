@@ -14,15 +14,15 @@ from typing import Any
 
 import yaml
 
-from sft_speech.config import FinetuneConfig
 from sft_speech.corpora.report import file_stem
 from sft_speech.errors import UserError
 from sft_speech.hub import markdown, provenance
 from sft_speech.hub.kinds import Kind, Metric, kind_of
 from sft_speech.hub.plots import plots
 from sft_speech.hub.published import on_hub, published, published_command
+from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.settings import read_yaml
 from sft_speech.redact import redact
-from sft_speech.settings import read_yaml
 
 CARD = "README.md"
 LOG = "log_history.json"

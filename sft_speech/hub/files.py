@@ -19,7 +19,7 @@ from sft_speech.errors import UserError
 from sft_speech.hub import provenance
 from sft_speech.hub.card import LOG
 from sft_speech.hub.published import published
-from sft_speech.settings import read_yaml
+from sft_speech.options.settings import read_yaml
 
 # What save_pretrained writes: weights, configuration, processor, code of a model that brings its own; and our voices.
 MODEL = (

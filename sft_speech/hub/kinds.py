@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sft_speech.config import FinetuneAsrConfig, FinetuneConfig, FinetuneTtsConfig, FinetuneVcConfig
+from sft_speech.options.config import FinetuneAsrConfig, FinetuneConfig, FinetuneTtsConfig, FinetuneVcConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sft_speech.config import FinetuneConfig
+from sft_speech.options.config import FinetuneConfig
 from sft_speech.redact import redact
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from sft_speech.config import FinetuneConfig
 from sft_speech.hub import files
 from sft_speech.hub.card import Run, card_files
 from sft_speech.hub.repository import Repository, explained, hide_bars, open_repository, reason
+from sft_speech.options.config import FinetuneConfig
 
 logger = logging.getLogger(__name__)
 

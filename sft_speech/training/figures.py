@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-from sft_speech.training.bad_steps import FILE
+from sft_speech.training.nonfinite_steps import FILE
 from sft_speech.training.trainer import ExactTrainer
 
 logger = logging.getLogger(__name__)

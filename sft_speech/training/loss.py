@@ -1,4 +1,4 @@
-"""What a task hands to the trainer: its loss as a sum, and the count that the sum is divided by."""
+"""The loss of a task as a sum, and the count that the sum is divided by."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 
 @dataclass
-class Summed:
-    """The loss of one batch, not averaged over anything.
+class LossOutput:
+    """The loss of one batch, not averaged.
 
     Args:
         total: scalar, the sum of the losses of the batch's utterances.
@@ -21,13 +21,13 @@ class Summed:
     figures: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-class Task(Protocol):
-    """A fine-tuning task as the trainer sees it."""
+class Objective(Protocol):
+    """What the trainer minimizes."""
 
     def count(self, batch: dict[str, Any]) -> int:
         """What the loss of an optimizer step is divided by, of one batch: labels for CTC, frames for synthesis."""
 
-    def summed_loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> Summed:
+    def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
         """Runs the model on a batch of its collator."""
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-# "encoder." keeps out the convolutions of data2vec-audio (`encoder.pos_conv_embed.layers.0`) and adapters behind it.
-LAYER = re.compile(r"\bencoder\.layers\.(\d+)\.")
+from sft_speech.models.adapt import LAYER
+
 ADAPTER = ".adapter."  # convolutions between the encoder and the head, usually new
 
 
-def three_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: float) -> Callable[[int], float]:
+def tri_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: float) -> Callable[[int], float]:
     """The schedule of wav2vec 2.0 fine-tuning (Baevski et al. 2020, appendix B): linear up, level, exponential down.
 
     Args:

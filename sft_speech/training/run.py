@@ -25,7 +25,6 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from sft_speech.config import FinetuneConfig
 from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
@@ -35,15 +34,18 @@ from sft_speech.hub import provenance
 from sft_speech.hub.card import LOG, write_card
 from sft_speech.hub.repository import Repository
 from sft_speech.hub.while_training import RunUploads, opened
-from sft_speech.training import callbacks, checkpoints, freezing, sharding
+from sft_speech.models import adapt as freezing
+from sft_speech.options.config import FinetuneConfig
+from sft_speech.training import callbacks, checkpoints, sharding
 from sft_speech.training.ending import told_once
 from sft_speech.training.figures import tell_counts, training_figures
 from sft_speech.training.lock import OutputLock
-from sft_speech.training.loss import Task
-from sft_speech.training.optimization import three_stage
+from sft_speech.training.loss import Objective
+from sft_speech.training.oom_check import oom_check
+from sft_speech.training.optimization import tri_stage
 from sft_speech.training.plan import Plan
-from sft_speech.training.rehearsal import rehearse
 from sft_speech.training.run_plan import plan_run, plan_stream
+from sft_speech.training.skipped_audio import WINDOW, SkippedAudio
 from sft_speech.training.start import (
     begin,
     check_seen,
@@ -58,7 +60,6 @@ from sft_speech.training.start import (
 from sft_speech.training.stop import Stop
 from sft_speech.training.stream import Stream
 from sft_speech.training.trainer import ExactTrainer
-from sft_speech.training.unread import WINDOW, Unread
 
 logger = logging.getLogger(__name__)
 
@@ -72,26 +73,26 @@ class Parts:
 
     Args:
         model: the very module that is trained.
-        task: its loss.
+        objective: its loss.
         train: gives an utterance for (epoch, index); of a stream, see ``StreamPlan.loader``.
         collate: utterances to a batch.
         evaluate: the metrics of the split "eval", on every process the same; None without such a split.
         callbacks: of this job.
         layer_decay: learning rate of a layer over that of the layer above.
         head_first_steps: optimizer steps during which only the head is trained.
-        longer: by how much an utterance may become longer than its row says (augmentation).
+        max_stretch: by how much an utterance may become longer than its row says (augmentation).
         seconds: what each utterance takes of a batch; None: what its row says.
     """
 
     model: PreTrainedModel
-    task: Task
+    objective: Objective
     train: Dataset
     collate: Callable[[list[Any]], dict[str, Any]]
     evaluate: Callable[[], dict[str, float]] | None
     callbacks: list[TrainerCallback] = dataclasses.field(default_factory=list)
     layer_decay: float = 1.0
     head_first_steps: int = 0
-    longer: float = 1.0
+    max_stretch: float = 1.0
     seconds: np.ndarray | None = None
 
 
@@ -122,7 +123,7 @@ class Job(Protocol):
     def final_evaluation(self, rows: Any, split: str, folder: Path) -> dict[str, float]:
         """Evaluates a split, on all processes together; the main one writes the evaluation files into ``folder``."""
 
-    def farewell(self, output: Path) -> str:
+    def usage_hint(self, output: Path) -> str:
         """What can be done with the directory."""
 
 
@@ -176,8 +177,8 @@ def run_job(config: FinetuneConfig, job: Job, processes: accelerate.PartialState
         uploads = RunUploads(repository, output, sharding.uploadable(trainer, config.hub_strategy))
         trainer.add_callback(uploads)
     # What is cut in pieces is whole until training starts; its first step, of the same batch, has to do.
-    if config.rehearse and trainer.args.device.type == "cuda" and not trainer.is_fsdp_enabled:
-        rehearse(trainer)
+    if config.oom_check and trainer.args.device.type == "cuda" and not trainer.is_fsdp_enabled:
+        oom_check(trainer)
     if processes.is_main_process:  # not before: what could not even start is not in the way of the next try
         describe_run(config, job)
         provenance.record(config, output, beginning.checkpoint, trainer.args.device, processes.num_processes)
@@ -221,7 +222,7 @@ def finish_run(
             write_whole(output / "all_results.json", json.dumps(figures, indent=2) + "\n")
             write_whole(output / LOG, json.dumps({"log_history": trainer.state.log_history}, indent=1) + "\n")
             write_card(output, repository.id if repository else None, ask_hub=repository is not None)
-        logger.info("done: %s", job.farewell(output))
+        logger.info("done: %s", job.usage_hint(output))
 
 
 def load_splits(config: FinetuneConfig, report: CorpusReport) -> dict[str, Any]:
@@ -276,27 +277,27 @@ def build_trainer(
     parts, rows = job.parts(corpora), corpora["train"]
     plan: Plan
     if isinstance(rows, Stream):
-        plan, accumulation, steps = plan_stream(config, rows, processes, report, parts.longer)
+        plan, accumulation, steps = plan_stream(config, rows, processes, report, parts.max_stretch)
     else:
         seconds = column_of(rows, "seconds").to_numpy() if parts.seconds is None else parts.seconds
-        plan, accumulation, steps = plan_run(config, rows, seconds, processes, parts.longer)
+        plan, accumulation, steps = plan_run(config, rows, seconds, processes, parts.max_stretch)
     schedule = None
-    if config.lr_scheduler_type == "three_stage":
-        schedule = three_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale)
+    if config.lr_scheduler_type == "tri_stage":
+        schedule = tri_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale)
     trainer = ExactTrainer(
         model=parts.model,
         args=training_arguments(config, steps, accumulation, reports, job.metric if parts.evaluate else None),
         train_dataset=parts.train,
         eval_dataset=corpora.get("eval"),  # the plain Trainer asks for one; the evaluator is what looks at it
         data_collator=parts.collate,
-        task=parts.task,
+        objective=parts.objective,
         plan=plan,
         evaluator=parts.evaluate,
         save_processor=job.save_processor,
         schedule=schedule,
         layer_decay=parts.layer_decay,
-        max_bad_steps=config.max_bad_steps,
-        unread=Unread(config.max_dropped_share, WINDOW if isinstance(rows, Stream) else len(rows)),
+        max_nonfinite_steps=config.max_nonfinite_steps,
+        unread=SkippedAudio(config.max_dropped_share, WINDOW if isinstance(rows, Stream) else len(rows)),
         keep=config.save_total_limit,
         callbacks=parts.callbacks,
     )
@@ -321,7 +322,7 @@ def training_arguments(
     os.environ["TENSORBOARD_LOGGING_DIR"] = tensorboard_folder(config.output_dir)
     cuda = torch.cuda.is_available() and not on_cpu()
     every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
-    staged = config.lr_scheduler_type == "three_stage"
+    staged = config.lr_scheduler_type == "tri_stage"
     same = (
         "output_dir learning_rate adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm seed logging_steps "
         "dataloader_num_workers run_name activation_checkpointing"

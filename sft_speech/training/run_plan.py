@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sft_speech.config import FinetuneConfig
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
+from sft_speech.options.config import FinetuneConfig
 from sft_speech.training import same_corpus
 from sft_speech.training.plan import BatchPlan
 from sft_speech.training.stream import Stream
@@ -29,20 +29,20 @@ def budget(config: FinetuneConfig, world: int) -> tuple[float, int]:
 
 
 def plan_run(
-    config: FinetuneConfig, rows: Any, seconds: np.ndarray, processes: Any, longer: float = 1.0
+    config: FinetuneConfig, rows: Any, seconds: np.ndarray, processes: Any, max_stretch: float = 1.0
 ) -> tuple[BatchPlan, int, int]:
     """The batches of the whole run, batches per optimizer step, and optimizer steps; says what it is in one line.
 
     Args:
         seconds: (N,) what each of the rows takes of a batch.
-        longer: by how much an utterance may become longer than it is; batches still fit.
+        max_stretch: by how much an utterance may become longer than it is; batches still fit.
     """
     world = processes.num_processes
     if len(seconds) < world:
         why = f"they can't be shared among {world} processes"
         raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
     batch_seconds, accumulation = budget(config, world)
-    batch_seconds /= longer
+    batch_seconds /= max_stretch
     rank, corpus = processes.process_index, same_corpus.identity(rows, seconds)
     plan = BatchPlan(seconds, batch_seconds, batches=0, seed=config.seed, rank=rank, world=world, corpus=corpus)
     wanted = max(1, round(config.num_train_epochs * plan.per_epoch / accumulation))
@@ -57,7 +57,7 @@ def plan_run(
 
 
 def plan_stream(
-    config: FinetuneConfig, stream: Stream, processes: Any, report: CorpusReport, longer: float
+    config: FinetuneConfig, stream: Stream, processes: Any, report: CorpusReport, max_stretch: float
 ) -> tuple[StreamPlan, int, int]:
     """As :func:`plan_run`, of a corpus that is read during the run and reported in ``report``."""
     world = processes.num_processes
@@ -66,7 +66,7 @@ def plan_stream(
         stream,
         report,
         config.max_dropped_share,
-        batch_seconds / longer,
+        batch_seconds / max_stretch,
         max_seconds=config.max_seconds,
         batches=config.max_steps * accumulation,
         seed=config.seed,
@@ -75,6 +75,6 @@ def plan_stream(
     )
     logger.info(
         "train: a stream of %d shards; %d steps of %d x %d batches of %.0f s",
-        *(stream.rows.num_shards, config.max_steps, accumulation, world, batch_seconds / longer),
+        *(stream.rows.num_shards, config.max_steps, accumulation, world, batch_seconds / max_stretch),
     )
     return plan, accumulation, config.max_steps

@@ -46,7 +46,7 @@ class SavingTrainer(Trainer):
 
     # of :class:`ExactTrainer`
     plan: Any
-    bad_steps: Any
+    nonfinite_steps: Any
     evaluator: Any
     sums: dict[str, torch.Tensor]
     clock: float
@@ -91,7 +91,7 @@ class SavingTrainer(Trainer):
 
     def _save_whole(self, folder: Path, model: Any, trial: Any) -> None:
         processes = PartialState()
-        self.bad_steps.check_weights()
+        self.nonfinite_steps.check_weights()
         sharding.complete_state(self)
         if processes.is_main_process:
             self.before_saving()

@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerState, TrainingArguments
 
 from sft_speech.errors import Stopped, UserError
-from sft_speech.training import checkpoints, freezing, optimization, sharding
-from sft_speech.training.bad_steps import BadSteps
-from sft_speech.training.loss import Task
+from sft_speech.models import adapt as freezing
+from sft_speech.training import checkpoints, optimization, sharding
+from sft_speech.training.loss import Objective
+from sft_speech.training.nonfinite_steps import NonfiniteSteps
 from sft_speech.training.plan import Plan
 from sft_speech.training.saving import SavingTrainer, preserved_rng
-from sft_speech.training.unread import CONTENTS, Unread, WithContents
+from sft_speech.training.skipped_audio import CONTENTS, SkippedAudio, WithContents
 from sft_speech.training.workers import leave_signals_to_the_trainer, let_go, worker_error
 
 logger = logging.getLogger(__name__)
@@ -35,18 +36,18 @@ class ExactTrainer(SavingTrainer):
       grow with accumulation and processes (transformers#47688).
     - Batches come from a :class:`Plan` over the whole run; a resumed run goes on at the very batch.
     - Evaluation is handed in as a function: it knows words and speakers, where the plain one gathers logits.
-    - A step whose gradient is no number is left out (:mod:`~sft_speech.training.bad_steps`).
+    - A step whose gradient is no number is left out (:mod:`~sft_speech.training.nonfinite_steps`).
     - A checkpoint is known to be whole, and never costs the one before it (:class:`SavingTrainer`).
 
     Args:
-        task: loss and figures.
+        objective: loss and figures.
         plan: the batches of this process, of the whole run.
         train_dataset: makes the utterances that the plan asks for.
         evaluator: gives the metrics of the evaluation split, on every process the same.
         save_processor: writes what belongs beside the weights into a directory.
         schedule: factor on the learning rate by step, or None for the one that ``args`` names.
         layer_decay: learning rate of a layer over that of the layer above.
-        max_bad_steps: more steps without a finite gradient, among a hundred, end the run.
+        max_nonfinite_steps: more steps without a finite gradient, among a hundred, end the run.
         unread: judges the utterances that can't be read any more.
         keep: checkpoints that are kept, the best one among them; the last one in any case.
     """
@@ -54,15 +55,15 @@ class ExactTrainer(SavingTrainer):
     def __init__(
         self,
         *,
-        task: Task,
+        objective: Objective,
         plan: Plan,
         train_dataset: Dataset,
         evaluator: Callable[[], dict[str, float]] | None = None,
         save_processor: Callable[[str], None] | None = None,
         schedule: Callable[[int], float] | None = None,
         layer_decay: float = 1.0,
-        max_bad_steps: int = 10,
-        unread: Unread | None = None,
+        max_nonfinite_steps: int = 10,
+        unread: SkippedAudio | None = None,
         keep: int = 2,
         **kwargs: Any,
     ) -> None:
@@ -73,15 +74,15 @@ class ExactTrainer(SavingTrainer):
             why = "DeepSpeed is not supported"
             raise UserError("distributed_type DEEPSPEED", why, "launch with configs/accelerate/fsdp.yaml")
         sharding.prepare(self)
-        self.task, self.plan, self.utterances = task, plan, train_dataset
+        self.objective, self.plan, self.utterances = objective, plan, train_dataset
         self.evaluator = evaluator
         self.schedule, self.layer_decay = schedule, layer_decay
         self.model_accepts_loss_kwargs = False  # keeps the count of labels out of the model's forward
         self.loss_is_scaled_for_ga = True
         self.args.ignore_data_skip = True  # the plan goes on at the right place; the plain trainer would replay it
         self.sums: dict[str, torch.Tensor] = {}
-        self.bad_steps = BadSteps(self, max_bad_steps)
-        self.unread, self.asked, self.left_out = unread or Unread(max_share=1.0), 0, 0
+        self.nonfinite_steps = NonfiniteSteps(self, max_nonfinite_steps)
+        self.unread, self.asked, self.left_out = unread or SkippedAudio(max_share=1.0), 0, 0
         self.clock = time.monotonic()
         self.audio_seconds, self.training_seconds = 0.0, 0.0  # learnt from since the start or resumption, in what time
 
@@ -125,12 +126,12 @@ class ExactTrainer(SavingTrainer):
         if not self.sums:  # the first step after a line of the log
             self.clock = time.monotonic()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.bad_steps.begin(batches)
+        self.nonfinite_steps.begin(batches)
         for batch in batches:
             made_of = batch.pop(CONTENTS)
             self.left_out += made_of["left_out"]
             self.asked += made_of["left_out"] + len(made_of["ids"])
-        count = sum(self.task.count(batch) for batch in batches)
+        count = sum(self.objective.count(batch) for batch in batches)
         if self.accelerator.num_processes == 1:  # a number need not wait for the device
             return batches, max(1, count)
         return batches, self.accelerator.reduce(torch.tensor(count, device=device), "sum").clamp(min=1)
@@ -147,12 +148,12 @@ class ExactTrainer(SavingTrainer):
                 f"lower max_batch_seconds (now {self.plan.max_batch_seconds:g}), and resume where there is a checkpoint"
             )
             raise UserError(given, "it does not fit into memory", do) from error
-        self.bad_steps.step.losses.append(loss)
+        self.nonfinite_steps.step.losses.append(loss)
         return loss
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
         norm = super()._get_grad_norm(*args, **kwargs)
-        self.bad_steps.guard(norm)
+        self.nonfinite_steps.guard(norm)
         return norm
 
     def _prepare_input(self, data: Any) -> Any:
@@ -164,7 +165,7 @@ class ExactTrainer(SavingTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        summed = self.task.summed_loss(model, inputs)
+        summed = self.objective.loss(model, inputs)
         for name, value in summed.figures.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
         loss = summed.total + self.anchor(model)
@@ -226,13 +227,13 @@ class ExactTrainer(SavingTrainer):
         if "loss" in logs and self.sums:
             names = sorted(self.sums)
             sums = self.accelerator.reduce(torch.stack([self.sums[name].double() for name in names]), "sum").tolist()
-            logs |= self.task.report(dict(zip(names, sums, strict=True)))
+            logs |= self.objective.report(dict(zip(names, sums, strict=True)))
             if "seconds" in names:
                 audio, taken = sums[names.index("seconds")], time.monotonic() - self.clock
                 logs["audio_seconds_per_second"] = audio / taken
                 self.audio_seconds, self.training_seconds = self.audio_seconds + audio, self.training_seconds + taken
             self.sums = {}
-            logs |= self.bad_steps.figures() | self.unread_figures()
+            logs |= self.nonfinite_steps.figures() | self.unread_figures()
         super().log(logs, start_time)
 
     def unread_figures(self) -> dict[str, float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sft_speech.corpora.layout import open_source
-from sft_speech.corpora.librispeech import LibriSpeech
-from sft_speech.corpora.ljspeech import LJSpeech
-from sft_speech.corpora.manifest import AudioFolder, Manifest
+from sft_speech.corpora.layouts.librispeech import LibriSpeech
+from sft_speech.corpora.layouts.ljspeech import LJSpeech
+from sft_speech.corpora.layouts.manifest import AudioFolder, Manifest
 from sft_speech.errors import UserError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sft_speech.audio import read, samples_of
+from sft_speech.audio.read import read, samples_of
 from sft_speech.corpora import CorpusReport, load_corpus
 
 

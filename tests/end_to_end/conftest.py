@@ -143,7 +143,7 @@ def start(undisturbed, tmp_path) -> Iterator[Callable[..., FaultyRun]]:
 
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["sft_speech.asr.run"])  # half a minute per run otherwise, most of it imports
+FORKED.set_forkserver_preload(["sft_speech.tasks.asr.ctc.task"])  # half a minute per run otherwise, most of it imports
 
 
 class FaultyRun:

@@ -255,7 +255,7 @@ def test_masks_are_switched_on_where_the_checkpoint_has_them_off(arguments, smal
 
 
 def test_a_loss_that_is_no_number_is_never_the_best(arguments, tmp_path, monkeypatch):
-    from sft_speech.asr.evaluate import EvaluationResult
+    from sft_speech.tasks.asr.evaluate import EvaluationResult
 
     monkeypatch.setattr(EvaluationResult, "loss", float("nan"))
     assert main([*arguments, "--metric_for_best_model", "loss", "--max_steps", "2", "--eval_steps", "1"]) == 0
@@ -271,8 +271,8 @@ def test_a_tracker_that_is_not_there(arguments, tmp_path, capsys):
 
 def test_an_evaluation_split_of_which_nothing_can_be_heard(arguments, tones, tmp_path, capsys, monkeypatch):
     """No utterances make no errors; that must not pass for a word error rate of 0."""
-    from sft_speech import audio
-    from sft_speech.asr import recognize
+    from sft_speech.audio import read as audio
+    from sft_speech.tasks.asr.ctc import recognize
 
     def unreadable(*_, **__):
         raise audio.AudioError("unreadable", "gone")
@@ -295,7 +295,7 @@ def test_resuming_with_other_settings_is_said(arguments, caplog):
 
 
 def test_slowed_down_clips_still_fit_into_the_budget(arguments, tmp_path, monkeypatch):
-    from sft_speech.asr.collator import CTCCollator
+    from sft_speech.tasks.asr.ctc.collator import CTCCollator
 
     collate, costs = CTCCollator.__call__, []
 
@@ -305,7 +305,7 @@ def test_slowed_down_clips_still_fit_into_the_budget(arguments, tmp_path, monkey
         return batch
 
     monkeypatch.setattr(CTCCollator, "__call__", watch)
-    assert main([*arguments, "--augment", "--rehearse", "false"]) == 0
+    assert main([*arguments, "--augment", "--oom_check", "false"]) == 0
     assert 3 < max(costs) <= 6.0, "max_batch_seconds is 6"
 
 

@@ -73,7 +73,7 @@ def test_no_file_of_a_checkpoint_runs_code(stopped, tmp_path, capsys):
 
 
 def test_pickled_weights_beside_safetensors_are_not_looked_at(small, tmp_path):
-    from sft_speech.asr.checkpoint import load_checkpoint
+    from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 
     shutil.copytree(small, tmp_path / "model")
     poison(tmp_path / "model/pytorch_model.bin", tmp_path / "mark", as_torch=True)
@@ -109,7 +109,7 @@ def test_allowed_pickles_run_no_code_either(pickled, tmp_path, as_torch):
 
 
 def test_nothing_but_safetensors_from_the_hub():
-    from sft_speech.training.pretrained import how_to_read_weights
+    from sft_speech.models.load import how_to_read_weights
 
     assert how_to_read_weights("somebody/model", allow_pickle=True) == {"use_safetensors": True}
 

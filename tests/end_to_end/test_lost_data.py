@@ -14,9 +14,9 @@ import pytest
 import soundfile
 from transformers import Trainer
 
-from sft_speech.asr.collator import CTCCollator
-from sft_speech.asr.run import Recognition
 from sft_speech.cli import main
+from sft_speech.tasks.asr.ctc.collator import CTCCollator
+from sft_speech.tasks.asr.ctc.task import Recognition
 
 FILES = [f"1/10/1-10-{number:04}.flac" for number in range(4)]
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sft_speech.asr.ctc import CTCTask
 from sft_speech.cli import main
+from sft_speech.tasks.asr.ctc.loss import CtcObjective
 from sft_speech.training import run, stream
-from sft_speech.training.rehearsal import rehearse
+from sft_speech.training.oom_check import oom_check
 
 
 def shard(tones: Path, folder: Path, cuts: tuple[int, ...]) -> Path:
@@ -125,10 +125,10 @@ def test_a_vocabulary_is_built_from_the_stream(streamed, tmp_path, caplog):
 
 def test_a_made_up_batch_is_rehearsed(streamed, monkeypatch):
     """As on a GPU; here the two clips of 2.55 s that fit for certain when they are slowed down to 3 s."""
-    build, loss, seen = run.build_trainer, CTCTask.summed_loss, []
+    build, loss, seen = run.build_trainer, CtcObjective.loss, []
 
     def build_and_rehearse(*args):
-        rehearse(trainer := build(*args))
+        oom_check(trainer := build(*args))
         return trainer
 
     def watched(self, model, batch):
@@ -136,7 +136,7 @@ def test_a_made_up_batch_is_rehearsed(streamed, monkeypatch):
         return loss(self, model, batch)
 
     monkeypatch.setattr(run, "build_trainer", build_and_rehearse)
-    monkeypatch.setattr(CTCTask, "summed_loss", watched)
+    monkeypatch.setattr(CtcObjective, "loss", watched)
     assert main([*streamed, "--max_seconds", "4", "--max_steps", "1"]) == 0
     assert len(seen) == 2
     assert len(seen[0]) == 2

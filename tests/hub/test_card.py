@@ -11,11 +11,11 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from sft_speech.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig
 from sft_speech.errors import UserError
 from sft_speech.hub.card import CARD, Run, is_ours, write_card
 from sft_speech.hub.files import at_home, check_finished, uploads
-from sft_speech.settings import save_config
+from sft_speech.options.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig
+from sft_speech.options.settings import save_config
 
 SPITE = "a|b`<script>alert(1)</script>\n# c\n---\nd"
 

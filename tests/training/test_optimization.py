@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from sft_speech.training.optimization import parameter_groups, three_stage
+from sft_speech.training.optimization import parameter_groups, tri_stage
 
 
 def test_three_stages():
-    factor = three_stage(100, 0.1, 0.4, 0.05)
+    factor = tri_stage(100, 0.1, 0.4, 0.05)
     assert [factor(step) for step in (0, 9, 10, 49)] == pytest.approx([1 / 11, 10 / 11, 1, 1])
     assert factor(75) == pytest.approx(0.05**0.5)
     assert factor(100) == factor(200) == pytest.approx(0.05)
 
 
 def test_warm_up_in_steps_and_a_last_rate_of_zero():
-    factor = three_stage(10, 2, 0.0, 0.0)
+    factor = tri_stage(10, 2, 0.0, 0.0)
     assert [factor(0), factor(1), factor(2)] == pytest.approx([1 / 3, 2 / 3, 1])
     assert factor(10) == pytest.approx(0.01)
 

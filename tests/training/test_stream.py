@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torch.utils.data._utils import worker as torch_worker
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from sft_speech.audio import read
+from sft_speech.audio.read import read
 from sft_speech.corpora.report import CorpusReport, Dropped
-from sft_speech.corpora.text import Normalized
 from sft_speech.errors import UserError
+from sft_speech.text.normalize import Normalized
 from sft_speech.training import stream as streams
 from sft_speech.training.stream import PooledBatches, Stream, noise
 from sft_speech.training.stream_plan import StreamPlan

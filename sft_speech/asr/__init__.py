@@ -1,1 +1,0 @@
-"""Speech recognition with CTC: checkpoints, fine-tuning, evaluation, transcription."""

@@ -1,0 +1,84 @@
+"""The CTC loss, summed and in float32, as the trainer wants it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from sft_speech.training.loss import LossOutput
+
+IGNORED = -100  # padding of labels
+
+
+def ctc_losses(logits: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor, blank: int) -> torch.Tensor:
+    """CTC loss of every utterance (Graves et al. 2006), not divided by anything.
+
+    In float32, whatever the logits are: sums over hundreds of frames lose their digits in half precision.
+
+    Args:
+        logits: (B, T, V), B utterances, T frames, V entries of the vocabulary.
+        frames: (B,) frames that are the utterance's own.
+        labels: (B, L) padded with :data:`IGNORED`.
+        blank: index of the blank.
+
+    Returns:
+        (B,), zero with zero gradient for an utterance that doesn't fit (:func:`unfitting`) or has no labels.
+    """
+    own = labels != IGNORED
+    log_probabilities = logits.float().log_softmax(-1).transpose(0, 1)
+    losses = functional.ctc_loss(
+        log_probabilities,
+        labels.masked_fill(~own, 0),
+        frames,
+        own.sum(-1),
+        blank=blank,
+        reduction="none",
+        zero_infinity=True,
+    )
+    return torch.where(own.any(-1), losses, 0.0)
+
+
+def unfitting(frames: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(B,) True where the frames can't spell the labels: two equal ones in a row need a blank between them."""
+    own = labels != IGNORED
+    repeats = ((labels[:, 1:] == labels[:, :-1]) & own[:, 1:]).sum(-1)
+    return own.sum(-1) + repeats > frames
+
+
+class CtcObjective:
+    """CTC fine-tuning as the trainer sees it.
+
+    Args:
+        blank: index of the blank.
+    """
+
+    def __init__(self, blank: int) -> None:
+        self.blank = blank
+
+    def count(self, batch: dict[str, Any]) -> int:
+        """Labels: the loss of a step is nats per character, comparable over any batch size."""
+        return int((batch["labels"] != IGNORED).sum())
+
+    def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
+        """Of a batch of :class:`~sft_speech.tasks.asr.ctc.collator.CTCCollator`."""
+        apart = {"labels", "frames", "seconds"}
+        logits = model(**{name: value for name, value in batch.items() if name not in apart}).logits
+        frames, labels = batch["frames"], batch["labels"]
+        with torch.no_grad():
+            own = torch.arange(logits.shape[1], device=logits.device) < frames[:, None]
+            figures = {
+                "frames": frames.sum(),
+                "blanks": ((logits.argmax(-1) == self.blank) & own).sum(),
+                "zeroed": unfitting(frames, labels).sum(),
+                "seconds": batch["seconds"],
+            }
+        return LossOutput(ctc_losses(logits, frames, labels, self.blank).sum(), figures)
+
+    def report(self, sums: dict[str, float]) -> dict[str, float]:
+        """Share of frames in which the blank wins, and how many utterances counted as zero, if any."""
+        figures = {"blank_share": sums["blanks"] / max(sums["frames"], 1)}
+        if sums["zeroed"]:
+            figures["zeroed_utterances"] = sums["zeroed"]
+        return figures

@@ -1,0 +1,121 @@
+"""Subtitles out of words with times: SRT and WebVTT.
+
+Sizes after the usual guides (BBC Subtitle Guidelines, Netflix Timed Text Style Guide): two lines of at most 42
+characters, at most 7 seconds, cut where the speaker pauses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sft_speech.errors import printable
+from sft_speech.tasks.asr.transcriber import Span
+
+LINE_CHARACTERS = 42
+CUE_SECONDS = 7.0
+PAUSE_SECONDS = 0.8  # a silence that ends a cue
+SHORT_PAUSE_SECONDS = 0.25  # a silence that is preferred when a cue is full
+SHORTEST_SECONDS = 1.0  # that a cue stays, where nothing follows sooner: spoken time alone flickers
+
+
+@dataclass(frozen=True)
+class Cue:
+    """One subtitle: lines of text, shown from start to end, in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+def cues(words: Sequence[Span], seconds: float) -> list[Cue]:
+    """Words as subtitles that don't overlap.
+
+    Args:
+        words: in order of time.
+        seconds: length of the recording; no cue outlasts it.
+    """
+    groups: list[list[Span]] = []
+    group: list[Span] = []
+    for word in _short_words(words):
+        if group and word.start - group[-1].end >= PAUSE_SECONDS:
+            groups.append(group)
+            group = []
+        while group and not _fits([*group, word]):
+            cut = _best_cut([*group, word])
+            groups.append(group[:cut])
+            group = group[cut:]
+        group.append(word)
+    if group:
+        groups.append(group)
+    shown = []
+    for number, group in enumerate(groups):
+        latest = groups[number + 1][0].start if number + 1 < len(groups) else max(seconds, group[-1].end)
+        end = min(max(group[-1].end, group[0].start + SHORTEST_SECONDS), latest)
+        shown.append(Cue("\n".join(_lines(group)), group[0].start, max(end, group[0].start)))
+    return shown
+
+
+def single_cues(spans: Iterable[Span]) -> list[Cue]:
+    """One cue for each word or character."""
+    return [Cue(printable(span.text), span.start, span.end) for span in spans if span.text.strip()]
+
+
+def srt(shown: Iterable[Cue]) -> str:
+    """SubRip: numbered cues with ``hh:mm:ss,mmm`` times; it can't escape anything, and an arrow is that of a time."""
+    blocks = [
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text.replace('-->', '->')}\n"
+        for number, cue in enumerate(shown, 1)
+    ]
+    return "\n".join(blocks)
+
+
+def vtt(shown: Iterable[Cue]) -> str:
+    """WebVTT (https://www.w3.org/TR/webvtt1/): ``hh:mm:ss.mmm`` times, ``&``, ``<`` and ``>`` escaped."""
+    blocks = ["WEBVTT\n"]
+    for cue in shown:
+        text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        blocks.append(f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{text}\n")
+    return "\n".join(blocks)
+
+
+def _clock(seconds: float, point: str) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
+
+
+def _short_words(words: Iterable[Span]) -> Iterable[Span]:
+    """Words, and of a script without spaces pieces of at most a line, their times shared out evenly."""
+    for word in words:
+        text = printable(word.text)  # no line that would end a cue
+        pieces = [text[n : n + LINE_CHARACTERS] for n in range(0, len(text), LINE_CHARACTERS)]
+        length = (word.end - word.start) / max(len(text), 1)
+        at = word.start
+        for piece in pieces:
+            yield Span(piece, at, at + length * len(piece))
+            at += length * len(piece)
+
+
+def _fits(words: Sequence[Span]) -> bool:
+    lines = _lines(words)
+    return words[-1].end - words[0].start <= CUE_SECONDS and all(len(line) <= LINE_CHARACTERS for line in lines)
+
+
+def _best_cut(words: Sequence[Span]) -> int:
+    """Where to cut words that no longer fit: at the last short pause, not too near their start, else at the end."""
+    for cut in range(len(words) - 1, len(words) // 3, -1):
+        if words[cut].start - words[cut - 1].end >= SHORT_PAUSE_SECONDS:
+            return cut
+    return len(words) - 1
+
+
+def _lines(words: Sequence[Span]) -> list[str]:
+    """One line where that is enough, else two of nearly equal length."""
+    text = " ".join(word.text for word in words)
+    gaps = [place for place, character in enumerate(text) if character == " "]
+    if len(text) <= LINE_CHARACTERS or not gaps:
+        return [text]
+    gap = min(gaps, key=lambda place: abs(place - len(text) / 2))
+    return [text[:gap], text[gap + 1 :]]

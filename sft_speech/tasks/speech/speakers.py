@@ -1,0 +1,241 @@
+"""Who speaks: speaker embeddings of recordings, and the voices that a saved model knows by name.
+
+Legend: S samples, E = 512 numbers of an embedding (``speaker_embedding_dim`` of the model), M mel bands, T frames.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sft_speech.errors import UserError
+from sft_speech.models.load import check_folder, how_to_read_weights, quiet, unreadable
+
+logger = logging.getLogger(__name__)
+
+FILE = "speakers.safetensors"
+MEAN = "mean of all"  # the name of the average voice, for who names none
+SHORTEST_SECONDS = 0.5  # of a reference recording: less says nothing about a voice
+
+
+class SpeakerEncoder(Protocol):
+    """Turns a recording into a speaker embedding."""
+
+    name: str
+
+    def __call__(self, waveform: np.ndarray) -> Tensor:
+        """(S,) at 16 kHz to (E,) of length 1."""
+
+
+class XVectors:
+    """x-vectors of a transformers model (Snyder et al. 2018), as SpeechT5 was trained with.
+
+    Args:
+        name: directory or Hub id of a model with an x-vector head (``Wav2Vec2ForXVector``, ``WavLMForXVector``, ...).
+        device: where it computes.
+        allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights`.
+
+    Raises:
+        UserError: no such model, only pickled weights, or one without that head.
+    """
+
+    def __init__(self, name: str, device: str | torch.device = "cpu", allow_pickle: bool = False) -> None:
+        from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+        check_folder(name)
+        how: dict[str, Any] = how_to_read_weights(name, allow_pickle)
+        no_code: dict[str, Any] = {"trust_remote_code": False}  # absent, transformers would ask on the terminal
+        try:
+            with quiet(bars=not Path(name).is_dir()):
+                self.model, found = AutoModelForAudioXVector.from_pretrained(
+                    name, dtype=torch.float32, output_loading_info=True, **how, **no_code
+                )
+                self.extractor = AutoFeatureExtractor.from_pretrained(name, **no_code)
+        except Exception as error:  # the Hub, the readers of weights and of configurations each have their own
+            raise unreadable(
+                name, error, "name a model with an x-vector head, as microsoft/wavlm-base-plus-sv"
+            ) from error
+        if found["missing_keys"]:
+            why = f"it has no x-vector head (no weights for {sorted(found['missing_keys'])[0]})"
+            raise UserError(name, why, "take one trained for speaker verification, as microsoft/wavlm-base-plus-sv")
+        self.name, self.device = name, torch.device(device)
+        self.model.eval().to(self.device)
+
+    def __call__(self, waveform: np.ndarray) -> Tensor:
+        inputs = self.extractor(waveform, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
+        with torch.inference_mode():
+            embedding = self.model(**inputs.to(self.device)).embeddings[0]
+        return torch.nn.functional.normalize(embedding.float().cpu(), dim=0)
+
+
+class MelStatistics:
+    """A stand-in for x-vectors that needs no weights: the average spectrum of a voice and how it varies.
+
+    Not an x-vector: it tells voices in similar recordings apart and nothing more; models trained with one kind can't
+    be given the other.
+
+    Args:
+        mels: waveform (S,) to log-mels (T, M).
+        size: E.
+    """
+
+    name = "log-mel statistics (no x-vectors)"
+
+    def __init__(self, mels: Callable[[np.ndarray], np.ndarray], size: int = 512) -> None:
+        self.mels, self.size = mels, size
+
+    def __call__(self, waveform: np.ndarray) -> Tensor:
+        spectrogram = torch.as_tensor(self.mels(waveform)).double()  # (T, M)
+        level = spectrogram.mean(1)
+        speech = spectrogram[level >= level.median()]  # the louder half: not the room
+        relative = speech - speech.mean()  # loudness is the microphone's
+        figures = torch.cat([relative.mean(0), relative.std(0, correction=0)])
+        # The same directions on every machine, whatever torch draws: a cosine basis.
+        rows = torch.arange(self.size).double()[:, None] + 0.5
+        basis = torch.cos(torch.pi * rows * torch.arange(1, len(figures) + 1) / self.size)
+        return torch.nn.functional.normalize(basis @ figures, dim=0).float()
+
+
+def checked(embedding: Any, size: int, given: str) -> Tensor:
+    """An embedding (E,) of length 1, whatever form it came in: (E,) or (1, E), tensor or array.
+
+    Args:
+        size: E of the model.
+        given: what the user named, for the message.
+
+    Raises:
+        UserError: another shape, a number that isn't finite, or nothing but zeros.
+    """
+    found = torch.as_tensor(np.asarray(embedding)).float()
+    if found.shape not in ((size,), (1, size)):
+        why = f"its shape is {tuple(found.shape)}, the model takes ({size},)"
+        raise UserError(given, why, "take the embeddings of the encoder that the model was trained with")
+    found = found.reshape(size)
+    if not found.isfinite().all():
+        raise UserError(given, "it holds numbers that aren't finite", "compute it anew")
+    if not found.any():
+        raise UserError(given, "it is all zeros, which is no voice", "compute it anew")
+    return torch.nn.functional.normalize(found, dim=0)
+
+
+class Speakers(Mapping[str, Tensor]):
+    """The voices of a saved model: an embedding (E,) of length 1 for each name.
+
+    Args:
+        embeddings: by name; checked and normalized.
+        size: E.
+        encoder: name of what made them, so that a reference recording is turned into the same kind.
+    """
+
+    def __init__(self, embeddings: Mapping[str, Any], size: int = 512, encoder: str = "") -> None:
+        self.size, self.encoder = size, encoder
+        self._embeddings = {name: checked(one, size, f"speaker {name}") for name, one in embeddings.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._embeddings:
+            known = ", ".join(sorted(self)[:10]) + (", ..." if len(self) > 10 else "")
+            do = f"name one of {known}" if known else "give an embedding file or a reference recording"
+            raise UserError(f"speaker {name}", "the model has no such voice", do)
+        return self._embeddings[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._embeddings)
+
+    def __len__(self) -> int:
+        return len(self._embeddings)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._embeddings
+
+    @classmethod
+    def average(cls, embeddings: Iterable[tuple[str, Tensor]], size: int = 512, encoder: str = "") -> Speakers:
+        """The mean direction of each speaker's utterances, and of all speakers under the name :data:`MEAN`.
+
+        Args:
+            embeddings: (speaker, (E,) of length 1) of each utterance; "" where the speaker isn't known.
+        """
+        sums: dict[str, Tensor] = {}
+        for speaker, embedding in embeddings:
+            sums[speaker] = sums.get(speaker, torch.zeros(size)) + embedding
+        means = {name: torch.nn.functional.normalize(total, dim=0) for name, total in sums.items()}
+        overall = {MEAN: torch.stack(list(means.values())).mean(0)} if means else {}
+        return cls({name: one for name, one in means.items() if name} | overall, size, encoder)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``speakers.safetensors`` into the directory of a model."""
+        from safetensors.torch import save_file
+
+        save_file(dict(self._embeddings), Path(folder) / FILE, metadata={"encoder": self.encoder})
+
+    @classmethod
+    def load(cls, model: str | Path, size: int = 512, revision: str | None = None) -> Speakers:
+        """Of a model, its directory or its id on the Hub; none where it has no such file.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(model) / FILE
+        if not Path(model).is_dir():
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+            try:
+                path = Path(hf_hub_download(str(model), FILE, revision=revision))
+            except (EntryNotFoundError, HFValidationError):
+                return cls({}, size)
+        if not path.is_file():
+            return cls({}, size)
+        try:
+            with safe_open(path, "pt") as file:
+                embeddings = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+                encoder = (file.metadata() or {}).get("encoder", "")
+        except (SafetensorError, OSError) as error:
+            raise unreadable(str(path), error, "remove it, and give embeddings or reference recordings") from error
+        return cls(embeddings, size, encoder)
+
+
+def read_embedding(path: str | Path, size: int = 512) -> Tensor:
+    """An embedding (E,) of length 1 from a file: ``.npy``, or ``.safetensors`` with one tensor.
+
+    Raises:
+        UserError: it can't be read, or holds no such embedding.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npy":
+            found: Any = np.load(path, allow_pickle=False)
+        else:
+            from safetensors.torch import load_file
+
+            tensors = load_file(path)
+            if len(tensors) != 1:
+                raise UserError(str(path), f"it holds {len(tensors)} tensors", "give a file with one embedding")
+            (found,) = tensors.values()
+    except UserError:
+        raise
+    except Exception as error:  # numpy and safetensors each have their own
+        raise unreadable(str(path), error, "give a .npy or .safetensors file with one embedding") from error
+    return checked(found, size, str(path))
+
+
+def embed_reference(encoder: SpeakerEncoder, waveform: np.ndarray, rate: int, given: str, size: int = 512) -> Tensor:
+    """The embedding (E,) of a reference recording (S,).
+
+    Raises:
+        UserError: it is too short or silent.
+    """
+    seconds = len(waveform) / rate
+    if seconds < SHORTEST_SECONDS:
+        why = f"{seconds:.2f} s are too short to know a voice by"
+        raise UserError(given, why, f"give {SHORTEST_SECONDS:g} s or more, better ten")
+    if np.abs(waveform).max() < 1e-4:
+        raise UserError(given, "it is silent", "give a recording of the voice")
+    return checked(encoder(waveform), size, given)

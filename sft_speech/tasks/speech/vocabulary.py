@@ -1,0 +1,120 @@
+"""Letters that a checkpoint's tokenizer lacks, added to it: SpeechT5 in a new language."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentencepiece import sentencepiece_model_pb2
+from transformers import SpeechT5Tokenizer
+
+from sft_speech.tasks.speech.checkpoint import LANGUAGE, SpeechCheckpoint
+from sft_speech.tasks.speech.text import SpeakableText
+from sft_speech.text.normalize import TranscriptNormalizer
+
+logger = logging.getLogger(__name__)
+
+RARE = 5  # a letter that stands less often in the transcripts can't be learned, and is perhaps misspelt
+
+
+def add_characters(checkpoint: SpeechCheckpoint, transcripts: Iterable[str]) -> str:
+    """Adds the letters of transcripts that the tokenizer lacks, to it and to the model, in place.
+
+    Each starts from the embedding of its letter without accent, or else the mean of all letters.
+
+    Args:
+        checkpoint: that speaks texts.
+        transcripts: as the corpus has them.
+
+    Returns:
+        the letters added, sorted.
+    """
+    language = str(getattr(checkpoint.config, LANGUAGE, "en"))
+    found = lacking(checkpoint.tokenizer, transcripts, language)
+    rare = " ".join(f"{letter} ({count})" for letter, count in sorted(found.items()) if count < RARE)
+    if rare:
+        logger.warning("too rare in the transcripts to be added: %s", rare)
+    added = "".join(sorted(letter for letter, count in found.items() if count >= RARE))
+    if added:
+        before = checkpoint.tokenizer
+        checkpoint.tokenizer = extended(before, added)
+        _extend_embeddings(checkpoint, before, added)
+        checkpoint.text = SpeakableText(checkpoint.tokenizer.get_vocab(), language)
+        logger.info("added to the vocabulary: %s", " ".join(added))
+    return added
+
+
+def lacking(tokenizer: SpeechT5Tokenizer, transcripts: Iterable[str], language: str) -> Counter[str]:
+    """Letters, their marks included, that a tokenizer lacks, and how often they stand in transcripts."""
+    vocabulary = tokenizer.get_vocab()
+    case = TranscriptNormalizer.for_vocabulary(vocabulary, language).case
+    normalize = TranscriptNormalizer(None, case, language)
+    found: Counter[str] = Counter()
+    for transcript in transcripts:
+        text = transcript.lower() if transcript.isupper() and case == "keep" else transcript
+        found.update(normalize(text).text)
+    return Counter({c: n for c, n in found.items() if c not in vocabulary and unicodedata.category(c)[0] in "LM"})
+
+
+def extended(tokenizer: SpeechT5Tokenizer, letters: str) -> SpeechT5Tokenizer:
+    """A tokenizer that has some letters more, behind its pieces and before the tokens that transformers added to them.
+
+    They have to be pieces: transformers' ``add_tokens`` would put a word mark behind each of them wherever it stands.
+    """
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    model.ParseFromString(_pieces(tokenizer).serialized_model_proto())
+    lowest = min(piece.score for piece in model.pieces)
+    for letter in letters:
+        model.pieces.add(piece=letter, score=lowest, type=model.SentencePiece.NORMAL)
+    model.trainer_spec.vocab_size = len(model.pieces)
+    roles = {token: role for role, token in tokenizer.special_tokens_map.items()}  # as <mask>: mask_token
+    behind = {roles[token.content] for _, token in _added(tokenizer) if token.content in roles}
+    apart = {"vocab_file", "added_tokens_decoder", "name_or_path", "tokenizer_file", "special_tokens_map_file"} | behind
+    settings = {name: value for name, value in tokenizer.init_kwargs.items() if name not in apart}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "spm_char.model")
+        path.write_bytes(model.SerializeToString())
+        made = SpeechT5Tokenizer(str(path), **settings)
+    for _, token in _added(tokenizer):
+        if token.content in roles:
+            made.add_special_tokens({roles[token.content]: token})
+        else:
+            made.add_tokens([token], special_tokens=token.special)
+    return made
+
+
+def _pieces(tokenizer: SpeechT5Tokenizer) -> Any:
+    """The sentencepiece model."""
+    return tokenizer.sp_model
+
+
+def _added(tokenizer: SpeechT5Tokenizer) -> list[tuple[int, Any]]:
+    """Ids and tokens that stand behind the pieces, as ``<mask>``."""
+    count = _pieces(tokenizer).get_piece_size()
+    return [(id, token) for id, token in sorted(tokenizer.added_tokens_decoder.items()) if id >= count]
+
+
+def _extend_embeddings(checkpoint: SpeechCheckpoint, before: SpeechT5Tokenizer, letters: str) -> None:
+    """Every old token keeps its embedding, wherever it stands now."""
+    model: Any = checkpoint.model
+    old, vocabulary = model.get_input_embeddings(), before.get_vocab()
+    first = _pieces(before).get_piece_size()
+    spelt = [id for token, id in vocabulary.items() if len(token) == 1 and unicodedata.category(token)[0] == "L"]
+    with torch.no_grad():
+        weights = old.weight.detach()
+        new = [weights[spelt].mean(0)] * len(letters)
+        for place, letter in enumerate(letters):
+            bare = unicodedata.normalize("NFD", letter)[0]
+            if bare in vocabulary:
+                new[place] = weights[vocabulary[bare]]
+        table = torch.cat([weights[:first], torch.stack(new).to(weights), weights[first:]])
+        embeddings = torch.nn.Embedding(len(table), table.shape[1], old.padding_idx, device=table.device)
+        embeddings.weight.copy_(table)
+    model.set_input_embeddings(embeddings)
+    model.config.vocab_size = len(table)

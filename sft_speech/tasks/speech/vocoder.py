@@ -1,0 +1,106 @@
+"""From log-mel spectrograms to waveforms.
+
+Legend: T frames, M mel bands, F frequency bins, S samples.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import SpeechT5FeatureExtractor, SpeechT5HifiGan
+
+from sft_speech.errors import UserError
+from sft_speech.models.load import check_folder, how_to_read_weights, quiet, unreadable
+
+logger = logging.getLogger(__name__)
+
+
+class GriffinLim:
+    """Waveforms without a trained vocoder: a phase that fits the magnitudes (Griffin and Lim 1984; librosa's fast one).
+
+    Understandable, and metallic; nobody's choice but where there is no HiFi-GAN.
+
+    Args:
+        extractor: what the spectrograms were made by.
+        iterations: of the search for the phase.
+    """
+
+    def __init__(self, extractor: SpeechT5FeatureExtractor, iterations: int = 60) -> None:
+        self.extractor, self.iterations = extractor, iterations
+
+    def __call__(self, spectrogram: Tensor) -> np.ndarray:
+        """(T, M) log10 mels to float32 (S,), S = (T - 1) x hop."""
+        import librosa
+
+        extractor: Any = self.extractor
+        mels = 10.0 ** spectrogram.detach().cpu().double().numpy().T.clip(-10, 10)  # (M, T)
+        magnitudes = librosa.util.nnls(extractor.mel_filters.T, mels)  # (F, T)
+        waveform = librosa.griffinlim(
+            magnitudes,
+            n_iter=self.iterations,
+            hop_length=extractor.sample_stride,
+            win_length=extractor.sample_size,
+            n_fft=extractor.n_fft,
+            random_state=0,
+        )
+        return waveform.astype(np.float32)
+
+
+class HifiGan:
+    """A trained vocoder (Kong et al. 2020, arXiv:2010.05646), as ``microsoft/speecht5_hifigan``.
+
+    Args:
+        name: directory or Hub id.
+        extractor: what the spectrograms are made by.
+        device: where it computes.
+        allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights`.
+
+    Raises:
+        UserError: no such vocoder, only pickled weights, or one for other spectrograms.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        extractor: SpeechT5FeatureExtractor,
+        device: str | torch.device = "cpu",
+        allow_pickle: bool = False,
+    ) -> None:
+        check_folder(name)
+        how: dict[str, Any] = how_to_read_weights(name, allow_pickle)
+        try:
+            with quiet(bars=not Path(name).is_dir()):
+                model: Any = SpeechT5HifiGan.from_pretrained(name, dtype=torch.float32, **how)
+        except Exception as error:  # the Hub and the readers of weights each have their own
+            raise unreadable(name, error, "give the directory or id of a SpeechT5HifiGan") from error
+        stride = int(np.prod(model.config.upsample_rates))
+        found = (model.config.model_in_dim, model.config.sampling_rate, stride)
+        wanted = (extractor.num_mel_bins, extractor.sampling_rate, extractor.sample_stride)
+        if found != wanted:
+            of = "{} bands at {} Hz, {} samples a frame".format
+            raise UserError(f"vocoder {name}", f"it takes {of(*found)}; the model gives {of(*wanted)}", "take another")
+        self.device = torch.device(device)
+        self.model = model.eval().to(self.device)
+
+    def __call__(self, spectrogram: Tensor) -> np.ndarray:
+        """(T, M) log10 mels to float32 (S,), S = T x hop."""
+        with torch.inference_mode():
+            return self.model(spectrogram.float().to(self.device)).cpu().numpy()
+
+
+def load_vocoder(
+    name: str | None,
+    extractor: SpeechT5FeatureExtractor,
+    device: str | torch.device = "cpu",
+    allow_pickle: bool = False,
+) -> HifiGan | GriffinLim:
+    """A vocoder by its name; Griffin-Lim, and a line that says so, where none is named."""
+    if name is not None:
+        return HifiGan(name, extractor, device, allow_pickle)
+    logger.info("no vocoder is named: Griffin-Lim, which sounds metallic (try microsoft/speecht5_hifigan)")
+    return GriffinLim(extractor)

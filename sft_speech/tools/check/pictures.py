@@ -1,0 +1,146 @@
+"""Pictures and sounds that a page carries within itself: SVG of figures, PNG of spectrograms, FLAC of clips."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from sft_speech.tools.check.markup import shown
+
+WIDTH, HEIGHT = 360, 180  # of a figure, in its own units
+LEFT, BOTTOM, TOP = 44, 34, 8  # room for the axes
+BINS = 30
+POINTS = 1500  # of a scatter plot; more of them only make the page heavy
+BARS = 12
+COLUMNS, BANDS = 360, 64  # of a spectrogram
+RATE = 16_000  # samples per second of a clip in the page
+
+
+def figure(name: str, description: str, body: str, height: int = HEIGHT) -> str:
+    """An SVG with its name below, and a description for those who can't see it."""
+    label = shown(f"{name}: {description}")
+    svg = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{body}</svg>'
+    return f"<figure>{svg}<figcaption>{shown(name)}</figcaption></figure>"
+
+
+def histogram(name: str, values: np.ndarray, unit: str, form: str = ".3g") -> str:
+    """How often values occur; the last bar holds all above the 99.5 % quantile."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ""
+    low, high = float(values.min()), float(np.quantile(values, 0.995))
+    if high <= low:
+        low, high = low - 0.5, low + 0.5
+    counts, edges = np.histogram(np.minimum(values, high), BINS, (low, high))
+    scale = (HEIGHT - BOTTOM - TOP) / counts.max()
+    width = (WIDTH - LEFT) / BINS
+    bars = "".join(
+        f'<rect class="bar" x="{LEFT + n * width:.1f}" y="{HEIGHT - BOTTOM - count * scale:.1f}" '
+        f'width="{width - 1:.1f}" height="{count * scale:.1f}"><title>{edges[n]:{form}} to {edges[n + 1]:{form}} '
+        f"{shown(unit)}: {count:,}</title></rect>"
+        for n, count in enumerate(counts)
+        if count
+    )
+    description = (
+        f"{len(values):,} values from {values.min():{form}} to {values.max():{form}} {unit}, "
+        f"median {np.median(values):{form}}"
+    )
+    return figure(
+        name, description, bars + _axes(low, high, 0, float(counts.max()), unit, form, bool(values.max() > high))
+    )
+
+
+def scatter(name: str, x: np.ndarray, y: np.ndarray, odd: np.ndarray, units: tuple[str, str]) -> str:
+    """Points (N,), the odd ones as crosses; of very many a sample, of the odd ones all."""
+    if not len(x):
+        return ""
+    usual = np.flatnonzero(~odd)
+    if len(usual) > POINTS:
+        usual = np.random.default_rng(0).choice(usual, POINTS, replace=False)
+    places = np.concatenate([usual, np.flatnonzero(odd)[:POINTS]])
+    right, top = float(x[places].max()) * 1.02, float(y[places].max()) * 1.05
+    across, up = (WIDTH - LEFT - 6) / max(right, 1e-9), (HEIGHT - BOTTOM - TOP) / max(top, 1e-9)
+    marks = []
+    for place in places:
+        a, b = LEFT + x[place] * across, HEIGHT - BOTTOM - y[place] * up
+        if odd[place]:
+            marks.append(f'<path class="odd" d="M{a - 3:.1f} {b - 3:.1f}l6 6m0-6l-6 6"/>')
+        else:
+            marks.append(f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="1.6"/>')
+    description = f"{len(x):,} utterances, {int(odd.sum()):,} of them odd, as crosses"
+    return figure(name, description, "".join(marks) + _axes(0, right, 0, top, units[0], ".3g"))
+
+
+def _axes(left: float, right: float, bottom: float, top: float, unit: str, form: str, beyond: bool = False) -> str:
+    """Two lines with their ends named, the unit of the lower one, and what the upper end of the other is.
+
+    Args:
+        beyond: whether the last bar holds all that is further right too.
+    """
+    base, middle = HEIGHT - BOTTOM, (LEFT + WIDTH) / 2
+    halfway = (left + right) / 2
+    return (
+        f'<path class="axis" d="M{LEFT} {TOP}V{base}H{WIDTH}"/>'
+        f'<text x="{LEFT}" y="{base + 13}">{left:{form}}</text>'
+        f'<text x="{middle}" y="{base + 13}" text-anchor="middle">{halfway:{form}}</text>'
+        f'<text x="{WIDTH}" y="{base + 13}" text-anchor="end">{"≥ " * beyond}{right:{form}}</text>'
+        f'<text x="{middle}" y="{base + 27}" text-anchor="middle">{shown(unit)}</text>'
+        f'<text x="{LEFT - 4}" y="{TOP + 8}" text-anchor="end">{_short(top)}</text>'
+        f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">{_short(bottom)}</text>'
+    )
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"
+
+
+def bars(name: str, values: dict[str, float], unit: str) -> str:
+    """The largest of named values, one below the other."""
+    most = sorted(values.items(), key=lambda item: -item[1])
+    rows = most[:BARS]
+    if len(most) > BARS:
+        rows.append((f"{len(most) - BARS:,} others", sum(value for _, value in most[BARS:])))
+    if not rows:
+        return ""
+    step, left = 17, 110
+    longest = max(value for _, value in rows) or 1.0
+    body = ""
+    for number, (label, value) in enumerate(rows):
+        y, width = 4 + number * step, (WIDTH - left - 60) * value / longest
+        short = label if len(label) <= 16 else f"{label[:15]}…"
+        body += (
+            f'<text x="{left - 6}" y="{y + 11}" text-anchor="end">{shown(short)}</text>'
+            f'<rect class="bar" x="{left}" y="{y}" width="{max(width, 1):.1f}" height="{step - 4}"/>'
+            f'<text x="{left + width + 5:.1f}" y="{y + 11}">{value:.3g} {shown(unit)}</text>'
+        )
+    description = ", ".join(f"{label} {value:.3g} {unit}" for label, value in rows)
+    return figure(name, description, body, 8 + len(rows) * step)
+
+
+def spectrogram(waveform: np.ndarray) -> str:
+    """Of (S,) at :data:`RATE`: a PNG of the mel spectrogram, 80 dB from black to bright, as a data URI."""
+    import librosa
+    import matplotlib.image
+
+    hop = max(64, -(-len(waveform) // COLUMNS))
+    power = librosa.feature.melspectrogram(y=waveform, sr=RATE, n_fft=512, hop_length=hop, n_mels=BANDS)
+    decibels = librosa.power_to_db(power, ref=max(float(power.max()), 1e-10), top_db=80.0)
+    file = io.BytesIO()
+    matplotlib.image.imsave(file, decibels[::-1], cmap="magma", vmin=-80, vmax=0, format="png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def sound(waveform: np.ndarray) -> str:
+    """(S,) at :data:`RATE` as a FLAC, which every browser plays and which adds no fault of its own, as a data URI."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(waveform, -1, 1), RATE, format="FLAC", subtype="PCM_16")
+    return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def kilobytes(uris: Sequence[str]) -> float:
+    return sum(map(len, uris)) / 1000

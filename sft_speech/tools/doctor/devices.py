@@ -1,0 +1,137 @@
+"""torch, the devices that it sees, and whether a step of training works on them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sft_speech.tools.doctor.finding import Crashed, Finding, apart, first_line
+
+EMBEDDED = "assets/wav2vec2-small"
+# torchaudio 2.11, its last release, is built for CUDA 13.0, as torch 2.11 to 2.14 are.
+MATCH = "pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'"
+
+
+def torch_build() -> Iterator[Finding]:
+    """torch itself, and the GPUs; said where the machine has one that torch doesn't see."""
+    try:
+        found = apart(_look_at_torch)
+    except (ImportError, OSError, Crashed) as error:
+        why = f"can't be imported ({first_line(error)})"
+        yield Finding("fault", "torch", why, "pip install --force-reinstall torch")
+        return
+    build = f"CUDA {found['cuda']}" if found["cuda"] else f"ROCm {found['hip']}" if found["hip"] else "no GPU"
+    yield Finding("ok", "torch", f"{found['version']}, built for {build}; {found['threads']} threads")
+    for number, gpu in enumerate(found["gpus"]):
+        said = f"{gpu['name']}, {gpu['free'] / 1e9:.1f} GB free of {gpu['total'] / 1e9:.1f}"
+        said += ", bfloat16" if gpu["bf16"] else ", no bfloat16 (trains in float32)"
+        if gpu["free"] < 0.8 * gpu["total"]:
+            do = "see `nvidia-smi`; choose another by CUDA_VISIBLE_DEVICES"
+            yield Finding("note", f"GPU {number}", f"{said}: something else is on it", do)
+        else:
+            yield Finding("ok", f"GPU {number}", said)
+    if len(found["gpus"]) > 1 and not found["nccl"]:
+        do = "install a build of torch with it; without, start with --num_processes 1"
+        yield Finding("fault", "NCCL", "several GPUs, and no NCCL for them to talk by", do)
+    if not found["gpus"] and not found["mps"]:
+        yield _no_gpu(found)
+
+
+def _no_gpu(found: dict[str, Any]) -> Finding:
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    driver = Path("/proc/driver/nvidia/version")
+    if not driver.exists() and shutil.which("nvidia-smi") is None:
+        return Finding("ok", "GPU", "none")
+    if hidden is not None and hidden.strip() in ("", "-1"):
+        return Finding("note", "GPU", f"hidden by CUDA_VISIBLE_DEVICES={hidden!r}", "unset it")
+    if not found["cuda"]:
+        why = "the machine has an NVIDIA driver, this torch is built without CUDA"
+        return Finding("fault", "GPU", why, "pip install --force-reinstall torch, from the index of a CUDA build")
+    why = f"the machine has an NVIDIA driver, torch finds no GPU ({found['why'] or 'no reason given'})"
+    do = f"see `nvidia-smi`; a driver older than CUDA {found['cuda']} wants an update, a container --gpus all"
+    return Finding("fault", "GPU", why, do)
+
+
+def _look_at_torch() -> dict[str, Any]:
+    import torch
+
+    why = None
+    if torch.version.cuda:
+        try:
+            torch.cuda.init()
+        except Exception as error:  # RuntimeError, AssertionError, by the version
+            why = first_line(error)
+    gpus = []
+    for number in range(0 if why else torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        with torch.cuda.device(number):
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        gpus.append({"name": torch.cuda.get_device_name(number), "free": free, "total": total, "bf16": bf16})
+    return {
+        "version": torch.__version__,
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "threads": torch.get_num_threads(),
+        "nccl": torch.distributed.is_available() and torch.distributed.is_nccl_available(),
+        "mps": torch.backends.mps.is_available(),
+        "gpus": gpus,
+        "why": why,
+    }
+
+
+def training_step() -> Iterator[Finding]:
+    """The embedded checkpoint, forward and backward, on the device that a run would take."""
+    try:
+        device, seconds = apart(_step)
+    except Exception as error:  # whatever the libraries or the driver raise is what is wanted here
+        do = "if torch is fine, reinstall transformers; a driver that is too old is the other usual cause"
+        yield Finding("fault", "a training step", f"failed ({first_line(error)})", do)
+    else:
+        yield Finding("ok", "a training step", f"embedded checkpoint, 2 s of audio, {device}: {seconds:.2f} s")
+
+
+def _step() -> tuple[str, float]:
+    from importlib.resources import files
+
+    import torch
+    from transformers import AutoModelForCTC
+
+    from sft_speech.models.load import chosen_device, quiet
+
+    device = chosen_device()
+    with quiet():
+        model = AutoModelForCTC.from_pretrained(str(files("sft_speech") / EMBEDDED), use_safetensors=True).to(device)
+    audio, labels = torch.randn(1, 32_000, device=device), torch.tensor([[5, 6, 7]], device=device)
+    began = time.perf_counter()
+    loss = model(audio, labels=labels).loss
+    loss.backward()
+    if not loss.isfinite().item():
+        raise ArithmeticError(f"a loss of {loss.item()}")
+    return str(device), time.perf_counter() - began
+
+
+def torchaudio() -> Iterator[Finding]:
+    """Whether it fits this torch: both must be built for the same CUDA."""
+    try:
+        found = version("torchaudio")
+    except PackageNotFoundError:
+        return  # told among the extras
+    try:
+        apart(_import_torchaudio)
+    except Exception as error:  # OSError, RuntimeError, ImportError, a crash
+        why = f"{found} does not fit torch {version('torch')} ({first_line(error)})"
+        yield Finding("fault", "torchaudio", why, MATCH)
+    else:
+        yield Finding("ok", "torchaudio", f"{found} fits torch")
+
+
+def _import_torchaudio() -> None:
+    import torchaudio
+    import torchaudio.functional
+
+    del torchaudio

@@ -1,0 +1,115 @@
+"""Packages, cores, memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from sft_speech.tools.doctor.finding import Finding
+
+EXTRAS = {
+    "lm": "beam search with a language model",
+    "codecs": "M4A, WebM, video",
+    "demo": "the voices of the demo",
+    "tracking": "mlflow and wandb for report_to",
+}
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def packages() -> Iterator[Finding]:
+    """Each requirement against what is installed; extras where they are missing."""
+    from packaging.requirements import Requirement
+
+    installed: list[str] = []
+    absent: dict[str, list[str]] = {extra: [] for extra in EXTRAS}
+    for requirement in map(Requirement, requires("sft_speech") or []):
+        extra = next((name for name in EXTRAS if _only_with(requirement, name)), None)
+        if extra is None and requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        wanted = f"{requirement.name}{requirement.specifier}"
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            if extra is None:
+                yield Finding("fault", requirement.name, "not installed", f"pip install '{wanted}'")
+            else:
+                absent[extra].append(requirement.name)
+            continue
+        if not requirement.specifier.contains(found, prereleases=True):
+            why = f"{found} is installed, {requirement.specifier} is what it is tested with"
+            yield Finding("fault" if extra is None else "note", requirement.name, why, f"pip install '{wanted}'")
+        elif extra is None:
+            installed.append(f"{requirement.name} {found}")
+    yield Finding("ok", "packages", ", ".join(installed))
+    for extra, names in absent.items():
+        if names:
+            do = f"pip install 'sft_speech[{extra}]', where you want {EXTRAS[extra]}"
+            yield Finding("note", f"extra {extra}", f"{', '.join(names)} not installed", do)
+
+
+def _only_with(requirement: object, extra: str) -> bool:
+    marker = getattr(requirement, "marker", None)
+    return marker is not None and not marker.evaluate({"extra": ""}) and marker.evaluate({"extra": extra})
+
+
+def processors() -> Iterator[Finding]:
+    """Cores that this process may use: of the machine, by affinity, by the quota of its container."""
+    all_cores = os.cpu_count() or 1
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else all_cores)
+    quota = _first_line("cpu.max").split()
+    if len(quota) == 2 and quota[0] != "max":
+        cores = min(cores, int(quota[0]) / int(quota[1]))
+    threads = os.environ.get("OMP_NUM_THREADS")
+    said = f"{cores:g} cores" + (f", OMP_NUM_THREADS={threads}" if threads else "")
+    if cores < all_cores:
+        do = f"set OMP_NUM_THREADS={max(1, int(cores))}: libraries count the {all_cores} cores of the machine"
+        yield Finding("ok" if threads else "note", "cores", said, "" if threads else do)
+    else:
+        yield Finding("ok", "cores", said)
+
+
+def memory() -> Iterator[Finding]:
+    """Memory that is left, under the limit of the container; and what loader workers pass batches through."""
+    import psutil
+
+    found = psutil.virtual_memory()
+    left, limit = found.available, _first_line("memory.max")
+    if limit.isdigit():
+        left = min(left, int(limit) - int(_first_line("memory.current") or 0))
+    said = f"{left / 1e9:.1f} GB free of {found.total / 1e9:.1f}" + (
+        f", limited to {int(limit) / 1e9:.1f}" if limit.isdigit() else ""
+    )
+    if left < 4e9:
+        do = "lower dataloader_num_workers; where there is no GPU, max_batch_seconds too"
+        yield Finding("note", "memory", said, do)
+    else:
+        yield Finding("ok", "memory", said)
+    if Path("/dev/shm").is_dir():
+        room = shutil.disk_usage("/dev/shm").free
+        if room < 1e9:
+            do = "docker run --shm-size 8g (or --ipc host); or dataloader_num_workers 0"
+            why = f"{room / 1e6:.0f} MB in /dev/shm, through which loader workers pass batches"
+            yield Finding("note", "shared memory", why, do)
+        else:
+            yield Finding("ok", "shared memory", f"{room / 1e9:.1f} GB")
+
+
+def open_files() -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 1024:
+        do = f"ulimit -n {min(4096, hard) if hard > 0 else 4096}"
+        yield Finding("note", "open files", f"{soft} at most; workers and processes share tensors by them", do)
+    else:
+        yield Finding("ok", "open files", f"{soft} at most")
+
+
+def _first_line(name: str) -> str:
+    """Of a file of this process's control group; empty where there is none."""
+    try:
+        return (CGROUP / name).read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return ""

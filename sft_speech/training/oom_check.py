@@ -1,0 +1,66 @@
+"""The most expensive batch, once, before step 1: memory runs short at once or never.
+
+Step 1 is made of it too (:func:`~sft_speech.training.plan.epoch_plan`), but the optimizer takes its memory only after
+that. Without a GPU, a process that takes too much is ended, not refused: there a rehearsal would only cost a step.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from sft_speech.errors import UserError
+from sft_speech.training.trainer import ExactTrainer, is_memory_error
+
+logger = logging.getLogger(__name__)
+
+
+def oom_check(trainer: ExactTrainer) -> None:
+    """Runs the worst batch of the plan forward and backward, beside the memory that the optimizer will take.
+
+    Weights, gradients and random states are afterwards what they were.
+
+    Raises:
+        UserError: it does not fit into memory; says what to lower.
+    """
+    plan, model = trainer.plan, trainer.accelerator.unwrap_model(trainer.model)
+    worst = plan.worst()
+    seconds = len(worst) * float(plan.seconds[worst].max())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    cuda = trainer.args.device.type == "cuda"
+    if trainer.args.activation_checkpointing:  # the trainer turns it on only when it starts
+        model.activation_checkpointing_enable()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    with torch.random.fork_rng(devices=[trainer.args.device] if cuda else []):
+        try:
+            copies = 2 if trainer.accelerator.num_processes == 1 else 3  # Adam's moments, what is sent to the others
+            beside = [torch.empty_like(p) for p in trained for _ in range(copies)]
+            batch = trainer.data_collator(plan.rehearsal(trainer.utterances))
+            model.train()
+            with trainer.accelerator.autocast():
+                summed = trainer.objective.loss(model, trainer._prepare_inputs(batch))
+            summed.total.backward()
+        except Exception as error:
+            if not is_memory_error(error):
+                raise
+            raise too_large(trainer, seconds, worst) from error
+        finally:
+            model.zero_grad(set_to_none=True)
+            beside = []  # noqa: F841 - frees them
+    if cuda:
+        used = torch.cuda.max_memory_allocated() / 2**30
+        total = torch.cuda.get_device_properties(trainer.args.device).total_memory / 2**30
+        logger.info("rehearsal: the worst batch (%.0f padded s) takes %.1f of %.1f GiB", seconds, used, total)
+        torch.cuda.empty_cache()
+
+
+def too_large(trainer: ExactTrainer, seconds: float, worst: list[int]) -> UserError:
+    longest = float(trainer.plan.seconds[worst].max())
+    budget = f"lower max_batch_seconds (now {trainer.plan.max_batch_seconds:g}) to {max(longest, seconds / 2):.0f}"
+    do = budget if len(worst) > 1 else f"lower max_seconds below {longest:.0f}"
+    if not trainer.args.activation_checkpointing:
+        do += " or set activation_checkpointing"
+    given = f"the worst batch ({len(worst)} utterances, {seconds:.0f} padded s)"
+    return UserError(given, "it does not fit into memory", do)

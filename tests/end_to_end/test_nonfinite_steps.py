@@ -1,0 +1,124 @@
+"""Steps whose gradient is no number: the run goes on without them, or ends with what it had."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Trainer
+
+from sft_speech.cli import main
+from sft_speech.training.trainer import ExactTrainer
+
+BAD = 5  # step; the checkpoint after four is the one to resume from
+
+
+def history(output: Path) -> list[dict[str, float]]:
+    state = json.loads((output / "checkpoint-8" / "trainer_state.json").read_text())
+    return [entry for entry in state["log_history"] if "loss" in entry]
+
+
+def without_number(monkeypatch, where: str) -> None:
+    """Makes the gradient of one step NaN with the loss, or infinite beside a loss that is fine."""
+    train, compute = Trainer.training_step, ExactTrainer.compute_loss
+
+    def training_step(self, model, *args, **kwargs):
+        loss = train(self, model, *args, **kwargs)
+        if where == "gradient" and self.state.global_step == BAD - 1:
+            next(p for p in model.parameters() if p.grad is not None).grad.view(-1)[0] = math.inf
+        return loss
+
+    def compute_loss(self, *args, **kwargs):
+        bad = where == "loss" and self.state.global_step == BAD - 1
+        return compute(self, *args, **kwargs) * (math.nan if bad else 1.0)
+
+    monkeypatch.setattr(Trainer, "training_step", training_step)
+    monkeypatch.setattr(ExactTrainer, "compute_loss", compute_loss)
+
+
+@pytest.fixture
+def around_the_optimizer(monkeypatch):
+    """For each step whether weights, moments and counts of steps are the same behind it, and all numbers."""
+    found, step = {}, Trainer._get_grad_norm
+
+    def everything(trainer):
+        states = trainer.optimizer.state.values()
+        moments = [one for state in states for one in state.values()]
+        return [weights.detach().clone() for weights in [*trainer.model.parameters(), *moments]]
+
+    def before(self, *args, **kwargs):
+        was, number, zero_grad = everything(self), self.state.global_step + 1, self.model.zero_grad
+
+        def after(*args, **kwargs):
+            now = everything(self)
+            same = len(was) == len(now) and all(torch.equal(one, other) for one, other in zip(was, now, strict=True))
+            found[number] = same, all(torch.isfinite(one).all() for one in now)
+            self.model.zero_grad = zero_grad
+            return zero_grad(*args, **kwargs)
+
+        self.model.zero_grad = after
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "_get_grad_norm", before)
+    return found
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_one_bad_step_is_left_out_and_told(arguments, tmp_path, monkeypatch, around_the_optimizer, caplog, where):
+    without_number(monkeypatch, where)
+    run = [*arguments, "--save_total_limit", "3", "--gradient_accumulation_steps", "2"]
+    assert main(run) == 0
+    assert around_the_optimizer == {step: (step == BAD, True) for step in range(1, 9)}
+    (entry,) = map(json.loads, (tmp_path / "out" / "bad_batches.jsonl").read_text().splitlines())
+    assert entry["step"] == BAD
+    assert entry["learning_rate"] == pytest.approx(1e-3)
+    assert [math.isfinite(batch["loss"]) for batch in entry["batches"]] == [where == "gradient"] * 2
+    for batch in entry["batches"]:
+        rows, samples = batch["shapes"]["input_values"]
+        assert len(set(batch["ids"])) == rows
+        assert batch["seconds"] <= rows * samples / 16_000 <= 6
+    assert f"step {BAD} is left out, its gradient is no number" in caplog.text
+    assert entry["batches"][0]["ids"][0] in caplog.text
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert results["skipped_steps"] == 1
+    assert math.isfinite(results["train_loss"])
+    assert [line["step"] for line in history(tmp_path / "out") if "skipped_steps" in line] == [BAD]
+    # Resumed before it, the run leaves out the same step, and goes the same way.
+    other = [
+        "--resume_from_checkpoint",
+        str(tmp_path / "out" / "checkpoint-4"),
+        "--output_dir",
+        str(tmp_path / "again"),
+    ]
+    assert main([*run, *other]) == 0
+    whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "again"))
+    assert all(torch.equal(weights, again[name]) for name, weights in whole.items())
+
+
+def test_a_checkpoint_with_a_broken_weight(arguments, small, tmp_path, capsys):
+    broken = shutil.copytree(small, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["lm_head.weight"][3, 0] = math.nan
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    assert main([*arguments, "--model", str(broken), "--max_nonfinite_steps", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "step 3: 3 of the last 3 steps had a gradient that is no number, for lm_head.weight holds NaN" in said
+    assert len((tmp_path / "out" / "bad_batches.jsonl").read_text().splitlines()) == 3
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+def test_weights_that_overflow_are_not_saved(arguments, tmp_path, capsys):
+    """Their gradients are numbers; a learning rate beyond all bounds makes them infinite."""
+    run = [*arguments, "--lr_scheduler_type", "constant_with_warmup", "--warmup_steps", "0", "--save_total_limit", "3"]
+    assert main([*run, "--max_steps", "4"]) == 0
+    before = (tmp_path / "out" / "checkpoint-4" / "model.safetensors").read_bytes()
+    go_on = ["--resume_from_checkpoint", "--learning_rate", "1e39"]
+    assert main([*run, *go_on]) == 2
+    assert "holds NaN or infinity after step 8, which is not saved" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-4"]
+    assert (tmp_path / "out" / "checkpoint-4" / "model.safetensors").read_bytes() == before

@@ -1,0 +1,109 @@
+"""Convolutions as products of matrices: the values of torch's own convolutions, over a clip's own frames."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+from sft_speech.models.exact import convolutions
+from sft_speech.models.exact.convolutions import convolved, use_matrix_products
+from sft_speech.models.exact.lengths import ClipLengths, use_own_frames
+
+
+def encoder_of(lengths, norm="group", bias=False):
+    """That of wav2vec 2.0, narrow: seven layers, 320 samples to a frame."""
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        conv_dim=(6, 8, 8, 8, 8, 8, 10), feat_extract_norm=norm, conv_bias=bias, hidden_size=8, num_attention_heads=2,
+        num_hidden_layers=1, intermediate_size=8, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    encoder = Wav2Vec2Model(config).feature_extractor.eval().requires_grad_(False)
+    for parameter in encoder.parameters():  # norms start as ones and zeros, which would hide much
+        nn.init.normal_(parameter, std=0.4)
+    use_own_frames(encoder.conv_layers[0], lengths)
+    return encoder
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_values_are_those_of_the_convolutions(norm, bias):
+    lengths = ClipLengths()
+    encoder = encoder_of(lengths, norm, bias)
+    clips = torch.randn(3, 100_000)  # 312 frames: more than three pieces
+    lengths.inputs = torch.tensor([100_000, 64_123, 400])
+    expected = encoder(clips)
+    use_matrix_products(encoder, lengths)
+    found = encoder(clips)
+    assert found.shape == expected.shape
+    for frames, one, other in zip([312, 200, 1], expected, found, strict=True):
+        assert torch.allclose(one[:, :frames], other[:, :frames], atol=1e-5, rtol=1e-4)
+        assert not other[:, frames:].any()
+    lengths.inputs = None
+    assert torch.allclose(encoder(clips[:1]), expected[:1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_piece_more_or_less_changes_nothing(monkeypatch):
+    lengths = ClipLengths()
+    encoder = encoder_of(lengths)
+    use_matrix_products(encoder, lengths)
+    clip = torch.randn(1, 20_000)
+    whole = encoder(clip)
+    for piece in (1, 7, 61, 62):
+        monkeypatch.setattr(convolutions, "PIECE", piece)
+        assert torch.allclose(encoder(clip), whole, atol=1e-5)
+
+
+@given(st.integers(1, 3), st.integers(0, 3), st.integers(1, 4), st.integers(0, 30), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_any_kernel(stride, more, channels, frames, biased):
+    kernel = stride + more
+    layer = nn.Conv1d(channels, 5, kernel, stride, bias=biased)
+    hidden = torch.randn(kernel + frames, channels)
+    weight = layer.weight.permute(2, 1, 0).flatten(0, 1)
+    with torch.no_grad():
+        found = convolved(hidden, weight, layer.bias, kernel, stride)
+        assert torch.allclose(found, layer(hidden.T[None])[0].T, atol=1e-5)
+
+
+def plain_calls(encoder):
+    """Counts how often torch's convolution of the first layer runs."""
+    calls = []
+    encoder.conv_layers[0].conv.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize("why", ["training", "autocast", "double", "nothing"])
+def test_where_it_is_not_possible_nothing_changes(why):
+    lengths = ClipLengths()
+    encoder = encoder_of(lengths)
+    use_matrix_products(encoder, lengths)
+    calls, clips = plain_calls(encoder), torch.randn(2, 1000)
+    if why == "training":
+        encoder.requires_grad_(True)
+    if why == "double":
+        encoder, clips = encoder.double(), clips.double()
+    with torch.autocast("cpu", torch.bfloat16, enabled=why == "autocast"):
+        made = encoder(clips)
+    assert len(calls) == (why != "nothing")
+    assert made.requires_grad == (why == "training")
+
+
+def test_other_encoders_are_left_alone():
+    lengths = ClipLengths()
+    encoder = encoder_of(lengths)
+    encoder.conv_layers[3].conv.dilation = (2,)
+    use_matrix_products(encoder, lengths)
+    assert "forward" not in vars(encoder)
+
+
+def test_lengths_of_another_batch_are_refused():
+    lengths = ClipLengths()
+    encoder = encoder_of(lengths, "layer")
+    use_matrix_products(encoder, lengths)
+    lengths.inputs = torch.tensor([1000])
+    with pytest.raises(RuntimeError, match="another batch"):
+        encoder(torch.zeros(2, 1000))

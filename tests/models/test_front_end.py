@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2Config, Wav2Vec2FeatureExtractor, WhisperConfig
+
+from sft_speech.errors import UserError
+from sft_speech.models.exact.encoders import make_padding_exact
+from sft_speech.models.front_end import FrontEnd, default_extractor, wants_mask
+from sft_speech.models.spec_augment import take_given_masks
+
+FAMILIES = ["wav2vec2-group", "wav2vec2-adapter", "data2vec", "wav2vec2-bert", "wav2vec2-bert-adapter", "conformer"]
+
+
+def front_end_of(model):
+    return FrontEnd(model.config, default_extractor(model.config))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frames_are_those_of_the_model(tiny_model, family):
+    model = tiny_model(family)
+    front_end = front_end_of(model)
+    for samples in [front_end.receptive_field, 700, 1000, 1599, 1600, 1601, 2000, 16000, 16379]:
+        if samples < front_end.receptive_field:
+            continue
+        features = front_end.features([np.ones(samples, np.float32)])
+        mask = features["attention_mask"]
+        frames = front_end.frames(samples)
+        assert model._get_feat_extract_output_lengths(mask.sum(-1)).item() == frames
+        with torch.no_grad():
+            logits = model(**features).logits
+        # the last half of a log-mel frame, or the width of a SpecAugment mask, may stand behind the clip
+        assert 1 <= frames <= logits.shape[1]
+    assert front_end.frames(front_end.receptive_field) == 1
+    assert front_end.frames(front_end.receptive_field - 1) == 0
+    assert front_end.frames(np.array([10, 1600, 16000])).tolist() == [front_end.frames(n) for n in (10, 1600, 16000)]
+
+
+def test_published_frame_counts():
+    front_end = FrontEnd(Wav2Vec2Config(), Wav2Vec2FeatureExtractor())
+    assert front_end.receptive_field == 400
+    assert [front_end.frames(n) for n in (0, 399, 400, 719, 720, 16000)] == [0, 0, 1, 1, 2, 49]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_waveforms_are_normalized_as_transformers_does_it_to_each_alone(normalize):
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=True)
+    front_end = FrontEnd(Wav2Vec2Config(), extractor)
+    generator = np.random.default_rng(0)
+    clips = [generator.normal(0.3, 2, samples).astype(np.float32) for samples in (9000, 4000, 5001)]
+    features = front_end.features(clips)
+    assert features["input_values"].dtype == torch.float32
+    assert features["attention_mask"].dtype == torch.int64
+    assert features["attention_mask"].sum(-1).tolist() == [9000, 4000, 5001]
+    for row, clip in zip(features["input_values"], clips, strict=True):
+        alone = extractor(clip, sampling_rate=16000, return_tensors="pt")["input_values"][0]
+        assert torch.equal(row[: len(clip)], alone)
+        assert not row[len(clip) :].any()
+
+
+def test_log_mel_features_are_those_of_each_clip_alone(tiny_model):
+    front_end = front_end_of(tiny_model("wav2vec2-bert"))
+    clips = [np.random.default_rng(0).normal(size=samples).astype(np.float32) for samples in (9000, 4000, 5160)]
+    features = front_end.features(clips)
+    for row, mask, clip in zip(features["input_features"], features["attention_mask"], clips, strict=True):
+        alone = SeamlessM4TFeatureExtractor()(clip, sampling_rate=16000, return_tensors="pt")["input_features"][0]
+        frames = front_end.frames(len(clip))
+        assert mask.sum() == frames
+        assert torch.allclose(row[:frames], alone[:frames], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("samples", [0, 1, 100, 401])
+def test_very_short_clips_do_not_crash(tiny_model, family, samples):
+    model = tiny_model(family, mask_time_prob=0.5, mask_time_length=10).train()
+    make_padding_exact(model)
+    take_given_masks(model)
+    features = front_end_of(model).features([np.full(samples, 0.1, np.float32)])
+    assert torch.isfinite(model(**features).logits).all()
+
+
+def test_mask_by_training():
+    assert not wants_mask(Wav2Vec2Config(feat_extract_norm="group"))
+    assert wants_mask(Wav2Vec2Config(feat_extract_norm="layer"))
+
+
+def test_models_without_a_known_frame_count_are_refused():
+    with pytest.raises(UserError, match="whisper model"):
+        FrontEnd(WhisperConfig(), Wav2Vec2FeatureExtractor())
+    with pytest.raises(UserError, match="it takes a Wav2Vec2FeatureExtractor"):
+        FrontEnd(Wav2Vec2Config(), SeamlessM4TFeatureExtractor())

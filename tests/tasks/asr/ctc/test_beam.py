@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sft_speech.audio.read import AudioError
+from sft_speech.cli import main
+from sft_speech.errors import UserError
+from sft_speech.tasks.asr.ctc import beam
+from sft_speech.tasks.asr.ctc.beam import BeamDecoder, Search, cut_pauses
+from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
+from sft_speech.tasks.asr.ctc.decoding import Decoding
+from sft_speech.tasks.asr.ctc.recognize import Clip, Recognition, recognize, runs
+from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, tokenizer_of
+from sft_speech.tasks.asr.transcriber import Transcriber
+
+pytest.importorskip("torchaudio.models.decoder")
+pytest.importorskip("flashlight.lib.text")
+
+RATE = 16_000
+CHARACTERS = "enotw"
+# Base 10 logarithms, as ARPA has them; ("one", "two") is likely, ("one", "ten") isn't.
+UNIGRAMS = {"<s>": (-99, -0.3), "</s>": (-1.0, 0), "<unk>": (-2.0, 0), "one": (-0.5, -0.2), "two": (-0.7, -0.2)}
+UNIGRAMS |= {"ten": (-0.7, -0.2)}
+BIGRAMS = {("one", "two"): -0.1, ("one", "ten"): -3.0, ("two", "</s>"): -0.4}
+
+
+def arpa(path, unigrams=UNIGRAMS, bigrams=BIGRAMS, case=str):
+    lines = ["\\data\\", f"ngram 1={len(unigrams)}", f"ngram 2={len(bigrams)}", "", "\\1-grams:"]
+    named = {word: word if word.startswith("<") else case(word) for word in unigrams}
+    lines += [f"{p}\t{named[word]}\t{backoff}" for word, (p, backoff) in unigrams.items()]
+    lines += ["", "\\2-grams:", *(f"{p}\t{named[a]} {named[b]}" for (a, b), p in bigrams.items()), "", "\\end\\", ""]
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+@pytest.fixture
+def lm(tmp_path):
+    return arpa(tmp_path / "words.arpa")
+
+
+@pytest.fixture
+def vocabulary():
+    """Labels 0 blank, 1 unknown, 2 delimiter, 3 ... CHARACTERS; 8 outputs."""
+    return Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
+
+
+def scores(frames: str, probability: float = 0.9, outputs: int = 8) -> np.ndarray:
+    """(T, V) log-probabilities: a letter for each frame, "-" blank, "|" delimiter; all else shares the rest."""
+    labels = [{"-": 0, "|": 2}.get(c, 3 + CHARACTERS.find(c)) for c in frames]
+    found = np.full((len(labels), outputs), (1 - probability) / (outputs - 1))
+    found[np.arange(len(labels)), labels] = probability
+    return np.log(found).astype(np.float32)
+
+
+def mixed(first: str, second: str, share: float) -> np.ndarray:
+    """(T, V) between two ways to say it."""
+    return np.logaddexp(scores(first) + np.log(share), scores(second) + np.log(1 - share)).astype(np.float32)
+
+
+def text(search: Search, frames: np.ndarray) -> str:
+    path = search(frames)
+    assert len(path) == len(frames)
+    return search.vocabulary.decode(search.vocabulary.collapse(path))
+
+
+def heard(frames: np.ndarray, frame_seconds: float = 0.02) -> Recognition:
+    """A greedy recognition with its log-probabilities."""
+    best = frames.argmax(axis=1) if len(frames) else np.zeros(0, np.int64)
+    seconds = len(frames) * frame_seconds
+    return Recognition("", *runs(best, 0), len(best), int((best == 0).sum()), seconds, frame_seconds, scores=frames)
+
+
+def test_a_damaged_kenlm_binary_ends_in_words_and_not_in_a_crash(tmp_path, vocabulary):
+    path = tmp_path / "lm"
+    whole = base64.b64decode((Path(__file__).parents[3] / "two_words.kenlm.base64").read_text())
+    path.write_bytes(whole)
+    assert text(Search(vocabulary, Decoding(str(path), lm_weight=0.0)), scores("-o-ne-|t-wo-")) == "one two"
+    path.write_bytes(whole[:0x80] + random.Random(0).randbytes(0x138 - 0x80) + whole[0x138:])  # tables: KenLM crashes
+    with pytest.raises(UserError, match="KenLM crashes on it"):
+        Search(vocabulary, Decoding(str(path)))
+    path.write_bytes(whole[:0x100] + whole[0x138:])  # cut in the middle: KenLM sees it
+    with pytest.raises(UserError, match="it can't be read"):
+        Search(vocabulary, Decoding(str(path)))
+
+
+def test_a_kenlm_binary_that_is_never_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(beam, "_look_up", lambda *_: time.sleep(600))
+    monkeypatch.setattr(beam, "PATIENCE", 0.1)
+    (tmp_path / "lm").write_bytes(b"")
+    with pytest.raises(UserError, match="never ends"):
+        beam._check_binary(str(tmp_path / "lm"), tmp_path)
+
+
+def test_only_words_of_the_lexicon_are_heard(lm, vocabulary):
+    frames = scores("-onne-|-tv-oo-")  # "v" is any character: "t o" isn't a word
+    assert text(Search(vocabulary, Decoding(lm, lm_weight=0.0)), frames) == "one two"
+
+
+def test_the_language_model_decides_by_its_weight(lm, vocabulary):
+    frames = mixed("-one-|-ten--", "-one-|-two--", 0.6)  # in each doubtful frame "ten" is a little likelier
+    assert text(Search(vocabulary, Decoding(lm, lm_weight=0.0)), frames) == "one ten"
+    assert text(Search(vocabulary, Decoding(lm, lm_weight=1.0)), frames) == "one two"
+
+
+def test_the_word_score_decides_how_many_words_there_are(tmp_path, vocabulary):
+    unigrams = {**UNIGRAMS, "to": (-0.7, 0), "net": (-0.7, 0), "tonet": (-1.4, 0)}
+    lm = arpa(tmp_path / "lm", unigrams, {})
+    frames = mixed("-to|net--", "-to-net--", 0.5)
+    found = {
+        beta: text(Search(vocabulary, Decoding(lm, lm_weight=0.0, word_score=beta)), frames) for beta in (-3.0, 3.0)
+    }
+    assert found == {-3.0: "tonet", 3.0: "to net"}
+
+
+def test_the_last_word_needs_no_delimiter(lm, vocabulary):
+    search = Search(vocabulary, Decoding(lm, lm_weight=0.0))
+    for frames in ("one", "one-", "one|", "one|-", "one-|", "|one"):
+        assert text(search, scores(frames, 0.999)).strip() == "one"
+    assert text(search, scores("one-|-two", 0.999)) == "one two"
+
+
+@pytest.mark.parametrize("case", [str.upper, str.title])
+def test_transcripts_are_in_the_case_of_the_vocabulary(tmp_path, vocabulary, case):
+    lm = arpa(tmp_path / "lm", case=case)
+    assert text(Search(vocabulary, Decoding(lm)), mixed("one|ten-", "one|two-", 0.6)) == "one two"
+
+
+def score_of(tokens: list[str], unigrams: dict, bigrams: dict) -> float:
+    """The base 10 logarithm of a text's probability, by back-off."""
+    total, history = 0.0, "<s>"
+    for token in [*tokens, "</s>"]:
+        pair = (history, token)
+        backoff = unigrams.get(history, (0, 0))[1]
+        total += bigrams[pair] if pair in bigrams else backoff + unigrams.get(token, unigrams["<unk>"])[0]
+        history = token
+    return total
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7, 2.0])
+def test_without_a_lexicon_it_is_the_best_of_all_paths(tmp_path, vocabulary, weight):
+    unigrams = {"<s>": (-99, -0.3), "</s>": (-1.0, 0), "<unk>": (-2.0, 0)}
+    unigrams |= {character: (-0.3 - 0.2 * n, -0.1) for n, character in enumerate("|onet")}  # "w" is unknown
+    bigrams = {("o", "n"): -0.2, ("t", "w"): -0.3, ("e", "</s>"): -0.2}
+    unigrams["w"] = (-1.7, 0)
+    lm = arpa(tmp_path / "lm", unigrams, bigrams)
+    search = Search(vocabulary, Decoding(lm, lm_weight=weight, beam_size=100_000))
+    names = {2: "|", **{3 + n: character for n, character in enumerate(CHARACTERS)}}
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        logits = rng.normal(0, 1.5, (4, 8))
+        frames = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+        found = {}
+        for path in itertools.product([0, *names], repeat=4):
+            tokens = [names[label] for label in vocabulary.collapse(path)]
+            # The search begins after a delimiter: one at the start is no token more.
+            scored = tokens[1:] if path[0] == 2 else tokens
+            found[path] = sum(frames[range(4), path]) + weight * score_of(scored, unigrams, bigrams)
+        best = max(found, key=found.__getitem__)
+        assert vocabulary.collapse(search(frames)) == vocabulary.collapse(best)
+
+
+def test_what_is_no_character_is_never_said(lm, tmp_path, vocabulary):
+    """The unknown token, and outputs beyond the vocabulary."""
+    frames = scores("-one-", outputs=12)
+    frames[:, [1, 9]] += 5
+    assert text(Search(vocabulary, Decoding(lm)), frames) == "one"
+    unigrams = {"<s>": (-99, 0), "</s>": (-1, 0), "<unk>": (-2, 0), **dict.fromkeys("|enotw", (-0.8, 0))}
+    characters = Decoding(arpa(tmp_path / "lm", unigrams, {}), lm_weight=0.1)
+    assert text(Search(vocabulary, characters), frames) == "one"
+
+
+def test_a_vocabulary_without_a_delimiter(tmp_path):
+    words = Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
+    del words.ids[" "]
+    assert text(Search(words, Decoding(arpa(tmp_path / "lm"), lm_weight=0.0)), scores("-o-ne-t-w-o")) == "onetwo"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"lexicon": "none"}, "is of words, which can't be looked up character by character"),
+        ({"lm": "characters", "lexicon": "lexicon"}, "is of characters"),
+        ({"lm": "characters", "word_score": 1.0}, "no words are counted"),
+        ({"lm": "broken.arpa"}, "it can't be read"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path, vocabulary, lm, monkeypatch, changes, why):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lexicon").write_text("one\n")
+    unigrams = {"<s>": (-99, 0), "</s>": (-1, 0), "<unk>": (-2, 0), **dict.fromkeys("|enotw", (-0.8, 0))}
+    arpa(tmp_path / "characters", unigrams, {("o", "n"): -0.1})
+    (tmp_path / "broken.arpa").write_text((tmp_path / "words.arpa").read_text().replace("-3.0", "x"))
+    with pytest.raises(UserError, match=why):
+        Search(vocabulary, Decoding(**{"lm": lm, **changes}))
+
+
+def test_without_torchaudio_it_says_what_to_install(vocabulary, lm, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio.models.decoder", None)
+    with pytest.raises(UserError, match=r"pip install 'sft_speech\[lm\]'"):
+        Search(vocabulary, Decoding(lm))
+
+
+def test_nothing_is_printed(lm, vocabulary, capfd):
+    Search(vocabulary, Decoding(lm))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def search(vocabulary, lm):
+    return Search(vocabulary, Decoding(lm))
+
+
+def spoken(count: int) -> tuple[list[Recognition], list[str]]:
+    """Recognitions of random words, and what they say."""
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices(["one", "two", "ten"], k=draw.randint(1, 30))) for _ in range(count)]
+    return [heard(scores("-" + said.replace(" ", "-|") + "-", 0.99)) for said in texts], texts
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_are_in_order_in_any_number_of_processes(search, vocabulary, workers):
+    recognitions, texts = spoken(30)
+    broken, nothing = AudioError("broken", "it can't be read"), heard(np.zeros((0, 8), np.float32))
+    with BeamDecoder(search, workers) as decoder:
+        found = list(decoder.follow([*recognitions, broken, nothing], vocabulary.decode))
+    assert [one.text for one in found[:-2]] == texts
+    assert found[-2] is broken
+    assert (found[-1].text, found[-1].seconds) == ("", 0.0)
+    assert all(one.scores is None for one in found if one is not broken)
+
+
+def test_few_wait(search, vocabulary, monkeypatch):
+    monkeypatch.setattr(beam, "PENDING", 4)
+    recognitions, texts = spoken(30)
+    drawn: list[Recognition] = []
+    with BeamDecoder(search, 1) as decoder:
+        for number, found in enumerate(
+            decoder.follow((drawn.append(one) or one for one in recognitions), vocabulary.decode)
+        ):
+            assert found.text == texts[number]
+            assert len(drawn) - number <= 6
+
+
+def test_frames_of_tokens(search, vocabulary):
+    with BeamDecoder(search, 1) as decoder:
+        (found,) = decoder.follow([heard(scores("--onnee-|--two---", 0.99))], vocabulary.decode)
+    assert found.text == "one two"
+    assert found.tokens.tolist() == vocabulary.encode("one two")
+    assert found.starts.tolist() == [2, 3, 5, 8, 11, 12, 13]
+    assert found.ends.tolist() == [3, 5, 7, 9, 12, 13, 14]
+
+
+def test_a_long_recording_is_searched_in_pieces(search, vocabulary):
+    said = ["one", "two", "two", "one"] * 20
+    frames = scores("--".join(said).replace("-", "-|-"), 0.99)
+    recognition = heard(frames, frame_seconds=beam.WINDOW_SECONDS / 50)  # 50 frames to a piece
+    with BeamDecoder(search, 2) as decoder:
+        (found,) = decoder.follow([recognition], vocabulary.decode)
+    assert found.text == " ".join(said)
+    assert (np.diff(found.starts) >= 0).all()
+    letters = found.tokens != 2
+    assert np.array_equal(frames[found.starts[letters]].argmax(axis=1), found.tokens[letters])
+
+
+def test_two_pieces_are_two_words(search, vocabulary):
+    recognition = heard(scores("-one----two-", 0.99), frame_seconds=beam.WINDOW_SECONDS / 8)  # no delimiter was heard
+    with BeamDecoder(search, 1) as decoder:
+        (found,) = decoder.follow([recognition], vocabulary.decode)
+    assert found.text == "one two"
+    assert found.starts.tolist() == [1, 2, 3, 6, 8, 9, 10]
+
+
+def test_a_process_that_is_ended_is_told(search, vocabulary):
+    decoder = BeamDecoder(search, 1)
+    (process,) = decoder._pool._processes
+    os.kill(process, signal.SIGKILL)
+    time.sleep(0.3)
+    with pytest.raises(UserError, match="for want of memory perhaps"):
+        list(decoder.follow(spoken(3)[0], vocabulary.decode))
+
+
+def test_cut_in_the_longest_pause_between_words():
+    best = scores("one-|-two--|---ten------one-|-ten").argmax(axis=1)
+    pieces = cut_pauses(best, 0, 2, 24)
+    assert pieces == [slice(0, 12), slice(12, 33)]
+    assert cut_pauses(best, 0, 2, 33) == [slice(0, 33)]
+    # Without words, the longest silence; without silence, where the piece is full.
+    assert cut_pauses(scores("o-neeeet----oo").argmax(axis=1), 0, None, 12) == [slice(0, 10), slice(10, 14)]
+    assert cut_pauses(scores("onetwoten").argmax(axis=1), 0, 2, 4) == [slice(0, 4), slice(4, 8), slice(8, 9)]
+
+
+@pytest.mark.parametrize("longest", [2, 7, 40])
+def test_pieces_are_the_whole(longest):
+    best = np.random.default_rng(longest).choice([0, 0, 0, 2, 3, 4], 300)
+    pieces = cut_pauses(best, 0, 2, longest)
+    assert [piece.start for piece in pieces] == [0, *(piece.stop for piece in pieces[:-1])]
+    assert pieces[-1].stop == 300
+    assert all(0 < piece.stop - piece.start <= longest for piece in pieces)
+
+
+def noise(seconds: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng((seed, 5))
+    return (rng.normal(size=round(seconds * RATE)) * 0.1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def directory(tiny_directory):
+    return tiny_directory("wav2vec2-layer")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three recordings and their manifest."""
+    lines = ["audio,text"]
+    for number, seconds in enumerate((0.6, 1.4, 0.9)):
+        soundfile.write(tmp_path / f"{number}.wav", noise(seconds, number), RATE, subtype="FLOAT")
+        lines.append(f"{tmp_path / f'{number}.wav'},one two")
+    (tmp_path / "corpus.csv").write_text("\n".join(lines) + "\n")
+    return [str(tmp_path / f"{number}.wav") for number in range(3)]
+
+
+def test_log_probabilities_are_those_of_the_own_frames(directory):
+    import torch
+
+    checkpoint = load_checkpoint(directory)
+    clips = [Clip(noise(seconds, 1), seconds) for seconds in (0.5, 1.3)]
+    for one, found in zip(clips, recognize(checkpoint, clips, scores=True), strict=True):
+        with torch.no_grad():
+            logits = checkpoint.model(**checkpoint.features([one.audio])).logits[0]
+        assert found.scores.shape == (found.frames, logits.shape[1])
+        assert np.allclose(found.scores, logits.log_softmax(-1).numpy(), atol=1e-4)
+
+
+def test_log_probabilities_of_windows_are_joined_as_their_best_tokens(directory):
+    checkpoint = load_checkpoint(directory)
+    (found,) = recognize(checkpoint, [Clip(noise(6.0, 2), 6.0)], window_seconds=1.0, scores=True)
+    assert len(found.scores) == found.frames
+    assert np.array_equal(runs(found.scores.argmax(axis=1), 0)[1], found.starts)
+
+
+def test_the_commands_take_it(directory, files, lm, tmp_path, capsys):
+    def run(*arguments) -> str:
+        assert main([*arguments, "--device", "cpu"]) == 0
+        return capsys.readouterr().out
+
+    searched = ["--lm", lm, "--lm_weight", "0.5", "--word_score", "-1"]
+    evaluate = ("evaluate", str(directory), "--source", str(tmp_path / "corpus.csv"), "-o", str(tmp_path))
+    run(*evaluate, *searched)
+    figures = json.loads((tmp_path / "evaluation/corpus.json").read_text())
+    said = {"search": "beam", "lm": lm, "lexicon": None, "lm_weight": 0.5, "word_score": -1.0, "beam_size": 100}
+    assert figures["decoding"] == said
+    rows = [json.loads(line) for line in (tmp_path / "evaluation/corpus.jsonl").read_text().splitlines()]
+    words = {word for row in rows for word in row["hypothesis"].split()}
+    assert words
+    assert words <= {"ONE", "TWO", "TEN"}
+    run(*evaluate)
+    assert json.loads((tmp_path / "evaluation/corpus.json").read_text())["decoding"] == {"search": "greedy"}
+
+    (tmp_path / "decoding.yaml").write_text(f"lm: {lm}\nlm_weight: 0.5\nword_score: 4\n")
+    out = run("transcribe", str(directory), *files, "--decoding", str(tmp_path / "decoding.yaml"), "--word_score", "-1")
+    assert [line.split("\t")[1] for line in out.splitlines()] == [row["hypothesis"] for row in rows]
+    transcribe = partial(run, "transcribe", str(directory), files[1], *searched)
+    (row,) = map(json.loads, transcribe("--format", "jsonl", "--timestamps", "word").splitlines())
+    assert " ".join(word["text"] for word in row["words"]) == row["text"] == rows[1]["hypothesis"]
+    times = [time for word in row["words"] for time in (word["start"], word["end"])]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= 1.4
+    assert "-->" in transcribe("--format", "srt")
+
+
+def test_the_transcriber_takes_it(directory, files, lm):
+    transcriber = Transcriber(directory, device="cpu", decoding=Decoding(lm, lm_weight=0.5))
+    found = transcriber(files)
+    assert [one.text for one in found] == [transcriber(file).text for file in files]
+    assert {word for one in found for word in one.text.split()} <= {"ONE", "TWO", "TEN"}
+
+
+def test_a_language_model_that_does_not_fit_is_refused_before_anything_is_heard(
+    directory, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("sft_speech.tasks.asr.ctc.recognize.recognize", lambda *_, **__: pytest.fail("it listens"))
+    soundfile.write(tmp_path / "a.wav", noise(1.0, 0), RATE)
+    lm = arpa(tmp_path / "lm", {**UNIGRAMS, "да": (-1, 0)}, {})
+    assert main(["transcribe", str(directory), str(tmp_path / "a.wav"), "--lm", lm]) == 2
+    assert "1 of 4 words (as да) can't be spelt" in capsys.readouterr().err

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCTC,
+    AutoProcessor,
+    Wav2Vec2Config,
+    Wav2Vec2ForPreTraining,
+    pipeline,
+)
+
+from sft_speech.errors import UserError
+from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
+
+FAMILIES = [
+    "wav2vec2-group", "wav2vec2-layer", "wav2vec2-adapter", "mms", "hubert", "hubert-batch-norm", "wavlm",
+    "wavlm-layer", "data2vec", "wav2vec2-bert", "wav2vec2-bert-adapter", "conformer", "unispeech", "unispeech-sat",
+]  # fmt: skip
+SAID = ["Hello there", "it's five", "ÄX"]
+
+
+def waveforms():
+    generator = np.random.default_rng(3)
+    return [generator.normal(0.1, 0.2, samples).astype(np.float32) for samples in (9001, 4321, 16000, 2640)]
+
+
+@torch.no_grad()
+def logits_of(checkpoint, clips):
+    """One (T, V) per clip, over its own frames."""
+    logits = checkpoint.model(**checkpoint.features(clips)).logits
+    return [row[: checkpoint.frames(len(clip))] for row, clip in zip(logits, clips, strict=True)]
+
+
+def heard(checkpoint, clips):
+    return [checkpoint.decode(checkpoint.collapse(logits.argmax(-1))) for logits in logits_of(checkpoint, clips)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_alone_and_in_any_batch(tiny_directory, family):
+    checkpoint = load_checkpoint(tiny_directory(family))
+    assert checkpoint.new_weights == []
+    assert (checkpoint.rate, checkpoint.blank) == (16000, 0)
+    clips = waveforms()
+    alone = [logits_of(checkpoint, [clip])[0] for clip in clips]
+    for order in ([0, 1, 2, 3], [3, 0, 2, 1], [1, 0]):
+        together = logits_of(checkpoint, [clips[index] for index in order])
+        for index, logits in zip(order, together, strict=True):
+            assert logits.shape == alone[index].shape
+            assert (logits - alone[index]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_it_is_plain_transformers(tiny_directory, tmp_path, family):
+    checkpoint = load_checkpoint(tiny_directory(family))
+    with torch.no_grad():  # no token above all others: a random model would say nothing else
+        checkpoint.model.lm_head.bias -= torch.cat(logits_of(checkpoint, waveforms())).mean(0)
+    checkpoint.save(tmp_path)
+    expected = heard(checkpoint, waveforms())
+    assert min(map(len, expected)) > 2
+
+    model = AutoModelForCTC.from_pretrained(tmp_path).eval()
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    recognize = pipeline("automatic-speech-recognition", str(tmp_path))
+    for clip, text in zip(waveforms(), expected, strict=True):
+        inputs = processor(clip, sampling_rate=16000, return_tensors="pt")
+        with torch.no_grad():
+            ids = model(**inputs).logits.argmax(-1)[0]
+        frames = checkpoint.frames(len(clip))
+        if family.startswith("wav2vec2-bert") and ((len(clip) - 400) // 160 + 1) % 2:
+            continue  # plain transformers lets the half frame behind such a clip into its adapter and transcript
+        assert processor.decode(ids[:frames]) == text
+        assert recognize(clip.copy())["text"] == text
+    assert heard(load_checkpoint(tmp_path), waveforms()) == expected
+
+
+def test_plain_transformers_is_told_of_the_mask_by_the_training(tiny_directory, tmp_path):
+    for family, masked in (("wav2vec2-group", False), ("wav2vec2-layer", True), ("data2vec", True)):
+        checkpoint = load_checkpoint(tiny_directory(family))
+        assert "attention_mask" in checkpoint.features(waveforms())
+        checkpoint.save(tmp_path / family)
+        saved = json.loads((tmp_path / family / "preprocessor_config.json").read_text())
+        assert saved["return_attention_mask"] is masked
+
+
+def test_configured_for_ctc(tiny_directory):
+    checkpoint = load_checkpoint(
+        tiny_directory("wav2vec2-group"), overrides={"hidden_dropout": 0.3, "layerdrop": None, "unheard_of": 1}
+    )
+    config = checkpoint.model.config
+    assert (config.ctc_loss_reduction, config.ctc_zero_infinity, config.pad_token_id) == ("sum", True, 0)
+    assert (config.hidden_dropout, config.layerdrop) == (0.3, 0.0)
+    assert checkpoint.model.wav2vec2.encoder.dropout.p == 0.3
+    assert not hasattr(config, "unheard_of")
+
+
+def test_trains_with_spec_augment(tiny_directory):
+    checkpoint = load_checkpoint(tiny_directory("wav2vec2-group"), overrides={"mask_time_prob": 0.5})
+    model = checkpoint.model.train()
+    labels = torch.tensor([checkpoint.encode("HELLO")] * 4)
+    loss = model(**checkpoint.features(waveforms()), labels=labels).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert model.wav2vec2.masked_spec_embed.grad.abs().sum() > 0
+
+
+# ---- vocabularies ----
+
+
+def test_its_own_vocabulary_is_kept(tiny_directory):
+    checkpoint = load_checkpoint(tiny_directory("hubert"), transcripts=SAID)
+    assert checkpoint.model.config.vocab_size == 32
+    assert checkpoint.normalizer("it’s 5!").text == "IT'S FIVE"
+    assert checkpoint.decode(checkpoint.encode("IT'S")) == "IT'S"
+
+
+@pytest.mark.parametrize("family", ["wav2vec2-group", "wav2vec2-layer", "data2vec", "wav2vec2-bert", "wavlm"])
+def test_one_is_built_where_it_has_none(tiny_directory, tmp_path, family):
+    source = tiny_directory(family, None)
+    checkpoint = load_checkpoint(source, transcripts=SAID)
+    expected = ["<pad>", "<unk>", "|", *"'efhilorstvxä"]
+    assert checkpoint.tokenizer.get_vocab() == {token: index for index, token in enumerate(expected)}
+    assert checkpoint.model.lm_head.out_features == checkpoint.model.config.vocab_size == len(expected)
+    assert checkpoint.new_weights == ["lm_head.weight", "lm_head.bias"]
+    assert checkpoint.head_is_new
+    assert checkpoint.encode(checkpoint.normalizer(SAID[2]).text) == [15, 14]
+    checkpoint.save(tmp_path)
+    again = load_checkpoint(tmp_path)
+    assert again.new_weights == []
+    assert again.tokenizer.get_vocab() == checkpoint.tokenizer.get_vocab()
+    assert heard(again, waveforms()) == heard(checkpoint, waveforms())
+
+
+def test_neither_vocabulary_nor_transcripts(tiny_directory):
+    with pytest.raises(UserError, match="no vocabulary"):
+        load_checkpoint(tiny_directory("wav2vec2-group", None))
+
+
+def test_start_and_end_added_in_silence_are_no_reason_to_rebuild(tiny_directory):
+    tokens = ["<pad>", "<unk>", "|", *"abc"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    for outputs in (6, 8):
+        checkpoint = load_checkpoint(tiny_directory("wav2vec2-group", vocabulary, vocab_size=outputs), transcripts=SAID)
+        assert checkpoint.new_weights == []
+        assert checkpoint.model.lm_head.out_features == outputs
+
+
+def test_a_vocabulary_that_does_not_fit(tiny_directory, caplog):
+    source = tiny_directory("wav2vec2-group", vocab_size=20)
+    with pytest.raises(UserError, match="doesn't fit its head"):
+        load_checkpoint(source)
+    checkpoint = load_checkpoint(source, transcripts=SAID)
+    assert "both are made anew" in caplog.text
+    assert checkpoint.model.lm_head.out_features == len(checkpoint.tokenizer) == 16
+    assert checkpoint.head_is_new
+
+
+def test_a_new_vocabulary_of_the_same_size_has_a_new_head(tiny_directory):
+    source = tiny_directory("wav2vec2-group")
+    letters = [chr(ord("а") + index) for index in range(29)]
+    checkpoint = load_checkpoint(source, transcripts=letters, new_vocabulary=True)
+    assert checkpoint.model.lm_head.out_features == 32
+    assert checkpoint.new_weights == ["lm_head.weight", "lm_head.bias"]
+    old = load_file(source / "model.safetensors")["lm_head.weight"]
+    assert not torch.allclose(checkpoint.model.lm_head.weight, old)
+    assert not checkpoint.model.lm_head.bias.any()
+
+
+def test_the_language_is_remembered(tiny_directory, tmp_path):
+    checkpoint = load_checkpoint(tiny_directory("wav2vec2-group", None), transcripts=["vier"], language="de")
+    checkpoint.save(tmp_path)
+    assert load_checkpoint(tmp_path).normalizer.language == "de"
+    assert AutoModelForCTC.from_pretrained(tmp_path).config.vocab_size == 7
+
+
+def test_a_language_of_many(copied, tmp_path):
+    english, french = (
+        {token: index for index, token in enumerate(["<pad>", "<unk>", "|", *s])} for s in ("abc", "éèàx")
+    )
+    folder = copied("mms", english, vocab_size=6)
+    (folder / "vocab.json").write_text(json.dumps({"eng": english, "fra": french}))
+    options = json.loads((folder / "tokenizer_config.json").read_text())
+    options.update(target_lang="eng", bos_token=None, eos_token=None)
+    options.pop("added_tokens_decoder", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(options))
+    weights = load_file(folder / "model.safetensors")
+    adapter = {key: torch.full_like(value, 0.25) for key, value in weights.items() if ".adapter_layer." in key}
+    adapter |= {"lm_head.weight": torch.ones(7, 32), "lm_head.bias": torch.ones(7)}
+    save_file(adapter, folder / "adapter.fra.safetensors", metadata={"format": "pt"})
+
+    assert load_checkpoint(folder).normalizer.alphabet == set("abc")
+    checkpoint = load_checkpoint(folder, target_lang="fra")
+    assert checkpoint.normalizer("É à b").text == "é à"
+    assert checkpoint.new_weights == []
+    assert checkpoint.model.lm_head.weight.tolist() == torch.ones(7, 32).tolist()
+    checkpoint.save(tmp_path / "french")
+    again = load_checkpoint(tmp_path / "french")
+    assert again.encode("é à") == checkpoint.encode("é à") == [3, 2, 5]
+    assert torch.equal(again.model.lm_head.weight, checkpoint.model.lm_head.weight)
+    for unknown in ("deu", "eng"):  # no vocabulary, no weights
+        with pytest.raises(UserError, match=f"target_lang {unknown}"):
+            load_checkpoint(folder, target_lang=unknown)
+
+
+# ---- weights ----
+
+
+def test_pretrained_weights_are_kept_and_only_the_head_is_new(tmp_path, caplog):
+    config = Wav2Vec2Config(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, conv_dim=(16,),
+        conv_kernel=(10,), conv_stride=(160,), num_feat_extract_layers=1, num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    pretrained = Wav2Vec2ForPreTraining(config)
+    pretrained.save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO):
+        checkpoint = load_checkpoint(tmp_path, transcripts=SAID)
+    assert checkpoint.new_weights == ["lm_head.weight", "lm_head.bias"]
+    assert caplog.text.count("new weights") == 1
+    assert "lm_head.weight (16x32), lm_head.bias (16)" in caplog.text
+    assert "LOAD REPORT" not in caplog.text
+    loaded = checkpoint.model.wav2vec2.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in pretrained.wav2vec2.state_dict().items())
+
+
+def test_renamed_weights_are_not_new(copied):
+    folder = copied("wav2vec2-group")
+    weights = load_file(folder / "model.safetensors")
+    renamed = {
+        key.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): value
+        for key, value in weights.items()
+    }
+    assert any(key.endswith("weight_g") for key in renamed)
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.new_weights == []
+    found = checkpoint.model.state_dict()["wav2vec2.encoder.pos_conv_embed.conv.parametrizations.weight.original0"]
+    assert torch.equal(found, renamed["wav2vec2.encoder.pos_conv_embed.conv.weight_g"])
+
+
+def test_a_missing_mask_embedding_is_new_but_the_head_is_not(copied):
+    folder = copied("wav2vec2-group")
+    weights = load_file(folder / "model.safetensors")
+    del weights["wav2vec2.masked_spec_embed"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.new_weights == ["wav2vec2.masked_spec_embed"]
+    assert not checkpoint.head_is_new
+
+
+def test_an_untrained_head_is_warned_of(copied, caplog):
+    folder = copied("wav2vec2-group")
+    weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if "lm_head" not in k}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load_checkpoint(folder).head_is_new
+    assert [record.levelname for record in caplog.records if "new weights" in record.message] == ["WARNING"]
+
+
+def test_half_precision_is_made_full(copied):
+    folder = copied("wav2vec2-group")
+    weights = {key: value.half() for key, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    model = load_checkpoint(folder).model
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+
+
+def test_from_scratch_takes_the_architecture_only(tiny_directory):
+    source = tiny_directory("wav2vec2-group")
+    torch.manual_seed(5)
+    checkpoint = load_checkpoint(source, from_scratch=True)
+    assert checkpoint.new_weights == [name for name, _ in checkpoint.model.named_parameters()]
+    old = load_file(source / "model.safetensors")
+    assert not torch.allclose(checkpoint.model.lm_head.weight, old["lm_head.weight"])
+    assert checkpoint.tokenizer.get_vocab() == load_checkpoint(source).tokenizer.get_vocab()
+
+
+def test_what_a_worker_is_sent_is_without_the_model(tiny_directory):
+    import pickle
+
+    checkpoint = load_checkpoint(tiny_directory("wav2vec2-group"))
+    encode, features, frames = pickle.loads(pickle.dumps((checkpoint.encode, checkpoint.features, checkpoint.frames)))
+    assert encode("AB") == checkpoint.encode("AB")
+    assert frames(16000) == checkpoint.frames(16000)
+    assert torch.equal(features(waveforms())["input_values"], checkpoint.features(waveforms())["input_values"])
+
+
+def test_log_off(tiny_directory, caplog):
+    with caplog.at_level(logging.INFO):
+        load_checkpoint(tiny_directory("wav2vec2-group"), from_scratch=True, log=False)
+    assert "new" not in caplog.text
+
+
+# ---- real speech ----
+
+
+@pytest.mark.parametrize("family", ["wav2vec2-group", "wav2vec2-layer"])
+def test_real_speech_alone_in_a_batch_and_shuffled(tiny_directory, family):
+    if "SFT_SPEECH_DATA" not in os.environ:
+        pytest.skip("no real speech: SFT_SPEECH_DATA isn't set")
+    files = sorted(Path(os.environ["SFT_SPEECH_DATA"], "LibriSpeech", "dev-clean").rglob("*.flac"))[::2]
+    clips = [soundfile.read(file, dtype="float32")[0] for file in files]
+    checkpoint = load_checkpoint(tiny_directory(family))
+    alone = [logits_of(checkpoint, [clip])[0] for clip in clips]
+    with torch.no_grad():
+        mean = torch.cat(alone).mean(0)
+        checkpoint.model.lm_head.bias -= mean  # no token above all others
+    alone = [logits - mean for logits in alone]
+    said = [checkpoint.decode(checkpoint.collapse(logits.argmax(-1))) for logits in alone]
+    for order in (np.arange(len(clips)), np.random.default_rng(0).permutation(len(clips))):
+        for batch in np.array_split(order, 2):
+            together = logits_of(checkpoint, [clips[index] for index in batch])
+            for index, logits in zip(batch, together, strict=True):
+                assert (logits - alone[index]).abs().max() < 1e-4
+                assert checkpoint.decode(checkpoint.collapse(logits.argmax(-1))) == said[index]

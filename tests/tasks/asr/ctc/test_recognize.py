@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_speech.audio.read import AudioError, probe
+from sft_speech.inference.chunking import FrameGrid, cut_windows
+from sft_speech.tasks.asr.ctc import recognize as module
+from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
+from sft_speech.tasks.asr.ctc.recognize import Clip, recognize, runs
+
+RATE = 16_000
+NORMS = ("wav2vec2-group", "wav2vec2-layer")
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise (S,) whose loudness and color wander, so that frames differ."""
+    rng = np.random.default_rng((seed, 7))
+    samples = round(seconds * RATE)
+    waveform = np.convolve(rng.normal(size=samples), rng.normal(size=32), "same")
+    steps = samples // 1600 + 2
+    loudness = np.interp(np.arange(samples), 1600 * np.arange(steps), rng.uniform(0.01, 0.2, steps))
+    return (waveform * loudness / np.abs(waveform).max()).astype(np.float32)
+
+
+def clip(seconds: float, seed: int = 0, **more) -> Clip:
+    return Clip(noise(seconds, seed), seconds, **more)
+
+
+def wav(waveform: np.ndarray, rate: int = RATE) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, rate, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
+
+
+def talkative(directory):
+    """A random checkpoint that says everything now and then: fresh ones always say the same few characters."""
+    checkpoint = load_checkpoint(directory)
+    with torch.no_grad():
+        spread, usual = torch.std_mean(checkpoint.model(**checkpoint.features([noise(3.0, 99)])).logits[0], 0)
+        head = checkpoint.model.lm_head
+        head.weight /= spread[:, None]
+        head.bias.copy_((head.bias - usual) / spread)
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tiny_directory):
+    return {norm: talkative(tiny_directory(norm)) for norm in NORMS}
+
+
+def alone(checkpoint, one: Clip):
+    (recognition,) = recognize(checkpoint, [one])
+    return recognition
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_results_come_in_the_order_given_and_do_not_depend_on_the_batch(checkpoints, norm, monkeypatch):
+    monkeypatch.setattr(module, "POOL", 5)  # several pools, the last one not full
+    clips = [clip(seconds, seed) for seed, seconds in enumerate([0.5, 2.0, 0.2, 3.1, 1.0, 0.7, 2.9, 0.4])]
+    batched = list(recognize(checkpoints[norm], clips, max_batch_seconds=7))
+    for one, found in zip(clips, batched, strict=True):
+        expected = alone(checkpoints[norm], one)
+        assert found.text == expected.text != ""
+        assert np.array_equal(found.starts, expected.starts)
+        assert found.seconds == one.seconds
+        assert found.frames == checkpoints[norm].frames(len(one.audio))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_batches_side_by_side_say_the_same(checkpoints, norm, monkeypatch):
+    monkeypatch.setattr(module, "POOL", 8)
+    clips = [clip(0.2 + seed % 5 / 3, seed, labels=[5, 6]) for seed in range(40)]
+    expected = list(recognize(checkpoints[norm], clips, max_batch_seconds=3))
+    models, forward = set(), module._forward
+
+    def watched(checkpoint, device, model, batch):
+        models.add(id(model))
+        assert torch.get_num_threads() == 1
+        return forward(checkpoint, device, model, batch)
+
+    monkeypatch.setattr(module, "_forward", watched)
+    cores = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = list(recognize(checkpoints[norm], clips, max_batch_seconds=3))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(cores)
+    assert len(models) == 3
+    assert [(one.text, one.loss) for one in found] == [(one.text, pytest.approx(one.loss)) for one in expected]
+
+
+def test_batches_stay_within_their_budget_and_logits_are_not_kept(checkpoints, monkeypatch):
+    checkpoint = checkpoints["wav2vec2-layer"]
+    shapes = []
+    features = checkpoint.features
+
+    def spy(waveforms):
+        shapes.append((len(waveforms), max(map(len, waveforms))))
+        return features(waveforms)
+
+    monkeypatch.setattr(checkpoint, "features", spy)
+    list(recognize(checkpoint, [clip(0.1 * n, n) for n in range(1, 20)], max_batch_seconds=4))
+    assert sum(count for count, _ in shapes) == 19
+    assert all(count * samples <= 4 * RATE for count, samples in shapes)
+    assert len(shapes) < 19
+
+
+def test_loss_is_that_of_transformers(checkpoints):
+    checkpoint = checkpoints["wav2vec2-layer"]
+    labels = checkpoint.encode("HELLO WORLD")
+    pair = [clip(1.5, 1, labels=labels), clip(2.5, 2, labels=checkpoint.encode("A"))]
+    found = list(recognize(checkpoint, pair))
+    for one, recognition in zip(pair, found, strict=True):
+        checkpoint.model.config.ctc_loss_reduction = "sum"
+        with torch.no_grad():
+            expected = checkpoint.model(**checkpoint.features([one.audio]), labels=torch.tensor([one.labels])).loss
+        assert recognition.loss == pytest.approx(float(expected), rel=1e-4)
+        assert not recognition.infeasible
+
+
+def test_labels_that_do_not_fit_count_as_zero_and_are_told(checkpoints):
+    checkpoint = checkpoints["wav2vec2-layer"]
+    found = alone(checkpoint, clip(0.1, labels=checkpoint.encode("MUCH TOO LONG A TRANSCRIPT FOR THAT")))
+    assert (found.loss, found.infeasible) == (0.0, True)
+
+
+def test_without_labels_there_is_no_loss(checkpoints):
+    assert alone(checkpoints["wav2vec2-layer"], clip(1.0)).loss is None
+
+
+def test_an_empty_transcript_has_no_loss_to_divide(checkpoints):
+    found = list(recognize(checkpoints["wav2vec2-layer"], [clip(1.0, labels=[]), clip(1.0, labels=[5, 6])]))
+    assert found[0].loss == 0
+    assert found[1].loss > 0
+
+
+def test_what_cannot_be_read_is_reported_in_its_place(checkpoints):
+    checkpoint = checkpoints["wav2vec2-layer"]
+    good = noise(1.0)
+    clips = [Clip(wav(good), 1.0), Clip(b"RIFF no such thing", 1.0), Clip("/nowhere/a.wav", 2.0), Clip(wav(good), 1.0)]
+    found = list(recognize(checkpoint, clips))
+    assert [isinstance(one, AudioError) for one in found] == [False, True, True, False]
+    assert found[0].text == found[3].text == alone(checkpoint, Clip(good, 1.0)).text
+
+
+def test_a_clip_too_short_for_a_frame_says_nothing(checkpoints):
+    found = list(recognize(checkpoints["wav2vec2-group"], [Clip(noise(1)[:50], 50 / RATE), clip(1.0)]))
+    assert (found[0].text, found[0].frames, found[0].seconds) == ("", 0, 50 / RATE)
+    assert found[1].text
+
+
+def test_clips_are_drawn_as_needed(checkpoints, monkeypatch):
+    monkeypatch.setattr(module, "POOL", 4)
+    drawn = itertools.count()
+    endless = (clip(0.3 + 0.01 * (next(drawn) % 7)) for _ in itertools.count())
+    assert len(list(islice(recognize(checkpoints["wav2vec2-layer"], endless, max_batch_seconds=1), 9))) == 9
+    assert next(drawn) < 60
+
+
+def test_training_mode_comes_back_even_when_the_loop_is_left(checkpoints):
+    model = checkpoints["wav2vec2-layer"].model
+    model.train()
+    try:
+        found = recognize(checkpoints["wav2vec2-layer"], [clip(0.5), clip(0.6)])
+        next(found)
+        assert not model.training
+        found.close()
+        assert model.training
+    finally:
+        model.eval()
+
+
+def test_progress_adds_up_to_the_audio(checkpoints):
+    heard = []
+    list(recognize(checkpoints["wav2vec2-layer"], [clip(0.5), clip(1.0), clip(2.0)], progress=heard.append))
+    assert sum(heard) == pytest.approx(3.5)
+
+
+def test_a_segment_of_a_file_is_that_part_of_it(checkpoints, tmp_path):
+    checkpoint, waveform = checkpoints["wav2vec2-group"], noise(3.0)
+    soundfile.write(tmp_path / "a.wav", waveform, RATE, subtype="FLOAT")
+    found = alone(checkpoint, Clip(str(tmp_path / "a.wav"), 1.2, start=0.8))
+    assert found.text == alone(checkpoint, Clip(waveform[round(0.8 * RATE) : 2 * RATE], 1.2)).text
+    assert found.seconds == 1.2
+
+
+@pytest.fixture(scope="module")
+def local(tiny_directory):
+    """A model that sees 8 frames to either side: no attention, a short positional convolution, no normalization."""
+    checkpoint = talkative(tiny_directory("wav2vec2-layer", num_hidden_layers=0))
+    checkpoint.feature_extractor.do_normalize = False
+    return checkpoint
+
+
+def test_frames_of_windows_are_those_of_the_recording(local):
+    waveform = noise(8.0)
+    grid = FrameGrid.measure(local.frames)
+
+    def logits(part: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return local.model(**local.features([part])).logits[0].numpy()
+
+    whole = logits(waveform)
+    windows = cut_windows(len(waveform), grid, local.frames, 2 * RATE)
+    assert len(windows) > 3
+    for window in windows:
+        own = logits(waveform[window.start : window.stop])
+        assert len(own) == window.last - window.first
+        assert np.allclose(own[8:-8], whole[window.first + 8 : window.last - 8], atol=1e-4)
+
+
+def test_windows_give_the_tokens_and_times_of_the_whole(local, tmp_path):
+    waveform = noise(20.3)
+    soundfile.write(tmp_path / "a.wav", waveform, RATE, subtype="FLOAT")
+    clips = [Clip(waveform, 20.3), Clip(str(tmp_path / "a.wav"), 20.3), Clip(str(tmp_path / "a.wav"), 9.7, start=5.5)]
+    for one in clips:
+        (whole,) = recognize(local, [one], window_seconds=60)
+        (cut,) = recognize(local, [one], window_seconds=3)
+        assert cut.text == whole.text
+        assert len(set(whole.text)) > 5
+        assert np.array_equal(cut.starts, whole.starts)
+        assert np.array_equal(cut.ends, whole.ends)
+        assert (cut.frames, cut.seconds) == (whole.frames, whole.seconds)
+
+
+def test_a_long_file_is_never_read_whole(local, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "long.flac", noise(60.0), RATE)
+    longest = []
+    read = module.read
+
+    def spy(*args, **more):
+        longest.append(len(waveform := read(*args, **more)))
+        return waveform
+
+    monkeypatch.setattr(module, "read", spy)
+    (found,) = recognize(local, [Clip(str(tmp_path / "long.flac"), 60.0)], window_seconds=4)
+    assert found.seconds == pytest.approx(60.0)
+    assert max(longest) <= 4 * RATE + 400
+    assert len(longest) == 20
+
+
+def test_a_recording_that_breaks_off_keeps_what_was_heard(local):
+    waveform = noise(10.0)
+    waveform[7 * RATE] = np.nan
+    (found,) = recognize(local, [Clip(wav(waveform), 10.0)], window_seconds=2)
+    (before,) = recognize(local, [Clip(waveform[: 6 * RATE], 6.0)], window_seconds=60)
+    assert "nothing was read beyond" in found.problem
+    assert 5 < found.seconds < 7
+    assert found.text[:10] == before.text[:10] != ""
+
+
+@settings(deadline=None)  # a busy machine is no error
+@given(st.lists(st.integers(0, 3), max_size=30))
+def test_runs_are_the_collapse_with_their_frames(ids):
+    tokens, starts, ends = runs(np.array(ids, np.int32), blank=0)
+    assert tokens.tolist() == [token for token, _ in itertools.groupby(ids) if token]
+    for token, start, end in zip(tokens, starts, ends, strict=True):
+        assert set(ids[start:end]) == {token}
+        assert start == 0 or ids[start - 1] != token
+        assert end == len(ids) or ids[end] != token
+
+
+def test_runs_are_literal():
+    tokens, starts, ends = runs(np.array([0, 5, 5, 0, 5, 6, 0]), blank=0)
+    assert (tokens.tolist(), starts.tolist(), ends.tolist()) == ([5, 5, 6], [1, 4, 5], [3, 5, 6])
+
+
+def test_every_family_in_batches_and_in_windows(families, tiny_directory):
+    for family in families:
+        checkpoint = load_checkpoint(tiny_directory(family), log=False)
+        clips = [clip(seconds, seed) for seed, seconds in enumerate([1.0, 6.5, 0.6])]
+        batched = list(recognize(checkpoint, clips))
+        for one, found in zip(clips, batched, strict=True):
+            assert found.text == alone(checkpoint, one).text, family
+            assert found.frames == checkpoint.frames(len(one.audio)), family
+            assert found.ends[-1] * found.frame_seconds <= one.seconds + 0.1, family
+        (cut,) = recognize(checkpoint, [clips[1]], window_seconds=2.5)
+        assert cut.frames == batched[1].frames, family
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_real_speech_alone_in_batches_and_in_any_order(checkpoints, norm):
+    data = os.environ.get("SFT_SPEECH_DATA")
+    if not data:
+        pytest.skip("SFT_SPEECH_DATA names no folder of real speech")
+    files = sorted((Path(data) / "LibriSpeech" / "dev-clean").rglob("*.flac"))
+    clips = [Clip(str(file), probe(file).seconds) for file in files]
+    assert len(clips) > 16
+    singly = [found.text for found in recognize(checkpoints[norm], clips, max_batch_seconds=0.1)]
+    assert [found.text for found in recognize(checkpoints[norm], clips, max_batch_seconds=200)] == singly
+    order = np.random.default_rng(0).permutation(len(clips))
+    mixed = recognize(checkpoints[norm], [clips[n] for n in order], max_batch_seconds=100)
+    assert [found.text for found in mixed] == [singly[n] for n in order]
+
+
+def test_words_are_parted_once_whatever_the_model_says(checkpoints, monkeypatch):
+    checkpoint = checkpoints["wav2vec2-layer"]
+    monkeypatch.setattr(checkpoint, "decode", lambda ids: " A  B ")
+    assert alone(checkpoint, clip(1.0)).text == "A B"

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import Wav2Vec2CTCTokenizer
+
+from sft_speech.errors import UserError
+from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, build_tokenizer, fits, tokenizer_of
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz'"
+LOWER = Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *LETTERS]))
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """`plain({"<pad>": 0, ...}, **options)`: a tokenizer as transformers makes it."""
+
+    def build(entries, **options):
+        path = tmp_path / "vocab.json"
+        path.write_text(json.dumps({token: index for index, token in enumerate(entries)}))
+        return Wav2Vec2CTCTokenizer(str(path), **options)
+
+    return build
+
+
+def test_built_from_transcripts():
+    tokenizer = build_tokenizer(["Hello, World!", "it’s 5", "", "Ähre"])
+    expected = ["<pad>", "<unk>", "|", *"'defhilorstvwä"]
+    assert tokenizer.get_vocab() == {token: index for index, token in enumerate(expected)}
+    assert len(tokenizer) == len(expected)
+    assert (tokenizer.bos_token, tokenizer.eos_token) == (None, None)
+
+
+def test_built_the_same_whatever_the_order():
+    transcripts = ["the cat", "a dog's", "zoo"]
+    assert build_tokenizer(transcripts).get_vocab() == build_tokenizer(reversed(transcripts)).get_vocab()
+
+
+def test_characters_too_rare_to_be_learned_are_named(caplog):
+    with caplog.at_level("WARNING"):
+        build_tokenizer(["aaaaa"] * 2)
+        assert not caplog.records
+        build_tokenizer(["aaaaa éb", "aaaa é"])
+    assert caplog.messages == ["too rare in the transcripts to be learned, misspelt perhaps: b (1) é (2)"]
+
+
+def test_built_and_saved_it_has_no_more_entries(tmp_path):
+    tokenizer = build_tokenizer(["abc"])
+    tokenizer.save_pretrained(tmp_path)
+    loaded = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+    assert len(loaded) == 6
+
+
+@pytest.mark.parametrize("transcripts", [[], ["", " ... "]])
+def test_nothing_to_build_from(transcripts):
+    with pytest.raises(UserError, match="no letter"):
+        build_tokenizer(transcripts)
+
+
+@given(st.text(alphabet=LETTERS + " é", max_size=30))
+def test_encoded_as_transformers_does(text):
+    text = " ".join(text.split())
+    assert LOWER.encode(text) == LOWER.tokenizer(text).input_ids
+
+
+@given(st.text(alphabet=LETTERS + " ", max_size=30))
+def test_there_and_back(text):
+    text = " ".join(text.split())
+    assert LOWER.decode(LOWER.encode(text)) == text
+
+
+def test_double_letters_stay():
+    assert LOWER.decode(LOWER.encode("hello all")) == "hello all"
+
+
+def test_collapse():
+    assert LOWER.collapse([0, 3, 3, 0, 3, 4, 4, 0, 0]) == [3, 3, 4]
+    assert LOWER.collapse([]) == []
+    path = [0, 7, 7, 2, 2, 9, 0, 9, 9]
+    assert LOWER.decode(LOWER.collapse(path)) == LOWER.tokenizer.decode(path)
+
+
+def test_upper_case_is_inferred(plain):
+    vocabulary = Vocabulary(plain(["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS.upper()]))
+    text, missing = vocabulary.normalizer("It's “five” ☃")
+    assert (text, dict(missing)) == ("IT'S FIVE", {"☃": 1})
+    assert vocabulary.encode(text) == [13, 24, 31, 23, 4, 10, 13, 26, 9]
+
+
+def test_start_and_end_are_no_characters(plain):
+    tokenizer = plain(["[PAD]", "[UNK]", "|", *"abc"], pad_token="[PAD]", unk_token="[UNK]")
+    assert len(tokenizer) == 8  # two more than the vocabulary: transformers adds them in silence
+    assert Vocabulary(tokenizer).normalizer.alphabet == set("abc")
+    assert fits(tokenizer, 6)
+    assert fits(tokenizer, 8)
+    assert not fits(tokenizer, 5)
+
+
+def test_lower_case_outside_upper_case_inside(plain):
+    vocabulary = Vocabulary(plain(["<pad>", "<unk>", "|", *"ABC"], do_lower_case=True))
+    assert vocabulary.normalizer("A, Cab!").text == "a cab"
+    assert vocabulary.decode(vocabulary.encode("a cab")) == "a cab"
+
+
+def test_a_space_instead_of_the_delimiter(plain, tmp_path):
+    vocabulary = Vocabulary(plain(["<pad>", "<unk>", " ", *"abc"]))
+    assert vocabulary.encode("a b") == [3, 2, 4]
+    assert vocabulary.decode([3, 2, 4]) == "a b"
+    vocabulary.tokenizer.save_pretrained(tmp_path / "saved")
+    assert Wav2Vec2CTCTokenizer.from_pretrained(tmp_path / "saved").decode([3, 2, 4]) == "a b"
+
+
+def test_no_delimiter_at_all(plain):
+    vocabulary = Vocabulary(plain(["<pad>", "<unk>", *"日本"]))
+    assert vocabulary.encode("日 本") == [2, 3]
+
+
+def test_tokens_of_several_characters(plain):
+    vocabulary = Vocabulary(plain(["<pad>", "<unk>", "|", *"abcht", "ch", "cht"]))
+    assert vocabulary.encode("acht bach t") == [3, 9, 2, 4, 3, 8, 2, 7]
+    assert vocabulary.decode([3, 9, 2, 4, 3, 8, 2, 7]) == "acht bach t"
+    assert vocabulary.encode("x ch") == [1, 2, 8]
+
+
+def test_what_is_lacking_is_unknown():
+    assert LOWER.encode("aé") == [3 + LETTERS.index("a"), 1]

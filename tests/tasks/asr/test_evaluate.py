@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+
+import numpy as np
+import pytest
+import soundfile
+
+from sft_speech.cli import main
+from sft_speech.corpora.report import file_stem
+from sft_speech.errors import UserError
+from sft_speech.metrics.words import Errors
+from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
+from sft_speech.tasks.asr.evaluate import EvaluationResult, evaluate_corpus
+from sft_speech.tasks.asr.transcriber import Transcriber
+
+RATE = 16_000
+
+
+def wav(seconds: float, seed: int) -> bytes:
+    rng = np.random.default_rng((seed, 11))
+    samples = round(seconds * RATE)
+    buffer = io.BytesIO()
+    waveform = rng.normal(size=samples) * np.sin(np.arange(samples) / 2000) * 0.1
+    soundfile.write(buffer, waveform, RATE, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
+
+
+def row(number: int, text: str, seconds: float, speaker: str = "") -> dict:
+    audio = {"path": None, "bytes": wav(seconds, number)}
+    return {"id": f"u{number}", "audio": audio, "text": text, "speaker": speaker, "seconds": seconds, "start": None}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_directory):
+    return load_checkpoint(tiny_directory("wav2vec2-layer"))
+
+
+@pytest.fixture(scope="module")
+def rows(checkpoint):
+    """Eight utterances; the transcript of every second one is what the model says, so that not everything is wrong."""
+    from sft_speech.tasks.asr.ctc.recognize import Clip, recognize
+
+    drawn = [row(n, "SOME WORDS", seconds, f"s{n % 6}") for n, seconds in enumerate([1, 0.4, 2, 0.7, 3, 1.1, 0.5, 2.2])]
+    said = recognize(checkpoint, [Clip(one["audio"], one["seconds"]) for one in drawn])
+    for number, (one, heard) in enumerate(zip(drawn, said, strict=True)):
+        if number % 2:
+            one["text"] = checkpoint.normalizer(heard.text).text
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def result(checkpoint, rows):
+    return evaluate_corpus(checkpoint, rows)
+
+
+def test_every_utterance_once_in_the_order_of_the_corpus(result, rows):
+    assert [one.id for one in result.utterances] == [one["id"] for one in rows]
+    assert [one.reference for one in result.utterances] == [one["text"] for one in rows]
+    assert [one.words.total == 0 for one in result.utterances] == [False, True] * 4
+    assert result.seconds == pytest.approx(sum(one["seconds"] for one in rows))
+
+
+def test_rates_are_sums_over_sums(result):
+    errors = sum(one.words.total for one in result.utterances)
+    assert result.wer == errors / sum(len(one.reference.split()) for one in result.utterances)
+    assert result.cer == result.characters.total / sum(len(one.reference) for one in result.utterances)
+
+
+def test_loss_is_per_label_and_batches_do_not_matter(checkpoint, rows, result):
+    import torch
+
+    checkpoint.model.config.ctc_loss_reduction = "sum"
+    total = count = 0.0
+    for one in rows:
+        waveform, _ = soundfile.read(io.BytesIO(one["audio"]["bytes"]), dtype="float32")
+        labels = checkpoint.encode(one["text"])
+        with torch.no_grad():
+            total += float(checkpoint.model(**checkpoint.features([waveform]), labels=torch.tensor([labels])).loss)
+        count += len(labels)
+    assert result.loss == pytest.approx(total / count, rel=1e-4)
+    assert evaluate_corpus(checkpoint, rows, max_batch_seconds=1).loss == pytest.approx(result.loss, rel=1e-5)
+
+
+def test_merged_shards_are_the_whole(checkpoint, rows, result):
+    merged = EvaluationResult.merge(evaluate_corpus(checkpoint, rows[rank::3]) for rank in range(3))
+    figures, whole = merged.summary(), result.summary()
+    for name in ("wer", "cer", "substitutions", "deletions", "insertions", "words", "utterances", "speakers"):
+        assert figures[name] == whole[name]
+    for name in ("hours", "loss", "blank_share"):
+        assert figures[name] == pytest.approx(whole[name], rel=1e-5)
+    assert merged.metrics().keys() == {"loss", "wer", "cer", "blank_share"}
+
+
+def test_rows_of_a_dataset(checkpoint, rows, result):
+    from datasets import Audio, Dataset
+
+    corpus = Dataset.from_list(rows).cast_column("audio", Audio(decode=False))
+    found = evaluate_corpus(checkpoint, corpus)
+    assert [one.hypothesis for one in found.utterances] == [one.hypothesis for one in result.utterances]
+
+
+def test_the_two_files_of_the_contract(result, tmp_path):
+    written = result.save(tmp_path / "evaluation", "test-other")
+    assert written == tmp_path / "evaluation" / "test-other.json"
+    lines = [json.loads(line) for line in (tmp_path / "evaluation" / "test-other.jsonl").read_text().splitlines()]
+    assert list(lines[0]) == ["id", "reference", "hypothesis", "seconds", "word_errors", "words"]
+    figures = json.loads(written.read_text())
+    assert figures["wer"] == sum(line["word_errors"] for line in lines) / sum(line["words"] for line in lines)
+    assert figures["wer_interval"][0] <= figures["wer"] <= figures["wer_interval"][1]
+    assert figures["interval_over"] == "speakers"
+    assert figures["utterances"] == 8
+    assert figures["hours"] == pytest.approx(10.9 / 3600)
+    assert figures["real_time_factor"] > 0
+    assert {"cer", "cer_interval", "substitutions", "deletions", "insertions"} <= figures.keys()
+
+
+def test_an_unwritable_folder_is_a_user_error(result, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written"):
+        result.save(tmp_path / "file" / "evaluation", "dev")
+
+
+def test_table_shows_what_was_confused(result):
+    table = result.table("dev")
+    assert "dev: 8 utterances" in table
+    assert f"{100 * result.wer:.2f} %" in table
+    (said, _), count = result.confusions()[0]
+    assert f"{count:5}  {said or '(nothing)'}" in table  # the most frequent one
+
+
+def test_an_empty_transcript_costs_what_is_heard_in_it(checkpoint):
+    found = evaluate_corpus(checkpoint, [row(1, "", 1.0), row(2, "A B", 1.0)])
+    silent = found.utterances[0]
+    assert silent.words == Errors(insertions=len(silent.hypothesis.split()))
+    assert silent.words.total > 0
+    assert found.wer == found.words.total / 2
+
+
+def test_an_unreadable_row_is_left_out_and_named(checkpoint, rows, result, caplog):
+    broken = {**rows[0], "id": "broken", "audio": {"path": None, "bytes": b"no audio"}}
+    with caplog.at_level(logging.WARNING):
+        found = evaluate_corpus(checkpoint, [rows[1], broken, rows[2]])
+    assert [one.id for one in found.utterances] == ["u1", "u2"]
+    assert [one.hypothesis for one in found.utterances] == [one.hypothesis for one in result.utterances[1:3]]
+    assert list(found.failed) == ["broken"]
+    assert "broken is left out" in caplog.text
+    assert found.summary()["failed"] == found.failed
+
+
+def test_nothing_but_blank_is_said_to_be_so(tiny_directory, rows, caplog):
+    import torch
+
+    mute = load_checkpoint(tiny_directory("wav2vec2-layer"))
+    with torch.no_grad():
+        mute.model.lm_head.bias[mute.blank] = 1e4
+    with caplog.at_level(logging.WARNING):
+        found = evaluate_corpus(mute, rows[:2])
+    assert found.blank_share == 1
+    assert found.utterances[0].hypothesis == ""
+    assert "blank" in caplog.text
+
+
+def test_no_row_gives_no_figure():
+    empty = EvaluationResult()
+    assert math.isnan(empty.loss)
+    assert empty.summary()["loss"] is None
+    assert empty.summary()["wer_interval"] == [None, None]
+    assert "0 utterances" in empty.table()
+
+
+def test_names_of_splits_become_names_of_files():
+    assert file_stem("train-clean-100+test") == "train-clean-100+test"
+    assert file_stem("train:0.1") == "train_0.1"
+    assert file_stem("a/b c") == "a_b_c"
+
+
+# ---- sft-speech evaluate ----
+
+
+@pytest.fixture
+def manifest(tmp_path, rows):
+    lines = ["audio\ttext"]
+    for one in rows[:4]:
+        (tmp_path / f"{one['id']}.wav").write_bytes(one["audio"]["bytes"])
+        lines.append(f"{one['id']}.wav\t{one['text'].lower()}")
+    path = tmp_path / "corpus.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_verb_writes_both_files_and_prints_the_table(tiny_directory, manifest, result, tmp_path, capsys):
+    model = tiny_directory("wav2vec2-layer")
+    arguments = ["evaluate", str(model), "--source", str(manifest), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(arguments) == 0
+    (figures,) = (tmp_path / "out" / "evaluation").glob("*.json")
+    assert json.loads(figures.read_text())["utterances"] == 4
+    lines = [json.loads(line) for line in figures.with_suffix(".jsonl").read_text().splitlines()]
+    assert [line["hypothesis"] for line in lines] == [one.hypothesis for one in result.utterances[:4]]
+    assert [line["reference"] for line in lines] == [one.reference for one in result.utterances[:4]]
+    assert "WER" in capsys.readouterr().out
+
+
+def test_verb_leaves_out_rows_without_transcript_and_says_so(tiny_directory, manifest, tmp_path, rows, caplog):
+    (tmp_path / "mute.wav").write_bytes(rows[5]["audio"]["bytes"])
+    with open(manifest, "a") as lines:
+        lines.write("mute.wav\t♪\n")
+    model = tiny_directory("wav2vec2-layer")
+    assert main(["evaluate", str(model), "--source", str(manifest), "-o", str(tmp_path), "--device", "cpu"]) == 0
+    figures = json.loads((tmp_path / "evaluation" / "corpus.json").read_text())
+    assert figures["utterances"] == 4
+    assert "1 empty transcript" in caplog.text
+
+
+def test_verb_says_which_characters_the_vocabulary_lacks(tiny_directory, manifest, tmp_path, caplog):
+    manifest.write_text(manifest.read_text().rstrip("\n") + " ♪♪\n")
+    model = tiny_directory("wav2vec2-layer")
+    assert main(["evaluate", str(model), "--source", str(manifest), "-o", str(tmp_path), "--device", "cpu"]) == 0
+    assert "not in the vocabulary, left out of the transcripts: '♪' 2" in caplog.text
+
+
+def test_verb_without_a_corpus(tiny_directory, capsys):
+    assert main(["evaluate", str(tiny_directory("wav2vec2-layer")), "--source", "/nowhere"]) == 2
+    assert "/nowhere" in capsys.readouterr().err
+
+
+def test_transcriber_and_evaluation_say_the_same(tiny_directory, rows, result):
+    transcriber = Transcriber(str(tiny_directory("wav2vec2-layer")), device="cpu")
+    heard = transcriber([one["audio"] for one in rows])
+    assert [one.text for one in heard] == [one.hypothesis for one in result.utterances]

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft_speech.tasks.asr.subtitles import (
+    CUE_SECONDS,
+    LINE_CHARACTERS,
+    Cue,
+    cues,
+    single_cues,
+    srt,
+    vtt,
+)
+from sft_speech.tasks.asr.transcriber import Span
+
+
+def spoken(text: str, start: float = 0.0, each: float = 0.3, gap: float = 0.1) -> list[Span]:
+    return [Span(w, start + n * (each + gap), start + n * (each + gap) + each) for n, w in enumerate(text.split())]
+
+
+def test_srt_and_vtt_are_literal():
+    shown = [Cue("Hello & <you>", 0.0, 1.5), Cue("again", 3661.0419, 3662.9996)]
+    assert srt(shown) == (
+        "1\n00:00:00,000 --> 00:00:01,500\nHello & <you>\n\n2\n01:01:01,042 --> 01:01:03,000\nagain\n"
+    )
+    assert vtt(shown) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello &amp; &lt;you&gt;\n\n01:01:01.042 --> 01:01:03.000\nagain\n"
+    )
+
+
+@pytest.mark.parametrize("write", [srt, vtt])
+def test_what_is_said_makes_no_cue_of_its_own(write):
+    """A vocabulary may come from anywhere, and hold ends of lines."""
+    evil = "\n\n9\n00:00:07,000 --> 00:00:09,000\n<script>\x1b[2J"
+    for shown in (cues([Span(evil, 0.0, 1.0)], 1.0), single_cues([Span(evil, 0.0, 1.0)])):
+        text = write(shown)
+        assert text.count("-->") == len(shown)
+        assert "\n\n9\n" not in text
+        assert "\x1b" not in text
+
+
+def test_nothing_said_is_a_valid_file():
+    assert cues([], 5.0) == []
+    assert srt([]) == ""
+    assert vtt([]) == "WEBVTT\n"
+
+
+def test_a_pause_ends_a_cue_and_a_short_cue_stays_for_a_second():
+    shown = cues([*spoken("good morning"), *spoken("everybody", start=3.0)], 3.5)
+    assert shown == [Cue("good morning", 0.0, 1.0), Cue("everybody", 3.0, 3.5)]
+
+
+def test_two_lines_of_nearly_equal_length():
+    (cue,) = cues(spoken("this is a line which is just a little too long for one", each=0.1), 10.0)
+    assert cue.text == "this is a line which is just\na little too long for one"
+
+
+def test_a_full_cue_is_cut_at_a_short_pause():
+    first = spoken("one two three four five six seven eight nine ten eleven", each=0.2)
+    second = spoken("twelve thirteen fourteen fifteen sixteen", start=first[-1].end + 0.4, each=0.2)
+    shown = cues([*first, *second], 20.0)
+    assert shown[0].text.split()[-1] == "eleven"
+
+
+def test_a_script_without_spaces_is_cut_all_the_same():
+    shown = cues([Span("言" * 200, 0.0, 20.0)], 20.0)
+    assert "".join(cue.text for cue in shown).replace("\n", "").replace(" ", "") == "言" * 200
+    assert all(len(line) <= LINE_CHARACTERS for cue in shown for line in cue.text.split("\n"))
+
+
+def test_one_cue_per_word_or_character():
+    assert single_cues([Span("a", 0, 0.1), Span(" ", 0.1, 0.2), Span("b", 0.2, 0.3)]) == [
+        Cue("a", 0, 0.1),
+        Cue("b", 0.2, 0.3),
+    ]
+
+
+words = st.lists(
+    st.tuples(st.text("abcdef", min_size=1, max_size=60), st.floats(0, 3), st.floats(0.02, 9)), max_size=60
+)
+
+
+@settings(deadline=None)  # a busy machine is no error
+@given(words)
+def test_cues_hold_every_word_in_order_and_never_overlap(drawn):
+    at, spans = 0.0, []
+    for text, gap, length in drawn:
+        spans.append(Span(text, at + gap, at + gap + length))
+        at += gap + length
+    shown = cues(spans, at)
+    assert "".join(re.sub(r"\s", "", cue.text) for cue in shown) == "".join(span.text for span in spans)
+    longest = max((length for _, _, length in drawn), default=0)
+    for cue, following in zip(shown, [*shown[1:], None], strict=False):
+        assert 0 <= cue.start <= cue.end <= at + 1e-6
+        assert following is None or cue.end <= following.start + 1e-6
+        assert cue.end - cue.start <= max(CUE_SECONDS, longest) + 1e-6
+        lines = cue.text.split("\n")
+        assert len(lines) <= 2
+        assert all(len(line) <= LINE_CHARACTERS for line in lines)

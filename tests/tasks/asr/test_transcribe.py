@@ -1,0 +1,269 @@
+"""Transcripts of many recordings: in several processes, killed, and gone on with."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+
+from sft_speech.cli import main
+from sft_speech.inference import shards as parts
+from sft_speech.inference.shards import Parts
+from sft_speech.tasks.asr import transcribe
+from sft_speech.tasks.asr.transcriber import Transcriber
+
+RATE = 16_000
+RECORDINGS = int(os.environ.get("SFT_SPEECH_RECORDINGS", 1000))  # of the run that is killed
+
+
+@pytest.fixture(scope="module")
+def model(tiny_directory):
+    return tiny_directory("wav2vec2-group")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Forty clips of 0.2 to 0.6 s, unlike each other."""
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(3)
+    for number in range(40):
+        time = np.arange(3200 + 160 * number) / RATE
+        tone = np.sin(np.cumsum(rng.uniform(0, 2, 12).repeat(len(time) // 12 + 1))[: len(time)])
+        soundfile.write(folder / f"{number:02}.wav", 0.3 * tone + rng.normal(0, 0.02, len(time)), RATE)
+    return folder
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(parts, "BLOCK", 8)
+
+
+def run(model, *arguments, format: str = "jsonl") -> int:
+    return main(["transcribe", str(model), "--device", "cpu", "--format", format, *map(str, arguments)])
+
+
+@pytest.fixture
+def broken_after(monkeypatch):
+    """`with broken_after(n)`: the disk fails after n parts."""
+    write = Parts.write
+
+    @contextmanager
+    def broken(count: int) -> Iterator[None]:
+        left = iter(range(count))
+
+        def failing(self: Parts, first: int, lines: list[bytes]) -> None:
+            if next(left, None) is None:
+                raise RuntimeError("the disk is gone")
+            write(self, first, lines)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Parts, "write", failing)
+            yield
+
+    return broken
+
+
+def test_parts_say_what_a_stream_says(model, clips, tmp_path, small_blocks):
+    for format, output in (("jsonl", tmp_path / "a.jsonl"), ("text", tmp_path / "a.txt")):
+        assert run(model, clips, "-o", output, format=format) == 0
+    names = [str(clips / f"{number:02}.wav") for number in range(40)]
+    expected = [one.text for one in Transcriber(model, device="cpu")(list(map(Path, names)))]
+    assert len(set(expected)) > 10
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["audio"] for row in rows] == names
+    assert [row["text"] for row in rows] == expected
+    assert (tmp_path / "a.txt").read_text() == "".join(
+        f"{name}\t{text}\n" for name, text in zip(names, expected, strict=True)
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.txt"]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "text"])
+def test_an_unfinished_run_is_gone_on_with(model, clips, tmp_path, small_blocks, broken_after, format, capsys, caplog):
+    (tmp_path / "bad.wav").write_bytes(b"text")
+    command = (clips, tmp_path / "bad.wav", "-o")
+    assert run(model, *command, tmp_path / "whole", format=format) == 0
+    with broken_after(3), pytest.raises(RuntimeError):
+        run(model, *command, tmp_path / "out", format=format)
+    assert "out is unfinished: the same command with --resume goes on where it was" in caplog.text
+    assert not (tmp_path / "out").exists()
+    assert run(model, *command, tmp_path / "out", format=format) == 2
+    assert "holds an unfinished run" in capsys.readouterr().err
+    assert run(model, *command, tmp_path / "out", "--max_batch_seconds", 2, "--resume", format=format) == 0
+    assert "1 of 41 recordings could not be transcribed" in caplog.text
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert len((tmp_path / "out").read_text().splitlines()) == (41 if format == "jsonl" else 40)
+    assert run(model, *command, tmp_path / "out", format=format) == 2
+    assert "it is there already" in capsys.readouterr().err
+    assert run(model, *command, tmp_path / "out", "--resume", format=format) == 0
+    assert "nothing is left to do" in caplog.text
+    assert run(model, clips, "-o", tmp_path / "out", "--resume", format=format) == (2 if format == "jsonl" else 0)
+    assert run(model, clips / "00.wav", clips / "01.wav", "-o", tmp_path / "out", "--resume", format=format) == 2
+    assert "2 recordings are given" in capsys.readouterr().err
+
+
+def test_a_run_is_not_gone_on_with_from_other_inputs(model, clips, tmp_path, small_blocks, broken_after, capsys):
+    output = tmp_path / "out.jsonl"
+    with broken_after(1), pytest.raises(RuntimeError):
+        run(model, clips, "-o", output)
+    for others, said in (
+        ((clips, clips / "00.wav"), "begun with other recordings"),
+        ((clips, "--timestamps", "word"), "begun with other timestamps"),
+    ):
+        assert run(model, *others, "-o", output, "--resume") == 2
+        assert said in capsys.readouterr().err
+    os.utime(model / "model.safetensors")
+    assert run(model, clips, "-o", output, "--resume") == 2
+    assert "begun with other files of the model" in capsys.readouterr().err
+
+
+def test_a_run_that_could_not_begin_leaves_nothing(clips, tmp_path, capsys):
+    assert run(tmp_path / "no_model", clips, "-o", tmp_path / "out.jsonl") == 2
+    assert list(tmp_path.iterdir()) == []
+    assert run("model", clips, "-o", tmp_path / "nowhere" / "out.jsonl") == 2
+    assert "can't be written (No such file or directory)" in capsys.readouterr().err
+
+
+def test_recordings_from_a_list(model, clips, tmp_path, monkeypatch, capsys):
+    listed = f"\ufeff{clips / '01.wav'}\r\n\n{tmp_path / 'missing.wav'}\n{clips / '00.wav'}"
+    (tmp_path / "list.txt").write_text(listed, "utf-8")
+    assert run(model, clips / "02.wav", "--files_from", tmp_path / "list.txt", "-o", tmp_path / "out") == 0
+    rows = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert [Path(row["audio"]).name for row in rows] == ["02.wav", "01.wav", "missing.wav", "00.wav"]
+    assert [bool(row.get("error")) for row in rows] == [False, False, True, False]
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))
+    assert run(model, "--files_from", "-") == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows[1:]
+
+
+def test_a_recording_is_a_line_whatever_its_name(model, clips, tmp_path, monkeypatch):
+    folder = tmp_path / "names"
+    folder.mkdir()
+    names = [b"a\nb.wav", b"\xff.wav", "é.wav".encode()]
+    for name in names:
+        os.link(clips / "00.wav", os.fsencode(folder) + b"/" + name)
+    assert run(model, folder, "-o", tmp_path / "out.txt", format="text") == 0
+    found = [line.split(b"\t")[0] for line in (tmp_path / "out.txt").read_bytes().splitlines()]
+    assert sorted(found) == sorted(os.fsencode(folder) + b"/" + name.replace(b"\n", b"\\n") for name in names)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(stdout := io.BytesIO(), encoding="utf-8"))
+    assert run(model, folder, format="text") == 0
+    assert stdout.getvalue() == (tmp_path / "out.txt").read_bytes()
+    assert run(model, folder, "-o", tmp_path / "out.jsonl") == 0
+    rows = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
+    assert sorted(os.fsencode(row["audio"]) for row in rows) == sorted(os.fsencode(folder) + b"/" + n for n in names)
+
+
+def test_subtitles_that_are_there_are_kept(model, clips, tmp_path, capsys):
+    assert run(model, clips, "-o", tmp_path / "srt", format="srt") == 0
+    expected = {path.name: path.read_text() for path in (tmp_path / "srt").iterdir()}
+    assert len(expected) == 40
+    assert run(model, clips, "-o", tmp_path / "srt", format="srt") == 2
+    assert "00.srt is there already" in capsys.readouterr().err
+    (tmp_path / "srt" / "07.srt").unlink()
+    (tmp_path / "srt" / "08.srt").write_text("corrected by hand")
+    assert run(model, clips, "-o", tmp_path / "srt", "--resume", format="srt") == 0
+    expected["08.srt"] = "corrected by hand"
+    assert {path.name: path.read_text() for path in (tmp_path / "srt").iterdir()} == expected
+
+
+def test_several_processes_that_share_subtitles(model, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(transcribe, "end_with_parent", lambda: None)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank in "201":
+        monkeypatch.setenv("RANK", rank)
+        assert run(model, clips, "-o", tmp_path / "srt", format="vtt") == 0
+        assert len(list((tmp_path / "srt").iterdir())) == {"2": 13, "0": 27, "1": 40}[rank]
+
+
+def test_the_last_of_several_processes_puts_the_parts_together(model, clips, tmp_path, small_blocks, monkeypatch):
+    monkeypatch.setattr(transcribe, "end_with_parent", lambda: None)
+    assert run(model, clips, "-o", tmp_path / "whole") == 0
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank in "021":
+        monkeypatch.setenv("RANK", rank)
+        assert run(model, clips, "-o", tmp_path / "out") == 0
+        assert (tmp_path / "out").exists() == (rank == "1")
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--num_processes", 0), "give 1 or more"),
+        (("--num_processes", 2), "one place to write to"),
+        (("--files_from", "nowhere.txt"), "can't be read (No such file"),
+    ],
+)
+def test_arguments_that_cannot_work(clips, arguments, said, capsys):
+    assert run("model", clips, *arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_arguments_that_cannot_work_within_a_launcher(clips, monkeypatch, capsys):
+    monkeypatch.setattr(transcribe, "end_with_parent", lambda: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run("model", clips, "--num_processes", 2) == 2
+    assert "the launcher has it already" in capsys.readouterr().err
+    assert run("model", "--files_from", "-") == 2
+    assert "several processes can't read it" in capsys.readouterr().err
+    assert run("model") == 2
+    assert "there is nothing to transcribe" in capsys.readouterr().err
+
+
+def start(model, folder, output, processes: int) -> subprocess.Popen:
+    """A run of its own, in blocks so small that there is something to be killed in."""
+    few = "from sft_speech.inference import shards; shards.BLOCK = 8"
+    code = f"from sft_speech import cli; {few}; raise SystemExit(cli.main())"
+    options = f"--format jsonl --device cpu --num_processes {processes} --resume -o".split()
+    command = [sys.executable, "-c", code, "transcribe", model, folder, *options, output]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def kill(process: subprocess.Popen, folder: Path, after: int, child: bool) -> None:
+    """Kills a process, or one of its children, once it has added some parts; what is left over ends by itself."""
+    before = len(list(folder.glob("*.part")))
+    while len(list(folder.glob("*.part"))) < before + after and process.poll() is None:
+        time.sleep(0.001)
+    left = psutil.Process(process.pid).children(recursive=True)
+    if process.poll() is None:
+        (random.choice(left) if child else process).kill()
+    assert psutil.wait_procs(left, timeout=60)[1] == []
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again(model, clips, tmp_path, small_blocks):
+    """Set SFT_SPEECH_RECORDINGS for another number of recordings than some hundred."""
+    folder = tmp_path / "many"
+    for number in range(RECORDINGS):
+        (folder / f"{number // 1000:04}").mkdir(parents=True, exist_ok=True)
+        os.link(clips / f"{number * 7 % 40:02}.wav", folder / f"{number // 1000:04}" / f"{number % 1000:03}.wav")
+    assert run(model, folder, "-o", tmp_path / "whole") == 0
+    output, unfinished = tmp_path / "out", tmp_path / "out.parts"
+    finished = ""
+    for processes, child in ((1, False), (2, True), (2, False)):
+        process = start(model, folder, output, processes)
+        kill(process, unfinished, random.randrange(1, RECORDINGS // 80), child)  # with enough left to do
+        said = process.communicate()[1]
+        assert process.returncode == (1 if child else -9), said
+        if processes > 1 and not child and output.exists():
+            # Those whose launcher is killed take a moment to notice: time enough for a model as small as this.
+            finished = f"{output} is there already: nothing is left to do\n"
+            break
+        assert not output.exists(), said
+        assert not child or said.endswith("out is unfinished: the same command with --resume goes on where it was\n")
+    last = start(model, folder, output, 2)
+    assert (last.communicate()[1], last.returncode) == (finished, 0)
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert not unfinished.exists()

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from sft_speech.cli import main
+from sft_speech.errors import UserError
+from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
+from sft_speech.tasks.speech.speakers import MEAN, MelStatistics, Speakers
+from sft_speech.tasks.speech.synthesizer import FRAMES_PER_TOKEN, Synthesizer
+
+
+@pytest.mark.parametrize("samples", [512, 1023, 1024, 1025, 16_000])
+def test_frames_are_counted_as_the_extractor_makes_them(tiny_speaker, samples):
+    checkpoint = load_speech_checkpoint(tiny_speaker)
+    assert checkpoint.frames(samples) == len(checkpoint.mels(np.ones(samples, np.float32)))
+
+
+class Hold:
+    """A vocoder that any test can hear through: each frame is 256 samples of its first band."""
+
+    def __call__(self, spectrogram):
+        return np.repeat(spectrogram[:, 0].numpy(), 256).astype(np.float32)
+
+
+@pytest.fixture
+def synthesizer(tiny_speaker):
+    made = Synthesizer(str(tiny_speaker), device="cpu")
+    made.vocoder = Hold()
+    return made
+
+
+def stop_after(synthesizer, bias: float) -> None:
+    """A random model stops at random; this one does according to ``bias``."""
+    with torch.no_grad():
+        synthesizer.checkpoint.model.speech_decoder_postnet.prob_out.bias.fill_(bias)
+
+
+def test_plain_transformers_loads_the_directory(tiny_speaker):
+    from transformers import AutoProcessor, SpeechT5ForTextToSpeech
+
+    model = SpeechT5ForTextToSpeech.from_pretrained(tiny_speaker)
+    processor = AutoProcessor.from_pretrained(tiny_speaker)
+    ours = load_speech_checkpoint(tiny_speaker)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), ours.model.parameters(), strict=True))
+    assert processor(text="hello there").input_ids == ours.encode("hello there")
+
+
+def test_the_pipeline_of_transformers_says_the_same(tiny_speaker, synthesizer):
+    from transformers import SpeechT5ForTextToSpeech, SpeechT5Processor
+
+    stop_after(synthesizer, -1.2)
+    model = SpeechT5ForTextToSpeech.from_pretrained(tiny_speaker).eval()
+    model.load_state_dict(synthesizer.checkpoint.model.state_dict())
+    ids = SpeechT5Processor.from_pretrained(tiny_speaker)(text="hello there", return_tensors="pt")["input_ids"]
+    torch.manual_seed(0)
+    spectrogram = model.generate_speech(ids, synthesizer.voice("anna")[None])
+    assert np.allclose(synthesizer("hello there", "anna").waveform, Hold()(spectrogram).clip(-1, 1), atol=1e-4)
+
+
+def test_a_text_sounds_the_same_alone_and_among_others(synthesizer):
+    stop_after(synthesizer, -1.2)
+    texts = ["hello there", "a", "how do you do?", "one, two. three", "hello there"]
+    together = synthesizer(texts, "bob")
+    assert len({len(speech.waveform) for speech in together}) > 1
+    for text, speech in zip(texts, together, strict=True):
+        alone = synthesizer(text, "bob")
+        assert speech.text == text
+        assert speech.waveform.shape == alone.waveform.shape
+        assert np.allclose(speech.waveform, alone.waveform, atol=1e-5)
+    assert np.array_equal(together[0].waveform, together[4].waveform)
+
+
+def test_the_seed_and_nothing_else_decides(tiny_speaker, synthesizer):
+    stop_after(synthesizer, -1.2)
+    torch.manual_seed(5)
+    first = synthesizer("hello there", "anna").waveform
+    torch.manual_seed(6)
+    before = torch.get_rng_state()
+    assert np.array_equal(synthesizer("hello there", "anna").waveform, first)
+    assert torch.equal(torch.get_rng_state(), before)
+    synthesizer.seed = 1
+    other = synthesizer("hello there", "anna").waveform
+    assert other.shape != first.shape or not np.allclose(other, first, atol=1e-4)
+
+
+def test_what_does_not_end_is_cut_and_reported(synthesizer, caplog):
+    stop_after(synthesizer, -50.0)
+    short, longer = synthesizer(["abc", "abcdefg"], "anna")
+    for text, speech in (("abc", short), ("abcdefg", longer)):
+        tokens = len(synthesizer.checkpoint.encode(text))
+        frames = min(FRAMES_PER_TOKEN * tokens, synthesizer.checkpoint.max_frames - 4)
+        reach = 3 * 2  # of the tiny postnet: three layers that look two frames ahead
+        assert len(speech.waveform) == (frames - reach) * 256
+        assert "did not come to an end" in speech.problem
+    assert "did not come to an end" in caplog.text
+
+
+def test_what_ends_at_once_is_one_step(synthesizer):
+    stop_after(synthesizer, 50.0)
+    speech = synthesizer("abc", "anna")
+    assert len(speech.waveform) == 2 * 256  # reduction_factor 2
+    assert speech.problem == ""
+
+
+def test_ten_thousand_characters_come_in_pieces_with_pauses(synthesizer):
+    stop_after(synthesizer, 50.0)
+    text = "This is a sentence. " * 500
+    speech = synthesizer(text, "anna")
+    pieces = speech.said.count(".") // 2  # 58 characters hold two of them
+    assert speech.said == text.strip()
+    silence = round(0.35 * 16_000)
+    assert len(speech.waveform) == pieces * 512 + (pieces - 1) * silence
+
+
+def test_numbers_are_said_and_what_can_not_be_said_is_named(synthesizer, caplog):
+    speech = synthesizer("It cost $5 你 é", "anna")
+    assert speech.said == "It cost five dollars e"
+    assert "你 (1)" in speech.problem
+    assert "你 (1)" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "   ", "你好", "😀", "...", "\n"])
+def test_nothing_to_say_is_an_error_alone_and_a_problem_among_others(synthesizer, text):
+    with pytest.raises(UserError, match=r"nothing to say|lacks them"):
+        synthesizer(text, "anna")
+    empty, fine = synthesizer([text, "hello"], "anna")
+    assert empty.seconds == 0
+    assert empty.problem
+    assert fine.seconds > 0
+
+
+def test_who_speaks(synthesizer, tmp_path):
+    anna = synthesizer.voice("anna")
+    np.save(tmp_path / "anna.npy", anna.numpy() * 3)
+    assert torch.allclose(synthesizer.voice(tmp_path / "anna.npy"), anna)
+    assert torch.allclose(synthesizer.voice(anna[None] * 2), anna)
+    with pytest.raises(UserError, match="no such voice"):
+        synthesizer.voice("carl")
+    with pytest.raises(UserError, match=r"(?s)has 2 voices.*anna, bob"):
+        synthesizer.voice(None)
+    with pytest.raises(UserError, match=r"\(192,\), the model takes \(16,\)"):
+        synthesizer.voice(np.ones(192))
+    synthesizer.checkpoint.speakers = Speakers({"anna": anna, MEAN: -anna}, 16)
+    assert torch.equal(synthesizer.voice(None), -anna)
+    synthesizer.checkpoint.speakers = Speakers({"bob": anna}, 16)
+    assert torch.equal(synthesizer.voice(None), anna)
+
+
+def test_a_reference_recording(synthesizer, tmp_path):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "ref.wav", rng.normal(size=16_000) * 0.1, 16_000)
+    soundfile.write(tmp_path / "short.wav", rng.normal(size=1_600) * 0.1, 16_000)
+    synthesizer.checkpoint.speakers = Speakers({}, 16, "")
+    with pytest.raises(UserError, match="--speaker_encoder"):
+        synthesizer.voice(tmp_path / "ref.wav")
+    synthesizer.checkpoint.speakers = Speakers({}, 16, MelStatistics.name)
+    assert synthesizer.voice(tmp_path / "ref.wav").norm().item() == pytest.approx(1)
+    with pytest.raises(UserError, match="too short"):
+        synthesizer.voice(tmp_path / "short.wav")
+    with pytest.raises(UserError, match="no file"):
+        synthesizer.voice(tmp_path / "none.wav")
+
+
+def test_the_command_writes_what_is_said(tiny_speaker, tmp_path, capsys):
+    out = tmp_path / "hello.wav"
+    assert main(["synthesize", str(tiny_speaker), "hello", "-o", str(out), "--speaker", "anna"]) == 0
+    waveform, rate = soundfile.read(out)
+    assert rate == 16_000
+    assert len(waveform) > 0
+    assert str(out) in capsys.readouterr().out
+
+
+def test_the_command_says_the_lines_of_a_file(tiny_speaker, tmp_path, capsys):
+    (tmp_path / "lines.txt").write_text("hello\n\n你\nthere\n", encoding="utf-8")
+    folder = tmp_path / "out"
+    arguments = ["synthesize", str(tiny_speaker), "--lines", str(tmp_path / "lines.txt"), "-o", str(folder)]
+    assert main([*arguments, "--speaker", "bob"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["0001.wav", "0003.wav"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hello", "--speaker", "carl"], "no such voice"),
+        (["--lines", "none.txt"], "can't be read"),
+        ([], "one of them says what to say"),
+        (["hello", "--vocoder", "."], "no config.json"),
+        (["hello", "--device", "tpu9"], "device tpu9"),
+        (["", "--speaker", "anna"], "nothing to say"),
+    ],
+)
+def test_bad_input_ends_in_a_line(tiny_speaker, tmp_path, capsys, arguments, message):
+    assert main(["synthesize", str(tiny_speaker), *arguments, "-o", str(tmp_path / "x.wav")]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "x.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("weights", "no weights"),
+        ("cut", "can't be loaded"),
+        ("tokenizer", "can't be loaded"),
+        ("kind", "does not speak texts"),
+        ("missing", "weights are missing"),
+    ],
+)
+def test_a_damaged_directory_is_refused(tiny_speaker, tmp_path, damage, message):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_speaker, folder)
+    weights = folder / "model.safetensors"
+    if damage == "weights":
+        weights.unlink()
+    elif damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    elif damage == "tokenizer":
+        for path in folder.glob("*spm*"):
+            path.write_bytes(b"x")
+    elif damage == "kind":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": ["SpeechT5ForSpeechToText"]}))
+    else:
+        from safetensors.torch import load_file, save_file
+
+        kept = {k: v for k, v in load_file(weights).items() if "feat_out" not in k}
+        save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=message):
+        load_speech_checkpoint(folder)

@@ -1,0 +1,239 @@
+"""The real command on a tiny model and a tiny corpus."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sft_speech.cli import main
+from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
+from sft_speech.tasks.speech.synthesizer import Synthesizer
+
+RATE = 16_000
+SAYS = [
+    "hello",
+    "how do you do?",
+    "one, two, three",
+    "four",
+    "it was late.",
+    "a b c",
+    "fine",
+    "GOOD MORNING",
+    "no",
+    "yes",
+]
+
+
+def tone(seconds: float, hertz: float, seed: int) -> np.ndarray:
+    samples = np.arange(int(seconds * RATE)) / RATE
+    hum = sum(np.sin(2 * np.pi * hertz * n * samples) / n for n in range(1, 6))
+    return 0.1 * hum * np.abs(np.sin(3 * samples)) + np.random.default_rng(seed).normal(0, 1e-3, len(samples))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, write_metadata):
+    """An audiofolder of two speakers; the last two rows don't fit the model."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for number, text in enumerate([*SAYS, "long " * 30, "x"]):
+        speaker = ("anna", "bob")[number % 2]
+        seconds = 8.0 if text == "x" else 0.4 + 0.1 * number
+        soundfile.write(folder / f"{number}.wav", tone(seconds, (110, 190)[number % 2], number), RATE)
+        rows.append({"file_name": f"{number}.wav", "text": text, "speaker": speaker})
+    return write_metadata(folder, rows)
+
+
+@pytest.fixture
+def arguments(tiny_speaker, corpus, tmp_path):
+    def build(output="out", **keys):
+        settings = {
+            "model": tiny_speaker,
+            "source": corpus,
+            "train_split": ":8",
+            "eval_split": "[8:]",
+            "output_dir": tmp_path / output,
+            "max_dropped_share": 0.9,
+            "max_batch_seconds": 3,
+            "learning_rate": 0.003,
+            "max_steps": 6,
+            "logging_steps": 1,
+            "eval_steps": 3,
+            "dataloader_num_workers": 0,
+            "report_to": "none",
+            "samples": 1,
+        }
+        return ["finetune-tts", *(f"--{key}={value}" for key, value in (settings | keys).items())]
+
+    return build
+
+
+def losses(folder) -> dict[int, float]:
+    state = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)[-1]
+    return {entry["step"]: entry["loss"] for entry in json.loads(state.read_text())["log_history"] if "loss" in entry}
+
+
+def test_from_a_corpus_to_a_directory_that_speaks(arguments, tiny_speaker, tmp_path, monkeypatch):
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    assert main(arguments(max_steps=30, eval_steps=15, logging_steps=5, report_to="tensorboard")) == 0
+    out = tmp_path / "out"
+    figures = json.loads((out / "all_results.json").read_text())
+    assert {"eval_loss", "eval_mel_loss", "eval_stop_loss", "eval_attention_loss", "train_loss"} <= figures.keys()
+    history = losses(out)
+    assert min(history.values()) < 0.8 * history[5]
+
+    report = json.loads((out / "corpus_report.json").read_text())
+    assert report["train"]["kept"]["rows"] + report["eval"]["kept"]["rows"] == len(SAYS)
+    reasons = (out / "corpus_report.json").read_text()
+    assert "text too long" in reasons
+    assert "mel frames" in reasons
+
+    before, after = load_file(tiny_speaker / "model.safetensors"), load_file(out / "model.safetensors")
+    still = [name for name in before if torch.equal(before[name], after[name])]
+    assert all(re.search(r"running_|num_batches_tracked|prenet\.embed_positions", name) for name in still), still
+
+    rows = [json.loads(line) for line in next((out / "evaluation").glob("*.jsonl")).read_text().splitlines()]
+    assert len(rows) == report["eval"]["kept"]["rows"]
+    for row in rows:
+        assert row["text"] == SAYS[int(row["id"].removesuffix(".wav"))].lower()
+    total = sum((row["before"] + row["after"] + row["stop"] + row["guided"]) * row["frames"] for row in rows)
+    assert total / sum(row["frames"] for row in rows) == pytest.approx(figures["eval_loss"], rel=1e-3)
+    assert sorted(path.suffix for path in (out / "samples").iterdir()) == [".png", ".png", ".wav", ".wav"]
+
+    shown = EventAccumulator(str(out / "tensorboard"), {"images": 0, "audio": 0}).Reload()
+    (name,) = shown.Tags()["images"]
+    assert [event.step for event in shown.Images(name)] == [event.step for event in shown.Audio(name)] == [1, 2]
+
+    speaker = Synthesizer(str(out), device="cpu")
+    assert sorted(speaker.checkpoint.speakers) == ["anna", "bob", "mean of all"]
+    assert speaker("hello", "anna").seconds > 0
+    card = (out / "README.md").read_text()
+    assert "text-to-speech" in card
+    assert "Synthesizer" in card
+
+
+def test_resumed_it_learns_the_same(arguments, tmp_path):
+    assert main(arguments("whole", save_total_limit=3)) == 0
+    assert main(arguments("parts", max_steps=6, save_total_limit=3)) == 0
+    import shutil
+
+    shutil.rmtree(tmp_path / "parts" / "checkpoint-6")
+    assert main(arguments("parts", resume_from_checkpoint="true", save_total_limit=3)) == 0
+    whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")
+    assert sorted(parts) == [1, 2, 3, 4, 5, 6]
+    for step, loss in whole.items():
+        assert parts[step] == pytest.approx(loss, rel=1e-5), step
+
+
+def test_killed_and_resumed_it_learns_the_same(arguments, tmp_path):
+    keys = {"max_steps": 12, "eval_steps": 4, "samples": 0}
+    assert main(arguments("whole", **keys)) == 0
+    killed = arguments("killed", **keys)
+    process = subprocess.Popen([sys.executable, "-c", f"from sft_speech.cli import main; main({killed!r})"])
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "checkpoint-4" / "files.json").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "the run ended before it was killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert main([*killed, "--resume_from_checkpoint", "auto"]) == 0
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "whole")]
+    assert weights[0] == weights[1]
+
+
+def test_two_processes_share_the_work(arguments, tmp_path, two_processes):
+    """Two utterances to evaluate, one for each; five steps, the batches dealt out."""
+    script = str(Path(__file__).parents[3] / "scripts" / "finetune_tts.py")
+    two_processes(script, *arguments(max_steps=5, eval_steps=5)[1:])
+    out = tmp_path / "out"
+    rows = [json.loads(line) for line in next((out / "evaluation").glob("*.jsonl")).read_text().splitlines()]
+    assert len({row["id"] for row in rows}) == len(rows) == 2
+    figures = json.loads((out / "all_results.json").read_text())
+    assert figures["train_loss"] > 0
+    assert sorted(Synthesizer(str(out), device="cpu").checkpoint.speakers) == ["anna", "bob", "mean of all"]
+
+
+def test_a_new_language_brings_its_letters(arguments, tmp_path, corpus, write_metadata):
+    files = [str(corpus / f"{number}.wav") for number in range(8)]
+    rows = [{"file_name": file, "text": f"schön {n}", "speaker": "a"} for n, file in enumerate(files)]
+    keys = {"language": "de", "new_characters": "true", "train_split": ":6", "eval_split": "[6:]"}
+    assert main(arguments(source=write_metadata(tmp_path, rows), **keys)) == 0
+    made = load_speech_checkpoint(tmp_path / "out")
+    assert made.tokenizer.tokenize("schön") == ["▁", "s", "c", "h", "ö", "n"]
+    assert made.model.get_input_embeddings().num_embeddings == len(made.tokenizer)
+    spoken = [json.loads(line)["text"] for line in next((tmp_path / "out/evaluation").glob("*.jsonl")).open()]
+    assert all(text.startswith("schön") for text in spoken)
+
+
+def test_capitals_become_small_letters_and_the_voices_are_those_of_the_corpus(arguments, tmp_path):
+    assert main(arguments(max_steps=1, eval_steps=1, train_split="speaker=bob", eval_split="speaker=anna")) == 0
+    text = (tmp_path / "out" / "evaluation" / "speaker=anna.jsonl").read_text()
+    assert "hello" in text
+    voices = load_speech_checkpoint(tmp_path / "out").speakers
+    assert voices["anna"] @ voices["bob"] < 0.999
+
+
+def test_a_voice_goes_to_the_hub_and_speaks_from_there(arguments, hub, tmp_path, monkeypatch):
+    assert main(arguments(max_steps=2, eval_steps=1, push_to_hub="true", hub_model_id="me/voice")) == 0
+    files = hub.repos["me/voice"].files
+    assert {"spm_char.model", "speakers.safetensors", "tokenizer_config.json", "model.safetensors"} <= files.keys()
+    assert not [name for name in files if "samples" in name or name.endswith((".wav", ".jsonl"))]
+    card = files["README.md"].decode()
+    assert "pipeline_tag: text-to-speech" in card
+    assert "Voices that it knows by name (speakers.safetensors): anna, bob, mean of all." in card
+    assert "| mel L1 (log10) |" in card
+    monkeypatch.chdir(tmp_path)
+    here, there = Synthesizer("out"), Synthesizer("me/voice")
+    assert sorted(there.checkpoint.speakers) == ["anna", "bob", "mean of all"]
+    spoken = [voice(["hello"], "bob")[0].waveform for voice in (here, there)]
+    assert np.array_equal(*spoken)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"source": "/nowhere"}, "nowhere"),
+        ({"model": "/nowhere"}, "nowhere"),
+        ({"speaker_encoder": "/nowhere"}, "nowhere"),
+        ({"max_dropped_share": 0.0}, "text too long"),
+        ({"trim_db": 1}, "trim_db"),
+        ({"learning_rat": 1}, "learning_rat"),
+        ({"vocoder": "."}, "config.json"),
+    ],
+)
+def test_bad_input_ends_in_lines_before_step_one(arguments, tmp_path, capsys, keys, message):
+    code = None
+    try:
+        code = main(arguments(**keys))
+    except SystemExit as stopped:  # of the argument parser
+        code = stopped.code
+    shown = capsys.readouterr().err
+    assert code == 2
+    assert message in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "out" / "run.yaml").exists()
+
+
+def test_an_x_vector_model_of_another_size_is_refused(arguments, tmp_path, capsys):
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForXVector
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 4), "conv_stride": (20, 16), "num_conv_pos_embeddings": 4}
+    tdnn = {"tdnn_dim": (16, 16), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1), "xvector_output_dim": 32}
+    config = Wav2Vec2Config(**sizes, **convolutions, **tdnn, num_conv_pos_embedding_groups=2)
+    Wav2Vec2ForXVector(config).save_pretrained(tmp_path / "x")
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "x")
+    assert main(arguments(speaker_encoder=tmp_path / "x")) == 2
+    assert "32 numbers, the model takes 16" in capsys.readouterr().err

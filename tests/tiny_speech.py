@@ -1,0 +1,130 @@
+"""Tiny SpeechT5 models, built from configurations."""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+
+import pytest
+import torch
+from transformers import SpeechT5Config, SpeechT5ForSpeechToSpeech, SpeechT5ForTextToSpeech, set_seed
+
+SMALL = {
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 48,
+    "num_mel_bins": 10,
+    "speech_decoder_prenet_units": 24,
+    "speech_decoder_postnet_units": 24,
+    "speech_decoder_postnet_layers": 3,
+    "speaker_embedding_dim": 16,
+    "max_speech_positions": 400,
+    "max_text_positions": 100,
+    "conv_dim": (8, 8),
+    "conv_stride": (5, 2),
+    "conv_kernel": (10, 3),
+    "num_conv_pos_embedding_groups": 4,
+    "num_conv_pos_embeddings": 16,
+}
+SILENT = dict.fromkeys(
+    (
+        "hidden_dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "positional_dropout",
+        "encoder_layerdrop",
+        "decoder_layerdrop",
+        "speech_decoder_postnet_dropout",
+    ),
+    0.0,
+)
+
+
+def builder(kind):
+    """``build(**config)``: a model whose forward pass draws nothing, as the tests of exactness need it."""
+
+    def build(**config):
+        set_seed(0)
+        model = kind(SpeechT5Config(**SMALL | SILENT | config))
+        # The prenet drops out in evaluation too, and transformers takes its rate for the share kept: 0 would keep none.
+        model.speecht5.decoder.prenet._consistent_dropout = lambda hidden, p: hidden
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):  # as if it had been trained
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 2)
+        return model
+
+    return build
+
+
+@pytest.fixture
+def tiny_tts():
+    return builder(SpeechT5ForTextToSpeech)
+
+
+@pytest.fixture(scope="session")
+def tiny_converter():
+    return partial(builder(SpeechT5ForSpeechToSpeech), apply_spec_augment=False)
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,!?'-"
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """A tokenizer of characters, made as SpeechT5's was."""
+    import sentencepiece
+    from transformers import SpeechT5Tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(LETTERS)] * 50),
+        model_prefix=str(folder / "spm_char"),
+        model_type="char",
+        vocab_size=len(LETTERS) + 5,
+        bos_id=0,
+        pad_id=1,
+        eos_id=2,
+        unk_id=3,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    return SpeechT5Tokenizer(str(folder / "spm_char.model"))
+
+
+@pytest.fixture(scope="session")
+def tiny_speaker(tmp_path_factory, tokenizer):
+    """Directory of a tiny model that speaks texts, with two voices."""
+    from transformers import SpeechT5FeatureExtractor
+
+    from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
+    from sft_speech.tasks.speech.speakers import MelStatistics, Speakers
+    from sft_speech.tasks.speech.text import SpeakableText
+
+    set_seed(0)
+    sizes = {"vocab_size": len(tokenizer), "num_mel_bins": 20, "max_text_positions": 60, "max_speech_positions": 200}
+    model = SpeechT5ForTextToSpeech(SpeechT5Config(**SMALL | sizes)).eval()
+    voices = Speakers({"anna": torch.randn(16), "bob": torch.randn(16)}, 16, MelStatistics.name)
+    text = SpeakableText(tokenizer.get_vocab())
+    folder = tmp_path_factory.mktemp("speaker")
+    SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(num_mel_bins=20), voices, text).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_metadata():
+    """``write_metadata(folder, rows)``: what makes a folder of recordings a corpus of two voices."""
+
+    def write(folder, rows):
+        with open(folder / "metadata.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, ["file_name", "text", "speaker"])
+            writer.writeheader()
+            writer.writerows(rows)
+        return folder
+
+    return write

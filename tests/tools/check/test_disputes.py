@@ -1,0 +1,45 @@
+"""Which transcripts are disputed, in literals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sft_speech.tools.check.disputes import chance, disputed
+
+LONG = np.full(40, 50)
+
+
+def test_a_transcript_that_fits_like_any_other_is_disputed_however_weak_the_model():
+    weak = np.linspace(0.4, 0.85, 40)
+    weak[7] = 1.02
+    assert np.flatnonzero(disputed(weak, LONG)).tolist() == [7]
+
+
+def test_a_transcript_that_fits_in_part_is_disputed_by_a_good_model():
+    good = np.linspace(0.0, 0.1, 40)
+    good[[3, 9]] = 0.3, 0.5
+    assert np.flatnonzero(disputed(good, LONG)).tolist() == [9]
+    assert not disputed(np.linspace(0.3, 0.7, 40), LONG).any()
+
+
+def test_short_texts_are_left_to_good_models():
+    lengths = LONG.copy()
+    lengths[5] = 4
+    weak, good = np.linspace(0.4, 0.8, 40), np.linspace(0.0, 0.1, 40)
+    weak[5] = good[5] = 1.2
+    assert not disputed(weak, lengths).any()
+    assert np.flatnonzero(disputed(good, lengths)).tolist() == [5]
+
+
+def test_few_utterances_are_not_judged():
+    assert not disputed(np.array([0.1, 0.1, 1.5]), np.full(3, 50)).any()
+    assert disputed(np.zeros(0), np.zeros(0)).tolist() == []
+
+
+def test_chance_is_the_error_rate_of_other_transcripts_of_that_length():
+    references = ["aaaa", "bbbb", "cccc", "dddd", "aaaa"]
+    assert chance(references, ["aaaa", "aaaa", "", "dd", "aaaa"]).tolist() == pytest.approx([1.0, 1.0, 1.0, 1.0, 1.0])
+    # Against "abxx" and "xxxx" it is right in two letters and in none.
+    assert chance(["abcd", "abxx", "xxxx"], ["abcd"] * 3)[0] == pytest.approx(0.75)
+    assert chance(["one"], ["two"]).tolist() == [1.0]

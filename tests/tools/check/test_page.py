@@ -1,0 +1,181 @@
+"""The page: nothing of the corpus becomes markup, nothing comes from elsewhere, players and pictures are whole."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft_speech.cli import main
+from sft_speech.tools.check import page, pictures
+from sft_speech.tools.check.markup import differences, shown, user
+
+RATE = 16_000
+HOSTILE = '<script>alert("1")</script> \'"&\u202e\x1b[31m'
+MODEL = str(files("sft_speech").joinpath("assets/wav2vec2-small"))
+TAGS = set(
+    "html head meta title style body main h1 h2 h3 p dl dt dd div span nav ul li a section article table thead tbody "
+    "tr th td img audio figure figcaption svg rect title path circle text b bdi del ins".split()
+)
+VOID = {"meta", "img"}
+
+
+def loud() -> np.ndarray:
+    """A second, clipped."""
+    hum = np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE) * np.linspace(0.1, 3, RATE)
+    return np.clip(hum, -1, 1).astype(np.float32)
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and whether they are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, {name: value or "" for name, value in attributes}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, {name: value or "" for name, value in attributes}))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+    def all(self, name: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+@pytest.fixture(scope="module")
+def hostile(build, tmp_path_factory) -> str:
+    """The page of a corpus whose every name is an attack."""
+    folder = tmp_path_factory.mktemp("hostile")
+    builder = build(folder / "<img src=x onerror=alert(1)>")
+    hum = 0.1 * loud()
+    for number in range(12):
+        builder.add("train", f"{HOSTILE} {number}", f"{builder.sentence('train')} {HOSTILE}", f"{HOSTILE} x", hum)
+    builder.add("train", f"{HOSTILE} loud", HOSTILE, "</style><script>", np.tile(loud(), 40))
+    builder.add("test", "plain")
+    for split, rows in builder.rows.items():
+        for row in rows:
+            name = f"'\"><svg onload=alert(1)>{row['file_name']}"
+            (builder.folder / split / row["file_name"]).rename(builder.folder / split / name)
+            row["file_name"] = name
+    builder.write()
+    file = folder / "page.html"
+    assert main(["check", str(builder.folder), "--model", MODEL, "--html", str(file)]) == 0
+    return file.read_text("utf-8")
+
+
+def test_nothing_in_names_and_transcripts_is_markup(hostile):
+    parsed = Page(hostile)
+    assert parsed.open == []
+    assert {tag for tag, _ in parsed.tags} <= TAGS
+    assert not [
+        name for _, attributes in parsed.tags for name in attributes if name.startswith("on") or name == "style"
+    ]
+    assert '<script>alert("1")</script>' in parsed.words  # shown as what it is
+    assert not set(hostile) & set("\u202e\x1b")
+    assert "⟨U+202E⟩" in parsed.words
+
+
+def test_nothing_comes_from_elsewhere(hostile):
+    parsed = Page(hostile)
+    links = [value for _, attributes in parsed.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(value.startswith(("data:image/png;base64,", "data:audio/flac;base64,", "#")) for value in links)
+    anchors = {attributes["id"] for _, attributes in parsed.tags if "id" in attributes}
+    assert {value[1:] for value in links if value.startswith("#")} <= anchors
+    (policy,) = [tag["content"] for tag in parsed.all("meta") if tag.get("http-equiv") == "Content-Security-Policy"]
+    style = re.search("<style>(.*?)</style>", hostile, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{digest}'"
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_players_play_what_was_recorded_and_are_bounded(hostile):
+    players = Page(hostile).all("audio")
+    assert players
+    lengths = []
+    for player in players:
+        assert player["aria-label"]
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(player["src"].partition(",")[2])))
+        assert rate == RATE
+        assert np.abs(samples).max() > 0.05
+        lengths.append(len(samples) / rate)
+    assert max(lengths) == pytest.approx(10)  # of a recording that is longer
+    assert "the first 10 s" in hostile
+    pictures = Page(hostile).all("img")
+    assert len(pictures) == len(players)
+    assert all(base64.b64decode(picture["src"].partition(",")[2]).startswith(b"\x89PNG") for picture in pictures)
+    assert all(picture["alt"].startswith("spectrogram of ") for picture in pictures)
+
+
+def test_figures_are_described_for_those_who_cannot_see_them(hostile):
+    pictures = Page(hostile).all("svg")
+    assert len(pictures) >= 6
+    assert all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
+
+
+def test_many_findings_make_no_large_page(build, tmp_path, monkeypatch):
+    """100 clipped recordings: some of them are listed, fewer can be heard, and that is said."""
+    builder = build(tmp_path / "corpus")
+    clipped = loud()
+    for number in range(100):
+        builder.add("train", f"{number}", f"number {number}", "anna", clipped[number:])
+    builder.add("test", "plain")
+    builder.write()
+    assert main(["check", str(builder.folder), "--html", str(tmp_path / "page.html")]) == 0
+    text = (tmp_path / "page.html").read_text()
+    assert len(Page(text).all("audio")) == 12  # 6 of them, and 6 of those that are the same once cut
+    assert "6 of them can be heard here" in text
+    assert "30 of 100 are listed here" in text
+    assert len(text) < 3_000_000
+    monkeypatch.setattr(page, "CLIPS", 3)
+    assert main(["check", str(builder.folder), "--html", str(tmp_path / "page.html")]) == 0
+    assert len(Page((tmp_path / "page.html").read_text()).all("audio")) == 3
+
+
+@given(st.text())
+def test_shown_texts_hold_no_markup_and_nothing_unseen(text):
+    assert not set(shown(text)) & set("<>\"'")
+    assert re.sub(r"&(?:lt|gt|quot|amp|#x27);", "", shown(text)).count("&") == 0
+    parsed = Page(f"<p>{user(text)}</p>")
+    assert [tag for tag, _ in parsed.tags] == ["p", "bdi"]
+
+
+def test_lone_halves_of_characters_are_shown():
+    assert shown("a\udcffb") == "a⟨U+DCFF⟩b"
+
+
+def test_differences_are_marked_by_word():
+    assert differences("the cat sat", "the bat sat down") == (
+        "<bdi>the</bdi> <del><bdi>cat</bdi></del> <bdi>sat</bdi>",
+        "<bdi>the</bdi> <ins><bdi>bat</bdi></ins> <bdi>sat</bdi> <ins><bdi>down</bdi></ins>",
+    )
+    assert differences("<b>", "") == ("<del><bdi>&lt;b&gt;</bdi></del>", "")
+    assert differences("", "") == ("", "")
+
+
+def test_a_histogram_tells_that_its_last_bar_holds_what_is_beyond():
+    values = np.append(np.linspace(1, 2, 999), 90.0)
+    assert "≥ 2</text>" in pictures.histogram("Duration", values, "seconds")
+    assert "≥" not in pictures.histogram("Duration", np.full(9, 2.0), "seconds")

@@ -1,0 +1,113 @@
+"""Long recordings cut at the ends of sentences."""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import soundfile
+
+from sft_speech import cli
+from sft_speech.corpora import load_corpus
+from sft_speech.corpora.espeak import ESPEAK_RATE, Voice, speak
+from sft_speech.tasks.asr.transcriber import Span
+from sft_speech.tools.cut import matches, segments
+
+RATE = 1000
+
+
+def spelt(text: str) -> str:
+    return "".join(character for character in text.lower() if character.isalpha() or character == " ")
+
+
+def spoken(heard: str) -> tuple[list[Span], np.ndarray]:
+    """A tenth of a second for each character, loud but for spaces; "_" is half a second of silence."""
+    spans, seconds, waveform = [], 0.0, []
+    for character in heard:
+        length = 0.5 if character == "_" else 0.1
+        if character != "_":
+            spans.append(Span(character, seconds, seconds + length))
+        seconds += length
+        waveform.append(np.full(round(length * RATE), 0.0 if character in " _" else 0.5, np.float32))
+    return spans, np.concatenate(waveform)
+
+
+def cut(text: str, heard: str, max_seconds: float):
+    return segments(text, spelt, *spoken(heard), RATE, max_seconds)
+
+
+def test_sentences_are_cut_in_their_pauses_and_kept_together_while_they_fit():
+    text, heard = "The cat sat. A dog ran! Who knows?", "the cat sat_ a dog ran_ who knows"
+    apart = cut(text, heard, 1.5)
+    assert [segment.text for segment in apart] == ["The cat sat.", "A dog ran!", "Who knows?"]
+    assert apart[0].start == 0
+    assert 1.1 < apart[0].end == apart[1].start < 1.7
+    assert 2.6 < apart[1].end == apart[2].start < 3.2
+    assert apart[2].end == pytest.approx(4.1)
+    assert [segment.error_rate for segment in apart] == [0, 0, 0]
+    assert [segment.text for segment in cut(text, heard, 3.0)] == ["The cat sat. A dog ran!", "Who knows?"]
+    assert [segment.text for segment in cut(text, heard, 10.0)] == [text]
+
+
+def test_what_was_misheard_is_an_error_of_its_segment():
+    first, second = cut("The cat sat. A dog ran.", "the bat sat_ a fog ram", 1.0)
+    assert first.error_rate == pytest.approx(1 / 11)
+    assert second.error_rate == pytest.approx(2 / 9)
+
+
+def test_no_cut_where_nobody_knows_where_the_sentence_ends():
+    text = "The cat sat on an expensive carpet. A dog ran by."
+    (whole,) = cut(text, "the cat sat zzzzzzzzzzzzzzzzzzzzzz a dog ran by", 1.0)
+    assert whole.text == text
+
+
+@pytest.mark.parametrize(("text", "heard"), [("...", "yes"), ("Yes. No.", "_")])
+def test_nothing_said_or_nothing_heard_gives_nothing(text, heard):
+    assert cut(text, heard, 1.0) == []
+
+
+def test_spaces_match_nothing():
+    assert matches("ab c", "ab c").tolist() == [0, 1, -1, 3]
+    assert matches("abc", "xbc").tolist() == [-1, 1, 2]
+
+
+def test_the_command_on_synthetic_speech_by_the_embedded_recognizer(tmp_path, capsys):
+    said = ["the ferry leaves at nine.", "my father is looking for his hearing aid.", "you can take your bicycles."]
+    clips = [speak(sentence, Voice()) for sentence in said]
+    pause = np.zeros(ESPEAK_RATE // 2, np.float32)
+    (tmp_path / "wavs").mkdir()
+    soundfile.write(tmp_path / "wavs" / "long.wav", np.concatenate([x for c in clips for x in (c, pause)]), ESPEAK_RATE)
+    soundfile.write(tmp_path / "wavs" / "short.wav", clips[0], ESPEAK_RATE)
+    rows = [f"long|{' '.join(said)}|{' '.join(said)}", f"short|{said[0]}|{said[0]}"]
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    model, manifest = str(files("sft_speech") / "assets/wav2vec2-small"), str(tmp_path / "cut.csv")
+    arguments = ["cut", str(tmp_path), "--recognizer", model, "-o", manifest, "--max_seconds", "3.5"]
+    assert cli.main([*arguments, "--max_error_rate", "1"]) == 0
+    assert "1 recordings are short enough, 1 were cut into 3 segments" in capsys.readouterr().out
+    corpus = load_corpus(manifest)
+    assert corpus["text"] == [*said, said[0]]
+    assert corpus["id"] == ["long-0", "long-1", "long-2", "short"]
+    seconds = [len(clip) / ESPEAK_RATE for clip in clips]
+    ends = np.cumsum([length + 0.5 for length in seconds])[:2]
+    # Within the pauses, or the silence that espeak-ng leaves at the end of a sentence.
+    assert np.all(np.abs(np.array(corpus["start"][1:3]) - (ends - 0.4)) < 0.45)
+
+    assert cli.main([*arguments, "--max_error_rate", "0"]) == 0
+    assert " left out: a CER" in capsys.readouterr().out
+    with open(manifest) as file:
+        assert len(list(csv.DictReader(file))) < 4
+
+
+def test_what_is_cut_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "corpus.csv").write_text("audio,text\n")
+    assert cli.main(["cut", str(tmp_path / "corpus.csv"), "--recognizer", "m", "-o", str(tmp_path / "corpus.csv")]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "corpus.csv").read_text() == "audio,text\n"
+
+
+@pytest.mark.parametrize("output", ["cut.txt", "nowhere/cut.csv"])
+def test_the_manifest_needs_a_name(tmp_path, output, capsys):
+    assert cli.main(["cut", str(tmp_path), "--recognizer", "m", "-o", str(tmp_path / output)]) == 2
+    assert "it is to be a .csv in a folder that exists" in capsys.readouterr().err

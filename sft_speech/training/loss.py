@@ -21,7 +21,7 @@ class LossOutput:
     figures: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-class Objective(Protocol):
+class Criterion(Protocol):
     """What the trainer minimizes."""
 
     def count(self, batch: dict[str, Any]) -> int:

@@ -40,7 +40,7 @@ def oom_check(trainer: ExactTrainer) -> None:
             batch = trainer.data_collator(plan.rehearsal(trainer.utterances))
             model.train()
             with trainer.accelerator.autocast():
-                summed = trainer.objective.loss(model, trainer._prepare_inputs(batch))
+                summed = trainer.criterion.loss(model, trainer._prepare_inputs(batch))
             summed.total.backward()
         except Exception as error:
             if not is_memory_error(error):

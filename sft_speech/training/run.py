@@ -40,7 +40,7 @@ from sft_speech.training import callbacks, checkpoints, sharding
 from sft_speech.training.ending import told_once
 from sft_speech.training.figures import tell_counts, training_figures
 from sft_speech.training.lock import OutputLock
-from sft_speech.training.loss import Objective
+from sft_speech.training.loss import Criterion
 from sft_speech.training.oom_check import oom_check
 from sft_speech.training.optimization import tri_stage
 from sft_speech.training.plan import Plan
@@ -73,7 +73,7 @@ class Parts:
 
     Args:
         model: the very module that is trained.
-        objective: its loss.
+        criterion: its loss.
         train: gives an utterance for (epoch, index); of a stream, see ``StreamPlan.loader``.
         collate: utterances to a batch.
         evaluate: the metrics of the split "eval", on every process the same; None without such a split.
@@ -85,7 +85,7 @@ class Parts:
     """
 
     model: PreTrainedModel
-    objective: Objective
+    criterion: Criterion
     train: Dataset
     collate: Callable[[list[Any]], dict[str, Any]]
     evaluate: Callable[[], dict[str, float]] | None
@@ -290,7 +290,7 @@ def build_trainer(
         train_dataset=parts.train,
         eval_dataset=corpora.get("eval"),  # the plain Trainer asks for one; the evaluator is what looks at it
         data_collator=parts.collate,
-        objective=parts.objective,
+        criterion=parts.criterion,
         plan=plan,
         evaluator=parts.evaluate,
         save_processor=job.save_processor,

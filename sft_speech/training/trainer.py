@@ -18,7 +18,7 @@ from transformers import TrainerState, TrainingArguments
 from sft_speech.errors import Stopped, UserError
 from sft_speech.models import adapt as freezing
 from sft_speech.training import checkpoints, optimization, sharding
-from sft_speech.training.loss import Objective
+from sft_speech.training.loss import Criterion
 from sft_speech.training.nonfinite_steps import NonfiniteSteps
 from sft_speech.training.plan import Plan
 from sft_speech.training.saving import SavingTrainer, preserved_rng
@@ -40,7 +40,7 @@ class ExactTrainer(SavingTrainer):
     - A checkpoint is known to be whole, and never costs the one before it (:class:`SavingTrainer`).
 
     Args:
-        objective: loss and figures.
+        criterion: loss and figures.
         plan: the batches of this process, of the whole run.
         train_dataset: makes the utterances that the plan asks for.
         evaluator: gives the metrics of the evaluation split, on every process the same.
@@ -55,7 +55,7 @@ class ExactTrainer(SavingTrainer):
     def __init__(
         self,
         *,
-        objective: Objective,
+        criterion: Criterion,
         plan: Plan,
         train_dataset: Dataset,
         evaluator: Callable[[], dict[str, float]] | None = None,
@@ -74,7 +74,7 @@ class ExactTrainer(SavingTrainer):
             why = "DeepSpeed is not supported"
             raise UserError("distributed_type DEEPSPEED", why, "launch with configs/accelerate/fsdp.yaml")
         sharding.prepare(self)
-        self.objective, self.plan, self.utterances = objective, plan, train_dataset
+        self.criterion, self.plan, self.utterances = criterion, plan, train_dataset
         self.evaluator = evaluator
         self.schedule, self.layer_decay = schedule, layer_decay
         self.model_accepts_loss_kwargs = False  # keeps the count of labels out of the model's forward
@@ -131,7 +131,7 @@ class ExactTrainer(SavingTrainer):
             made_of = batch.pop(CONTENTS)
             self.left_out += made_of["left_out"]
             self.asked += made_of["left_out"] + len(made_of["ids"])
-        count = sum(self.objective.count(batch) for batch in batches)
+        count = sum(self.criterion.count(batch) for batch in batches)
         if self.accelerator.num_processes == 1:  # a number need not wait for the device
             return batches, max(1, count)
         return batches, self.accelerator.reduce(torch.tensor(count, device=device), "sum").clamp(min=1)
@@ -165,7 +165,7 @@ class ExactTrainer(SavingTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        summed = self.objective.loss(model, inputs)
+        summed = self.criterion.loss(model, inputs)
         for name, value in summed.figures.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
         loss = summed.total + self.anchor(model)
@@ -227,7 +227,7 @@ class ExactTrainer(SavingTrainer):
         if "loss" in logs and self.sums:
             names = sorted(self.sums)
             sums = self.accelerator.reduce(torch.stack([self.sums[name].double() for name in names]), "sum").tolist()
-            logs |= self.objective.report(dict(zip(names, sums, strict=True)))
+            logs |= self.criterion.report(dict(zip(names, sums, strict=True)))
             if "seconds" in names:
                 audio, taken = sums[names.index("seconds")], time.monotonic() - self.clock
                 logs["audio_seconds_per_second"] = audio / taken

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sft_speech.cli import main
-from sft_speech.tasks.asr.ctc.loss import CtcObjective
+from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 from sft_speech.training import run, stream
 from sft_speech.training.oom_check import oom_check
 
@@ -125,7 +125,7 @@ def test_a_vocabulary_is_built_from_the_stream(streamed, tmp_path, caplog):
 
 def test_a_made_up_batch_is_rehearsed(streamed, monkeypatch):
     """As on a GPU; here the two clips of 2.55 s that fit for certain when they are slowed down to 3 s."""
-    build, loss, seen = run.build_trainer, CtcObjective.loss, []
+    build, loss, seen = run.build_trainer, CtcCriterion.loss, []
 
     def build_and_rehearse(*args):
         oom_check(trainer := build(*args))
@@ -136,7 +136,7 @@ def test_a_made_up_batch_is_rehearsed(streamed, monkeypatch):
         return loss(self, model, batch)
 
     monkeypatch.setattr(run, "build_trainer", build_and_rehearse)
-    monkeypatch.setattr(CtcObjective, "loss", watched)
+    monkeypatch.setattr(CtcCriterion, "loss", watched)
     assert main([*streamed, "--max_seconds", "4", "--max_steps", "1"]) == 0
     assert len(seen) == 2
     assert len(seen[0]) == 2

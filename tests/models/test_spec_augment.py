@@ -11,7 +11,7 @@ from transformers import Wav2Vec2Config
 
 from sft_speech.models.exact.encoders import make_padding_exact
 from sft_speech.models.spec_augment import FEATURES, TIME, SpecAugment, collated, take_given_masks
-from sft_speech.tasks.asr.ctc.loss import CtcObjective
+from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 
 FAMILIES = ["wav2vec2-group", "wav2vec2-adapter", "hubert", "wavlm", "data2vec", "wav2vec2-bert", "conformer"]
 NO_DROPOUT = dict.fromkeys(
@@ -92,7 +92,7 @@ def test_a_masked_batch_has_the_loss_and_gradient_of_its_clips_alone(tiny_model,
     model = tiny_model(family, **NO_DROPOUT | MASKING).train()
     make_padding_exact(model)
     take_given_masks(model)
-    task, clips = CtcObjective(blank=0), clips_of(model)
+    task, clips = CtcCriterion(blank=0), clips_of(model)
     draw = SpecAugment(model.config, lambda length: encoder_frames(model, length), seed=0)
     masks = [draw(len(clip), 0, index) for index, clip in enumerate(clips)]
     assert all(time.any() for time, _ in masks)

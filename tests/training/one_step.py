@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 from transformers import TrainingArguments, Wav2Vec2Config, Wav2Vec2ForCTC
 
-from sft_speech.tasks.asr.ctc.loss import CtcObjective
+from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 from sft_speech.training.plan import BatchPlan
 from sft_speech.training.trainer import ExactTrainer
 
@@ -118,7 +118,7 @@ def one_step(size: int, batches: int, uneven: bool = False, **overrides) -> dict
             args=arguments,
             train_dataset=clips,
             data_collator=clips.collate,
-            objective=CtcObjective(blank=0),
+            criterion=CtcCriterion(blank=0),
             plan=Split(clips.seconds, size, batches, uneven),
         )
         trainer.train()

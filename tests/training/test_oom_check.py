@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from sft_speech.errors import UserError
-from sft_speech.tasks.asr.ctc.loss import CtcObjective
+from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 from sft_speech.training.oom_check import oom_check
 from sft_speech.training.plan import BatchPlan
 from sft_speech.training.trainer import ExactTrainer
@@ -20,7 +20,7 @@ one_step = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(one_step)
 
 
-class Watched(CtcObjective):
+class Watched(CtcCriterion):
     """Remembers what it was asked to do, or has no memory for it."""
 
     def __init__(self, error: Exception | None = None) -> None:
@@ -43,7 +43,7 @@ def make_trainer(folder, task, budget=2.0, **arguments) -> ExactTrainer:
         args=TrainingArguments(output_dir=str(folder), report_to=[], use_cpu=True, **arguments),
         train_dataset=clips,
         data_collator=clips.collate,
-        objective=task,
+        criterion=task,
         plan=BatchPlan(clips.seconds, budget, batches=1),
     )
 

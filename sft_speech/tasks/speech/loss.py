@@ -116,7 +116,7 @@ def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in batch.items() if name not in ("labels", "seconds", "encoder_steps")}
 
 
-class SpectrogramObjective:
+class SpectrogramCriterion:
     """Fine-tuning of SpeechT5 with a speech decoder, as the trainer sees it.
 
     Args:

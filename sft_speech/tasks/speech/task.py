@@ -23,7 +23,7 @@ from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint, load_speech_che
 from sft_speech.tasks.speech.collator import SpeechCollator
 from sft_speech.tasks.speech.data import SpokenUtterances, voice_name, voices_of
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
-from sft_speech.tasks.speech.loss import SpectrogramObjective
+from sft_speech.tasks.speech.loss import SpectrogramCriterion
 from sft_speech.tasks.speech.samples import SpeechSamples
 from sft_speech.tasks.speech.speakers import MelStatistics, SpeakerEncoder, Speakers, XVectors
 from sft_speech.tasks.speech.synthesizer import Synthesizer
@@ -47,7 +47,7 @@ class Synthesis:
     """The job of :func:`~sft_speech.training.run.fine_tune`."""
 
     checkpoint: SpeechCheckpoint
-    objective: SpectrogramObjective
+    criterion: SpectrogramCriterion
     samples: SpeechSamples | None = None
 
     def __init__(self, config: FinetuneSpeechConfig) -> None:
@@ -57,7 +57,7 @@ class Synthesis:
     def load(self, rows: Any) -> None:
         self.load_checkpoint(rows)
         make_padding_exact(self.checkpoint.model)
-        self.objective = SpectrogramObjective(self.checkpoint.model)
+        self.criterion = SpectrogramCriterion(self.checkpoint.model)
 
     def load_checkpoint(self, rows: Any) -> None:
         config = self.config
@@ -101,7 +101,7 @@ class Synthesis:
             self.samples = SpeechSamples(folder, shown, self.collator(), *self.speaking(shown), tracker)
         return Parts(
             model=checkpoint.model,
-            objective=self.objective,
+            criterion=self.criterion,
             train=self.utterances(corpora["train"]),
             collate=self.collator(),
             seconds=self.padded_seconds(corpora["train"]),
@@ -170,7 +170,7 @@ class Synthesis:
                 if not read:
                     continue
                 tensors = collate([one for _, one in read])
-                losses = self.objective.losses(model, {name: value.to(device) for name, value in tensors.items()})
+                losses = self.criterion.losses(model, {name: value.to(device) for name, value in tensors.items()})
                 frames = losses.frames.tolist()
                 columns = [getattr(losses, part).tolist() for part in PARTS]
                 for (index, one), count, *values in zip(read, frames, *columns, strict=True):

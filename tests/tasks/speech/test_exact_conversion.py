@@ -7,7 +7,7 @@ import torch
 
 from sft_speech.models.exact.speecht5 import make_padding_exact
 from sft_speech.tasks.speech.collator import SpeechCollator
-from sft_speech.tasks.speech.loss import SpectrogramObjective, model_inputs
+from sft_speech.tasks.speech.loss import SpectrogramCriterion, model_inputs
 
 # (samples heard, mel frames): unequal in both; the longest of one is not the longest of the other
 SIZES = [(400, 8), (900, 21), (650, 40), (1300, 30)]
@@ -30,7 +30,7 @@ def utterances():
 def parts(request, tiny_converter):
     model = tiny_converter(feat_extract_norm=request.param).train()
     make_padding_exact(model)
-    return model, SpectrogramObjective(model), SpeechCollator(model.config, hears=True)
+    return model, SpectrogramCriterion(model), SpeechCollator(model.config, hears=True)
 
 
 def gradients(model):

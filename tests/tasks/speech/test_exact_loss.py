@@ -7,7 +7,7 @@ import torch
 
 from sft_speech.models.exact.speecht5 import make_padding_exact
 from sft_speech.tasks.speech.collator import SpeechCollator
-from sft_speech.tasks.speech.loss import IGNORED, SpectrogramObjective, guided_attention
+from sft_speech.tasks.speech.loss import IGNORED, SpectrogramCriterion, guided_attention
 
 # (text tokens, mel frames): unequal in both, one with an odd frame too many
 SIZES = [(3, 8), (9, 21), (5, 40), (12, 30), (1, 2)]
@@ -31,7 +31,7 @@ def task_of(tiny_tts):
     def build(**config):
         model = tiny_tts(**config).train()
         make_padding_exact(model)
-        return model, SpectrogramObjective(model), SpeechCollator(model.config)
+        return model, SpectrogramCriterion(model), SpeechCollator(model.config)
 
     return build
 

@@ -47,7 +47,7 @@ def unfitting(frames: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return own.sum(-1) + repeats > frames
 
 
-class CtcObjective:
+class CtcCriterion:
     """CTC fine-tuning as the trainer sees it.
 
     Args:

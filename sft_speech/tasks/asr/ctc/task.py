@@ -23,7 +23,7 @@ from sft_speech.models.spec_augment import SpecAugment, take_given_masks
 from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.tasks.asr.ctc.collator import CTCCollator, Utterances
-from sft_speech.tasks.asr.ctc.loss import CtcObjective
+from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 from sft_speech.tasks.asr.evaluate import EvaluationResult, evaluate_corpus, with_transcript
 from sft_speech.training import callbacks
 from sft_speech.training.run import Parts, fine_tune
@@ -105,7 +105,7 @@ class Recognition:
         change = augment.standard if config.augment else None
         return Parts(
             model=checkpoint.model,
-            objective=CtcObjective(checkpoint.blank),
+            criterion=CtcCriterion(checkpoint.blank),
             train=Utterances(rows, checkpoint, change, config.seed, self.masks()),
             collate=CTCCollator(checkpoint),
             evaluate=(lambda: self.evaluate(held_out).metrics()) if held_out is not None else None,

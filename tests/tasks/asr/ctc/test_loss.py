@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sft_speech.tasks.asr.ctc.loss import CtcObjective, ctc_losses, unfitting
+from sft_speech.tasks.asr.ctc.loss import CtcCriterion, ctc_losses, unfitting
 
 LABELS = torch.tensor([[1, 2, -100], [3, 3, -100], [-100, -100, -100]])
 FRAMES = torch.tensor([4, 2, 4])  # the second one would need a third frame, for the blank between its equal labels
@@ -48,7 +48,7 @@ def test_task_counts_labels_and_blanks():
     best = torch.tensor([[0, 1, 0, 2, 0], [0, 3, 3, 3, 3], [0, 0, 0, 0, 0]])
     certain = torch.nn.functional.one_hot(best, 4).float() * 10
     batch = {"input_values": torch.zeros(3, 10), "labels": LABELS, "frames": FRAMES, "seconds": torch.tensor(1.5)}
-    task = CtcObjective(blank=0)
+    task = CtcCriterion(blank=0)
     summed = task.loss(lambda input_values: SimpleNamespace(logits=certain), batch)
     assert task.count(batch) == 4
     figures = {name: value.item() for name, value in summed.figures.items()}

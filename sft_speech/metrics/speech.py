@@ -43,7 +43,7 @@ def warping_path(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray, path: np.ndarray) -> float:
     """Mel cepstral distortion in dB: ``10 / ln 10 * sqrt(2 * sum of squares)``, a mean over the path.
 
-    Kubichek 1993, "Mel-cepstral distance measure for criterion speech quality assessment", on the cepstra of
+    Kubichek 1993, "Mel-cepstral distance measure for objective speech quality assessment", on the cepstra of
     :func:`cepstra` rather than those of a vocoder. It is the root mean square over the bands of the difference of two
     spectra in dB, as far as thirteen coefficients tell it.
 

@@ -75,7 +75,7 @@ def spoken(args: argparse.Namespace) -> Any:
 
 def ours(args: argparse.Namespace, watch: Any) -> Measured:
     from sft_speech.options.config import FinetuneAsrConfig
-    from sft_speech.tasks.asr.ctc.task import Recognition
+    from sft_speech.tasks.asr.spec import SPEC
     from sft_speech.training import run
 
     training: Any = run
@@ -100,8 +100,7 @@ def ours(args: argparse.Namespace, watch: Any) -> Measured:
         return trainers[0]
 
     training.build_trainer = watched
-    job = Recognition(config)
-    training.fine_tune(config, job)
+    training.fine_tune(config, SPEC)
     plan = trainers[0].plan
     batches = [[float(plan.seconds[index]) for _, index in batch] for batch in plan]
 
@@ -114,9 +113,9 @@ def ours(args: argparse.Namespace, watch: Any) -> Measured:
         return None, time.perf_counter() - began
 
     def evaluate() -> Any:
-        from sft_speech import evaluate_corpus
+        from sft_speech import evaluate_corpus, load_checkpoint
 
-        return evaluate_corpus(job.checkpoint, spoken(args)).summary()
+        return evaluate_corpus(load_checkpoint(config.output_dir), spoken(args)).summary()
 
     return Measured(trainers[0], batches, evaluate, transcribe)
 

@@ -42,8 +42,8 @@ def main() -> None:
         (args.folder / "found.json").write_text(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as folder:
-        job, _ = prepared(args, Path(folder))
-        job.checkpoint.speakers.save(Path(folder))
+        task, _ = prepared(args, Path(folder))
+        task.checkpoint.speakers.save(Path(folder))
         found = {}
         for recipe in ("plain", "ours"):
             given, caches = [*sys.argv[1:], "--recipe", recipe], Path(folder, recipe, "cache")
@@ -85,7 +85,7 @@ def settings(args: argparse.Namespace, folder: Path, model: str | None = None) -
 
 def ours(args: argparse.Namespace, watch: Any) -> float:
     """Seconds of audio per update."""
-    from sft_speech.tasks.speech.task import Synthesis
+    from sft_speech.tasks.tts.spec import SPEC
     from sft_speech.training import run
 
     training: Any = run
@@ -101,7 +101,7 @@ def ours(args: argparse.Namespace, watch: Any) -> float:
 
     training.build_trainer = watched
     config = settings(args, args.folder)
-    training.fine_tune(config, Synthesis(config))
+    training.fine_tune(config, SPEC)
     return sum(float(plans[0].seconds[index]) for batch in plans[0] for _, index in batch) / args.steps
 
 
@@ -188,32 +188,30 @@ def plain(args: argparse.Namespace, watch: Any) -> float:
 
 
 def prepared(args: argparse.Namespace, folder: Path, model: str | None = None) -> tuple[Any, dict[str, Any]]:
-    """Our job with the voices of the corpus, and its usable rows."""
+    """Our task with the voices of the corpus, and its usable rows."""
     from sft_speech.corpora.report import CorpusReport
-    from sft_speech.tasks.speech.task import Synthesis
-    from sft_speech.training.run import load_splits
+    from sft_speech.tasks.tts.task import Synthesis
+    from sft_speech.training.run import Given, load_splits
 
     config, report = settings(args, folder, model), CorpusReport()
-    corpora, job = load_splits(config, report), Synthesis(config)
-    job.load(corpora["train"])
-    corpora = {name: job.usable(name, rows, report) for name, rows in corpora.items()}
-    job.checkpoint.speakers = job.voices(corpora)
-    return job, corpora
+    corpora, task = load_splits(config, report, Given()), Synthesis(config)
+    task.load(corpora["train"])
+    corpora = {name: task.usable(name, rows, report) for name, rows in corpora.items()}
+    task.begin(corpora)
+    return task, corpora
 
 
 def losses(folder: Path, args: argparse.Namespace) -> dict[int, float]:
     """By step: the loss of held-out speech, as our evaluation measures it."""
     import shutil
 
-    from sft_speech.tasks.speech.task import summary
-
     curve = {}
     for checkpoint in sorted((folder / "run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])):
         for file in Path(args.model).iterdir():
             if file.is_file() and not (checkpoint / file.name).exists():
                 shutil.copy(file, checkpoint)
-        job, corpora = prepared(args, folder, model=str(checkpoint))
-        curve[int(checkpoint.name.split("-")[1])] = summary(job.evaluate(corpora["eval"]))["loss"]
+        task, corpora = prepared(args, folder, model=str(checkpoint))
+        curve[int(checkpoint.name.split("-")[1])] = task.evaluate(corpora["eval"].table).metrics()["loss"]
     return curve
 
 

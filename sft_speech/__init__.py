@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sft_speech.corpora import load_corpus
@@ -12,34 +12,46 @@ if TYPE_CHECKING:
     from sft_speech.tasks.asr.ctc.decoding import Decoding
     from sft_speech.tasks.asr.evaluate import evaluate_corpus
     from sft_speech.tasks.asr.transcriber import Transcriber
+    from sft_speech.tasks.finetune import finetune
     from sft_speech.tasks.speech.synthesizer import Synthesizer
-    from sft_speech.tasks.vc.converter import Converter
+    from sft_speech.tasks.vc.converter import VoiceConverter
+    from sft_speech.training.run import FinetuneResult
 
 __all__ = [
-    "Converter",
     "Decoding",
+    "FinetuneResult",
     "Synthesizer",
     "Transcriber",
     "UserError",
+    "VoiceConverter",
     "evaluate_corpus",
+    "finetune",
     "load_checkpoint",
     "load_corpus",
 ]
 
-_HOMES = {
-    "Converter": "sft_speech.tasks.vc.converter",
+_MODULES = {
     "Decoding": "sft_speech.tasks.asr.ctc.decoding",
+    "FinetuneResult": "sft_speech.training.run",
     "Synthesizer": "sft_speech.tasks.speech.synthesizer",
     "Transcriber": "sft_speech.tasks.asr.transcriber",
     "UserError": "sft_speech.errors",
+    "VoiceConverter": "sft_speech.tasks.vc.converter",
     "evaluate_corpus": "sft_speech.tasks.asr.evaluate",
+    "finetune": "sft_speech.tasks.finetune",
     "load_checkpoint": "sft_speech.tasks.asr.ctc.checkpoint",
     "load_corpus": "sft_speech.corpora",
 }
+_RENAMED = {"Converter": "VoiceConverter"}
 
 
-def __getattr__(name: str) -> Any:
-    """Imports a name when it is first asked for: importing the package alone costs nothing."""
-    if name not in _HOMES:
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: importing the package alone imports nothing heavy."""
+    if name in _RENAMED:
+        import warnings
+
+        warnings.warn(f"sft_speech.{name} is now sft_speech.{_RENAMED[name]}", FutureWarning, stacklevel=2)
+        name = _RENAMED[name]
+    if name not in _MODULES:
         raise AttributeError(f"module 'sft_speech' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,10 +1,9 @@
-"""``sft-speech VERB``: a table of verbs; each verb's code lives with its capability."""
+"""``sft-speech VERB``. The verbs come from the tables ``tasks.TASKS`` and ``tools.TOOLS``."""
 
 from __future__ import annotations
 
 import argparse
 import errno
-import importlib
 import logging
 import os
 import sys
@@ -12,29 +11,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sft_speech.errors import RESUMABLE, PrintableFormatter, UserError
+from sft_speech.options.spec import Verb
 from sft_speech.redact import print_exception, redact, redact_record
-
-# verb: (module with add_arguments(parser) and main(args), one line of help)
-VERBS = {
-    "finetune-asr": ("sft_speech.tasks.asr.finetune", "fine-tune a CTC model on transcribed speech"),
-    "evaluate": ("sft_speech.tasks.asr.evaluate", "WER and CER of a model on a corpus"),
-    "tune-lm": ("sft_speech.tasks.asr.ctc.tune_lm", "find how much a language model should count in recognition"),
-    "transcribe": ("sft_speech.tasks.asr.transcribe", "write down what is said in recordings"),
-    "finetune-tts": ("sft_speech.tasks.tts.finetune", "fine-tune a SpeechT5 to speak texts"),
-    "evaluate-tts": (
-        "sft_speech.tools.evaluate_tts",
-        "compare a model's speech with recordings",
-    ),
-    "evaluate-vc": ("sft_speech.tools.evaluate_vc", "how near converted recordings are to their targets"),
-    "synthesize": ("sft_speech.tasks.tts.synthesize", "speak texts"),
-    "finetune-vc": ("sft_speech.tasks.vc.finetune", "fine-tune a SpeechT5 to say recordings in another voice"),
-    "convert": ("sft_speech.tasks.vc.convert", "say recordings again in another voice"),
-    "check": ("sft_speech.tools.check.check", "look at a corpus before training: what it holds, what is likely wrong"),
-    "cut": ("sft_speech.tools.cut", "cut long recordings at the ends of sentences, into a manifest"),
-    "push": ("sft_speech.tools.push", "upload what a fine-tuning run has left to the Hub"),
-    "doctor": ("sft_speech.tools.doctor", "look for what is wrong with this machine and its installation"),
-    "make-demo-corpus": ("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
-}
+from sft_speech.tasks import specs
+from sft_speech.tasks.finetune import FinetuneVerb
+from sft_speech.tools import TOOLS
 
 EXIT_CODES = f"""exit codes: 0 done; 2 what was given can't work; {RESUMABLE} a signal stopped fine-tuning, which goes
 on with --resume_from_checkpoint auto; 1 anything else. Launchers of several processes make 1 of all but 0."""
@@ -47,14 +28,23 @@ class Parser(argparse.ArgumentParser):
         super().error(redact(message))
 
 
+def verbs() -> dict[str, Verb | FinetuneVerb]:
+    """Return every verb by its name: those of the tasks, then the tools."""
+    found: dict[str, Verb | FinetuneVerb] = {}
+    for spec in specs():
+        found |= {f"finetune-{spec.name}": FinetuneVerb(spec), **spec.verbs}
+    return found | TOOLS
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns one of :data:`EXIT_CODES`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = argv[0] if argv else "--help"
+    known = verbs()
     if verb in ("-h", "--help"):
-        width = max(map(len, VERBS))
+        width = max(map(len, known))
         print("usage: sft-speech VERB [...]\n\nFine-tune pretrained speech models.\n\nverbs:")
-        print("\n".join(f"  {name:{width}}  {help}" for name, (_, help) in VERBS.items()))
+        print("\n".join(f"  {name:{width}}  {one.help}" for name, one in known.items()))
         print("\nsft-speech VERB --help tells the arguments of a verb; --debug shows the traceback of an error.")
         print(f"\n{EXIT_CODES}")
         return 0
@@ -63,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(version("sft_speech"))
         return 0
-    if verb not in VERBS:
-        print(f"sft-speech: no verb {verb!r}; there are {', '.join(VERBS)}", file=sys.stderr)
+    if verb not in known:
+        print(f"sft-speech: no verb {verb!r}; there are {', '.join(known)}", file=sys.stderr)
         return 2
     # On a CPU, torch's threads wait for each other by spinning, and take the cores away from the workers that decode
     # audio: training took twice as long on two cores. Those that don't spin at all are late for the next operation of a
@@ -80,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         handler.addFilter(redact_record)
     if sys.excepthook is sys.__excepthook__:  # torch wraps it, to say which process failed
         sys.excepthook = print_exception
-    module = importlib.import_module(VERBS[verb][0])
+    module = known[verb].load()
     parser = Parser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -10,6 +10,8 @@ import pytest
 
 from sft_speech import cli
 from sft_speech.errors import UserError
+from sft_speech.options.spec import Verb
+from sft_speech.tools import TOOLS
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def verb(monkeypatch):
         module = type(sys)("verb")
         module.add_arguments, module.main = lambda parser: None, lambda args: action()
         monkeypatch.setitem(sys.modules, "a_verb", module)
-        monkeypatch.setitem(cli.VERBS, "act", ("a_verb", "acts"))
+        monkeypatch.setitem(TOOLS, "act", Verb("a_verb", "acts"))
 
     return install
 
@@ -67,7 +69,8 @@ def test_a_reader_that_leaves_is_no_error_worth_a_traceback():
         "import sys, types; from sft_speech import cli\n"
         "module = types.ModuleType('verb'); module.add_arguments = lambda parser: None\n"
         "module.main = lambda args: [print('line', flush=True) for _ in range(100000)] and 0\n"
-        "sys.modules['verb'] = module; cli.VERBS['act'] = ('verb', ''); sys.exit(cli.main(['act']))"
+        "sys.modules['verb'] = module; from sft_speech.options.spec import Verb\n"
+        "cli.TOOLS['act'] = Verb('verb', ''); sys.exit(cli.main(['act']))"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.readline()

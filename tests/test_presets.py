@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft_speech.options.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig
+from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.options.settings import load_config
+from sft_speech.tasks import specs
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-KINDS = {"asr": FinetuneAsrConfig, "tts": FinetuneTtsConfig, "vc": FinetuneVcConfig}
-PRESETS = sorted(path for kind in KINDS for path in (CONFIGS / kind).glob("*.yaml"))
+CONFIG_OF = {spec.name: spec.config for spec in specs()}
+PRESETS = sorted(path for kind in CONFIG_OF for path in (CONFIGS / kind).glob("*.yaml"))
 LAUNCH = sorted((CONFIGS / "accelerate").glob("*.yaml"))
 # WER on test-clean and test-other without a language model (Baevski et al. 2020, tables 9 and 10)
 PUBLISHED = {
@@ -59,13 +60,13 @@ def opening(preset: Path) -> list[str]:
 
 @every_preset
 def test_it_loads(preset):
-    config = load_config(KINDS[preset.parent.name], str(preset), {})
+    config = load_config(CONFIG_OF[preset.parent.name], str(preset), {})
     assert config.model == yaml.safe_load(preset.read_text())["model"]
 
 
 @every_preset
 def test_it_holds_only_differences_from_the_defaults(preset):
-    given, config = yaml.safe_load(preset.read_text()), load_config(KINDS[preset.parent.name], str(preset), {})
+    given, config = yaml.safe_load(preset.read_text()), load_config(CONFIG_OF[preset.parent.name], str(preset), {})
     for field in dataclasses.fields(config):
         if field.name in given:
             default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
@@ -276,7 +277,7 @@ def test_accelerate_launches_on_the_cpu(tmp_path, monkeypatch):
 def test_its_splits_are_of_the_grammar_and_share_no_rows(preset):
     from sft_speech.corpora.splits import parse_split
 
-    config = load_config(KINDS[preset.parent.name], str(preset), {})
+    config = load_config(CONFIG_OF[preset.parent.name], str(preset), {})
     training = parse_split(config.train_split)
     held_out = [part for split in (config.eval_split, *config.test_splits) for part in parse_split(split)]
     assert held_out

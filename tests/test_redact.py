@@ -88,7 +88,8 @@ def test_no_traceback_shows_one():
         f"    try: raise ValueError('cause: {TOKEN}')\n"
         "    except ValueError as cause: raise UserError('this', 'it can not work', 'take that') from cause\n"
         "module.main = act\n"
-        "sys.modules['verb'] = module; cli.VERBS['act'] = ('verb', ''); sys.exit(cli.main(['act', '--debug']))"
+        "sys.modules['verb'] = module; from sft_speech.options.spec import Verb\n"
+        "cli.TOOLS['act'] = Verb('verb', ''); sys.exit(cli.main(['act', '--debug']))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     # Python shows the lines of the program too, where it has their file.

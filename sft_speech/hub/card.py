@@ -17,21 +17,20 @@ import yaml
 from sft_speech.corpora.report import file_stem
 from sft_speech.errors import UserError
 from sft_speech.hub import markdown, provenance
-from sft_speech.hub.kinds import Kind, Metric, kind_of
 from sft_speech.hub.plots import plots
 from sft_speech.hub.published import on_hub, published, published_command
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.settings import read_yaml
+from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.redact import redact
 
 CARD = "README.md"
 LOG = "log_history.json"
 MARK = "<!-- written by sft_speech, {digest}: a card that was changed by hand is not written anew -->"
-SHOWN_VOICES = 20
 HUB = {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy"}  # where it went is seen
 
 
-def write_card(folder: Path, repository: str | None = None, *, ask_hub: bool = False) -> bool:
+def write_card(folder: Path, spec: TaskSpec, repository: str | None = None, *, ask_hub: bool = False) -> bool:
     """Writes README.md and plots/ of a run that is done, out of what it left. One that was changed by hand stays.
 
     Args:
@@ -47,7 +46,7 @@ def write_card(folder: Path, repository: str | None = None, *, ask_hub: bool = F
     card = folder / CARD
     if card.is_file() and not is_ours(card.read_text(encoding="utf-8", errors="replace")):
         return False
-    for name, content in card_files(Run(folder), repository, ask_hub=ask_hub).items():
+    for name, content in card_files(Run(folder, spec), repository, ask_hub=ask_hub).items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -70,6 +69,7 @@ class Run:
 
     Args:
         folder: that directory.
+        spec: of the task that it was trained for.
         model: a checkpoint, while the run goes on: figures that are written by the time are those of other weights.
         log: of the trainer; None: as it was saved.
 
@@ -78,18 +78,15 @@ class Run:
     """
 
     folder: Path
+    spec: TaskSpec
     model: Path | None = None
     log: list[dict[str, Any]] | None = None
-
-    @cached_property
-    def kind(self) -> Kind:
-        return kind_of(self.model or self.folder)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Keys that differ from their defaults; those that this version doesn't know are left out."""
         values = read_yaml(str(self.folder / "run.yaml"), "settings of the run,")
-        fields = {field.name: field for field in dataclasses.fields(self.kind.config)}
+        fields = {field.name: field for field in dataclasses.fields(self.spec.config)}
         return {
             key: value
             for key, value in values.items()
@@ -98,7 +95,7 @@ class Run:
 
     @cached_property
     def config(self) -> FinetuneConfig:
-        return self.kind.config(**self.settings)
+        return self.spec.config(**self.settings)
 
     @cached_property
     def figures(self) -> dict[str, Any]:
@@ -166,7 +163,7 @@ def _read(path: Path) -> dict[str, Any]:
 def card_files(run: Run, repository: str | None = None, *, ask_hub: bool = False) -> dict[str, bytes]:
     """README.md and plots/*.png; the arguments are those of :func:`write_card`."""
     name = repository or run.folder.resolve().name
-    pictures = plots(run.history, run.kind)
+    pictures = plots(run.history, run.spec)
     found = pictures or {f"plots/{path.name}": b"" for path in sorted((run.folder / "plots").glob("*.png"))}
     parts = [
         f"---\n{metadata(run, name, ask_hub)}\n---\n",
@@ -175,8 +172,8 @@ def card_files(run: Run, repository: str | None = None, *, ask_hub: bool = False
         "## Figures\n",
         *figures_table(run),
         "## Use\n",
-        markdown.code(run.kind.usage.replace("NAME", json.dumps(name)), "python") + "\n",
-        *voices(run),
+        markdown.code(run.spec.card.usage.replace("NAME", json.dumps(name)), "python") + "\n",
+        *run.spec.card.sections(run.folder),
         "## Data\n",
         data_table(run),
         "## Training\n",
@@ -191,10 +188,10 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
     """The card's head, as the Hub reads it."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    kind, base = run.kind, run.from_hub("model")
+    spec, base = run.spec, run.from_hub("model")
     results = [
         EvalResult(
-            task_type=kind.tag,
+            task_type=spec.card.tag,
             dataset_type=on_the_hub or markdown.line(corpus or split),
             dataset_name=markdown.line(corpus or split),
             dataset_split=markdown.line(split),
@@ -203,7 +200,7 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
             metric_value=round(metric.scale * figures[metric.name], 2),
         )
         for split, corpus, on_the_hub, figures in run.evaluations()
-        for metric in kind.metrics
+        for metric in spec.metrics
         if metric.indexed and figures.get(metric.name) is not None
     ]
     sources = dict.fromkeys(filter(None, [run.from_hub("source"), *(source for _, _, source, _ in run.evaluations())]))
@@ -214,8 +211,8 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
         language=language(run),
         license=run.config.license or base_license(run, ask_hub),
         library_name="transformers",
-        pipeline_tag=kind.tag,
-        tags=["speech", kind.about, "sft_speech"],
+        pipeline_tag=spec.card.tag,
+        tags=["speech", *spec.card.about, "sft_speech"],
         eval_results=results or None,
     )
     return str(data.to_yaml())
@@ -247,7 +244,7 @@ def opening(run: Run) -> list[str]:
     base, split = run.from_hub("model"), run.config.train_split or "all of it"
     model = f"[{markdown.text(base)}](https://huggingface.co/{base})" if base else markdown.text(run.told("model"))
     on = f"{markdown.text(run.told('source'))} ({markdown.text(split)})"
-    lines = [f"{model} fine-tuned for {run.kind.task} on {on}.\n"]
+    lines = [f"{model} fine-tuned for {run.spec.summary} on {on}.\n"]
     if not run.figures:
         step = run.history[-1]["step"] if run.history else 0
         lines.append(f"**Training goes on**: this is how it was after {step} steps; figures follow at its end.\n")
@@ -257,7 +254,7 @@ def opening(run: Run) -> list[str]:
 def figures_table(run: Run) -> list[str]:
     """A row per evaluation, with intervals; only metrics that one of them has."""
     found = list(run.evaluations())
-    metrics = [one for one in run.kind.metrics if any(row[3].get(one.name) is not None for row in found)]
+    metrics = [one for one in run.spec.metrics if any(row[3].get(one.name) is not None for row in found)]
     if not metrics:
         return ["No split was evaluated.\n" if run.figures else "None yet.\n"]
     searched = any(figures.get("decoding", {}).get("search", "greedy") != "greedy" for *_, figures in found)
@@ -298,19 +295,6 @@ def decoding(figures: dict[str, Any]) -> str:
     return "greedy" if found.get("search", "greedy") == "greedy" else f"beam, {published(str(found.get('lm')), True)}"
 
 
-def voices(run: Run) -> list[str]:
-    """Whose voices a model that speaks knows: they are part of it, and who uploads it hands them on."""
-    from safetensors import safe_open
-
-    file = run.folder / "speakers.safetensors"
-    if not file.is_file():
-        return []
-    with safe_open(file, "np") as saved:
-        names = sorted(saved.keys())
-    shown = ", ".join(map(markdown.text, names[:SHOWN_VOICES])) + (", ..." if len(names) > SHOWN_VOICES else "")
-    return [f"Voices that it knows by name (speakers.safetensors): {shown}.\n"]
-
-
 def data_table(run: Run) -> str:
     """What became of the rows of each corpus. Ids stay at home."""
     rows, splits = [], {role: split or "all of it" for role, (_, split) in run.config.corpora.items()}
@@ -340,7 +324,7 @@ def training(run: Run) -> list[str]:
         took = timedelta(seconds=round(run.figures.get("train_runtime", 0)))
         since = f" since the last of {len(run.starts)} starts" if len(run.starts) > 1 else ""
         loss = run.figures.get("train_loss")
-        learned = "" if loss is None else f", train loss {loss:.4f} {run.kind.loss}"
+        learned = "" if loss is None else f", train loss {loss:.4f} {run.spec.card.loss_unit}"
         lines.append(f"{run.figures.get('audio_hours', 0):.2f} h of audio heard{learned}, {took} (h:mm:ss){since}.\n")
     if start:
         if start["preset"]:

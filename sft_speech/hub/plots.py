@@ -6,20 +6,18 @@ import io
 import math
 from typing import Any
 
-from sft_speech.hub.kinds import Kind
+from sft_speech.options.spec import TaskSpec
 
 Curve = tuple[str, list[int], list[float]]  # what it is called; steps and values
 
 
-def plots(log: list[dict[str, Any]], kind: Kind) -> dict[str, bytes]:
+def plots(log: list[dict[str, Any]], spec: TaskSpec) -> dict[str, bytes]:
     """PNG files by their name, of the entries of a trainer's log; none of what was not logged twice."""
-    scales = {metric.name: (metric.heading, metric.scale) for metric in kind.metrics}
-    figures = []
-    for name in kind.curves:
-        heading, scale = scales.get(name, (name.replace("_", " "), 1.0))
-        figures.append(curve(log, f"eval_{name}", heading, scale))
+    figures = [curve(log, f"eval_{one.name}", one.heading, one.scale) for one in spec.metrics if one.curve]
+    losses = [curve(log, "loss", "training"), curve(log, "eval_loss", "evaluation")]
+    losses = [curve(log, "loss", "training"), curve(log, "eval_loss", "evaluation")]
     wanted = {
-        "loss.png": (f"loss, {kind.loss}", [curve(log, "loss", "training"), curve(log, "eval_loss", "evaluation")]),
+        "loss.png": (f"loss, {spec.card.loss_unit}", losses),
         "evaluation.png": ("evaluation", figures),
         "learning_rate.png": ("learning rate", [curve(log, "learning_rate", "learning rate")]),
         "gradient.png": ("norm of the gradient", [curve(log, "grad_norm", "norm of the gradient")]),

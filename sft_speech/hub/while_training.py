@@ -16,6 +16,7 @@ from sft_speech.hub import files
 from sft_speech.hub.card import Run, card_files
 from sft_speech.hub.repository import Repository, explained, hide_bars, open_repository, reason
 from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.spec import TaskSpec
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +43,12 @@ class RunUploads(TrainerCallback):
 
     Args:
         output: of the run.
+        spec: of its task.
         strategy: see ``hub_strategy``.
     """
 
-    def __init__(self, repository: Repository, output: Path, strategy: str) -> None:
-        self.repository, self.output, self.strategy = repository, output, strategy
+    def __init__(self, repository: Repository, output: Path, spec: TaskSpec, strategy: str) -> None:
+        self.repository, self.output, self.spec, self.strategy = repository, output, spec, strategy
         self.thread: threading.Thread | None = None
         shutil.rmtree(output / COPY, ignore_errors=True)  # of a run that was killed
         atexit.register(shutil.rmtree, output / COPY, ignore_errors=True)
@@ -77,7 +79,7 @@ class RunUploads(TrainerCallback):
     def send(self, step: int, log: list[dict[str, Any]]) -> None:
         copy = self.output / COPY
         try:
-            card = card_files(Run(self.output, copy, log), self.repository.id)
+            card = card_files(Run(self.output, self.spec, copy, log), self.repository.id)
             going = [*files.model_files(copy), *(files.Upload(name, content) for name, content in card.items())]
             if self.strategy == "checkpoint":
                 going += files.checkpoint_files(copy, files.LAST_CHECKPOINT)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from sft_speech.errors import UserError
@@ -103,9 +104,13 @@ class FinetuneConfig:
         None, "of the model, as the Hub names it ('cc-by-4.0'); null: that which the card of the checkpoint tells"
     )
 
-    # How it was started: of the object too, but no settings.
-    command_line: ClassVar[tuple[str, ...]] = ()
+    # How the run was started. These are not options.
+    command_line: ClassVar[Sequence[str]] = ()
     preset: ClassVar[str | None] = None
+
+    def started_by(self, command_line: Sequence[str], preset: str | None) -> None:
+        """Record the command line and the YAML of the run."""
+        vars(self).update(command_line=tuple(command_line), preset=preset)
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import importlib
 import math
 import reprlib
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -223,25 +221,6 @@ def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
         if key in given
     }
     return load_config(cls, given.get("config"), overrides)
-
-
-def finetune_verb(cls: type[Any], job: str) -> tuple[Callable[..., None], Callable[..., int]]:
-    """``add_arguments(parser)`` and ``main(args)`` of a verb that fine-tunes.
-
-    Args:
-        cls: of its configuration.
-        job: module whose ``run(config)`` it calls; imported only once the configuration is known to make sense.
-    """
-
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        add_config_arguments(parser, cls)
-
-    def main(args: argparse.Namespace) -> int:
-        config = config_from_arguments(cls, args)
-        config.command_line, config.preset = tuple(args.argv), args.config
-        return importlib.import_module(job).run(config)
-
-    return add_arguments, main
 
 
 def from_command_line(key: str, text: str, hint: Any) -> Any:

@@ -1,0 +1,16 @@
+"""What is done before, beside and after training. A new tool is a module and a line here."""
+
+from __future__ import annotations
+
+from sft_speech.options.spec import Verb
+
+TOOLS: dict[str, Verb] = {
+    "evaluate": Verb("sft_speech.tools.evaluate", "evaluate a model on a corpus"),
+    "evaluate-tts": Verb("sft_speech.tools.evaluate_tts", "compare the speech of a model with recordings"),
+    "evaluate-vc": Verb("sft_speech.tools.evaluate_vc", "compare converted recordings with their targets"),
+    "check": Verb("sft_speech.tools.check.check", "look for errors in a corpus before training"),
+    "cut": Verb("sft_speech.tools.cut", "cut long recordings at the ends of sentences"),
+    "push": Verb("sft_speech.tools.push", "upload the result of a run to the Hub"),
+    "doctor": Verb("sft_speech.tools.doctor", "look for errors in this machine and its installation"),
+    "make-demo-corpus": Verb("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
+}

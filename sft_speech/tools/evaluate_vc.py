@@ -31,11 +31,11 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.corpora import load_corpus
     from sft_speech.corpora.report import CorpusReport
     from sft_speech.options.config import FinetuneVcConfig
-    from sft_speech.tasks.vc.converter import Converter
+    from sft_speech.tasks.vc.converter import VoiceConverter
     from sft_speech.tasks.vc.pairs import PairedUtterances, select_pairs
     from sft_speech.tasks.vc.task import load_sources
 
-    converter = Converter(args.model, args.vocoder, **generator_settings(args))
+    converter = VoiceConverter(args.model, args.vocoder, **generator_settings(args))
     same = ("source", "source_config", "from_source", "from_config", "from_split", "pair_by")
     asked = {name: getattr(args, name) for name in same}
     config = FinetuneVcConfig(model=args.model, train_split=args.split, output_dir="unused", **asked)

@@ -37,12 +37,14 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.hub.card import write_card
     from sft_speech.hub.files import at_home, check_finished, uploads
     from sft_speech.hub.repository import check_name, explained, hide_bars, open_repository
+    from sft_speech.tasks import task_of
 
     folder = Path(args.folder)
     check_finished(folder)
+    spec = task_of(folder)
     if args.dry_run:
         check_name(args.repository)
-        refresh(write_card(folder, args.repository), folder)
+        refresh(write_card(folder, spec, args.repository), folder)
         files = uploads(folder, with_checkpoints=args.with_checkpoints)
         print("\n".join(listing([(file.path, file.size, "") for file in files])))
         where = "private" if args.private else "public, unless its owner has it otherwise"
@@ -53,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
     if not sys.stderr.isatty():
         hide_bars()
     repository = open_repository(args.repository, private=args.private, branch=args.revision)
-    refresh(write_card(folder, repository.id, ask_hub=True), folder)
+    refresh(write_card(folder, spec, repository.id, ask_hub=True), folder)
     files = uploads(folder, with_checkpoints=args.with_checkpoints)
     with explained(f"push to {repository.id}", "then give the same command again: it goes on where it was"):
         repository.upload(files, f"Upload of {len(files)} files by sft_speech")

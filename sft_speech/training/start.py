@@ -198,18 +198,18 @@ def check_seen(output: Path) -> None:
         raise UserError(f"--output_dir {output}", why, "take one on a disk that all machines share")
 
 
-def describe_run(config: Any, job: Any) -> None:
+def describe_run(config: Any, task: Any) -> None:
     """Leaves in the output directory what says which run it is."""
-    job.save_processor(config.output_dir)
+    task.save_processor(config.output_dir)
     save_config(dataclasses.replace(config, resume_from_checkpoint=None), Path(config.output_dir) / "run.yaml")
 
 
-def keep_output(config: Any, job: Any, lock: OutputLock) -> None:
+def keep_output(config: Any, task: Any, lock: OutputLock) -> None:
     """See that the output directory is there and this run's own: it may have been removed, days of training are not."""
     lock.hold()
     if not (Path(config.output_dir) / "run.yaml").exists():
         logger.warning("%s was emptied or removed during the run; it is made anew", config.output_dir)
-        describe_run(config, job)
+        describe_run(config, task)
 
 
 def changed_settings(config: Any, file: Path) -> list[str]:

@@ -16,7 +16,7 @@ from transformers import Trainer
 
 from sft_speech.cli import main
 from sft_speech.tasks.asr.ctc.collator import CTCCollator
-from sft_speech.tasks.asr.ctc.task import Recognition
+from sft_speech.tasks.asr.ctc.task import CtcRecognition
 
 FILES = [f"1/10/1-10-{number:04}.flac" for number in range(4)]
 
@@ -61,21 +61,21 @@ def test_recordings_lost_between_the_scan_and_the_first_step(arguments, copy, tm
     read than was planned.
     """
     missing, cut, shorter, grown = (copy / "train-tones" / file for file in FILES)
-    parts, collate, costs = Recognition.parts, CTCCollator.__call__, []
+    begin, collate, costs = CtcRecognition.begin, CTCCollator.__call__, []
 
     def harm(self, corpora):
         missing.unlink()
         cut.write_bytes(cut.read_bytes()[:-2000])
         longer(shorter, 0.1)
         longer(grown, 60.0)
-        return parts(self, corpora)
+        begin(self, corpora)
 
     def watch(self, utterances):
         batch = collate(self, utterances)
         costs.append(batch["input_values"].numel() / self.rate)
         return batch
 
-    monkeypatch.setattr(Recognition, "parts", harm)
+    monkeypatch.setattr(CtcRecognition, "begin", harm)
     monkeypatch.setattr(CTCCollator, "__call__", watch)
     assert main([*arguments, "--source", str(copy), "--max_dropped_share", "0.1"]) == 0
     steps = 8  # of 8 batches; the epoch has 7

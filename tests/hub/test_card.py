@@ -16,6 +16,7 @@ from sft_speech.hub.card import CARD, Run, is_ours, write_card
 from sft_speech.hub.files import at_home, check_finished, uploads
 from sft_speech.options.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig
 from sft_speech.options.settings import save_config
+from sft_speech.tasks import task_of
 
 SPITE = "a|b`<script>alert(1)</script>\n# c\n---\nd"
 
@@ -75,7 +76,7 @@ def write(path: Path, content: object) -> None:
 
 def card(folder: Path, repository: str | None = None) -> tuple[dict, str]:
     """Its head and its body."""
-    assert write_card(folder, repository)
+    assert write_card(folder, task_of(folder), repository)
     _, head, body = (folder / CARD).read_text().split("---\n", 2)
     return yaml.safe_load(head), body
 
@@ -171,10 +172,10 @@ def test_a_card_that_was_changed_by_hand_stays(folder):
     text = (folder / CARD).read_text()
     assert is_ours(text)
     (folder / CARD).write_text(text.replace("## Use", "## Mind\n\nNot for medical use.\n\n## Use"))
-    assert not write_card(folder)
+    assert not write_card(folder, task_of(folder))
     assert "Not for medical use." in (folder / CARD).read_text()
     (folder / CARD).unlink()
-    assert write_card(folder)
+    assert write_card(folder, task_of(folder))
     assert (folder / CARD).read_text() == text
 
 
@@ -199,7 +200,7 @@ def test_a_licence_of_a_base_model_on_the_hub(folder, hub):
     (folder / "run.yaml").write_text(yaml.safe_dump(run))
     assert "license" not in card(folder)[0]
     assert hub.requests == []
-    assert write_card(folder, ask_hub=True)
+    assert write_card(folder, task_of(folder), ask_hub=True)
     assert "license: mit" in (folder / CARD).read_text()
 
 
@@ -226,8 +227,8 @@ def test_models_that_speak(folder, architecture, config, tag):
 def test_a_damaged_file_is_named(folder, content):
     (folder / "all_results.json").write_text(content)
     with pytest.raises(UserError, match=r"all_results\.json: it can't be read"):
-        write_card(folder)
-    assert Run(folder).starts
+        write_card(folder, task_of(folder))
+    assert Run(folder, task_of(folder)).starts
 
 
 def test_what_goes_up_and_what_stays(folder):

@@ -7,7 +7,6 @@ import dataclasses
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.options.settings import (
     add_config_arguments,
     config_from_arguments,
-    finetune_verb,
     load_config,
     save_config,
 )
@@ -369,15 +367,9 @@ def test_uploads_that_could_not_work(keys, given):
     assert error.value.given == given
 
 
-def test_how_a_run_was_started_is_known_but_is_no_setting(tmp_path, monkeypatch):
-    started = []
-    monkeypatch.setitem(sys.modules, "a_job", types.SimpleNamespace(run=started.append))
-    add_arguments, main = finetune_verb(FinetuneAsrConfig, "a_job")
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    argv = ["finetune-asr", "--config", write(tmp_path, ""), "--seed", "3"]
-    main(parser.parse_args(argv[1:], argparse.Namespace(argv=argv)))
-    (config,) = started
-    assert (config.command_line, config.preset) == (tuple(argv), argv[2])
+def test_how_a_run_was_started_is_known_but_is_no_option(tmp_path):
+    config = make()
+    config.started_by(["finetune-asr", "--seed", "3"], "a.yaml")
+    assert (config.command_line, config.preset) == (("finetune-asr", "--seed", "3"), "a.yaml")
     save_config(config, tmp_path / "saved.yaml")
     assert "finetune-asr" not in (tmp_path / "saved.yaml").read_text()

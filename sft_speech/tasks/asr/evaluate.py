@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sft_speech.corpora.arguments import evaluation_folder, rows_of_arguments
 from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
 from sft_speech.metrics.words import Errors, Interval, character_errors, confusions, interval, sum_errors, word_errors
-from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import GREEDY, add_decoding_arguments, decoding_of
 
 if TYPE_CHECKING:
@@ -304,24 +304,9 @@ def evaluate_corpus(
     return result
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``sft-speech evaluate``."""
-    parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
-    add_corpus_arguments(parser)
-    parser.add_argument("-o", "--output", metavar="DIR", help="where evaluation/ is written [MODEL; here for a Hub id]")
-    parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
-    add_pickle_argument(parser)
+def add_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add the arguments of ``sft-speech evaluate`` that only recognizers have."""
     add_decoding_arguments(parser)
-
-
-def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--source`` and what says which part of it."""
-    parser.add_argument("--source", required=True, help="corpus: a folder, a manifest file or a Hub id")
-    parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
-    parser.add_argument("--split", metavar="SPLIT", help="what to evaluate on; several are joined by '+' [all rows]")
-    for role in ("audio", "text", "speaker"):
-        parser.add_argument(f"--{role}_column", metavar="NAME", help=f"column of the {role}, where it has another name")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -329,7 +314,7 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.tasks.asr.transcriber import Transcriber
 
     decoding = decoding_of(args)
-    rows, split, report = rows_of(args)
+    rows, split, report = rows_of_arguments(args)
     transcriber = Transcriber(
         args.model,
         device=args.device,
@@ -349,23 +334,9 @@ def main(args: argparse.Namespace) -> None:
         )
     if not result.utterances:
         raise UserError(f"{args.source} {split}", "no utterance of it could be evaluated", "see the messages above")
-    output = Path(args.output) if args.output else Path(args.model) if Path(args.model).is_dir() else Path()
-    written = result.save(output / "evaluation", split, source_name(args.source))
+    written = result.save(evaluation_folder(args.model, args.output), split, source_name(args.source))
     print(result.table(split))
     print(f"\n{written.with_suffix('.jsonl')}\n{written}")
-
-
-def rows_of(args: argparse.Namespace) -> tuple[Dataset, str, CorpusReport]:
-    """The rows that the arguments name, what their split is called, and a report of those that aren't among them."""
-    from sft_speech.corpora import load_corpus
-    from sft_speech.corpora.report import CorpusReport
-
-    columns = {role: getattr(args, f"{role}_column") for role in ("audio", "text", "speaker")}
-    named = {role: column for role, column in columns.items() if column}
-    source = Path(args.source)  # corpus.csv is "corpus", the folder LJSpeech-1.1 keeps its name
-    split, report = args.split or (source.stem if source.is_file() else source.name), CorpusReport()
-    corpus = load_corpus(args.source, args.split, name=split, config=args.source_config, columns=named, report=report)
-    return corpus, split, report
 
 
 def reported(checkpoint: Checkpoint, rows: Dataset, split: str, report: CorpusReport) -> Dataset:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
+from transformers import TrainerCallback, TrainingArguments
 
 from sft_speech.corpora.report import file_stem
 from sft_speech.tasks.speech.collator import SpeechCollator
 from sft_speech.tasks.speech.data import SpokenUtterances
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
 from sft_speech.tasks.speech.loss import model_inputs
+from sft_speech.training.saving import preserved_rng
+
+logger = logging.getLogger(__name__)
 
 
-class SpeechSamples:
-    """Some utterances, spoken and drawn after each evaluation.
+class SpeechSamples(TrainerCallback):
+    """Speak and draw some utterances after each evaluation.
 
     Args:
         folder: gets NUMBER-ID.wav and NUMBER-ID.png, NUMBER being that of the evaluation.
@@ -42,8 +48,16 @@ class SpeechSamples:
         taken = [path.name[:3] for path in folder.glob("???-*.wav")]  # of the run that is resumed
         self.number = max((int(number) for number in taken if number.isdigit()), default=0)
 
+    def on_evaluate(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
+        """Write the samples; training goes on where that fails."""
+        try:
+            with preserved_rng(args.device):
+                self.write()
+        except (OSError, soundfile.LibsndfileError) as error:
+            logger.warning("the samples could not be written (%s)", error)
+
     def write(self) -> None:
-        """Speaks and draws each."""
+        """Speak and draw each utterance."""
         model: Any = self.generator.checkpoint.model
         training, self.generator.device = model.training, next(model.parameters()).device
         model.eval()
@@ -80,7 +94,6 @@ class SpeechSamples:
 
 def track(files: list[Path], folder: str, number: int) -> None:
     """Shows pictures and sound files in TensorBoard, under the number of the evaluation."""
-    import soundfile
     from matplotlib.image import imread
     from torch.utils.tensorboard import SummaryWriter
 

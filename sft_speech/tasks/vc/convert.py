@@ -26,9 +26,9 @@ def main(args: argparse.Namespace) -> None:
     overwritten = {path.resolve() for path in paths}.intersection(Path(recording).resolve() for recording in args.audio)
     if overwritten:
         raise UserError(f"-o {args.output}", f"{overwritten.pop()} would be overwritten", "name another file or folder")
-    from sft_speech.tasks.vc.converter import Converter
+    from sft_speech.tasks.vc.converter import VoiceConverter
 
-    converter = Converter(args.model, args.vocoder, **generator_settings(args))
+    converter = VoiceConverter(args.model, args.vocoder, **generator_settings(args))
     for recording, path in zip(args.audio, paths, strict=True):
         speech = converter(recording, args.speaker)
         speech.save(path)

@@ -27,10 +27,10 @@ SHORTEST_SECONDS = 0.1
 TRIM_DB = 40.0  # as in training by default
 
 
-class Converter(SpeechGenerator):
+class VoiceConverter(SpeechGenerator):
     """A model that says what it hears in another voice.
 
-    ``Converter("my_model")("hello.wav", speaker="anna").save("anna.wav")``
+    ``VoiceConverter("my_model")("hello.wav", speaker="anna").save("anna.wav")``
 
     Args:
         model: directory of a SpeechT5 that converts speech, or its id on the Hub.

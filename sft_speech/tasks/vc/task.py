@@ -1,12 +1,12 @@
-"""Voice conversion as a fine-tuning run sees it: the run of synthesis, its texts replaced by recordings."""
+"""The task of fine-tuning a SpeechT5 for voice conversion: its encoder takes recordings in place of texts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import accelerate
 import numpy as np
@@ -16,40 +16,37 @@ from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneVcConfig
-from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
+from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tasks.speech.collator import SpeechCollator
 from sft_speech.tasks.speech.data import SpokenUtterances, voice_name
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
-from sft_speech.tasks.speech.task import Synthesis
-from sft_speech.tasks.vc.converter import Converter
+from sft_speech.tasks.speech.task import SpeechTask
+from sft_speech.tasks.vc.converter import VoiceConverter
 from sft_speech.tasks.vc.pairs import PairedUtterances, Sources, select_pairs
-from sft_speech.training.run import Parts, fine_tune
+from sft_speech.training.rows import Rows, StoredRows
 from sft_speech.training.start import main_first
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
 
-def run(config: FinetuneVcConfig) -> int:
-    """Fine-tunes as ``config`` says; see :func:`fine_tune`."""
-    if config.from_source is None:
-        logger.info("no from_source: source_audio is a column of %s", config.source)
-    return fine_tune(config, Conversion(config))
+class Conversion(SpeechTask[FinetuneVcConfig]):
+    """Fine-tuning of a SpeechT5 that converts recordings to another voice."""
 
-
-class Conversion(Synthesis):
-    """The job of :func:`~sft_speech.training.run.fine_tune`."""
-
-    config: FinetuneVcConfig
     sources: dict[str, Sources]  # by split
 
-    def load(self, rows: Any) -> None:
+    def load(self, rows: Rows) -> None:
+        if self.config.from_source is None:
+            logger.info("no from_source: source_audio is a column of %s", self.config.source)
         with main_first(accelerate.PartialState()):  # the others find the index that it leaves
             self.sources = load_sources(self.config)
         super().load(rows)
 
-    def load_checkpoint(self, rows: Any) -> None:
+    def load_checkpoint(self, rows: Rows) -> SpeechCheckpoint:
         config = self.config
-        self.checkpoint = load_speech_checkpoint(
+        checkpoint = load_speech_checkpoint(
             config.model,
             kind=SpeechT5ForSpeechToSpeech,
             revision=config.revision,
@@ -57,11 +54,12 @@ class Conversion(Synthesis):
             from_scratch=config.from_scratch,
         )
         # SpeechT5 masks spans of what it hears, as in its pretraining: here it would have to guess what was said there.
-        self.checkpoint.config.apply_spec_augment = False
+        checkpoint.config.apply_spec_augment = False
+        return checkpoint
 
-    def usable(self, name: str, rows: Any, report: CorpusReport) -> Any:
-        return select_pairs(
-            rows,
+    def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
+        pairs = select_pairs(
+            rows.table,
             self.sources[name],
             name,
             report,
@@ -69,22 +67,24 @@ class Conversion(Synthesis):
             max_seconds=self.config.max_seconds,
             checkpoint=self.checkpoint,
         )
+        return StoredRows(pairs)
 
-    def parts(self, corpora: dict[str, Any]) -> Parts:
-        trained = set(chain.from_iterable(corpora["train"]["partners"]))
+    def begin(self, corpora: Mapping[str, Rows]) -> None:
+        trained = set(chain.from_iterable(corpora["train"].table["partners"]))
         for name, rows in corpora.items():
-            shared = sum(not trained.isdisjoint(partners) for partners in rows["partners"])
+            pairs = rows.table["partners"]
+            shared = sum(not trained.isdisjoint(partners) for partners in pairs)
             if shared and name != "train":
-                logger.warning("%s: in %d of its %d pairs what is heard is trained on as well", name, shared, len(rows))
-        return super().parts(corpora)
+                logger.warning("%s: the source recordings of %d of %d pairs are trained on", name, shared, len(pairs))
+        super().begin(corpora)
 
-    def padded_seconds(self, rows: Any) -> np.ndarray:
+    def padded_seconds(self, rows: Dataset) -> np.ndarray:
         """Of what is heard or said, whichever is longer."""
         heard = self.sources["train"].seconds  # all splits look at the same rows
         longest = [max(heard[partner] for partner in partners) for partners in rows["partners"]]
         return np.maximum(super().padded_seconds(rows), longest)
 
-    def utterances(self, rows: Any) -> PairedUtterances:
+    def utterances(self, rows: Dataset) -> PairedUtterances:
         trim_db, voices = self.config.trim_db, self.checkpoint.speakers
         return PairedUtterances(rows, self.checkpoint, voices, trim_db, self.sources["train"].rows)
 
@@ -94,7 +94,7 @@ class Conversion(Synthesis):
     def speaking(self, shown: SpokenUtterances) -> tuple[SpeechGenerator, Callable[[int], Speech | None]]:
         assert isinstance(shown, PairedUtterances)
         config = self.config
-        converter = Converter(self.checkpoint, config.vocoder, device="cpu", allow_pickle=config.allow_pickle)
+        converter = VoiceConverter(self.checkpoint, config.vocoder, device="cpu", allow_pickle=config.allow_pickle)
 
         def speak(index: int) -> Speech | None:
             row = shown.rows[index]

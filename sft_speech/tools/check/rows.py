@@ -177,16 +177,16 @@ def rules_without_model(config: FinetuneAsrConfig) -> Rules:
 
 
 def rules_of_model(config: FinetuneAsrConfig, transcripts: list[str]) -> Rules:
-    """Those of the run that ``config`` describes, taken from the job that would run.
+    """Those of the run that ``config`` describes, taken from its task.
 
     Raises:
         UserError: no such checkpoint.
     """
-    from sft_speech.tasks.asr.ctc.task import Recognition
+    from sft_speech.tasks.asr.ctc.task import CtcRecognition
 
-    job = Recognition(config)
-    job.load({"text": transcripts})
-    return Rules(job.rules(), f"{limits(config)}; vocabulary and frames of {config.model}", job.checkpoint)
+    task = CtcRecognition(config)
+    task.load_for(transcripts)
+    return Rules(task.rules(), f"{limits(config)}; vocabulary and frames of {config.model}", task.checkpoint)
 
 
 def limits(config: FinetuneAsrConfig) -> str:

@@ -18,8 +18,9 @@ from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneVcConfig
-from sft_speech.tasks.vc.converter import PIECE_SECONDS, Converter, pieces
+from sft_speech.tasks.vc.converter import PIECE_SECONDS, VoiceConverter, pieces
 from sft_speech.tasks.vc.pairs import Sources, words_of
+from sft_speech.training.rows import StoredRows
 
 RATE = 16_000
 SAYS = ["hello", "how are you", "one two three", "four", "it was late", "a b c", "fine", "good morning", "no", "yes"]
@@ -153,14 +154,14 @@ def test_the_same_names_in_two_splits_are_not_confused(arguments, voices, tmp_pa
     keys = {"source": tables["a"], "eval_source": tables["b"], "from_source": None}
     given = arguments(**keys, train_split=None, eval_split=None, max_steps=1, eval_steps=1)
     config = FinetuneVcConfig(**dict(argument[2:].split("=", 1) for argument in given[1:]))
-    job, report = Conversion(config), CorpusReport()
-    corpora = {name: load_corpus(tables[folder], columns=config.columns) for name, folder in
+    task, report = Conversion(config), CorpusReport()
+    corpora = {name: StoredRows(load_corpus(tables[folder], columns=config.columns)) for name, folder in
                (("train", "a"), ("eval", "b"))}  # fmt: skip
-    job.load(corpora["train"])
-    corpora = {name: job.usable(name, rows, report) for name, rows in corpora.items()}
-    job.checkpoint.speakers = job.voices(corpora)
+    task.load(corpora["train"])
+    corpora = {name: task.usable(name, rows, report) for name, rows in corpora.items()}
+    task.begin(corpora)
     for name, number in (("train", 3), ("eval", 8)):
-        heard = job.utterances(corpora[name])[(0, 0)]["samples"]
+        heard = task.dataset(corpora[name])[(0, 0)]["samples"]
         assert len(heard) == pytest.approx((0.4 + 0.05 * number) * RATE, abs=1200)  # silence is cut off
     assert main(given) == 0
 
@@ -173,13 +174,13 @@ def test_what_is_heard_counts_in_a_batch_and_in_the_warning(arguments, voices, c
     config = FinetuneVcConfig(
         **dict(argument[2:].split("=", 1) for argument in arguments(train_split=None, eval_split=None)[1:])
     )
-    job, rows = Conversion(config), load_corpus(high)
-    job.load(rows)
-    usable = job.usable("train", rows, CorpusReport())
+    task, rows = Conversion(config), StoredRows(load_corpus(high))
+    task.load(rows)
+    usable = task.usable("train", rows, CorpusReport())
     heard = dict(zip(load_corpus(low)["id"], load_corpus(low)["seconds"], strict=True))
-    assert job.padded_seconds(usable).tolist() == [heard[id] for id in usable["id"]]
+    assert task.cost(usable).tolist() == [heard[id] for id in usable.table["id"]]
     assert main(arguments(train_split=":8", eval_split=":2", max_steps=1)) == 0
-    assert re.search(r"eval: in \d of its \d pairs what is heard is trained on as well", caplog.text)
+    assert re.search(r"eval: the source recordings of \d of \d pairs are trained on", caplog.text)
 
 
 def sources(folder, by):
@@ -214,12 +215,12 @@ def test_each_epoch_takes_the_next_partner(arguments, tiny_conversion, voices, t
         pair_by="text",
         output_dir=str(tmp_path / "out"),
     )
-    job, targets, report = Conversion(config), load_corpus(high), CorpusReport()
-    job.load(targets)
-    usable = job.usable("train", targets, report)
-    assert usable["text"] == ["four"]
-    job.checkpoint.speakers = job.voices({"train": usable})
-    heard = [len(job.utterances(usable)[(epoch, 0)]["samples"]) for epoch in range(4)]
+    task, targets, report = Conversion(config), StoredRows(load_corpus(high)), CorpusReport()
+    task.load(targets)
+    usable = task.usable("train", targets, report)
+    assert usable.table["text"] == ["four"]
+    task.begin({"train": usable})
+    heard = [len(task.dataset(usable)[(epoch, 0)]["samples"]) for epoch in range(4)]
     assert heard[0] == heard[2] != heard[1] == heard[3]
 
 
@@ -272,7 +273,7 @@ def test_what_cannot_be_converted(tiny_conversion, voices, tmp_path, capsys):
     assert main(["convert", str(tiny_conversion), same[0], "-o", same[0]]) == 2
     assert "would be overwritten" in capsys.readouterr().err
     with pytest.raises(UserError, match="nobody"):
-        Converter(tiny_conversion, device="cpu")(voices[0] / "1.wav", "nobody")
+        VoiceConverter(tiny_conversion, device="cpu")(voices[0] / "1.wav", "nobody")
 
 
 def test_its_evaluation_measures_what_was_converted_too(tiny_conversion, voices, tmp_path, write_metadata, capsys):
@@ -301,7 +302,7 @@ def test_a_full_scale_sample_is_heard_like_any_other(tiny_conversion):
     """transformers takes samples of the value of the padding token, 1, for padding."""
     waveform = tone(0.5, 120).astype(np.float32)
     waveform[4000] = 1.0
-    converter = Converter(tiny_conversion, device="cpu")
+    converter = VoiceConverter(tiny_conversion, device="cpu")
     first = converter((waveform, RATE))
     waveform[4000] = 1 - 1e-6
     again = converter((waveform, RATE))

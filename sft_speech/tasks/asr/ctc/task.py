@@ -1,23 +1,21 @@
-"""Recognition as a fine-tuning run sees it: a CTC model, its data and its word error rate."""
+"""The task of fine-tuning a CTC model for speech recognition."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import accelerate
 import torch
 from accelerate.utils import gather_object
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from sft_speech.audio import augment
 from sft_speech.audio.read import samples_of
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.select import judge, select_usable
 from sft_speech.models import adapt as freezing
 from sft_speech.models.spec_augment import SpecAugment, take_given_masks
 from sft_speech.options.config import FinetuneAsrConfig
@@ -26,9 +24,12 @@ from sft_speech.tasks.asr.ctc.collator import CTCCollator, Utterances
 from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 from sft_speech.tasks.asr.evaluate import EvaluationResult, evaluate_corpus, with_transcript
 from sft_speech.training import callbacks
-from sft_speech.training.run import Parts, fine_tune
+from sft_speech.training.rows import Rows, StoredRows
 from sft_speech.training.skipped_audio import check_evaluation
-from sft_speech.training.stream import Stream
+from sft_speech.training.task import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -38,27 +39,27 @@ OVERRIDES = (
 ).split()
 
 
-def run(config: FinetuneAsrConfig) -> int:
-    """Fine-tunes as ``config`` says; see :func:`fine_tune`."""
-    return fine_tune(config, Recognition(config))
-
-
-class Recognition:
-    """The job of :func:`~sft_speech.training.run.fine_tune`."""
+class CtcRecognition(Task[FinetuneAsrConfig]):
+    """Fine-tuning of a CTC model."""
 
     checkpoint: Checkpoint
 
-    def __init__(self, config: FinetuneAsrConfig) -> None:
-        self.config = config
-        self.metric: str = config.metric_for_best_model
+    def __init__(self, config: FinetuneAsrConfig, given: tuple[PreTrainedModel, Any] | None = None) -> None:
+        super().__init__(config, given)
+        self.metric = config.metric_for_best_model
+        self.layer_decay, self.head_first_steps = config.layerwise_lr_decay, config.freeze_encoder_steps
+        self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0
 
-    def load(self, rows: Any) -> None:
-        """The checkpoint with the regularization of this run, its convolutions frozen."""
+    def load(self, rows: Rows) -> None:
+        self.load_for(rows.texts())
+
+    def load_for(self, transcripts: Iterable[str]) -> None:
+        """Load the checkpoint with the regularization of this run, its convolutions frozen."""
         config = self.config
         masks = config.mask_time_prob > 0 or config.mask_feature_prob > 0
         self.checkpoint = load_checkpoint(
             config.model,
-            transcripts=rows.transcripts() if isinstance(rows, Stream) else rows["text"],
+            transcripts=transcripts,
             revision=config.revision,
             # Some (w2v-bert-2.0) have masking switched off altogether.
             overrides={name: getattr(config, name) for name in OVERRIDES} | {"apply_spec_augment": masks},
@@ -69,21 +70,20 @@ class Recognition:
             target_lang=config.target_lang,
             language=config.language,
         )
+        self.model, self.criterion = self.checkpoint.model, CtcCriterion(self.checkpoint.blank)
         if masks:
-            take_given_masks(self.checkpoint.model)
+            take_given_masks(self.model)
         if config.freeze_feature_encoder and not config.from_scratch:
-            freezing.freeze_feature_encoder(self.checkpoint.model)
+            freezing.freeze_feature_encoder(self.model)
 
-    def usable(self, name: str, rows: Any, report: CorpusReport) -> Any:
-        """The rows of a split that can be used, transcripts normalized; evaluation keeps all that has a transcript."""
+    def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
+        """Return the usable rows, transcripts normalized; an evaluation keeps all rows that have a transcript."""
         if name != "train":
-            return with_transcript(self.checkpoint, rows, name, report)
-        if isinstance(rows, Stream):
-            return dataclasses.replace(rows, judge=partial(judge, **self.rules()))
-        return select_usable(rows, name, report, **self.rules())
+            return StoredRows(with_transcript(self.checkpoint, rows.table, name, report))
+        return rows.select(name, report, **self.rules())
 
     def rules(self) -> dict[str, Any]:
-        """By which :func:`~sft_speech.corpora.select.select_usable` chooses what is trained on."""
+        """Return the rules by which :func:`~sft_speech.corpora.select.select_usable` chooses the training rows."""
         checkpoint = self.checkpoint
         return {
             "min_seconds": self.config.min_seconds,
@@ -94,36 +94,28 @@ class Recognition:
             "max_missing_share": self.config.max_missing_share,
         }
 
-    def parts(self, corpora: dict[str, Any]) -> Parts:
-        config, checkpoint, held_out = self.config, self.checkpoint, corpora.get("eval")
-        rows = corpora["train"]
-        if isinstance(rows, Stream):  # whose rows come from the loader
-            rows = []
-        extra: list[TrainerCallback] = [callbacks.BlankAdvice()]
-        if config.freeze_encoder_steps:
-            extra.append(freezing.HeadFirst(checkpoint.model, config.freeze_encoder_steps))
-        change = augment.standard if config.augment else None
-        return Parts(
-            model=checkpoint.model,
-            criterion=CtcCriterion(checkpoint.blank),
-            train=Utterances(rows, checkpoint, change, config.seed, self.masks()),
-            collate=CTCCollator(checkpoint),
-            evaluate=(lambda: self.evaluate(held_out).metrics()) if held_out is not None else None,
-            callbacks=extra,
-            layer_decay=config.layerwise_lr_decay,
-            head_first_steps=config.freeze_encoder_steps,
-            max_stretch=1 / augment.SLOWEST if config.augment else 1.0,
-        )
+    def dataset(self, rows: Rows) -> Utterances:
+        change = augment.standard if self.config.augment else None
+        return Utterances(rows.table, self.checkpoint, change, self.config.seed, self.masks())
+
+    def collator(self) -> CTCCollator:
+        return CTCCollator(self.checkpoint)
+
+    def callbacks(self) -> list[TrainerCallback]:
+        found: list[TrainerCallback] = [callbacks.BlankAdvice()]
+        if self.head_first_steps:
+            found.append(freezing.HeadFirst(self.model, self.head_first_steps))
+        return found
 
     def masks(self) -> SpecAugment | None:
-        """Of this run; None where none are wanted."""
-        settings, front_end = self.checkpoint.model.config, self.checkpoint.front_end
+        """Return what draws the masks of this run; None if it has none."""
+        settings, front_end = self.model.config, self.checkpoint.front_end
         if not settings.apply_spec_augment:
             return None
         return SpecAugment(settings, front_end.encoder_frames, self.config.seed)
 
-    def evaluate(self, rows: Any) -> EvaluationResult:
-        """Evaluates a share of ``rows`` on every process; the counts are merged, nothing else travels.
+    def evaluate(self, rows: Dataset) -> EvaluationResult:
+        """Evaluate a share of the rows on every process, and merge the counts.
 
         Raises:
             UserError: too few of the recordings could be read.
@@ -136,13 +128,6 @@ class Recognition:
         failed = len(whole.failed)
         check_evaluation(len(whole.utterances) + failed, failed, self.config.max_dropped_share)
         return whole
-
-    def final_evaluation(self, rows: Any, split: str, folder: Path) -> dict[str, float]:
-        result = self.evaluate(rows)
-        if accelerate.PartialState().is_main_process:
-            result.save(folder, split)
-            print(f"{split}\n{result.table()}", file=sys.stderr)
-        return result.metrics()
 
     def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         self.checkpoint.save(folder, weights)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sft_speech.corpora.arguments import add_corpus_arguments, rows_of_arguments
 from sft_speech.errors import UserError
 from sft_speech.files import check_output
 from sft_speech.metrics.words import Errors, character_errors, sum_errors, word_errors
 from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import Decoding, add_decoding_arguments, decoding_of
-from sft_speech.tasks.asr.evaluate import add_corpus_arguments, progress_bar, reported, rows_of
+from sft_speech.tasks.asr.evaluate import progress_bar, reported
 
 if TYPE_CHECKING:
     from sft_speech.tasks.asr.ctc.beam import Search
@@ -73,7 +74,7 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.tasks.asr.ctc.beam import Search
     from sft_speech.tasks.asr.transcriber import Transcriber
 
-    rows, split, report = rows_of(args)
+    rows, split, report = rows_of_arguments(args)
     transcriber = Transcriber(
         args.model, args.device, max_batch_seconds=args.max_batch_seconds, allow_pickle=args.allow_pickle
     )

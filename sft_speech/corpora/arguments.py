@@ -1,0 +1,49 @@
+"""The arguments by which a verb names the rows of a corpus."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from sft_speech.corpora.report import CorpusReport
+
+
+def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--source`` and the options that choose a part of it."""
+    parser.add_argument("--source", required=True, help="corpus: a folder, a manifest file or a Hub id")
+    parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
+    parser.add_argument("--split", metavar="SPLIT", help="what to evaluate on; several are joined by '+' [all rows]")
+    for role in ("audio", "text", "speaker"):
+        parser.add_argument(f"--{role}_column", metavar="NAME", help=f"column of the {role}, where it has another name")
+
+
+def rows_of_arguments(args: argparse.Namespace, **columns: str | None) -> tuple[Dataset, str, CorpusReport]:
+    """Read the rows that the arguments name.
+
+    Args:
+        columns: of further roles, see :func:`~sft_speech.corpora.load_corpus`.
+
+    Returns:
+        The rows, the name of their split, and a report of the rows that cannot be used.
+    """
+    from sft_speech.corpora import load_corpus
+    from sft_speech.corpora.report import CorpusReport
+
+    named = {role: getattr(args, f"{role}_column") for role in ("audio", "text", "speaker")}
+    chosen = {role: column for role, column in named.items() if column} | columns
+    source = Path(args.source)  # corpus.csv is "corpus", the folder LJSpeech-1.1 keeps its name
+    split, report = args.split or (source.stem if source.is_file() else source.name), CorpusReport()
+    corpus = load_corpus(args.source, args.split, name=split, config=args.source_config, columns=chosen, report=report)
+    return corpus, split, report
+
+
+def evaluation_folder(model: str, output: str | None) -> Path:
+    """Return where an evaluation is written: beside the directory of the model, so that it is not taken for its own."""
+    if output:
+        return Path(output) / "evaluation"
+    folder = Path(model)
+    return folder.resolve().with_name(f"{folder.resolve().name}-evaluation") if folder.is_dir() else Path("evaluation")

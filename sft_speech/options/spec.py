@@ -1,0 +1,109 @@
+"""The description of a task that the command line, the Hub's model card, the tests and the tools read."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from sft_speech.options.config import FinetuneConfig
+    from sft_speech.training.task import Task
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of an evaluation. In ``evaluation/SPLIT.json`` its 95 % interval is ``NAME_interval``.
+
+    Args:
+        name: its key, without ``eval_``.
+        heading: of its column in tables.
+        best: whether lower or higher is better.
+        scale: factor for display, 100 for percent.
+        indexed: whether the model card reports it to the Hub.
+        curve: whether it is plotted over the optimizer steps.
+    """
+
+    name: str
+    heading: str
+    best: Literal["min", "max"] = "min"
+    scale: float = 1.0
+    indexed: bool = False
+    curve: bool = False
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of ``sft-speech``.
+
+    Args:
+        module: has ``add_arguments(parser)`` and ``main(args)``; imported when the verb is called.
+        help: one line.
+    """
+
+    module: str
+    help: str
+
+    def load(self) -> ModuleType:
+        """Import the module."""
+        return importlib.import_module(self.module)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A task's part of the model card.
+
+    Args:
+        tag: the Hub's name of the task, its ``pipeline_tag``.
+        about: further tags.
+        usage: lines of Python; NAME stands for the model.
+        loss_unit: unit of the training loss.
+        sections: further Markdown lines for the directory of a run.
+    """
+
+    tag: str
+    about: tuple[str, ...]
+    usage: str
+    loss_unit: str
+    sections: Callable[[Path], list[str]] = lambda folder: []
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """The one description of a task.
+
+    Args:
+        name: "asr", ...; its verb is ``finetune-NAME``, its presets are in ``configs/NAME/``.
+        summary: what the model does, a noun phrase.
+        config: options of a run.
+        build: ``build(config, given)`` makes the :class:`~sft_speech.training.task.Task` of a run; ``given`` is a
+            loaded model with its processor, or None. Imports torch only when called.
+        metrics: figures that an evaluation may have.
+        architectures: ends of the class names, in ``config.json``, of the models that the task saves.
+        card: its part of the model card.
+        verbs: further verbs, by name.
+        evaluate: module behind ``sft-speech evaluate`` for models of this task, with ``add_arguments(parser)`` for the
+            options that only this task has and ``main(args)``; None if it has a verb of its own.
+    """
+
+    name: str
+    summary: str
+    config: type[FinetuneConfig]
+    build: Callable[..., Task[Any]]
+    metrics: tuple[Metric, ...]
+    architectures: tuple[str, ...]
+    card: Card
+    verbs: Mapping[str, Verb] = field(default_factory=dict)
+    evaluate: str | None = None
+
+    def metric(self, name: str) -> Metric:
+        """Return a metric by its name."""
+        return next(metric for metric in self.metrics if metric.name == name)
+
+    def recognizes(self, config: Mapping[str, Any]) -> bool:
+        """Return whether a model with this content of ``config.json`` is one of the task's."""
+        names = config.get("architectures") or []
+        return any(name.endswith(self.architectures) for name in names)

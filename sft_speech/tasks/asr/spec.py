@@ -1,0 +1,45 @@
+"""The description of speech recognition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sft_speech.options.config import FinetuneAsrConfig
+from sft_speech.options.spec import Card, Metric, TaskSpec, Verb
+
+if TYPE_CHECKING:
+    from sft_speech.tasks.asr.ctc.task import CtcRecognition
+
+
+def build(config: FinetuneAsrConfig, given: Any = None) -> CtcRecognition:
+    """Return the task of a run."""
+    from sft_speech.tasks.asr.ctc.task import CtcRecognition
+
+    return CtcRecognition(config, given)
+
+
+SPEC = TaskSpec(
+    name="asr",
+    summary="speech recognition (CTC)",
+    config=FinetuneAsrConfig,
+    build=build,
+    metrics=(
+        Metric("wer", "WER %", scale=100, indexed=True, curve=True),
+        Metric("cer", "CER %", scale=100, indexed=True, curve=True),
+        Metric("loss", "loss"),
+    ),
+    architectures=("ForCTC",),
+    card=Card(
+        tag="automatic-speech-recognition",
+        about=("ctc",),
+        usage="""from transformers import pipeline
+
+print(pipeline("automatic-speech-recognition", NAME)("speech.flac")["text"])""",
+        loss_unit="nats per label",
+    ),
+    verbs={
+        "transcribe": Verb("sft_speech.tasks.asr.transcribe", "transcribe recordings of any length"),
+        "tune-lm": Verb("sft_speech.tasks.asr.ctc.tune_lm", "find the weights of a language model"),
+    },
+    evaluate="sft_speech.tasks.asr.evaluate",
+)

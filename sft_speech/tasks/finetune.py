@@ -1,0 +1,107 @@
+"""The verb ``finetune-NAME`` of a task, and fine-tuning from Python."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sft_speech.errors import RESUMABLE, UserError
+from sft_speech.options.settings import add_config_arguments, config_from_arguments, load_config
+from sft_speech.options.spec import TaskSpec
+from sft_speech.tasks import spec_of
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedModel, TrainerCallback
+
+    from sft_speech.training.run import FinetuneResult
+
+    Corpus: TypeAlias = datasets.Dataset | datasets.IterableDataset
+
+IN_MEMORY = "in memory"  # source and model of a run that was given them from Python
+
+
+@dataclass(frozen=True)
+class FinetuneVerb:
+    """The verb that fine-tunes a model for a task."""
+
+    spec: TaskSpec
+
+    @property
+    def help(self) -> str:
+        return f"fine-tune a model for {self.spec.summary}"
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        script = f"scripts/finetune_{self.spec.name}.py --config configs/{self.spec.name}/FILE.yaml"
+        return f"Fine-tune a model for {self.spec.summary}. On several GPUs: accelerate launch {script} [--key value]"
+
+    def load(self) -> FinetuneVerb:
+        return self
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add ``--config`` and an argument for each option."""
+        add_config_arguments(parser, self.spec.config)
+
+    def main(self, args: argparse.Namespace) -> int:
+        """Run it. Return 0, or :data:`RESUMABLE` if a signal stopped it."""
+        config = config_from_arguments(self.spec.config, args)
+        config.started_by(args.argv, args.config)
+        from sft_speech.training.run import fine_tune
+
+        return 0 if fine_tune(config, self.spec).finished else RESUMABLE
+
+
+def finetune(
+    model: str | Path | PreTrainedModel,
+    *,
+    train: Corpus | None = None,
+    eval: Corpus | None = None,
+    test: Mapping[str, Corpus] | None = None,
+    output_dir: str | Path,
+    task: str = "asr",
+    processor: Any = None,
+    config: str | Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    **options: Any,
+) -> FinetuneResult:
+    """Fine-tune a pretrained model.
+
+    Args:
+        model: id on the Hub, directory, or loaded model.
+        train: rows to train on: those of :func:`~sft_speech.load_corpus`, or any dataset with a column of audio (paths,
+            bytes, arrays, decoded or not) and the column that the task learns. None: ``source`` names them, see
+            the options.
+        eval: rows that are evaluated during training and choose the best checkpoint.
+        test: rows that are evaluated at the end, by the name that their figures get.
+        output_dir: directory of the model and of everything about the run.
+        task: "asr", "classification", "tts" or "vc".
+        processor: of a loaded model.
+        config: YAML file of options.
+        callbacks: for the trainer.
+        options: any option of the YAML, as ``learning_rate=3e-5``; ``audio_column``, ``text_column``, ... name columns.
+
+    Raises:
+        UserError: the options, the model or the data cannot be used.
+    """
+    spec = spec_of(task)
+    data = {"train": train, "eval": eval, **(test or {})}
+    rows = {role: corpus for role, corpus in data.items() if corpus is not None}
+    if rows and train is None:
+        raise UserError("eval or test without train", "there is nothing to train on", "pass train=")
+    loaded = None if isinstance(model, str | Path) else (model, processor)
+    values = dict(options) | {
+        "model": str(model) if loaded is None else loaded[0].name_or_path or IN_MEMORY,
+        "output_dir": str(output_dir),
+    }
+    if rows:
+        values |= {"source": IN_MEMORY, "train_split": "train", "eval_split": "eval" if "eval" in rows else None}
+        values |= {"test_splits": [role for role in rows if role not in ("train", "eval")]}
+        values |= {"streaming": True} if hasattr(train, "state_dict") else {}
+    settings = load_config(spec.config, None if config is None else str(config), values)
+    from sft_speech.training.run import Given, fine_tune
+
+    return fine_tune(settings, spec, Given(loaded, rows, tuple(callbacks)))

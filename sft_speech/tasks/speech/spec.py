@@ -1,0 +1,33 @@
+"""What the descriptions of synthesis and voice conversion share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sft_speech.hub import markdown
+from sft_speech.options.spec import Metric
+
+LOSS_UNIT = "per mel frame"
+METRICS = (
+    Metric("loss", "loss"),
+    Metric("mel_loss", "mel L1 (log10)", curve=True),
+    Metric("attention_loss", "guided attention loss", curve=True),
+    Metric("speech_mcd", "mel cepstral distortion, dB"),
+    Metric("copy_mcd", "that of copy synthesis, dB"),
+    Metric("speech_speaker_similarity", "cosine to the speaker", best="max"),
+    Metric("speech_cer", "CER % of the judge", scale=100),
+)
+SHOWN_VOICES = 20
+
+
+def voices(folder: Path) -> list[str]:
+    """Return the line of the model card that names the voices: they are part of the model, and published with it."""
+    from safetensors import safe_open
+
+    file = folder / "speakers.safetensors"
+    if not file.is_file():
+        return []
+    with safe_open(file, "np") as saved:
+        names = sorted(saved.keys())
+    shown = ", ".join(map(markdown.text, names[:SHOWN_VOICES])) + (", ..." if len(names) > SHOWN_VOICES else "")
+    return [f"Voices that it knows by name (speakers.safetensors): {shown}.\n"]

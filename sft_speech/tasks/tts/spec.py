@@ -1,0 +1,39 @@
+"""The description of speech synthesis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sft_speech.options.config import FinetuneTtsConfig
+from sft_speech.options.spec import Card, TaskSpec, Verb
+from sft_speech.tasks.speech.spec import LOSS_UNIT, METRICS, voices
+
+if TYPE_CHECKING:
+    from sft_speech.tasks.tts.task import Synthesis
+
+
+def build(config: FinetuneTtsConfig, given: Any = None) -> Synthesis:
+    """Return the task of a run."""
+    from sft_speech.tasks.tts.task import Synthesis
+
+    return Synthesis(config, given)
+
+
+SPEC = TaskSpec(
+    name="tts",
+    summary="speech synthesis",
+    config=FinetuneTtsConfig,
+    build=build,
+    metrics=METRICS,
+    architectures=("ForTextToSpeech",),
+    card=Card(
+        tag="text-to-speech",
+        about=("speecht5",),
+        usage="""from sft_speech import Synthesizer
+
+Synthesizer(NAME, vocoder="microsoft/speecht5_hifigan")("How do you do?").save("hello.wav")""",
+        loss_unit=LOSS_UNIT,
+        sections=voices,
+    ),
+    verbs={"synthesize": Verb("sft_speech.tasks.tts.synthesize", "speak texts")},
+)

@@ -1,0 +1,39 @@
+"""The description of voice conversion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sft_speech.options.config import FinetuneVcConfig
+from sft_speech.options.spec import Card, TaskSpec, Verb
+from sft_speech.tasks.speech.spec import LOSS_UNIT, METRICS, voices
+
+if TYPE_CHECKING:
+    from sft_speech.tasks.vc.task import Conversion
+
+
+def build(config: FinetuneVcConfig, given: Any = None) -> Conversion:
+    """Return the task of a run."""
+    from sft_speech.tasks.vc.task import Conversion
+
+    return Conversion(config, given)
+
+
+SPEC = TaskSpec(
+    name="vc",
+    summary="voice conversion",
+    config=FinetuneVcConfig,
+    build=build,
+    metrics=METRICS,
+    architectures=("ForSpeechToSpeech",),
+    card=Card(
+        tag="audio-to-audio",
+        about=("speecht5",),
+        usage="""from sft_speech import VoiceConverter
+
+VoiceConverter(NAME, vocoder="microsoft/speecht5_hifigan")("speech.flac").save("converted.wav")""",
+        loss_unit=LOSS_UNIT,
+        sections=voices,
+    ),
+    verbs={"convert": Verb("sft_speech.tasks.vc.convert", "convert recordings to another voice")},
+)

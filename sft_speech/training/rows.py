@@ -1,0 +1,115 @@
+"""The rows of a split as a run uses them, whether they are all there or come from a stream."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from accelerate import PartialState
+
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.rows import column_of
+from sft_speech.corpora.select import judge, select_usable
+from sft_speech.options.config import FinetuneConfig
+from sft_speech.training.plan import Plan
+from sft_speech.training.run_plan import plan_run, plan_stream
+from sft_speech.training.skipped_audio import WINDOW
+from sft_speech.training.stream import Stream
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Rows(Protocol):
+    """Rows of a split."""
+
+    @property
+    def table(self) -> Dataset:
+        """The rows by their number; there are none in a stream, whose rows come from the loader."""
+
+    @property
+    def window(self) -> int:
+        """Number of utterances over which the share of skipped audio is judged."""
+
+    def texts(self) -> Iterable[str]:
+        """Return transcripts to build a vocabulary from."""
+
+    def select(self, name: str, report: CorpusReport, **rules: Any) -> Rows:
+        """Return the usable rows; ``rules`` are those of :func:`~sft_speech.corpora.select.select_usable`."""
+
+    def plan(
+        self,
+        config: FinetuneConfig,
+        processes: PartialState,
+        report: CorpusReport,
+        seconds: np.ndarray | None,
+        max_stretch: float,
+    ) -> tuple[Plan, int, int]:
+        """Plan the run. Return its batches, the batches per optimizer step, and the optimizer steps.
+
+        Args:
+            seconds: (N,) that each row takes of a batch; None for its length.
+            max_stretch: the longest that augmentation makes an utterance, as a factor on its length.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredRows(Rows):
+    """Rows that are all there."""
+
+    table: Dataset
+
+    @property
+    def window(self) -> int:
+        return len(self.table)
+
+    def texts(self) -> Iterable[str]:
+        return self.table["text"]
+
+    def select(self, name: str, report: CorpusReport, **rules: Any) -> StoredRows:
+        return StoredRows(select_usable(self.table, name, report, **rules))
+
+    def plan(
+        self,
+        config: FinetuneConfig,
+        processes: PartialState,
+        report: CorpusReport,
+        seconds: np.ndarray | None,
+        max_stretch: float,
+    ) -> tuple[Plan, int, int]:
+        lengths = column_of(self.table, "seconds").to_numpy() if seconds is None else seconds
+        return plan_run(config, self.table, lengths, processes, max_stretch)
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedRows(Rows):
+    """Rows that are read while the model is trained on them."""
+
+    stream: Stream
+
+    @property
+    def table(self) -> Sequence[Any]:
+        return ()
+
+    @property
+    def window(self) -> int:
+        return WINDOW
+
+    def texts(self) -> Iterable[str]:
+        return self.stream.transcripts()
+
+    def select(self, name: str, report: CorpusReport, **rules: Any) -> StreamedRows:
+        return StreamedRows(dataclasses.replace(self.stream, judge=partial(judge, **rules)))
+
+    def plan(
+        self,
+        config: FinetuneConfig,
+        processes: PartialState,
+        report: CorpusReport,
+        seconds: np.ndarray | None,
+        max_stretch: float,
+    ) -> tuple[Plan, int, int]:
+        return plan_stream(config, self.stream, processes, report, max_stretch)

@@ -1,0 +1,125 @@
+"""What a run asks of the task that it fine-tunes a model for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, TrainerCallback
+
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.options.config import FinetuneConfig
+from sft_speech.training.loss import Criterion
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from sft_speech.training.rows import Rows
+
+C = TypeVar("C", bound=FinetuneConfig)
+Batch = dict[str, Any]
+
+
+class Evaluation(Protocol):
+    """The result of an evaluation."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures that the trainer logs, without those that are not finite."""
+
+    def table(self) -> str:
+        """Return the figures as text, "" for none."""
+
+    def save(self, folder: Path, split: str) -> object:
+        """Write the figures and the hypotheses of a split into a folder, which is created."""
+
+
+class Task(ABC, Generic[C]):
+    """A task: which rows it can use, its batches and its loss, evaluation and saving.
+
+    :func:`~sft_speech.training.run.fine_tune` calls the methods in the order in which they stand here.
+
+    Args:
+        config: options of the run.
+        given: a loaded model and its processor, to be fine-tuned in place of ``config.model``.
+
+    Attributes:
+        metric: name of the figure that picks the best checkpoint.
+        model: the module that is trained; there after :meth:`load`.
+        criterion: its loss; there after :meth:`load`.
+        max_stretch: the longest that augmentation makes an utterance, as a factor on its length.
+        layer_decay: learning rate of a layer over that of the layer above.
+        head_first_steps: optimizer steps during which only the head is trained.
+    """
+
+    metric: str = "loss"
+    model: PreTrainedModel
+    criterion: Criterion
+    max_stretch: float = 1.0
+    layer_decay: float = 1.0
+    head_first_steps: int = 0
+
+    def __init__(self, config: C, given: tuple[PreTrainedModel, Any] | None = None) -> None:
+        self.config, self.given = config, given
+
+    @abstractmethod
+    def load(self, rows: Rows) -> None:
+        """Load the model.
+
+        Args:
+            rows: to train on; a vocabulary or a set of labels may be built from them.
+        """
+
+    @abstractmethod
+    def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
+        """Return the rows of a split that can be used.
+
+        Args:
+            name: role of the split in the run: "train", "eval", or the name of a test split.
+            report: gets the other rows, with the reasons.
+        """
+
+    def begin(self, corpora: Mapping[str, Rows]) -> None:
+        """Prepare what needs the usable rows of all splits."""
+
+    @abstractmethod
+    def dataset(self, rows: Rows) -> torch.utils.data.Dataset[Any]:
+        """Return what makes utterances for training: by (epoch, index), or of streamed rows by ``made_of``."""
+
+    @abstractmethod
+    def collator(self) -> Callable[[list[Any]], Batch]:
+        """Return what makes a batch of utterances, of which those that could not be read are None.
+
+        It is sent to the loader's workers, so it should not hold the model.
+        """
+
+    def cost(self, rows: Rows) -> np.ndarray | None:
+        """Return the seconds (N,) that each utterance takes of a batch; None for its length."""
+        return None
+
+    def callbacks(self) -> list[TrainerCallback]:
+        """Return the callbacks of this task."""
+        return []
+
+    @abstractmethod
+    def evaluate(self, rows: Dataset) -> Evaluation:
+        """Evaluate a split, on all processes together, each of which gets the same result."""
+
+    @abstractmethod
+    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Write the model and all that belongs to it, as plain transformers loads it.
+
+        Args:
+            weights: of a model that is split over processes.
+        """
+
+    @abstractmethod
+    def save_processor(self, folder: Path | str) -> None:
+        """Write everything but the weights and their configuration."""
+
+    @abstractmethod
+    def usage_hint(self, output: Path) -> str:
+        """Return a sentence that says what can be done with the directory of the model."""

@@ -57,7 +57,7 @@ class Rows(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredRows(Rows):
+class StoredRows:
     """Rows that are all there."""
 
     table: Dataset
@@ -85,7 +85,7 @@ class StoredRows(Rows):
 
 
 @dataclasses.dataclass(frozen=True)
-class StreamedRows(Rows):
+class StreamedRows:
     """Rows that are read while the model is trained on them."""
 
     stream: Stream

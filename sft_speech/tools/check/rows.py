@@ -157,7 +157,7 @@ class Rules:
             rules = self.of_training
             if role != "train":
                 everything = {"min_seconds": 0.0, "max_seconds": np.inf, "max_missing_share": 1.0}
-                rules = rules | everything | {"fits": lambda labels, frames: None}
+                rules = rules | everything | {"why_unusable": lambda labels, frames: None}
             if len(corpus):
                 select_usable(corpus, name, rows.report, **rules)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -113,6 +114,8 @@ def run() -> int:
         slow_reading(job["slow_evaluation"])
     if any(event == "step" for event, *_ in job["faults"]):
         tell_steps()
+    for module in job["imports"]:
+        importlib.import_module(module)
     from sft_speech.cli import main
 
     sys.addaudithook(hook)

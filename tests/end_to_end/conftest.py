@@ -128,18 +128,24 @@ def undisturbed(tones, small, tmp_path_factory) -> tuple[list[str], Path]:
 
 
 @pytest.fixture
-def start(undisturbed, tmp_path) -> Iterator[Callable[..., FaultyRun]]:
-    """Starts the same command into `out`: see :class:`FaultyRun`."""
+def faulty_run(tmp_path) -> Iterator[Callable[..., FaultyRun]]:
+    """Start a command in a process of its own: see :class:`FaultyRun`."""
     runs: list[FaultyRun] = []
 
-    def begin(*keys: str, **happens: Any) -> FaultyRun:
-        command = [*undisturbed[0], "--output_dir", str(tmp_path / "out"), *keys]
+    def begin(command: list[str], **happens: Any) -> FaultyRun:
         runs.append(FaultyRun(command, tmp_path, **happens))
         return runs[-1]
 
     yield begin
     for run in runs:
         run.process.kill()
+
+
+@pytest.fixture
+def start(undisturbed, tmp_path, faulty_run) -> Callable[..., FaultyRun]:
+    """Start the command of `undisturbed` into the folder `out`."""
+    into = ["--output_dir", str(tmp_path / "out")]
+    return lambda *keys, **happens: faulty_run([*undisturbed[0], *into, *keys], **happens)
 
 
 FORKED = multiprocessing.get_context("forkserver")
@@ -157,6 +163,7 @@ class FaultyRun:
         environment: variables of its own.
         cache: where indices of corpora lie.
         slow_evaluation: seconds that every utterance takes to be read in evaluation.
+        imports: modules that register themselves, like `toy_task`.
     """
 
     SCRIPT = str(Path(__file__).parents[1] / "faulty_run.py")
@@ -170,6 +177,7 @@ class FaultyRun:
         environment: dict[str, str] | None = None,
         cache: Path | None = None,
         slow_evaluation: float = 0.0,
+        imports: Sequence[str] = (),
     ) -> None:
         self.log = folder / f"log-{time.monotonic_ns()}"
         job = {
@@ -180,6 +188,7 @@ class FaultyRun:
             "environment": environment or {},
             "cache": cache and str(cache),
             "slow_evaluation": slow_evaluation,
+            "imports": list(imports),
         }
         self.process = FORKED.Process(target=runpy.run_path, args=(self.SCRIPT, {"job": job}, "__main__"))
         self.process.start()

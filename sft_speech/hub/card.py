@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from sft_speech.corpora.report import file_stem
+from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.errors import UserError
 from sft_speech.hub import markdown, provenance
 from sft_speech.hub.plots import plots
@@ -30,12 +30,20 @@ MARK = "<!-- written by sft_speech, {digest}: a card that was changed by hand is
 HUB = {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy"}  # where it went is seen
 
 
-def write_card(folder: Path, spec: TaskSpec, repository: str | None = None, *, ask_hub: bool = False) -> bool:
+def write_card(
+    folder: Path,
+    spec: TaskSpec,
+    repository: str | None = None,
+    *,
+    ask_hub: bool = False,
+    all_evaluations: bool = False,
+) -> bool:
     """Writes README.md and plots/ of a run that is done, out of what it left. One that was changed by hand stays.
 
     Args:
         repository: id on the Hub, by which the card names the model; None: by the name of the directory.
         ask_hub: for the licence of a base model; else only what is on this disk is known.
+        all_evaluations: see :class:`Run`.
 
     Returns:
         Whether it was written.
@@ -46,7 +54,8 @@ def write_card(folder: Path, spec: TaskSpec, repository: str | None = None, *, a
     card = folder / CARD
     if card.is_file() and not is_ours(card.read_text(encoding="utf-8", errors="replace")):
         return False
-    for name, content in card_files(Run(folder, spec), repository, ask_hub=ask_hub).items():
+    run = Run(folder, spec, all_evaluations=all_evaluations)
+    for name, content in card_files(run, repository, ask_hub=ask_hub).items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -72,6 +81,7 @@ class Run:
         spec: of the task that it was trained for.
         model: a checkpoint, while the run goes on: figures that are written by the time are those of other weights.
         log: of the trainer; None: as it was saved.
+        all_evaluations: show every evaluation in the directory, not only those of the splits that the run evaluated.
 
     Raises:
         UserError: a file can't be read (by the properties).
@@ -81,6 +91,7 @@ class Run:
     spec: TaskSpec
     model: Path | None = None
     log: list[dict[str, Any]] | None = None
+    all_evaluations: bool = False
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -128,20 +139,38 @@ class Run:
         value = getattr(self.config, key)
         return value if value and key not in self.on_disk and on_hub(value) else None
 
+    @cached_property
+    def evaluation_files(self) -> dict[Path, dict[str, Any]]:
+        """The figures of each evaluation to publish, by file; while training goes on, none.
+
+        An evaluation belongs to the run if it is of a split that run.yaml names, on the corpus of that split. Others
+        were written later, perhaps on data that must not be known, and need ``all_evaluations``.
+        """
+        if self.model is not None:
+            return {}
+        found = {path: _read(path) for path in sorted((self.folder / "evaluation").glob("*.json"))}
+        return {path: figures for path, figures in found.items() if self.all_evaluations or self.owns(path, figures)}
+
+    @cached_property
+    def splits(self) -> dict[str, tuple[str, str]]:
+        """Corpus and split that the run evaluated, by the stem of the evaluation file."""
+        roles = {role: found for role, found in self.config.corpora.items() if role != "train"}
+        return {file_stem(split or role): (source, split or role) for role, (source, split) in roles.items()}
+
+    def owns(self, path: Path, figures: dict[str, Any]) -> bool:
+        """Whether an evaluation file is of a split that the run evaluated."""
+        source, _ = self.splits.get(path.stem, (None, None))
+        return source is not None and figures.get("source") in (None, source, source_name(source))
+
     def evaluations(self) -> Iterator[tuple[str, str, str | None, dict[str, Any]]]:
         """Of each evaluation file: its split, the name of its corpus, the corpus's id on the Hub, and the figures."""
-        roles = self.config.corpora
-        known = {file_stem(split or role): split or role for role, (_, split) in roles.items() if role != "train"}
         key = "eval_source" if self.config.eval_source else "source"
-        for path in sorted((self.folder / "evaluation").glob("*.json")) if self.model is None else ():
-            figures = _read(path)
-            source = figures.get("source")
-            if source:  # evaluated afterwards, on a corpus of its own
-                yield path.stem, str(published(source)), source if on_hub(source) else None, figures
-            elif path.stem in known:
-                yield known[path.stem], self.told(key), self.from_hub(key), figures
-            else:
-                yield path.stem, "", None, figures
+        for path, figures in self.evaluation_files.items():
+            if self.owns(path, figures):
+                yield self.splits[path.stem][1], self.told(key), self.from_hub(key), figures
+            else:  # evaluated afterwards, on a corpus of its own
+                source = figures.get("source", "")
+                yield path.stem, str(published(source)), source if source and on_hub(source) else None, figures
 
 
 def _default(field: Any) -> Any:

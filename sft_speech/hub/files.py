@@ -1,8 +1,8 @@
-"""What of a run goes up, and what stays at home.
+"""Which files of a run's output directory are uploaded, and which stay on this machine.
 
-Up goes what the model needs to be loaded again, and what its figures are. At home stays what tells of the people in the
-corpus or of the machine: transcripts (evaluation/SPLIT.jsonl), ids of utterances (corpus_report.json), spoken samples,
-places on the disk. What goes up and names such a place, or an utterance, goes up without.
+Uploaded are the files that load the model and those that hold its figures. Files about the people in the corpus or about
+this machine stay: transcripts (evaluation/SPLIT.jsonl), ids of utterances (corpus_report.json), spoken samples, and
+evaluations that do not belong to the run. Paths and ids are removed from what is uploaded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import yaml
 
 from sft_speech.errors import UserError
 from sft_speech.hub import provenance
-from sft_speech.hub.card import LOG
+from sft_speech.hub.card import LOG, Run
 from sft_speech.hub.published import published
 from sft_speech.options.settings import read_yaml
+from sft_speech.options.spec import TaskSpec
 
-# What save_pretrained writes: weights, configuration, processor, code of a model that brings its own; and our voices.
+# What save_pretrained writes (weights, configuration, processor, a model's own code), and our speaker embeddings.
 MODEL = (
     "config.json",
     "generation_config.json",
@@ -39,17 +40,19 @@ MODEL = (
     "speakers.safetensors",
     "*.py",
 )
-ABOUT = ("README.md", "run.yaml", "all_results.json", LOG, "evaluation/*.json", "plots/*.png")
+EVALUATIONS = "evaluation/*.json"
+ABOUT = ("README.md", "run.yaml", "all_results.json", LOG, "plots/*.png")
 LICENSES = ("LICENSE*", "NOTICE*")
-LAST_CHECKPOINT = "last-checkpoint"  # as transformers calls it
-WHY_HOME = (
-    ("checkpoint-*", "--with_checkpoints takes them"),
-    ("corpus_report.json", "ids of utterances; the card has their numbers"),
-    (provenance.FILE, "places on this disk; the card has the rest"),
+LAST_CHECKPOINT = "last-checkpoint"  # the name that transformers uses
+REASONS_TO_STAY = (
+    ("checkpoint-*", "--with_checkpoints uploads them"),
+    ("corpus_report.json", "ids of utterances; the card has the counts"),
+    (provenance.FILE, "paths of this machine; the card has the rest"),
+    (EVALUATIONS, "not an evaluation of this run; --with_evaluations uploads it"),
     ("evaluation/*.jsonl", "transcripts"),
     ("samples", "spoken sentences"),
     ("tensorboard", "the plots show it"),
-    ("*", "no part of the model"),
+    ("*", "not part of the model"),
 )
 
 
@@ -58,8 +61,8 @@ class Upload:
     """A file of the repository.
 
     Args:
-        path: in the repository.
-        source: where it lies, or what it holds.
+        path: its path in the repository.
+        source: the file to upload, or its content.
     """
 
     path: str
@@ -67,7 +70,7 @@ class Upload:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Return the size in bytes."""
         return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
 
     def content(self) -> bytes:
@@ -75,29 +78,29 @@ class Upload:
 
 
 def check_finished(folder: Path) -> None:
-    """See that a directory holds a model that a run has finished.
+    """Check that a directory holds the model of a finished run.
 
     Raises:
-        UserError: it doesn't.
+        UserError: it does not.
     """
     given = str(folder)
     if not folder.is_dir():
         raise UserError(given, "there is no such directory", "give the --output_dir of a run")
     missing = [name for name in ("config.json", "run.yaml", "all_results.json") if not (folder / name).is_file()]
     if missing and any(folder.glob("checkpoint-*")):
-        do = "go on with --resume_from_checkpoint, and push then"
-        raise UserError(given, f"its run isn't done (no {missing[0]})", do)
+        do = "finish it with --resume_from_checkpoint, then push"
+        raise UserError(given, f"its run is not finished (no {missing[0]})", do)
     if missing:
-        do = f"give the --output_dir of a run; `hf upload REPO {given}` takes any directory"
-        raise UserError(given, f"no run has left a model there (no {missing[0]})", do)
+        do = f"give the --output_dir of a run; `hf upload REPO {given}` uploads any directory"
+        raise UserError(given, f"it holds no model of a run (no {missing[0]})", do)
     check_weights(folder)
 
 
 def check_weights(folder: Path) -> None:
-    """See that all of the weights are there, to their last byte.
+    """Check that the weights in a directory are complete.
 
     Raises:
-        UserError: a file is missing or was cut.
+        UserError: a file is missing, or shorter than its header says.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -107,20 +110,28 @@ def check_weights(folder: Path) -> None:
         if index.is_file():
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         for name in names:
-            with safe_open(folder / name, "np"):  # which compares the length of the file with what its head says
+            with safe_open(folder / name, "np"):  # compares the length of the file with its header
                 pass
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        why = f"its weights are not whole ({error})"
-        raise UserError(str(folder), why, "train it to its end again, from its last checkpoint") from error
+        why = f"its weights are incomplete ({error})"
+        raise UserError(str(folder), why, "finish the training again, from its last checkpoint") from error
 
 
-def uploads(folder: Path, *, with_checkpoints: bool = False) -> list[Upload]:
-    """The files that go up."""
+def uploads(
+    folder: Path, spec: TaskSpec, *, with_checkpoints: bool = False, with_evaluations: bool = False
+) -> list[Upload]:
+    """Return the files to upload, sorted by path.
+
+    Args:
+        spec: the task of the run.
+        with_checkpoints: include every complete checkpoint.
+        with_evaluations: include evaluations that do not belong to the run.
+    """
     found = model_files(folder)
-    for pattern in (*ABOUT, *LICENSES):
-        for path in filter(Path.is_file, sorted(folder.glob(pattern))):
-            name = path.relative_to(folder).as_posix()
-            found.append(Upload(name, _told(path, name, folder)))
+    paths = [path for pattern in (*ABOUT, *LICENSES) for path in folder.glob(pattern) if path.is_file()]
+    for path in [*paths, *Run(folder, spec, all_evaluations=with_evaluations).evaluation_files]:
+        name = path.relative_to(folder).as_posix()
+        found.append(Upload(name, _public(path, name, folder)))
     if with_checkpoints:
         for checkpoint in checkpoints(folder):
             found += checkpoint_files(checkpoint, checkpoint.name)
@@ -128,37 +139,37 @@ def uploads(folder: Path, *, with_checkpoints: bool = False) -> list[Upload]:
 
 
 def model_files(folder: Path) -> list[Upload]:
-    """Those that the model is loaded from."""
-    return [Upload(path.name, path) for pattern in MODEL for path in filter(Path.is_file, sorted(folder.glob(pattern)))]
+    """Return the files that the model is loaded from."""
+    return [Upload(path.name, path) for pattern in MODEL for path in sorted(folder.glob(pattern)) if path.is_file()]
 
 
 def is_replaced(path: str) -> bool:
-    """Whether a file of a repository belongs to one model, or tells its figures: it goes when another model comes.
+    """Return whether a file of a repository belongs to one model or its figures, so that another model replaces it.
 
-    Code doesn't: a handler.py may be there for an endpoint.
+    Code does not: handler.py may belong to an endpoint.
     """
-    patterns = [pattern for pattern in (*MODEL, *ABOUT) if pattern.count("/") == path.count("/")]
+    patterns = [pattern for pattern in (*MODEL, *ABOUT, EVALUATIONS) if pattern.count("/") == path.count("/")]
     return not path.endswith(".py") and any(fnmatch(path, pattern) for pattern in patterns)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Those that were written to their end, the oldest first: ``files.json`` comes last."""
+    """Return the complete checkpoints, oldest first; ``files.json`` is written last."""
     found = [path.parent for path in folder.glob("checkpoint-*/files.json")]
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def checkpoint_files(checkpoint: Path, name: str) -> list[Upload]:
-    """All that resuming takes, in a folder of that name."""
+    """Return everything that resuming needs, as files of a folder called ``name``."""
     found = []
     for path in sorted(checkpoint.rglob("*")):
         if path.is_file():
             inside = path.relative_to(checkpoint).as_posix()
-            found.append(Upload(f"{name}/{inside}", _told(path, inside, checkpoint)))
+            found.append(Upload(f"{name}/{inside}", _public(path, inside, checkpoint)))
     return found
 
 
-def _told(path: Path, name: str, folder: Path) -> Path | bytes:
-    """What of a file is told: itself, or its content without places on the disk and ids of utterances."""
+def _public(path: Path, name: str, folder: Path) -> Path | bytes:
+    """Return a file, or its content without paths and ids of utterances."""
     if name == "run.yaml":
         on_disk = {key for start in provenance.read(folder) for key in start.get("on_disk", [])}
         settings = {key: published(value, key in on_disk) for key, value in read_yaml(str(path), "settings").items()}
@@ -180,7 +191,7 @@ def _json(content: Any) -> bytes:
 
 
 def at_home(folder: Path, going: list[Upload]) -> list[tuple[str, int, str]]:
-    """What stays: name, bytes and why; directories as one."""
+    """Return what is not uploaded: name, bytes and the reason; a directory counts as one entry."""
     up = {file.path for file in going}
     stays: dict[str, int] = {}
     for path in sorted(folder.rglob("*")):
@@ -188,9 +199,9 @@ def at_home(folder: Path, going: list[Upload]) -> list[tuple[str, int, str]]:
         if path.is_file() and name not in up:
             shown = name if name.startswith("evaluation/") else name.split("/")[0]
             stays[shown] = stays.get(shown, 0) + path.stat().st_size
-    found = {name for name in up if name.startswith("checkpoint-")}
+    uploaded_folders = {name.split("/")[0] for name in up if name.startswith("checkpoint-")}
     return [
-        (name, size, next(why for pattern, why in WHY_HOME if fnmatch(name, pattern)))
+        (name, size, next(why for pattern, why in REASONS_TO_STAY if fnmatch(name, pattern)))
         for name, size in stays.items()
-        if not any(one.startswith(f"{name}/") for one in found)
+        if name not in uploaded_folders
     ]

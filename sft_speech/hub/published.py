@@ -1,4 +1,4 @@
-"""What may be told of a run outside the machine that it ran on: names, but not the places of things on its disk."""
+"""What may be published about a run: names of data and models, but not their paths on this machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _TABLE = (".csv", ".tsv", ".jsonl", ".yaml", ".yml", ".arpa", ".bin")
 
 
 def on_hub(name: str) -> bool:
-    """Whether a name is that of something on the Hub, as far as its form and this disk can tell."""
+    """Return whether a name is an id on the Hub, as far as its form and this disk can tell."""
     return bool(_HUB_ID.fullmatch(name)) and not name.endswith(_TABLE) and not os.path.exists(name)
 
 
 def published(value: Any, on_disk: bool = False) -> Any:
-    """A value without paths: of each the last part is left; tokens are hidden.
+    """Return a value with each path cut to its last part, and tokens hidden.
 
     Args:
-        on_disk: it is known to be the name of something on the disk, whatever it looks like.
+        on_disk: the value is known to be a path, whatever it looks like.
     """
     if isinstance(value, dict):
         return {key: published(one) for key, one in value.items()}
@@ -32,15 +32,15 @@ def published(value: Any, on_disk: bool = False) -> Any:
         return value
     is_path = "/" in value or "\\" in value or value.startswith("~")
     if is_path and "://" not in value and (on_disk or not on_hub(value)):
-        value = PureWindowsPath(value).name or Path(value).resolve().name  # which takes both kinds of slashes
+        value = PureWindowsPath(value).name or Path(value).resolve().name  # PureWindowsPath splits at both slashes
     return redact(value)
 
 
 def published_command(line: list[str], on_disk: frozenset[str]) -> list[str]:
-    """A command line without paths.
+    """Return a command line without paths.
 
     Args:
-        on_disk: keys whose values are places on the disk.
+        on_disk: keys whose values are paths.
     """
     shown, key = [], ""
     for word in line:

@@ -1,4 +1,4 @@
-"""A repository on the Hub: opened before there is anything to lose, filled in whole commits."""
+"""A repository on the Hub: checked before there is work to lose, filled by whole commits."""
 
 from __future__ import annotations
 
@@ -7,49 +7,54 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sft_speech.errors import UserError
 from sft_speech.hub.card import CARD, is_ours
 from sft_speech.hub.files import Upload, is_replaced
 from sft_speech.redact import redact, redact_record
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 logger = logging.getLogger(__name__)
 
-PATIENCE = 600.0  # seconds without a sign of the Hub; its library would wait for ever where a network dies silently
+TIMEOUT_SECONDS = 600.0  # without a sign of the Hub; its library would wait for ever where a network dies silently
 
 
 @dataclass(frozen=True)
 class Repository:
-    """One that may be written to.
+    """A repository that this token may write to.
 
     Args:
         id: "owner/name".
-        url: where people see it.
-        branch: that commits go to; None: the main one.
-        api: the Hub's client.
+        url: its page.
+        branch: the branch that commits go to; None: the main one.
+        api: the client of the Hub.
+        timeout: seconds to wait for an answer.
     """
 
     id: str
     url: str
     branch: str | None
-    api: Any
+    api: HfApi
+    timeout: float = TIMEOUT_SECONDS
 
     def upload(self, files: list[Upload], message: str) -> str:
-        """Uploads files in one commit: whoever looks sees all of it or none. What is there already isn't sent again.
+        """Upload files in one commit, without sending again what is there already.
 
-        Files of another model that lies there (its shards, voices, figures) go with the same commit; a card there that
-        was written or changed by hand stays.
+        The same commit deletes files of a previous model (its shards, speakers, figures). A card in the repository
+        that was written or edited by hand stays.
 
         Returns:
             The address of the commit.
 
         Raises:
-            Exception: of the Hub's library and of those that it sends with; see :func:`explained`.
+            Exception: of the Hub's library and of the libraries that it sends with; see :func:`explained`.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        be_patient()
+        set_timeout(self.timeout)
         there = self.api.list_repo_files(self.id, revision=self.branch)
         if CARD in there and self.keeps_its_card(files):
             logger.warning("%s: its card was written by hand and stays; `hf upload` replaces it", self.id)
@@ -67,16 +72,16 @@ class Repository:
         return str(commit.commit_url)
 
     def keeps_its_card(self, files: list[Upload]) -> bool:
-        """Whether a card made by us would replace one made by people."""
-        made = any(file.path == CARD and is_ours(file.content().decode(errors="replace")) for file in files)
-        if not made:
+        """Return whether a generated card would replace one that was written by hand."""
+        generated = any(file.path == CARD and is_ours(file.content().decode(errors="replace")) for file in files)
+        if not generated:
             return False
         there = self.api.hf_hub_download(self.id, CARD, revision=self.branch)
         return not is_ours(Path(there).read_text(encoding="utf-8", errors="replace"))
 
 
 def check_name(name: str) -> None:
-    """See that the Hub could have a repository of this name.
+    """Check that the Hub could have a repository of this name.
 
     Raises:
         UserError: it could not.
@@ -87,19 +92,22 @@ def check_name(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"repository {name}", "it is no name of one", "give OWNER/NAME, as me/my-model") from error
+        raise UserError(f"repository {name}", "this is not a valid name", "give OWNER/NAME, as me/my-model") from error
 
 
-def open_repository(name: str, *, private: bool = False, branch: str | None = None) -> Repository:
-    """Makes a repository, or takes the one that is there, and sees that it may be written to.
+def open_repository(
+    name: str, *, private: bool = False, branch: str | None = None, timeout: float = TIMEOUT_SECONDS
+) -> Repository:
+    """Create a repository, or take the existing one, and check that this token may write to it.
 
     Args:
-        name: "owner/name", or a name of one's own.
-        private: a new one is private; one that is there has to be.
-        branch: made where there is none of that name.
+        name: "owner/name", or the name of a repository of the token's owner.
+        private: create it private; an existing one must be private.
+        branch: a branch, created if it does not exist.
+        timeout: seconds to wait for an answer.
 
     Raises:
-        UserError: no such name can be, not logged in, no right, no connection, or public where private is wished.
+        UserError: an invalid name, not logged in, no permission, no connection, or public instead of private.
     """
     from huggingface_hub import HfApi
 
@@ -107,36 +115,36 @@ def open_repository(name: str, *, private: bool = False, branch: str | None = No
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(redact_record)
     with explained(f"repository {name}"):
-        be_patient()
+        set_timeout(timeout)
         api = HfApi()
         url = api.create_repo(name, private=True if private else None, exist_ok=True)
         api.auth_check(url.repo_id, write=True)
         if private and not api.model_info(url.repo_id).private:
-            why = "it is there already, and public"
-            raise UserError(f"repository {url.repo_id}", why, "make it private on the Hub, or take another name")
+            why = "it exists already and is public"
+            raise UserError(f"repository {url.repo_id}", why, "make it private on the Hub, or choose another name")
         if branch is not None:
             api.create_branch(url.repo_id, branch=branch, exist_ok=True)
-    return Repository(url.repo_id, str(url), branch, api)
+    return Repository(url.repo_id, str(url), branch, api, timeout)
 
 
 @contextlib.contextmanager
 def explained(given: str, then: str = "") -> Iterator[None]:
-    """Turns whatever the Hub's library raises within into a UserError.
+    """Turn any error of the Hub's library into a UserError.
 
     Args:
-        then: what to do once the reason is gone.
+        then: what to do once the cause is fixed.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # the Hub's library, httpx and xet each have their own, and wrap each other's
+    except Exception as error:  # the Hub's library, httpx and xet have their own, and wrap each other's
         why, do = reason(error)
         raise UserError(given, why, f"{do}; {then}" if then else do) from error
 
 
 def reason(error: BaseException) -> tuple[str, str]:
-    """Why the Hub did not do it, and what to do."""
+    """Return why the Hub refused, and what to do about it."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -145,37 +153,37 @@ def reason(error: BaseException) -> tuple[str, str]:
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
-    login = "`hf auth login`, or set HF_TOKEN, with a token that may write"
+    login = "run `hf auth login` with a token that has write permission, or set HF_TOKEN"
     if any(isinstance(one, OfflineModeIsEnabled) for one in chain):
         return "HF_HUB_OFFLINE is set", "unset it"
     answers = [getattr(one, "response", None) for one in chain]
     status = next((answer.status_code for answer in answers if answer is not None), None)
     if status == 401:
-        return "no token is known here" if get_token() is None else "the Hub does not know this token (401)", login
+        return "there is no token" if get_token() is None else "the Hub does not know this token (401)", login
     if status == 403:
-        return "this token may not write there (403)", login
+        return "this token has no write permission there (403)", login
     if status == 404:
-        return "there is no such repository, or it may not be seen (404)", "check the name and whose token it is"
+        return "the repository does not exist, or this token may not see it (404)", "check its name and the token"
     if status == 400 or (status is None and isinstance(error, ValueError)):  # a name, the head of a card
-        return f"the Hub refuses it ({_in_a_line(error)})", "correct it"
+        return f"the Hub rejects it ({_in_a_line(error)})", "correct it"
     if status is not None:
         return f"the Hub answers {status} ({_in_a_line(error)})", "try again later"
-    return f"it did not get through ({_in_a_line(chain[-1])})", "check the connection (`sft-speech doctor`)"
+    return f"the connection failed ({_in_a_line(chain[-1])})", "check the network (`sft-speech doctor`)"
 
 
 def _in_a_line(error: BaseException) -> str:
     return " ".join(redact(str(error)).split()).rstrip(".") or type(error).__name__
 
 
-def be_patient() -> None:
-    """But not for ever."""
+def set_timeout(seconds: float) -> None:
+    """Limit how long the Hub's library waits for an answer."""
     from huggingface_hub import get_session
 
-    get_session().timeout = PATIENCE
+    get_session().timeout = seconds
 
 
 def hide_bars() -> None:
-    """No progress bars of the Hub's library: a run has its own, and in a file they are noise."""
+    """Hide the progress bars of the Hub's library: a run has its own, and they clutter a log file."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()

@@ -100,7 +100,7 @@ class RunUploads(TrainerCallback):
             logger.info("a checkpoint is still on its way to %s", self.repository.url)
             self.thread.join()
         hide_bars()  # the trainer has brought them back
-        going = files.uploads(self.output)
+        going = files.uploads(self.output, self.spec)
         if self.strategy == "checkpoint" and (whole := files.checkpoints(self.output)):
             going += files.checkpoint_files(whole[-1], files.LAST_CHECKPOINT)
         again = f"the run is done and whole in {self.output}: `sft-speech push {self.output} {self.repository.id}`"

@@ -1,8 +1,9 @@
-"""Upload what a fine-tuning run has left to the Hub: model, processor, card, figures, plots.
+"""Upload what a fine-tuning run produced to the Hub: model, processor, card, figures, plots.
 
-Transcripts, ids of utterances, spoken samples and places on the disk stay at home. The card is written anew from the
-files of the run, unless it was changed by hand; remove it to have it back. Given again after a break, it goes on:
-what is there already isn't sent again, and nothing is seen before all of it is there.
+Transcripts, ids of utterances, spoken samples, local paths and evaluations that do not belong to the run are not
+uploaded. The card is written again from the files of the run unless you edited it; delete it to have it written again.
+An interrupted upload continues when the command is repeated: what has arrived is not sent again, and nothing becomes
+visible until everything is there.
 """
 
 from __future__ import annotations
@@ -19,21 +20,26 @@ logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``sft-speech push``."""
-    parser.add_argument("folder", metavar="DIR", help="output directory of a run that is done")
-    parser.add_argument("repository", metavar="REPO", help="OWNER/NAME on the Hub; made where there is none")
-    parser.add_argument("--private", action="store_true", help="make it a private one; one that is there has to be")
-    parser.add_argument("--revision", metavar="BRANCH", help="push to this branch, made where there is none [main]")
+    """Add the arguments of ``sft-speech push``."""
+    parser.add_argument("folder", metavar="DIR", help="output directory of a finished run")
+    parser.add_argument("repository", metavar="REPO", help="OWNER/NAME on the Hub; created if it does not exist")
+    parser.add_argument("--private", action="store_true", help="create it private; an existing one must be private")
+    parser.add_argument("--revision", metavar="BRANCH", help="push to this branch, created if it does not exist [main]")
     parser.add_argument(
-        "--with_checkpoints", action="store_true", help="and all checkpoint-N, optimizer state and all, to go on from"
+        "--with_checkpoints", action="store_true", help="upload every checkpoint-N too, with its optimizer state"
     )
     parser.add_argument(
-        "--dry_run", action="store_true", help="write the card, list what would go up and what not, send nothing"
+        "--with_evaluations",
+        action="store_true",
+        help="upload and show evaluation/*.json of other corpora or splits than those that the run evaluated, too",
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="write the card and list what would be uploaded and what not"
     )
 
 
 def main(args: argparse.Namespace) -> None:
-    """Writes the card, then lists or uploads."""
+    """Write the card, then upload the files or list them."""
     from sft_speech.hub.card import write_card
     from sft_speech.hub.files import at_home, check_finished, uploads
     from sft_speech.hub.repository import check_name, explained, hide_bars, open_repository
@@ -44,39 +50,38 @@ def main(args: argparse.Namespace) -> None:
     spec = task_of(folder)
     if args.dry_run:
         check_name(args.repository)
-        refresh(write_card(folder, spec, args.repository), folder)
-        files = uploads(folder, with_checkpoints=args.with_checkpoints)
+        name = args.repository
+    else:
+        if not sys.stderr.isatty():
+            hide_bars()
+        repository = open_repository(args.repository, private=args.private, branch=args.revision)
+        name = repository.id
+    if not write_card(folder, spec, name, ask_hub=not args.dry_run, all_evaluations=args.with_evaluations):
+        logger.warning(
+            "%s was edited by hand and is uploaded as it is (delete it to have it written again)", folder / "README.md"
+        )
+    files = uploads(folder, spec, with_checkpoints=args.with_checkpoints, with_evaluations=args.with_evaluations)
+    if args.dry_run:
         print("\n".join(listing([(file.path, file.size, "") for file in files])))
-        where = "private" if args.private else "public, unless its owner has it otherwise"
-        print(f"would go to {args.repository} ({where})")
+        where = "private" if args.private else "public, unless its owner's default is private"
+        print(f"would go to {name} ({where})")
         if stays := at_home(folder, files):
             print("\nstays at home:\n" + "\n".join(listing(stays)))
         return
-    if not sys.stderr.isatty():
-        hide_bars()
-    repository = open_repository(args.repository, private=args.private, branch=args.revision)
-    refresh(write_card(folder, spec, repository.id, ask_hub=True), folder)
-    files = uploads(folder, with_checkpoints=args.with_checkpoints)
-    with explained(f"push to {repository.id}", "then give the same command again: it goes on where it was"):
+    with explained(f"push to {name}", "then repeat the same command: it continues where it stopped"):
         repository.upload(files, f"Upload of {len(files)} files by sft_speech")
     print(redact(f"{len(files)} files, {readable(sum(file.size for file in files))}: {repository.url}"))
 
 
-def refresh(ours: bool, folder: Path) -> None:
-    """Says so where a card was left as it is."""
-    if not ours:
-        logger.warning("%s was changed by hand: it goes up as it is (remove it to have it anew)", folder / "README.md")
-
-
 def listing(rows: Sequence[tuple[str, int, str]]) -> list[str]:
-    """Lines of sizes, names and remarks, and their sum."""
+    """Return a line of size, name and remark for each row, and a line with the total size."""
     width = max((len(name) for name, _, _ in rows), default=0)
     lines = [f"{readable(size):>10}  {name:{width if why else 0}}{'  ' * bool(why)}{why}" for name, size, why in rows]
     return [*lines, f"{readable(sum(size for _, size, _ in rows)):>10}  in all"]
 
 
 def readable(size: float) -> str:
-    """Bytes in the unit that suits them."""
+    """Return a number of bytes in a suitable unit."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

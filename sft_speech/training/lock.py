@@ -1,7 +1,8 @@
-"""One run at a time in an output directory."""
+"""A lock that keeps two runs out of the same output directory."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -14,49 +15,66 @@ from sft_speech.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FILE = ".run.json"  # {"host", "pid"} of the run; once it is done {"finished": true}
+FILE = ".run.json"  # {"host", "pid"} of the run, or {"finished": true} when it is done
 
 
 class OutputLock:
-    """Held by the main process of a run, and let go by the kernel when that ends in whatever way.
+    """The lock of an output directory, held by the main process of a run; the kernel releases it when that ends.
 
-    It is a record lock (``fcntl``), not ``flock``: processes that are forked, as the workers of a loader are, don't
-    inherit it and can't outlive the run with it.
+    It is a record lock (``fcntl``), not ``flock``: forked processes, such as the workers of a loader, do not inherit it
+    and cannot keep it alive after the run.
 
     Args:
-        folder: the output directory, which is made where it isn't there.
+        folder: the output directory, which :meth:`hold` creates if it is missing.
 
     Attributes:
-        found: what the run before left in the file.
+        found: what the previous run left in the lock file.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = folder, folder / FILE
         self.descriptor = -1
         self.found: dict[str, Any] = {}
+        self.new_folders: list[Path] = []  # created by hold(), the deepest first
+        self.other_names: set[str] | None = None  # in the folder when the lock file was created; None: it existed
 
     def hold(self) -> None:
-        """Takes the lock, and again where the directory was removed meanwhile.
+        """Take the lock, or take it again if the directory was removed in the meantime.
 
         Raises:
-            UserError: another run holds it, or the directory can't be written.
+            UserError: another run holds it, or the directory cannot be written.
         """
         if self._is_held():
             return
         self.close()
         try:
+            self.new_folders = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.other_names = None if self.file.exists() else self._names()
             self.descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             why = f"it can't be written ({error.strerror})"
-            raise UserError(f"--output_dir {self.folder}", why, "take another one") from error
+            raise UserError(f"--output_dir {self.folder}", why, "choose another one") from error
         self._lock()
         self.found = self._read()
         self._write(self.found | holder())
 
     def mark(self, finished: bool) -> None:
-        """Says what has become of the run."""
+        """Record whether the run is finished."""
         self._write({"finished": True} if finished else holder())
+
+    def close(self) -> None:
+        """Release the lock; remove what :meth:`hold` created if the run wrote nothing else, as when it was refused."""
+        if self.other_names is not None and self._is_held():  # not the file of a later run in a folder made again
+            with contextlib.suppress(OSError):
+                if self._names() == self.other_names:
+                    self.file.unlink()
+                    for path in self.new_folders:
+                        path.rmdir()  # fails on a folder that is not empty
+        self._release()
+
+    def _names(self) -> set[str]:
+        return {name for name in os.listdir(self.folder) if name != FILE}
 
     def _is_held(self) -> bool:
         if self.descriptor < 0:
@@ -72,12 +90,12 @@ class OutputLock:
         except (BlockingIOError, PermissionError):
             other = self._read()
             who = f"process {other['pid']} on {other['host']}" if "pid" in other else "another process"
-            self.close()
+            self._release()
             why = f"{who} is running in it"
-            raise UserError(f"--output_dir {self.folder}", why, "take another one, or wait for its end") from None
+            raise UserError(f"--output_dir {self.folder}", why, "choose another one, or wait until it ends") from None
         except OSError as error:
             logger.warning(
-                "%s can't be locked (%s): see to it that no two runs write to it", self.folder, error.strerror
+                "%s can't be locked (%s): make sure that no other run writes to it", self.folder, error.strerror
             )
 
     def _read(self) -> dict[str, Any]:
@@ -90,15 +108,15 @@ class OutputLock:
         try:
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, json.dumps(content).encode(), 0)
-        except OSError as error:  # a full disk need not be in the way yet
+        except OSError as error:  # a full disk may have room again by the time it matters
             logger.warning("%s can't be written (%s)", self.file, error.strerror)
 
-    def close(self) -> None:
+    def _release(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor = -1
 
 
 def holder() -> dict[str, Any]:
-    """This process, as another one would look for it."""
+    """Return what identifies this process to another one."""
     return {"host": platform.node(), "pid": os.getpid()}

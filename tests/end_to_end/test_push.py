@@ -17,7 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from sft_speech.cli import main
-from sft_speech.errors import RESUMABLE
+from sft_speech.errors import RESUMABLE, UserError
+from sft_speech.hub.files import uploads
+from sft_speech.hub.repository import explained, open_repository
+from sft_speech.tasks import task_of
 from sft_speech.training import lock
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +80,7 @@ def test_a_dry_run_lists_all_and_sends_nothing(run, hub, monkeypatch, capsys):
         assert name in home
     for name in ("me/a b", "not/a/name", "me/-x", "me/two..dots"):
         assert main(["push", str(run), name, "--dry_run"]) == 2, name
-        assert f"repository {name}: it is no name of one" in capsys.readouterr().err
+        assert f"repository {name}: this is not a valid name" in capsys.readouterr().err
     assert hub.requests == []
 
 
@@ -107,6 +110,22 @@ def test_a_model_goes_up_and_comes_back(run, hub, tones, monkeypatch, tmp_path):
     clip = soundfile.read(next((tones / "dev-tones").rglob("*.flac")), dtype="float32")[0]
     heard = [next(iter(Transcriber(name)([(clip, 16_000)]))).text for name in ("me/model", str(run))]
     assert heard[0] == heard[1]
+
+
+def test_an_evaluation_on_other_data_goes_up_only_when_asked(run, hub, capsys):
+    figures = json.loads((run / "evaluation" / "dev-tones.json").read_text())
+    (run / "evaluation" / "client.json").write_text(json.dumps(figures | {"source": "/disk/client"}))
+    assert main(["push", str(run), "me/model", "--dry_run"]) == 0
+    up, home = capsys.readouterr().out.split("stays at home:")
+    assert "client" not in up
+    assert "evaluation/client.json" in home
+    assert "not an evaluation of this run; --with_evaluations uploads it" in home
+    assert main(["push", str(run), "me/model"]) == 0
+    assert hub.repos["me/model"].files.keys() == EVERYTHING
+    assert b"client" not in hub.repos["me/model"].files["README.md"]
+    assert main(["push", str(run), "me/model", "--with_evaluations"]) == 0
+    assert hub.repos["me/model"].files.keys() == EVERYTHING | {"evaluation/client.json"}
+    assert b"| client | client |" in hub.repos["me/model"].files["README.md"]
 
 
 def test_what_is_there_is_not_sent_again(run, hub):
@@ -173,9 +192,9 @@ def test_a_card_of_people_stays(run, hub, where, caplog):
 
 
 REFUSED = {
-    "no token": ("", "no token is known here"),
+    "no token": ("", "there is no token"),
     "wrong token": ("hf_wrongwrongwrongwrongwrong", r"does not know this token \(401\)"),
-    "token that may only read": ("hf_readerreaderreaderreader", r"may not write there \(403\)"),
+    "token that may only read": ("hf_readerreaderreaderreader", r"no write permission there \(403\)"),
 }
 
 
@@ -194,7 +213,7 @@ def test_who_may_not_write_is_told_before_step_1(hub, tones, small, tmp_path, mo
     assert "`hf auth login`" in said
     assert len(said.splitlines()) == 2
     assert not token or token not in said
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [lock.FILE]
+    assert not (tmp_path / "out").exists()
     assert not there or hub.repos["me/model"].commits == []
 
 
@@ -208,10 +227,10 @@ def test_a_server_that_repeats_the_token(run, hub, number, capfd):
 
 def test_somebody_elses_or_a_name_that_is_none(run, hub, capfd):
     assert main(["push", str(run), "you/model"]) == 2
-    assert "may not write there" in capfd.readouterr().err
+    assert "no write permission there" in capfd.readouterr().err
     assert main(["push", str(run), f"https://me:{hub_server().WRITER}@huggingface.co/me/model"]) == 2
     said = capfd.readouterr().err
-    assert "it is no name of one" in said
+    assert "this is not a valid name" in said
     assert hub_server().WRITER not in said
     assert hub.repos == {}
 
@@ -219,7 +238,7 @@ def test_somebody_elses_or_a_name_that_is_none(run, hub, capfd):
 def test_private_is_not_what_is_public_already(run, hub, capfd):
     hub.repos["me/model"] = hub_server().Repo()
     assert main(["push", str(run), "me/model", "--private"]) == 2
-    assert "it is there already, and public" in capfd.readouterr().err
+    assert "it exists already and is public" in capfd.readouterr().err
     assert hub.repos["me/model"].commits == []
 
 
@@ -232,7 +251,7 @@ def test_a_push_that_broke_goes_on_where_it_was(run, hub, broken, how, capfd):
         assert main(["push", str(run), "me/model"]) == 2
     said = capfd.readouterr().err
     assert "push to me/model: " in said
-    assert "give the same command again" in said
+    assert "repeat the same command" in said
     assert hub.repos["me/model"].commits == []
     assert hub.repos["me/model"].files.keys() == {".gitattributes"}
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -249,20 +268,24 @@ def test_a_short_fault_is_waited_out(run, hub):
     assert hub.repos["me/model"].files.keys() == EVERYTHING
 
 
-def test_a_hub_that_does_not_answer_any_more(run, hub, monkeypatch, capfd):
-    monkeypatch.setattr("sft_speech.hub.repository.PATIENCE", 0.5)
+def test_a_hub_that_stops_answering(run, hub):
+    repository = open_repository("me/model", timeout=0.5)
     answers = threading.Event()
-    with hub.failing("/commit/", lambda handler: answers.wait(60)):
-        assert main(["push", str(run), "me/model"]) == 2
+    with (
+        hub.failing("/commit/", lambda handler: answers.wait(60)),
+        pytest.raises(UserError, match=r"push: the connection failed \(timed out\)"),
+        explained("push"),
+    ):
+        repository.upload(uploads(run, task_of(run)), "too late")
     answers.set()
-    assert "push to me/model: it did not get through (timed out)" in capfd.readouterr().err
+    assert hub.repos["me/model"].commits == []
 
 
 def test_a_card_that_the_hub_refuses(run, hub, capfd):
     (run / "README.md").write_text("---\nlicense: mine\n---\n# Mine\n")
     assert main(["push", str(run), "me/model"]) == 2
     said = capfd.readouterr().err
-    assert 'push to me/model: the Hub refuses it (Invalid metadata in README.md. - "license" must be one of' in said
+    assert 'push to me/model: the Hub rejects it (Invalid metadata in README.md. - "license" must be one of' in said
     assert hub.repos["me/model"].commits == []
 
 
@@ -316,7 +339,7 @@ def test_a_network_that_dies_does_not_stop_the_run(hub, tones, small, tmp_path, 
     keys = {"push_to_hub": "true", "hub_model_id": "me/model", "hub_strategy": "every_save"}
     with hub.failing("/tree/|/preupload/|/commit/|lfs", hub_server().cut):
         assert main(command(tones, small, output, **keys)) == 2
-    assert "step 4 was not uploaded (it did not get through" in caplog.text
+    assert "step 4 was not uploaded (the connection failed" in caplog.text
     said = capfd.readouterr().err
     assert f"the run is done and whole in {output}: `sft-speech push {output} me/model`" in said
     assert hub.repos["me/model"].commits == []

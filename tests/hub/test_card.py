@@ -74,9 +74,9 @@ def write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def card(folder: Path, repository: str | None = None) -> tuple[dict, str]:
+def card(folder: Path, repository: str | None = None, **options: bool) -> tuple[dict, str]:
     """Its head and its body."""
-    assert write_card(folder, task_of(folder), repository)
+    assert write_card(folder, task_of(folder), repository, **options)
     _, head, body = (folder / CARD).read_text().split("---\n", 2)
     return yaml.safe_load(head), body
 
@@ -147,7 +147,8 @@ def test_an_evaluation_made_afterwards_names_its_own_corpus(folder, tmp_path):
         folder / "evaluation" / "other.json",
         figures(0.4, source=str(corpus), decoding={"search": "beam", "lm": "/a/4.arpa"}),
     )
-    head, body = card(folder)
+    assert "acme" not in card(folder)[1]
+    head, body = card(folder, all_evaluations=True)
     found = head["model-index"][0]["results"]
     assert next(one["dataset"] for one in found if one["dataset"]["split"] == "other")["type"] == "acme"
     assert "| other | acme | 7 | 0.50 | 40.00 (39.00 to 42.00) | 20.00 | beam, 4.arpa |" in body
@@ -158,7 +159,7 @@ def test_nothing_that_a_corpus_is_called_breaks_the_card(folder):
     write(folder / "evaluation" / "spite.json", figures(0.4, source=SPITE))
     run = yaml.safe_load((folder / "run.yaml").read_text()) | {"source": SPITE, "train_split": SPITE}
     (folder / "run.yaml").write_text(yaml.safe_dump(run))
-    head, body = card(folder)
+    head, body = card(folder, all_evaluations=True)
     shown = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
     assert "<script" not in shown
     assert shown.count("<h1>") == 1
@@ -238,7 +239,7 @@ def test_what_goes_up_and_what_stays(folder):
     (folder / "samples" / "001.wav").write_bytes(b"RIFF")
     (folder / "notes.txt").write_text("mine")
     (folder / "LICENSE").write_text("CC")
-    going = uploads(folder)
+    going = uploads(folder, task_of(folder))
     assert [file.path for file in going] == [
         *("LICENSE", "README.md", "all_results.json", "config.json"),
         *(f"evaluation/{split}.json" for split in ("dev", "eval", "test")),
@@ -257,14 +258,39 @@ def test_what_goes_up_and_what_stays(folder):
     assert json.loads(next(file.content() for file in going if file.path == "evaluation/test.json"))["failed"] == 1
 
 
+def test_only_evaluations_of_the_run_go_up_unless_asked(folder):
+    """Of the same split of another corpus, of another split, of the run's own split once more."""
+    write(folder / "evaluation" / "test.json", figures(0.4, source="/disk/client/corpus"))
+    write(folder / "evaluation" / "client.json", figures(0.5))
+    write(folder / "evaluation" / "dev.json", figures(0.15, source="org/judged_by"))
+
+    def evaluations(going):
+        return [file.path for file in going if file.path.startswith("evaluation/")]
+
+    head, body = card(folder)
+    going = uploads(folder, task_of(folder))
+    assert evaluations(going) == ["evaluation/dev.json", "evaluation/eval.json"]
+    assert [one["dataset"]["split"] for one in head["model-index"][0]["results"]] == ["dev", "eval"]
+    assert "| 15.00 (" in body
+    assert "| 40.00 (" not in body
+    why = "not an evaluation of this run; --with_evaluations uploads it"
+    stays = {name: reason for name, _, reason in at_home(folder, going)}
+    assert (stays["evaluation/test.json"], stays["evaluation/client.json"]) == (why, why)
+
+    everything = uploads(folder, task_of(folder), with_evaluations=True)
+    assert evaluations(everything) == [f"evaluation/{split}.json" for split in ("client", "dev", "eval", "test")]
+    assert b"/disk/client" not in b"".join(file.content() for file in everything)
+    assert "| test | corpus |" in card(folder, all_evaluations=True)[1]
+
+
 def test_what_is_no_finished_model(folder, tmp_path):
     with pytest.raises(UserError, match="there is no such directory"):
         check_finished(tmp_path / "none")
-    with pytest.raises(UserError, match=r"no run has left a model there \(no config.json"):
+    with pytest.raises(UserError, match=r"it holds no model of a run \(no config.json"):
         check_finished(tmp_path)
-    with pytest.raises(UserError, match="its weights are not whole"):
+    with pytest.raises(UserError, match="its weights are incomplete"):
         check_finished(folder)
     (folder / "checkpoint-4").mkdir()
     (folder / "all_results.json").unlink()
-    with pytest.raises(UserError, match=r"its run isn't done.*\n.*resume_from_checkpoint"):
+    with pytest.raises(UserError, match=r"its run is not finished.*\n.*resume_from_checkpoint"):
         check_finished(folder)

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from sft_speech.errors import UserError
-from sft_speech.training.lock import OutputLock
+from sft_speech.training.lock import FILE, OutputLock
 
 HOLD = """import sys
 from pathlib import Path
@@ -76,10 +76,49 @@ def test_a_disk_that_knows_no_locks(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(fcntl, "lockf", no_locks)
     OutputLock(tmp_path).hold()
-    assert "can't be locked (No locks available): see to it that no two runs write to it" in caplog.text
+    assert "can't be locked (No locks available): make sure that no other run writes to it" in caplog.text
 
 
 def test_a_directory_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"):
         OutputLock(tmp_path / "file" / "out").hold()
+
+
+def test_a_refused_run_leaves_nothing_that_it_created(tmp_path):
+    lock = OutputLock(tmp_path / "new" / "out")
+    lock.hold()
+    lock.mark(finished=False)
+    assert lock.file.is_file()
+    lock.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_run_leaves_a_directory_as_it_was(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    lock = OutputLock(tmp_path)
+    lock.hold()
+    lock.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_lock_file_stays_once_something_was_written(lock):
+    (lock.folder / "corpus_report.json").write_text("{}")
+    lock.close()
+    assert sorted(path.name for path in lock.folder.iterdir()) == [FILE, "corpus_report.json"]
+
+
+def test_the_lock_file_of_an_earlier_run_stays(tmp_path):
+    (tmp_path / FILE).write_text('{"finished": true}')
+    lock = OutputLock(tmp_path)
+    lock.hold()
+    lock.close()
+    assert (tmp_path / FILE).is_file()
+
+
+def test_the_lock_file_of_a_later_run_in_the_same_place_stays(lock):
+    shutil.rmtree(lock.folder)
+    lock.folder.mkdir()
+    lock.file.write_text("of another run")
+    lock.close()
+    assert lock.file.read_text() == "of another run"

@@ -165,6 +165,8 @@ def begun(output, resume):
 def test_auto_goes_on_where_it_can_and_begins_where_it_cannot(tmp_path, checkpoint):
     out = tmp_path / "out"
     assert begun(out, "auto") == start.Beginning()
+    assert not out.exists(), "nothing was written"
+    out.mkdir()
     (out / "run.yaml").write_text("seed: 1\n")
     assert begun(out, "auto") == start.Beginning(), "a run that came to no checkpoint"
     with pytest.raises(UserError, match=r"holds another run \(run.yaml\)"):

@@ -1,7 +1,7 @@
 """Which files of a run's output directory are uploaded, and which stay on this machine.
 
-Uploaded are the files that load the model and those that hold its figures. Files about the people in the corpus or about
-this machine stay: transcripts (evaluation/SPLIT.jsonl), ids of utterances (corpus_report.json), spoken samples, and
+Uploaded are the files that load the model and those that hold its figures. Files about people in the corpus or about
+this machine stay: transcripts (evaluation/SPLIT.jsonl), ids of utterances (corpus_report.json), samples, and
 evaluations that do not belong to the run. Paths and ids are removed from what is uploaded.
 """
 

@@ -1,1 +1,1 @@
-"""A corpus looked at before anything is trained on it: what it holds, and what is likely wrong with it."""
+"""A check of a corpus before training: what it holds, and what is likely wrong with it."""

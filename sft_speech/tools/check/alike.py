@@ -1,8 +1,7 @@
-"""Recordings that are copies of each other at another level, rate or in another format.
+"""Findings about copies of recordings at another level, another rate or in another format.
 
-Copies have the same length and course of level, which every recording was measured for; the few pairs that are alike in
-both are then laid over each other, sample by sample. Two people, or one of them twice, never say a sentence alike to
-the sample.
+Copies have the same length and the same level over time, which is measured for every recording. The few pairs that
+agree in both are then compared sample by sample: no two readings of a sentence are that similar.
 """
 
 from __future__ import annotations
@@ -12,68 +11,65 @@ import logging
 import numpy as np
 
 from sft_speech.audio.read import AudioError, read
-from sft_speech.tools.check.findings import Case, Finding, counted
+from sft_speech.tools.check.findings import Finding, finding
 from sft_speech.tools.check.rows import Rows
-from sft_speech.tools.check.sound import Sound
+from sft_speech.tools.check.sound import Recordings
 
 logger = logging.getLogger(__name__)
 
-SHORTEST = 1.0  # seconds of sound; shorter clips are alike too often to be looked at one by one
-SLACK = 0.06  # seconds by which lengths may differ: three blocks
-ALIKE = 0.97  # correlation of the courses of level
+SHORTEST_SECONDS = 1.0  # of sound; too many shorter clips are similar
+SLACK_SECONDS = 0.06  # by which lengths may differ: three blocks
+SIMILAR = 0.97  # correlation of the envelopes
 SAME = 0.9  # correlation of the samples at the best shift
-RATE = 8000  # samples per second at which they are compared
-MOST_NEIGHBORS = (
-    300  # of nearly the same length that a recording is compared with: of equal ones not all pairs are tried
-)
-MOST_PAIRS = 2000  # that are laid over each other
+RATE = 8000  # samples per second of the comparison
+MOST_NEIGHBORS = 300  # of nearly the same length that a recording is compared with, which bounds equal lengths
+MOST_PAIRS = 2000  # that are compared sample by sample
 
 
-def findings(rows: Rows, sound: Sound) -> list[Finding]:
-    """Copies that aren't the same to the sample, which are found by their digests."""
-    pairs = candidates(sound)
+def findings(rows: Rows, recordings: Recordings) -> list[Finding]:
+    """Return copies whose samples differ; copies with equal samples are found by their digests."""
+    pairs = candidates(recordings)
     if len(pairs) > MOST_PAIRS:
-        logger.info("%d pairs of recordings are alike, the first %d are compared", len(pairs), MOST_PAIRS)
-    same = [(int(sound.rows[a]), int(sound.rows[b])) for a, b in pairs[:MOST_PAIRS]]
+        logger.info("%d pairs of recordings are similar, the first %d are compared", len(pairs), MOST_PAIRS)
+    same = [(int(recordings.rows[a]), int(recordings.rows[b])) for a, b in pairs[:MOST_PAIRS]]
     same = [pair for pair in same if _overlap(rows, *pair) > SAME]
-    if not same:
-        return []
     same = [(b, a) if rows.training[b] and not rows.training[a] else (a, b) for a, b in same]
     leaks = [pair for pair in same if rows.training[pair[0]] != rows.training[pair[1]]]
+    pairs = [*leaks, *(pair for pair in same if pair not in leaks)]
     cases = [
-        Case(rows.name(other), rows.ids[other], f"a copy of {rows.name(one)} {rows.ids[one]}", other)
-        for one, other in [*leaks, *(pair for pair in same if pair not in leaks)]
+        case._replace(detail=f"a copy of {rows.name(original)} {rows.ids[original]}")
+        for (original, _), case in zip(pairs, rows.cases(copy for _, copy in pairs), strict=True)
     ]
-    across = f", {len(leaks):,} of them both trained and tested on" if leaks else ""
-    title = f"{counted(len(cases), 'recording')} that {'is a copy' if len(cases) == 1 else 'are copies'} of another one"
+    across = f", {len(leaks):,} of them across training and evaluation data" if leaks else ""
+    what = f"copied from another one{across}"
     rule = f"at another level, rate or in another format; samples correlate above {SAME:g} at the best shift"
-    do = "take them out of one of the splits" if leaks else "leave the copies out, or keep them on purpose"
-    return [Finding("alike_audio", "problem" if leaks else "warning", title + across, rule, do, cases, heard=True)]
+    do = "remove them from one of the splits" if leaks else "leave the copies out, or keep them on purpose"
+    return finding("alike_audio", "problem" if leaks else "warning", cases, "recording", what, rule, do, listen=True)
 
 
-def candidates(sound: Sound) -> list[tuple[int, int]]:
-    """Pairs of places among the recordings whose length and course of level are alike, their samples not the same."""
-    long = np.flatnonzero(sound.column("sounding") >= SHORTEST)
+def candidates(recordings: Recordings) -> list[tuple[int, int]]:
+    """Return pairs of places among the recordings whose lengths and envelopes agree, but not their samples."""
+    active = recordings.column("active_seconds")
+    long = np.flatnonzero(active >= SHORTEST_SECONDS)
     if len(long) < 2:
         return []
-    lengths = sound.column("sounding")[long]
-    order = np.argsort(lengths, kind="stable")
-    places, lengths = long[order], lengths[order]
-    shapes = np.stack([sound.measured[place].shape for place in places])
+    places = long[np.argsort(active[long], kind="stable")]
+    lengths = active[places]
+    envelopes = np.stack([recordings.measured[place].envelope for place in places])
     found: list[tuple[int, int]] = []
     for step in range(1, min(len(places), MOST_NEIGHBORS + 1)):
-        near = lengths[step:] - lengths[:-step] <= SLACK
+        near = lengths[step:] - lengths[:-step] <= SLACK_SECONDS
         if not near.any():
             break
         first = np.flatnonzero(near)
-        close = first[(shapes[first] * shapes[first + step]).sum(axis=1) > ALIKE]
-        found += [(int(places[place]), int(places[place + step])) for place in close]
-    digests = [one.digest for one in sound.measured]
+        similar = first[(envelopes[first] * envelopes[first + step]).sum(axis=1) > SIMILAR]
+        found += [(int(places[place]), int(places[place + step])) for place in similar]
+    digests = [one.digest for one in recordings.measured]
     return [(min(pair), max(pair)) for pair in found if digests[pair[0]] != digests[pair[1]]]
 
 
 def _overlap(rows: Rows, one: int, other: int) -> float:
-    """Correlation (0 to 1) of two recordings, whatever their level and sign, at the shift where it is largest."""
+    """Return the absolute correlation (0 to 1) of two recordings of any level, at the shift where it is largest."""
     from scipy.signal import correlate
 
     clips = []

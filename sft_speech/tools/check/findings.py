@@ -1,4 +1,4 @@
-"""What was found, and the report that it makes: as data, and as a table."""
+"""Findings and the report that collects them: as JSON and as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-SCHEMA_VERSION = 1  # of the JSON; keys may be added to a version, never taken away or given another meaning
-CASES_SHOWN = 5  # of a finding, in the table; the JSON has them all
+# Version of the JSON: keys may be added to a version, never removed or given another meaning.
+SCHEMA_VERSION = 1
+CASES_SHOWN = 5  # of a finding in the table; the JSON has them all
 
 Severity = Literal["problem", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "note")
@@ -19,9 +20,9 @@ class Case(NamedTuple):
     """An utterance that a finding is about.
 
     Args:
-        split, id: of it.
+        split, id: the utterance.
         detail: what is special about it.
-        row: its number in the :class:`~sft_speech.tools.check.rows.Rows`; None for what isn't among them.
+        row: its number in the :class:`~sft_speech.tools.check.rows.Rows`; None if it could not be loaded.
     """
 
     split: str
@@ -32,17 +33,17 @@ class Case(NamedTuple):
 
 @dataclass
 class Finding:
-    """One thing that is odd about a corpus.
+    """One thing that is unusual about a corpus.
 
     Args:
         key: its name in the JSON; never changes.
-        severity: "problem": a model trained or judged on this will be wrong; "warning": likely a mistake; "note": good
-            to know.
-        title: what was found, with its number.
-        rule: by which it was found, with the thresholds.
+        severity: "problem": a model trained or evaluated on this will be wrong; "warning": likely a mistake; "note":
+            good to know.
+        title: what was found, with its count.
+        rule: how it was found, with the thresholds.
         do: what to do about it.
-        cases: the utterances, worst first; none where it is about the corpus as a whole.
-        heard: whether one finds out more by listening to the cases.
+        cases: the utterances, worst first; empty if the finding is about the whole corpus.
+        listen: whether listening to the cases helps, so that the page has players for them.
     """
 
     key: str
@@ -51,19 +52,43 @@ class Finding:
     rule: str
     do: str
     cases: list[Case] = field(default_factory=list)
-    heard: bool = False
+    listen: bool = False
+
+
+def finding(
+    key: str,
+    severity: Severity,
+    cases: list[Case],
+    noun: str,
+    what: str,
+    rule: str,
+    do: str,
+    *,
+    listen: bool = False,
+    count: int | None = None,
+) -> list[Finding]:
+    """Return a finding about the cases, or nothing if there are none.
+
+    Args:
+        noun, what: the title is "3 recordings clipped" for the noun "recording" and what "clipped".
+        count: of the title, if it is not the number of cases.
+    """
+    if not cases:
+        return []
+    title = f"{counted(len(cases) if count is None else count, noun)} {what}"
+    return [Finding(key, severity, title, rule, do, cases, listen)]
 
 
 @dataclass
 class Report:
-    """Everything that is known of a corpus.
+    """Everything that is known about a corpus.
 
     Args:
-        source: as it was given.
+        source: the corpus as it was given.
         splits: by name: role ("train" or "evaluation"), utterances, hours, kept, kept_hours, speakers.
         sections: figures by topic, see :meth:`to_dict`.
         training: :meth:`CorpusReport.to_dict() <sft_speech.corpora.CorpusReport.to_dict>`: kept and dropped rows.
-        findings: worst first once :meth:`sort` was called.
+        findings: worst first after :meth:`sort`.
     """
 
     source: str
@@ -73,25 +98,25 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
     def sort(self) -> None:
-        """Worst findings first; within a severity those with the most cases."""
+        """Sort the findings by severity, then by their number of cases."""
         self.findings.sort(key=lambda found: (SEVERITIES.index(found.severity), -len(found.cases)))
 
     def count(self, severity: Severity) -> int:
         return sum(found.severity == severity for found in self.findings)
 
     def verdict(self) -> str:
-        """The findings counted, in one line."""
+        """Return the counts of the findings in one line."""
         counts = [(self.count(severity), severity) for severity in SEVERITIES]
-        said = [f"{count} {severity}{'s' if count > 1 else ''}" for count, severity in counts if count]
-        return ", ".join(said) if said else "nothing odd was found"
+        return ", ".join(counted(count, severity) for count, severity in counts if count) or "nothing unusual was found"
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON. Times are in seconds, levels in dB of full scale, shares from 0 to 1.
+        """Return the content of the JSON. Times are in seconds, levels in dB of full scale, shares from 0 to 1.
 
         ``version``, ``source``, ``verdict`` ({problem, warning, note}: counts), ``splits`` (see :class:`Report`),
         ``durations``, ``speakers``, ``audio`` (of what was decoded; absent if nothing was), ``text``, ``rules`` (by
         which rows are dropped), ``model`` (absent without one), ``training`` (as in corpus_report.json), ``findings``
-        (a list of {key, severity, title, rule, do, cases}; a case is {split, id, detail}).
+        (a list of {key, severity, title, rule, do, cases}; a case is {split, id, detail}). ``said`` in a section is a
+        sentence for people.
         """
         return {
             "version": SCHEMA_VERSION,
@@ -101,20 +126,14 @@ class Report:
             **self.sections,
             "training": self.training,
             "findings": [
-                {
-                    "key": found.key,
-                    "severity": found.severity,
-                    "title": found.title,
-                    "rule": found.rule,
-                    "do": found.do,
-                    "cases": [{"split": case.split, "id": case.id, "detail": case.detail} for case in found.cases],
-                }
+                {name: getattr(found, name) for name in ("key", "severity", "title", "rule", "do")}
+                | {"cases": [{"split": case.split, "id": case.id, "detail": case.detail} for case in found.cases]}
                 for found in self.findings
             ],
         }
 
     def table(self) -> str:
-        """All of it for a terminal; what transcripts and names hold can't steer it."""
+        """Return the report for a terminal, with control characters escaped."""
         lines = [*self._splits(), "", *self._figures()]
         for found in self.findings:
             lines += ["", f"{found.severity.upper()}  {found.title}", f"  rule: {found.rule}", f"  do:   {found.do}"]
@@ -137,7 +156,7 @@ class Report:
         return lines
 
     def _figures(self) -> list[str]:
-        """One line for each topic."""
+        """Return one line or a few for each topic."""
         lines = []
         if durations := self.sections.get("durations"):
             lines.append("seconds     " + _quantiles(durations, ".2f"))
@@ -148,7 +167,7 @@ class Report:
             lines.append(f"decoded     {audio['said']}")
             lines.append("level dB    " + _quantiles(audio["level"], ".0f"))
             lines.append(
-                f"silence     {audio['silence_share']:.1%} of the time is 40 dB below its clip's loudest;"
+                f"silence     {audio['silence_share']:.1%} of the time is 40 dB below the loudest part of its clip;"
                 f" {audio['clipped_share']:.4%} of the samples are clipped"
             )
         if text := self.sections.get("text"):
@@ -159,41 +178,38 @@ class Report:
             lines.append("characters  " + listed(text["character_counts"], 60))
             if text["missing_characters"]:
                 missing = listed(text["missing_characters"], 20)
-                lines.append(f"missing     in the vocabulary, so left out of the transcripts: {missing}")
-        if rules := self.sections.get("rules"):
-            lines.append(f"rules       {rules['said']}")
-        if model := self.sections.get("model"):
-            lines.append(f"model       {model['said']}")
+                lines.append(f"missing     in the vocabulary, so removed from the transcripts: {missing}")
+        lines += [f"{name:12}{section['said']}" for name in ("rules", "model") if (section := self.sections.get(name))]
         return lines
 
 
 def _quantiles(values: dict[str, float], form: str) -> str:
-    names = {"min": "least", "q05": "5 %", "median": "median", "q95": "95 %", "max": "most"}
+    names = {"min": "min", "q05": "5 %", "median": "median", "q95": "95 %", "max": "max"}
     return ", ".join(f"{shown} {values[name]:{form}}" for name, shown in names.items() if values[name] is not None)
 
 
-def odd(character: str) -> bool:
-    """Whether a character can't be seen, or changes how others are: controls, bidi marks, halves of a pair."""
+def invisible(character: str) -> bool:
+    """Return whether a character is unprintable or changes how others look: controls, bidi marks, surrogates."""
     return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def plain(text: str) -> str:
-    """A text for a terminal: what can't be seen, or would steer it, as a number."""
-    return "".join(f"<U+{ord(character):04X}>" if odd(character) else character for character in text)
+    """Return a text for a terminal, each invisible character as its number."""
+    return "".join(f"<U+{ord(character):04X}>" if invisible(character) else character for character in text)
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """``1 clip``, ``1,234 clips``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def counted(number: int, noun: str) -> str:
+    """Return ``1 clip`` or ``1,234 clips``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def listed(counts: Mapping[str, int], most: int) -> str:
-    """Characters with their counts: ``space (9), e (7)``, and how many more there are."""
+    """Return characters with their counts: ``space (9), e (7) and 3 more``."""
     shown = [f"{'space' if c == ' ' else c} ({n:,})" for c, n in list(counts.items())[:most]]
     more = len(counts) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
 def as_dict(counter: Counter[str]) -> dict[str, int]:
-    """Most frequent first."""
+    """Return the counts, most frequent first."""
     return dict(counter.most_common())

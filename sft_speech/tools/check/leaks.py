@@ -1,4 +1,4 @@
-"""What is there twice, and what test data share with training data."""
+"""Findings about repetition: utterances that occur twice, and what evaluation data share with training data."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 
 from sft_speech.tools.check import alike
-from sft_speech.tools.check.findings import Case, Finding, counted
-from sft_speech.tools.check.rows import Rows
-from sft_speech.tools.check.sound import Sound
-from sft_speech.tools.check.texts import quoted
+from sft_speech.tools.check.findings import Case, Finding, counted, finding
+from sft_speech.tools.check.rows import Rows, quoted
+from sft_speech.tools.check.sound import Recordings
 
-FEWEST_WORDS = 5  # shorter texts are said again by chance: commands, digits, "thank you very much"
-MUCH = 0.5  # of the hours, of one speaker among several
+FEWEST_WORDS = 5  # shorter texts recur by chance: commands, digits, "thank you very much"
+DOMINANT = 0.5  # share of the hours that one of several speakers has
 
 
 def section(rows: Rows) -> dict[str, Any]:
-    """The part ``speakers`` of the report: how many, the hours of each, the largest with its share."""
+    """Return the section ``speakers``: their number, the hours of each, the one with the most hours and its share."""
     hours: Counter[str] = Counter()
     for speaker, seconds in zip(rows.speakers, rows.seconds.tolist(), strict=True):
         hours[speaker] += seconds / 3600
@@ -33,140 +32,128 @@ def section(rows: Rows) -> dict[str, Any]:
     }
 
 
-def findings(rows: Rows, spelt: list[str], sound: Sound | None) -> list[Finding]:
-    """What is there twice or shared.
+def findings(rows: Rows, normalized: list[str], recordings: Recordings | None) -> list[Finding]:
+    """Return what occurs twice or is shared between splits.
 
     Args:
-        spelt: the transcripts as they would be learned.
-        sound: None where nothing was decoded.
+        normalized: the transcripts as they would be learned.
+        recordings: None if nothing was decoded.
     """
-    found = [] if sound is None else [*_audio(rows, sound, spelt), *alike.findings(rows, sound)]
-    found += [*_ids(rows), *_texts(rows, spelt), *_speakers(rows)]
-    return [finding for finding in found if finding is not None]
+    found = []
+    if recordings is not None:
+        found = [*_audio(rows, recordings, normalized), *alike.findings(rows, recordings)]
+    return [*found, *_ids(rows), *_texts(rows, normalized), *_speakers(rows)]
 
 
 def groups(keys: Iterable[Hashable], numbers: Iterable[int]) -> list[list[int]]:
-    """The numbers that have the same key, where there are several."""
+    """Return the groups of two or more numbers that have the same key."""
     by_key: dict[Hashable, list[int]] = defaultdict(list)
     for key, number in zip(keys, numbers, strict=True):
         by_key[key].append(number)
     return [group for group in by_key.values() if len(group) > 1]
 
 
-def _crosses(rows: Rows, group: Sequence[int]) -> bool:
-    """Whether some of the rows are for training and some for evaluation."""
+def _is_leak(rows: Rows, group: Sequence[int]) -> bool:
+    """Return whether some of the rows are for training and some for evaluation."""
     return len({bool(rows.training[row]) for row in group}) > 1
 
 
-def _pairs(rows: Rows, found: list[list[int]], detail: str) -> list[Case]:
-    """A case for every row but the first of each group, those of evaluation first."""
-    cases = []
+def _copies(rows: Rows, found: list[list[int]], detail: str) -> list[Case]:
+    """Return a case for every row of a group except the first, which is training data if any is."""
+    details: dict[int, str] = {}
     for group in found:
         first, *others = sorted(group, key=lambda row: (not rows.training[row], row))
-        for row in others:
-            told = f"{detail} {rows.name(first)} {rows.ids[first]}"
-            cases.append(Case(rows.name(row), rows.ids[row], told, row))
-    return cases
+        details |= dict.fromkeys(others, f"{detail} {rows.name(first)} {rows.ids[first]}")
+    return rows.cases(details, details.__getitem__)
 
 
-def _audio(rows: Rows, sound: Sound, spelt: list[str]) -> list[Finding]:
-    digests = [one.digest for one in sound.measured]
-    same = groups(digests, sound.rows.tolist())
-    found = []
-    rule = "the same samples in 16 bits, whatever the file's name or format, zeros at both ends aside"
-    leaks = [group for group in same if _crosses(rows, group)]
-    if leaks:
-        cases = _pairs(rows, leaks, "also as")
-        title = f"{counted(len(cases), 'recording')} both trained and tested on, under whatever name"
-        do = "take them out of one of the splits: the figures would be too good"
-        found.append(Finding("audio_across_splits", "problem", title, rule, do, cases, heard=True))
-    unlike = [group for group in same if len({spelt[row] for row in group}) > 1]
-    if unlike:
-        cases = [Case(rows.name(row), rows.ids[row], quoted(rows.texts[row]), row) for group in unlike for row in group]
-        title = f"{counted(len(unlike), 'recording')} with several transcripts"
-        do = "listen: only one of them can be right"
-        rule_of_both = f"{rule}; the transcripts differ once normalized"
-        found.append(Finding("audio_with_two_transcripts", "problem", title, rule_of_both, do, cases, heard=True))
-    rest = [group for group in same if not _crosses(rows, group) and len({spelt[row] for row in group}) == 1]
-    if rest:
-        cases = _pairs(rows, rest, "as")
-        title = f"{counted(len(cases), 'recording')} more than once"
-        do = "leave the copies out, or keep them if they are to count twice"
-        found.append(Finding("repeated_audio", "warning", title, rule, do, cases))
-    return found
+def _audio(rows: Rows, recordings: Recordings, normalized: list[str]) -> list[Finding]:
+    same = groups([one.digest for one in recordings.measured], recordings.rows.tolist())
+    rule = "the same samples in 16 bits, in files of any name and format, without zeros at both ends"
+    leaks = [group for group in same if _is_leak(rows, group)]
+    contradictory = [group for group in same if len({normalized[row] for row in group}) > 1]
+    rest = [group for group in same if group not in leaks and group not in contradictory]
+    cases = _copies(rows, leaks, "also as")
+    what = "used for both training and evaluation"
+    do = "remove them from one of the splits: the figures would be too good"
+    found = finding("audio_across_splits", "problem", cases, "recording", what, rule, do, listen=True)
+
+    cases = _copies(rows, rest, "as")
+    what = "more than once"
+    do = "leave the copies out, or keep them if they are to count twice"
+    found += finding("repeated_audio", "warning", cases, "recording", what, rule, do)
+
+    cases, count = rows.cases((row for group in contradictory for row in group), rows.quote), len(contradictory)
+    what = "with several transcripts"
+    rule += "; the normalized transcripts differ"
+    do = "listen: only one of them can be right"
+    key = "audio_with_two_transcripts"
+    return found + finding(key, "problem", cases, "recording", what, rule, do, listen=True, count=count)
 
 
 def _ids(rows: Rows) -> list[Finding]:
-    found = []
     twice = [
         Case(name, row.id, row.detail)
         for name in rows.names
         for row in rows.report.dropped(name)
         if row.reason == "duplicate id"
     ]
-    if twice:
-        title = f"{counted(len(twice), 'row')} whose id an earlier row has"
-        do = "give each utterance an id of its own: of those with the same one only the first is used"
-        found.append(Finding("duplicate_id", "problem", title, "within a split", do, twice))
-    shared = groups(rows.ids, range(len(rows)))
-    leaks = [group for group in shared if _crosses(rows, group)]
-    if leaks:
-        cases = _pairs(rows, leaks, "also in")
-        title = f"{counted(len(cases), 'utterance')} in a split for training and in one for evaluation, by id"
-        do = "if they are the same utterances, take them out of one; else give them ids of their own"
-        found.append(Finding("id_across_splits", "problem", title, "the same id", do, cases))
+    leaks = [group for group in groups(rows.ids, range(len(rows))) if _is_leak(rows, group)]
+    what = "with the id of an earlier row"
+    rule = "within a split"
+    do = "give each utterance its own id: only the first row with an id is used"
+    found = finding("duplicate_id", "problem", twice, "row", what, rule, do)
+
+    cases = _copies(rows, leaks, "also in")
+    what = "with the same id in training and evaluation data"
+    rule = "the same id"
+    do = "if they are the same utterances, remove them from one split; otherwise give them their own ids"
+    found += finding("id_across_splits", "problem", cases, "utterance", what, rule, do)
     return found
 
 
-def _texts(rows: Rows, spelt: list[str]) -> list[Finding]:
-    found = []
-    same = groups(spelt, range(len(rows)))
-    same = [group for group in same if spelt[group[0]]]
-    long = [group for group in same if len(spelt[group[0]].split()) >= FEWEST_WORDS]
-    leaks = [group for group in long if _crosses(rows, group)]
-    if leaks:
-        tested = [row for group in leaks for row in group if not rows.training[row]]
-        cases = [Case(rows.name(row), rows.ids[row], quoted(rows.texts[row]), row) for row in tested]
-        share = len(tested) / max(1, int((~rows.training).sum()))
-        title = f"{counted(len(cases), 'transcript')} of the evaluation ({share:.0%}) also in the training data"
-        rule = f"the same once normalized, {FEWEST_WORDS} words or more"
-        do = "figures on these say nothing on sentences that are new; part the splits by sentence where that matters"
-        found.append(Finding("text_across_splits", "warning", title, rule, do, cases))
-    again = sum(len(group) for group in same)
-    if again:
+def _texts(rows: Rows, normalized: list[str]) -> list[Finding]:
+    same = [group for group in groups(normalized, range(len(rows))) if normalized[group[0]]]
+    long = [group for group in same if len(normalized[group[0]].split()) >= FEWEST_WORDS]
+    evaluated = [row for group in long if _is_leak(rows, group) for row in group if not rows.training[row]]
+    share = len(evaluated) / max(1, int((~rows.training).sum()))
+    cases = rows.cases(evaluated, rows.quote)
+    what = f"of the evaluation ({share:.0%}) also in the training data"
+    rule = f"the same after normalization, {FEWEST_WORDS} words or more"
+    do = "figures on these do not tell how new sentences are recognized; split by sentence if that matters"
+    found = finding("text_across_splits", "warning", cases, "transcript", what, rule, do)
+    repeated = sum(len(group) for group in same)
+    if repeated:
         most = sorted(same, key=len, reverse=True)[:5]
-        listed = ", ".join(f"{quoted(rows.texts[group[0]], 30)} {len(group)} times" for group in most)
-        title = f"{counted(again, 'utterance')} ({again / len(rows):.0%}) with a text that others have too"
-        do = "nothing, if people were given sentences to read; else look whether a text was copied to the wrong row"
-        found.append(Finding("repeated_text", "note", title, f"the same once normalized; most often {listed}", do))
+        examples = ", ".join(f"{quoted(rows.texts[group[0]], 30)} {len(group)} times" for group in most)
+        title = f"{counted(repeated, 'utterance')} ({repeated / len(rows):.0%}) with a text that others have too"
+        do = "nothing, if people read given sentences; otherwise check whether texts were copied to wrong rows"
+        rule = f"the same after normalization; most often {examples}"
+        found.append(Finding("repeated_text", "note", title, rule, do))
     return found
 
 
 def _speakers(rows: Rows) -> list[Finding]:
-    found = []
-    known = np.array([bool(speaker) for speaker in rows.speakers], bool)
-    trained = Counter(speaker for speaker, train in zip(rows.speakers, rows.training, strict=True) if train and speaker)
-    tested = Counter(
-        speaker for speaker, train in zip(rows.speakers, rows.training, strict=True) if not train and speaker
+    trained, evaluated = (
+        {speaker for speaker, train in zip(rows.speakers, rows.training, strict=True) if train == role and speaker}
+        for role in (True, False)
     )
-    shared = [speaker for speaker in tested if speaker in trained]
-    if shared and len(trained.keys() | tested.keys()) > 1:
-        names = set(shared)
-        numbers = [row for row in range(len(rows)) if not rows.training[row] and rows.speakers[row] in names]
-        cases = [Case(rows.name(row), rows.ids[row], f"speaker {rows.speakers[row]}", row) for row in numbers]
-        some = ", ".join(sorted(shared)[:8]) + (", ..." if len(shared) > 8 else "")
-        title = f"{counted(len(shared), 'speaker')} both trained and tested on: {some}"
-        rule = f"the same name in a split for training and in one for evaluation; {len(tested)} are evaluated on"
-        do = "figures on them say nothing on voices that are new; part the splits by speaker where that matters"
-        found.append(Finding("speaker_across_splits", "warning", title, rule, do, cases))
+    shared = sorted(trained & evaluated) if len(trained | evaluated) > 1 else []
+    numbers = [row for row, name in enumerate(rows.speakers) if not rows.training[row] and name in shared]
+    cases = rows.cases(numbers, lambda row: f"speaker {rows.speakers[row]}")
+    what = f"in both training and evaluation data: {', '.join(shared[:8])}" + (", ..." if len(shared) > 8 else "")
+    rule = f"the same name in training and evaluation data; {len(evaluated)} speakers are evaluated"
+    do = "figures on them do not tell how new speakers are recognized; split by speaker if that matters"
+    found = finding("speaker_across_splits", "warning", cases, "speaker", what, rule, do, count=len(shared))
     hours = section(rows)
-    if hours["count"] > 1 and hours["largest"][1] > MUCH:
+    if hours["count"] > 1 and hours["largest"][1] > DOMINANT:
         name, share = hours["largest"]
         title = f"{share:.0%} of the hours are of one speaker, {name}"
-        do = "more of the others, if the model is for everyone"
-        found.append(Finding("one_speaker", "note", title, f"more than {MUCH:.0%}, among several speakers", do))
-    if known.any() and not known.all():
-        title = f"{counted(int((~known).sum()), 'utterance')} whose speaker is not known"
-        do = "name them: shared speakers can't be found else"
+        do = "add speech of others if the model is for everyone"
+        found.append(Finding("one_speaker", "note", title, f"more than {DOMINANT:.0%}, among several speakers", do))
+    unknown = int(np.sum([not speaker for speaker in rows.speakers]))
+    if 0 < unknown < len(rows):
+        title = f"{counted(unknown, 'utterance')} of an unknown speaker"
+        do = "name the speakers: otherwise shared ones can't be found"
         found.append(Finding("unknown_speaker", "note", title, "no speaker, where others have one", do))
     return found

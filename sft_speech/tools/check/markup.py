@@ -1,36 +1,37 @@
-"""Texts of users as HTML: nothing in them is markup, and nothing in them goes unseen."""
+"""HTML from text that others wrote: none of it becomes markup, and none of it is invisible."""
 
 from __future__ import annotations
 
 import html
 
-from sft_speech.tools.check.findings import odd
+from sft_speech.tools.check.findings import invisible
 
 
 def shown(text: str) -> str:
-    """Escaped, for content and for attributes; what can't be seen or turns the line around is written as its number."""
-    visible = "".join(f"⟨U+{ord(character):04X}⟩" if odd(character) else character for character in text)
+    """Return a text escaped for content and attributes, each invisible character as its number."""
+    visible = "".join(f"⟨U+{ord(character):04X}⟩" if invisible(character) else character for character in text)
     return html.escape(visible, quote=True)
 
 
 def user(text: str) -> str:
-    """As :func:`shown`, in a box of its own for its direction of writing: for content only."""
+    """Return :func:`shown` isolated from the writing direction around it; for content only."""
     return f"<bdi>{shown(text)}</bdi>"
 
 
-def differences(said: str, heard: str) -> tuple[str, str]:
-    """Both texts, words that only one of them has marked as deleted from the one, inserted into the other."""
+def differences(reference: str, hypothesis: str) -> tuple[str, str]:
+    """Return both texts, with words that only one of them has marked as deleted or inserted."""
     import jiwer
 
-    if not said or not heard:
-        return (f"<del>{user(said)}</del>" if said else "", f"<ins>{user(heard)}</ins>" if heard else "")
-    left, right = said.split(), heard.split()
-    ours: list[str] = []
-    theirs: list[str] = []
-    for chunk in jiwer.process_words(said, heard).alignments[0]:
-        mine = " ".join(left[chunk.ref_start_idx : chunk.ref_end_idx])
-        other = " ".join(right[chunk.hyp_start_idx : chunk.hyp_end_idx])
-        same = chunk.type == "equal"
-        ours += [user(mine) if same else f"<del>{user(mine)}</del>"] if mine else []
-        theirs += [user(other) if same else f"<ins>{user(other)}</ins>"] if other else []
-    return " ".join(ours), " ".join(theirs)
+    if not reference or not hypothesis:
+        return (
+            f"<del>{user(reference)}</del>" if reference else "",
+            f"<ins>{user(hypothesis)}</ins>" if hypothesis else "",
+        )
+    words = reference.split(), hypothesis.split()
+    marked: tuple[list[str], list[str]] = [], []
+    for chunk in jiwer.process_words(reference, hypothesis).alignments[0]:
+        spans = (chunk.ref_start_idx, chunk.ref_end_idx), (chunk.hyp_start_idx, chunk.hyp_end_idx)
+        for side, tag in enumerate(("del", "ins")):
+            if part := " ".join(words[side][slice(*spans[side])]):
+                marked[side].append(user(part) if chunk.type == "equal" else f"<{tag}>{user(part)}</{tag}>")
+    return " ".join(marked[0]), " ".join(marked[1])

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing beside it: no script, no network, pictures and sounds within."""
+"""The report as one self-contained HTML page: no scripts, no network, figures and audio embedded."""
 
 from __future__ import annotations
 
@@ -6,47 +6,44 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sft_speech.audio.read import AudioError, read
 from sft_speech.tools.check import pictures
-from sft_speech.tools.check.disputes import rates
+from sft_speech.tools.check.checked import Checked
 from sft_speech.tools.check.findings import Case, Finding
 from sft_speech.tools.check.markup import differences, shown, user
 from sft_speech.tools.check.texts import pace_outliers, paces
 
-if TYPE_CHECKING:
-    from sft_speech.tools.check.check import Checked
-
-CASES = 30  # of a finding that are listed
-CLIPS, CLIPS_EACH = 48, 6  # players in the page, and for one finding
-CLIP_SECONDS = 10.0  # of a recording that can be heard
-MOST = 150.0  # % CER that a histogram goes up to; beyond it all is equally wrong
-PAGE_KILOBYTES = 12_000  # of pictures and sounds
+CASES = 30  # listed for a finding
+PLAYERS, PLAYERS_EACH = 48, 6  # in the page, and for one finding
+CLIP_SECONDS = 10.0  # of a recording in a player
+MOST_CER = 150.0  # % in a histogram; everything above is equally wrong
+MOST_KILOBYTES = 12_000  # of pictures and audio
+COUNTS = 200  # listed characters or words
 
 
-def page(checked: Checked) -> str:
-    """The whole page."""
-    style = files("sft_speech").joinpath("checking/page.css").read_text("utf-8")
+def page(checked: Checked, max_players: int = PLAYERS) -> str:
+    """Return the whole page."""
+    style = files("sft_speech").joinpath("tools/check/page.css").read_text("utf-8")
     fingerprint = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{fingerprint}'"
-    report = checked.report
-    title = f"Check of {report.source}"
-    body = "\n".join([_verdict(checked), *_findings(checked), _splits(checked), _figures(checked), _texts(checked)])
+    report, players = checked.report, _Players(checked, max_players)
+    findings = [_finding(number, found, players) for number, found in enumerate(report.findings)]
+    body = "\n".join([_verdict(checked), *findings, _splits(checked), _figures(checked), _texts(checked)])
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n<meta name="color-scheme" content="light dark">\n'
-        f"<title>{shown(title)}</title>\n<style>{style}</style>\n</head>\n"
+        f"<title>{shown(f'Check of {report.source}')}</title>\n<style>{style}</style>\n</head>\n"
         f"<body>\n<main>\n<h1>Check of {user(report.source)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
 def _verdict(checked: Checked) -> str:
-    """What a reader in a hurry needs: counts, sizes, and a list of what was found."""
+    """Return the summary: counts, sizes, and a list of the findings."""
     report = checked.report
     rows, splits = checked.rows, report.splits.values()
     sizes = {
@@ -73,33 +70,32 @@ def _badge(severity: str) -> str:
 # ---- findings ----
 
 
-class _Clips:
-    """Players that are in the page already, and room for more."""
+class _Players:
+    """The players in the page, each with a picture, and whether there is room for more."""
 
-    def __init__(self, checked: Checked) -> None:
-        self.checked = checked
-        self.places: dict[int, str] = {}  # row to its anchor
+    def __init__(self, checked: Checked, most: int) -> None:
+        self.checked, self.most = checked, most
+        self.anchors: dict[int, str] = {}  # by row
         self.kilobytes = 0.0
-        self.own: dict[int, int] = {}
-        if checked.heard is not None:
-            self.own = {int(row): place for place, row in enumerate(checked.heard.rows)}
+        recognized = checked.recognized
+        self.places = {} if recognized is None else {int(row): place for place, row in enumerate(recognized.rows)}
 
     @property
     def full(self) -> bool:
-        return len(self.places) >= CLIPS or self.kilobytes >= PAGE_KILOBYTES
+        return len(self.anchors) >= self.most or self.kilobytes >= MOST_KILOBYTES
 
     def player(self, row: int, id: str) -> str:
-        """A picture and a player; or where the row's are, or why there are none."""
-        if row in self.places:
-            return f'<p><a href="#{self.places[row]}">to be heard above</a></p>'
+        """Return a picture and a player, or a link to those that the row has, or why it has none."""
+        if row in self.anchors:
+            return f'<p><a href="#{self.anchors[row]}">see its player above</a></p>'
         given, length = self.checked.rows.row(row), min(self.checked.rows.seconds[row], CLIP_SECONDS)
         try:
             waveform = read(given["audio"], pictures.RATE, given["start"], float(length))
         except AudioError as error:
-            return f"<p>can't be heard: {shown(str(error))}</p>"
+            return f"<p>can't be played: {shown(str(error))}</p>"
         uris = [pictures.spectrogram(waveform), pictures.sound(waveform)]
-        self.kilobytes += pictures.kilobytes(uris)
-        self.places[row] = f"clip-{row}"
+        self.kilobytes += sum(map(len, uris)) / 1000
+        self.anchors[row] = f"clip-{row}"
         cut = f", the first {CLIP_SECONDS:g} s" if self.checked.rows.seconds[row] > CLIP_SECONDS else ""
         return (
             f'<div class="clip" id="clip-{row}"><img src="{uris[0]}" alt="spectrogram of {shown(id)}" loading="lazy">'
@@ -107,37 +103,31 @@ class _Clips:
         )
 
     def texts(self, row: int) -> str:
-        """What is written and, with a model, what was heard, differences marked."""
-        heard = self.checked.heard
-        if heard is None or row not in self.own:
+        """Return the transcript and, with a model, the recognized text, with the differences marked."""
+        recognized = self.checked.recognized
+        if recognized is None or row not in self.places:
             return f"<dt>transcript</dt><dd>{user(self.checked.rows.texts[row])}</dd>"
-        place = self.own[row]
-        said, found = differences(heard.references[place], heard.hypotheses[place])
+        place = self.places[row]
+        reference, hypothesis = differences(recognized.references[place], recognized.hypotheses[place])
         return (
-            f"<dt>transcript</dt><dd>{said}</dd><dt>heard</dt><dd>{found or '(nothing)'}</dd>"
-            f"<dt>errors</dt><dd>{rates(heard, place)}</dd>"
+            f"<dt>transcript</dt><dd>{reference}</dd><dt>recognized</dt><dd>{hypothesis or '(nothing)'}</dd>"
+            f"<dt>errors</dt><dd>{recognized.rates(place)}</dd>"
         )
 
 
-def _findings(checked: Checked) -> Iterator[str]:
-    clips = _Clips(checked)
-    for number, found in enumerate(checked.report.findings):
-        yield _finding(number, found, clips)
-
-
-def _finding(number: int, found: Finding, clips: _Clips) -> str:
-    cases, players = [], 0
+def _finding(number: int, found: Finding, players: _Players) -> str:
+    cases, played = [], 0
     for case in found.cases[:CASES]:
-        heard = found.heard and case.row is not None and players < CLIPS_EACH and not clips.full
-        players += heard
-        told_below = found.key == "disputed_transcript" and heard
-        cases.append(_case(case._replace(detail="") if told_below else case, clips, heard))
-    told = []
+        plays = found.listen and case.row is not None and played < PLAYERS_EACH and not players.full
+        played += plays
+        repeated = found.key == "disputed_transcript" and plays  # the texts below say the same
+        cases.append(_case(case._replace(detail="") if repeated else case, players, plays))
+    remarks = []
     if len(found.cases) > CASES:
-        told.append(f"{CASES} of {len(found.cases):,} are listed here, all of them in the JSON.")
-    if found.heard and players < min(len(found.cases), CASES):
-        told.append(f"{players} of them can be heard here, to keep the page small.")
-    left_out = f"<p>{' '.join(told)}</p>" if told else ""
+        remarks.append(f"{CASES} of {len(found.cases):,} are listed here, all of them in the JSON.")
+    if found.listen and played < min(len(found.cases), CASES):
+        remarks.append(f"{played} of them have a player, to keep the page small.")
+    left_out = f"<p>{' '.join(remarks)}</p>" if remarks else ""
     return (
         f'<section class="finding {found.severity}" id="found-{number}">\n'
         f"<h2>{_badge(found.severity)} {shown(found.title)}</h2>\n"
@@ -147,22 +137,22 @@ def _finding(number: int, found: Finding, clips: _Clips) -> str:
 
 
 def _sentence(text: str, upper: bool = True) -> str:
-    """With a capital, and a stop unless it ends with something that stops."""
+    """Return a text with a capital, and a full stop unless it ends a sentence already."""
     return (text[:1].upper() if upper else text[:1]) + text[1:] + ("" if text.endswith(("?", ".", "…")) else ".")
 
 
-def _case(case: Case, clips: _Clips, heard: bool) -> str:
+def _case(case: Case, players: _Players, plays: bool) -> str:
     where = f'<span class="id">{user(case.id)}</span> <span class="split">{user(case.split)}</span>'
     detail = f'<p class="detail">{user(case.detail)}</p>' if case.detail else ""
-    if not heard or case.row is None:
+    if not plays or case.row is None:
         return f'<div class="case">{where}{detail}</div>\n'
-    rows, row = clips.checked.rows, case.row
+    rows, row = players.checked.rows, case.row
     speaker = f", speaker {user(rows.speakers[row])}" if rows.speakers[row] else ""
     path = rows.row(row)["audio"]["path"] or "(within a table)"
     return (
         f'<article class="case wide"><h3>{where}</h3><p class="detail">{rows.seconds[row]:.2f} s{speaker}</p>'
-        f"{detail}{clips.player(row, case.id)}"
-        f'<dl class="texts">{clips.texts(row)}<dt>file</dt><dd class="path">{user(path)}</dd></dl></article>\n'
+        f"{detail}{players.player(row, case.id)}"
+        f'<dl class="texts">{players.texts(row)}<dt>file</dt><dd class="path">{user(path)}</dd></dl></article>\n'
     )
 
 
@@ -170,57 +160,51 @@ def _case(case: Case, clips: _Clips, heard: bool) -> str:
 
 
 def _splits(checked: Checked) -> str:
-    head = "".join(
-        f'<th scope="col">{name}</th>'
-        for name in ("split", "role", "utterances", "hours", "speakers", "usable", "usable hours")
-    )
+    names = ("split", "role", "utterances", "hours", "speakers", "usable", "usable hours")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     body = ""
     for name, split in checked.report.splits.items():
         cells = [f"{split['utterances']:,}", f"{split['hours']:.2f}", f"{split['speakers'] or '?'}"]
         cells += [f"{split['kept']:,}", f"{split['kept_hours']:.2f}"]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         body += f'<tr><th scope="row">{user(name)}</th><td>{split["role"]}</td>{numbers}</tr>'
-    said = checked.report.sections["rules"]["said"]
     return (
         '<section><h2>Splits</h2><div class="scroll" tabindex="0" role="region" aria-label="Splits">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        f'<p class="rule">{shown(_sentence(said))}</p></section>'
+        f'<p class="rule">{shown(_sentence(checked.report.sections["rules"]["said"]))}</p></section>'
     )
 
 
 def _figures(checked: Checked) -> str:
-    rows, sections = checked.rows, checked.report.sections
-    pace = paces(rows, checked.spelt)
-    said = pace > 0
-    odd = np.zeros(len(pace), bool)
-    if said.any():
-        odd[said] = pace_outliers(pace[said])[0]
-    drawn = [
-        pictures.histogram("Duration", rows.seconds, "seconds"),
-        pictures.scatter(
-            "Characters per second, by duration", rows.seconds[said], pace[said], odd[said], ("seconds", "")
-        ),
-        _by_speaker(sections["speakers"]["hours"]),
-    ]
-    told = ""
-    if checked.sound is not None and checked.sound.measured:
-        drawn.append(
-            pictures.histogram("Level of what isn't silence", checked.sound.column("level"), "dB of full scale")
-        )
-        drawn.append(pictures.histogram("Silence", 100 * checked.sound.column("silent"), "% of the clip"))
-        told = f"<p>Decoded: {shown(sections['audio']['said'])}.</p>"
-    if checked.heard is not None and len(checked.heard.rows):
-        drawn.append(
-            pictures.histogram("Character error rate", np.minimum(100 * checked.heard.error_rates, MOST), "% CER")
-        )
-        misfit = np.minimum(100 * checked.heard.misfit, MOST)
-        drawn.append(pictures.histogram("CER over that of other transcripts", misfit, "%"))
-        told += f"<p>{shown(sections['model']['said'])}.</p>"
-    return f'<section><h2>Recordings</h2>{told}<div class="figures">{"".join(drawn)}</div></section>'
+    remarks = ""
+    if "audio" in checked.report.sections:
+        remarks = f"<p>Decoded: {shown(checked.report.sections['audio']['said'])}.</p>"
+    if checked.recognized is not None and len(checked.recognized.rows):
+        remarks += f"<p>{shown(checked.report.sections['model']['said'])}.</p>"
+    return f'<section><h2>Recordings</h2>{remarks}<div class="figures">{"".join(_plots(checked))}</div></section>'
+
+
+def _plots(checked: Checked) -> Iterator[str]:
+    rows, recordings, recognized = checked.rows, checked.recordings, checked.recognized
+    pace = paces(rows, checked.normalized)
+    spoken = pace > 0
+    odd = pace_outliers(pace[spoken])[0] if spoken.any() else np.zeros(0, bool)
+    yield pictures.histogram("Duration", rows.seconds, "seconds")
+    name = "Characters per second, by duration"
+    yield pictures.scatter(name, rows.seconds[spoken], pace[spoken], odd, "seconds")
+    yield _by_speaker(checked.report.sections["speakers"]["hours"])
+    if recordings is not None and recordings.measured:
+        level, silent = recordings.column("level_db"), 100 * recordings.column("silent_share")
+        yield pictures.histogram("Level without silence", level, "dB of full scale")
+        yield pictures.histogram("Silence", silent, "% of the clip")
+    if recognized is not None and len(recognized.rows):
+        rates, misfit = (np.minimum(100 * values, MOST_CER) for values in (recognized.error_rates, recognized.misfit))
+        yield pictures.histogram("Character error rate", rates, "% CER")
+        yield pictures.histogram("CER over that of other transcripts", misfit, "%")
 
 
 def _by_speaker(hours: dict[str, float]) -> str:
-    """In minutes where nobody spoke for an hour."""
+    """Return the hours by speaker, in minutes if nobody has an hour."""
     if max(hours.values(), default=0.0) >= 1:
         return pictures.bars("Hours by speaker", hours, "h")
     return pictures.bars("Minutes by speaker", {name: 60 * value for name, value in hours.items()}, "min")
@@ -228,11 +212,11 @@ def _by_speaker(hours: dict[str, float]) -> str:
 
 def _texts(checked: Checked) -> str:
     text = checked.report.sections["text"]
-    said = (
-        f"{text['words']:,} words, {text['distinct_words']:,} of them distinct, {text['words_said_once']:,} said once; "
+    summary = (
+        f"{text['words']:,} words, {text['distinct_words']:,} of them distinct, {text['words_said_once']:,} used once; "
         f"{text['characters']:,} characters, {text['distinct_characters']:,} distinct."
     )
-    parts = [f"<section><h2>Transcripts</h2><p>{said}</p>"]
+    parts = [f"<section><h2>Transcripts</h2><p>{summary}</p>"]
     for name, counts in (
         ("Not in the vocabulary", text["missing_characters"]),
         ("Characters", text["character_counts"]),
@@ -241,7 +225,7 @@ def _texts(checked: Checked) -> str:
         if counts:
             items = "".join(
                 f"<li><b>{user(one if one != ' ' else 'space')}</b> {count:,}</li>"
-                for one, count in list(counts.items())[:200]
+                for one, count in list(counts.items())[:COUNTS]
             )
             parts.append(f'<h3>{name}</h3><ul class="counts">{items}</ul>')
     return "".join([*parts, "</section>"])

@@ -1,33 +1,32 @@
-"""Pictures and sounds that a page carries within itself: SVG of figures, PNG of spectrograms, FLAC of clips."""
+"""Figures (SVG), spectrograms (PNG) and clips (FLAC) that are embedded in a page."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 
 import numpy as np
 
 from sft_speech.tools.check.markup import shown
 
-WIDTH, HEIGHT = 360, 180  # of a figure, in its own units
+WIDTH, HEIGHT = 360, 180  # of a figure, in SVG units
 LEFT, BOTTOM, TOP = 44, 34, 8  # room for the axes
 BINS = 30
-POINTS = 1500  # of a scatter plot; more of them only make the page heavy
+POINTS = 1500  # of a scatter plot; more would only make the page larger
 BARS = 12
 COLUMNS, BANDS = 360, 64  # of a spectrogram
 RATE = 16_000  # samples per second of a clip in the page
 
 
 def figure(name: str, description: str, body: str, height: int = HEIGHT) -> str:
-    """An SVG with its name below, and a description for those who can't see it."""
+    """Return an SVG with its name below, and a description for screen readers."""
     label = shown(f"{name}: {description}")
     svg = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{body}</svg>'
     return f"<figure>{svg}<figcaption>{shown(name)}</figcaption></figure>"
 
 
 def histogram(name: str, values: np.ndarray, unit: str, form: str = ".3g") -> str:
-    """How often values occur; the last bar holds all above the 99.5 % quantile."""
+    """Return a histogram; its last bar holds everything above the 99.5 % quantile."""
     values = values[np.isfinite(values)]
     if not len(values):
         return ""
@@ -48,13 +47,16 @@ def histogram(name: str, values: np.ndarray, unit: str, form: str = ".3g") -> st
         f"{len(values):,} values from {values.min():{form}} to {values.max():{form}} {unit}, "
         f"median {np.median(values):{form}}"
     )
-    return figure(
-        name, description, bars + _axes(low, high, 0, float(counts.max()), unit, form, bool(values.max() > high))
-    )
+    axes = _axes(high, float(counts.max()), unit, low, form, open_end=bool(values.max() > high))
+    return figure(name, description, bars + axes)
 
 
-def scatter(name: str, x: np.ndarray, y: np.ndarray, odd: np.ndarray, units: tuple[str, str]) -> str:
-    """Points (N,), the odd ones as crosses; of very many a sample, of the odd ones all."""
+def scatter(name: str, x: np.ndarray, y: np.ndarray, odd: np.ndarray, unit: str) -> str:
+    """Return points (N,), a sample of very many, with the odd ones as crosses.
+
+    Args:
+        unit: of ``x``.
+    """
     if not len(x):
         return ""
     usual = np.flatnonzero(~odd)
@@ -70,15 +72,15 @@ def scatter(name: str, x: np.ndarray, y: np.ndarray, odd: np.ndarray, units: tup
             marks.append(f'<path class="odd" d="M{a - 3:.1f} {b - 3:.1f}l6 6m0-6l-6 6"/>')
         else:
             marks.append(f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="1.6"/>')
-    description = f"{len(x):,} utterances, {int(odd.sum()):,} of them odd, as crosses"
-    return figure(name, description, "".join(marks) + _axes(0, right, 0, top, units[0], ".3g"))
+    description = f"{len(x):,} utterances, {int(odd.sum()):,} of them unusual, as crosses"
+    return figure(name, description, "".join(marks) + _axes(right=right, top=top, unit=unit))
 
 
-def _axes(left: float, right: float, bottom: float, top: float, unit: str, form: str, beyond: bool = False) -> str:
-    """Two lines with their ends named, the unit of the lower one, and what the upper end of the other is.
+def _axes(right: float, top: float, unit: str, left: float = 0.0, form: str = ".3g", open_end: bool = False) -> str:
+    """Return the axes: from ``left`` to ``right``, with the unit, and from 0 to ``top``.
 
     Args:
-        beyond: whether the last bar holds all that is further right too.
+        open_end: whether the last bar holds larger values too.
     """
     base, middle = HEIGHT - BOTTOM, (LEFT + WIDTH) / 2
     halfway = (left + right) / 2
@@ -86,10 +88,10 @@ def _axes(left: float, right: float, bottom: float, top: float, unit: str, form:
         f'<path class="axis" d="M{LEFT} {TOP}V{base}H{WIDTH}"/>'
         f'<text x="{LEFT}" y="{base + 13}">{left:{form}}</text>'
         f'<text x="{middle}" y="{base + 13}" text-anchor="middle">{halfway:{form}}</text>'
-        f'<text x="{WIDTH}" y="{base + 13}" text-anchor="end">{"≥ " * beyond}{right:{form}}</text>'
+        f'<text x="{WIDTH}" y="{base + 13}" text-anchor="end">{"≥ " * open_end}{right:{form}}</text>'
         f'<text x="{middle}" y="{base + 27}" text-anchor="middle">{shown(unit)}</text>'
         f'<text x="{LEFT - 4}" y="{TOP + 8}" text-anchor="end">{_short(top)}</text>'
-        f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">{_short(bottom)}</text>'
+        f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">0</text>'
     )
 
 
@@ -98,7 +100,7 @@ def _short(number: float) -> str:
 
 
 def bars(name: str, values: dict[str, float], unit: str) -> str:
-    """The largest of named values, one below the other."""
+    """Return a bar for each of the largest values, and one for the sum of the others."""
     most = sorted(values.items(), key=lambda item: -item[1])
     rows = most[:BARS]
     if len(most) > BARS:
@@ -121,7 +123,7 @@ def bars(name: str, values: dict[str, float], unit: str) -> str:
 
 
 def spectrogram(waveform: np.ndarray) -> str:
-    """Of (S,) at :data:`RATE`: a PNG of the mel spectrogram, 80 dB from black to bright, as a data URI."""
+    """Return the mel spectrogram of a waveform (S,) at :data:`RATE`, over 80 dB, as the data URI of a PNG."""
     import librosa
     import matplotlib.image
 
@@ -134,13 +136,9 @@ def spectrogram(waveform: np.ndarray) -> str:
 
 
 def sound(waveform: np.ndarray) -> str:
-    """(S,) at :data:`RATE` as a FLAC, which every browser plays and which adds no fault of its own, as a data URI."""
+    """Return a waveform (S,) at :data:`RATE` as the data URI of a FLAC: lossless, and every browser plays it."""
     import soundfile
 
     file = io.BytesIO()
     soundfile.write(file, np.clip(waveform, -1, 1), RATE, format="FLAC", subtype="PCM_16")
     return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def kilobytes(uris: Sequence[str]) -> float:
-    return sum(map(len, uris)) / 1000

@@ -1,9 +1,9 @@
-"""The rows to be checked: splits of a source, or the corpora of a run, and what its rules leave of them."""
+"""The rows to check: the splits of a source or the corpora of a run, and which rows the run would drop."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -18,25 +18,26 @@ from sft_speech.corpora.select import select_usable
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.text.normalize import Normalized, TranscriptNormalizer
+from sft_speech.tools.check.findings import Case
 
 if TYPE_CHECKING:
     import datasets
 
     from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint
 
-# Where no model says how many frames it makes of a clip: the convolutions of wav2vec 2.0 (Baevski et al. 2020), 20 ms.
+# Frames per clip without a model: the convolutions of wav2vec 2.0 (Baevski et al. 2020), one frame in 20 ms.
 RATE, KERNELS, STRIDES = 16_000, (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
-TRAINING = re.compile(r"(?i)(?:^|.*[/_-])train")  # the name of a split to train on
+TRAINING = re.compile(r"(?i)(?:^|.*[/_-])train")  # names of splits to train on
 
 
 @dataclass
 class Rows:
-    """All rows of all splits, one after the other.
+    """The rows of all splits, one split after the other.
 
     Args:
-        names: of the splits; ``roles``: "train" or "evaluation", of each.
-        corpora: their rows {id, audio, text, speaker, seconds, start}.
-        report: of the rows that can't be used, also of those that aren't here since they can't be read.
+        names: the names of the splits; ``roles``: "train" or "evaluation" for each.
+        corpora: the rows of each split {id, audio, text, speaker, seconds, start}.
+        report: dropped rows, including those missing from ``corpora`` because they can't be read.
     """
 
     names: list[str]
@@ -57,7 +58,7 @@ class Rows:
 
     @cached_property
     def training(self) -> np.ndarray:
-        """(rows,) whether the row is of a split to train on."""
+        """(rows,) whether the row is training data."""
         return np.array([role == "train" for role in self.roles], bool)[self.split]
 
     @cached_property
@@ -81,25 +82,38 @@ class Rows:
         return np.cumsum([0, *(len(corpus) for corpus in self.corpora)])
 
     def name(self, row: int) -> str:
-        """Of the row's split."""
+        """Return the name of a row's split."""
         return self.names[self.split[row]]
 
     def row(self, number: int) -> dict[str, Any]:
-        """{id, audio, text, speaker, seconds, start}; audio as it was encoded, read from the disk now."""
+        """Read {id, audio, text, speaker, seconds, start} from disk; the audio is still encoded."""
         split = int(self.split[number])
         return self.corpora[split][int(number - self.offsets[split])]
+
+    def cases(self, numbers: Iterable[int], detail: Callable[[int], str] = lambda row: "") -> list[Case]:
+        """Return a case for each of the rows, with a detail."""
+        return [Case(self.name(row), self.ids[row], detail(row), int(row)) for row in numbers]
+
+    def quote(self, row: int) -> str:
+        """Return a row's transcript in quotation marks, cut to the length of a line."""
+        return quoted(self.texts[row])
+
+
+def quoted(text: str, most: int = 60) -> str:
+    """Return a text in quotation marks, cut to ``most`` characters."""
+    return f"“{text}”" if len(text) <= most else f"“{text[: most - 1]}…”"
 
 
 def splits_of_source(
     source: str, splits: list[str] | None, config: str | None, columns: dict[str, str | None]
 ) -> dict[str, tuple[str, str | None]]:
-    """Source and split by name, as ``config.corpora`` has it: those asked for, else all that there are."""
+    """Return source and split by name, as ``config.corpora`` does, for the given splits or else for all."""
     wanted: list[str | None] = [*splits] if splits else [*splits_of(source, config=config, columns=columns)] or [None]
     return {split or "all": (source, split) for split in wanted}
 
 
 def roles_of(names: list[str]) -> list[str]:
-    """By their names: "train" are those called so, or the first of them."""
+    """Return the role of each split: "train" for those named so, or else for the first one."""
     training = [TRAINING.match(name) is not None for name in names]
     if not any(training):
         training[0] = True
@@ -107,10 +121,10 @@ def roles_of(names: list[str]) -> list[str]:
 
 
 def load_rows(config: FinetuneAsrConfig, corpora: dict[str, tuple[str, str | None]], roles: list[str]) -> Rows:
-    """Reads the headers of all splits.
+    """Read the headers of all splits. Rows that can't be read are in the report.
 
     Raises:
-        UserError: no such source or split. Rows that can't be read are no error, but in the report.
+        UserError: no such source or split.
     """
     report, loaded = CorpusReport(), []
     for name, (source, split) in corpora.items():
@@ -120,7 +134,7 @@ def load_rows(config: FinetuneAsrConfig, corpora: dict[str, tuple[str, str | Non
         except UserError:
             if not report.dropped(name):
                 raise
-            loaded.append(corpus_of(features().arrow_schema.empty_table()))  # all of them are in the report
+            loaded.append(corpus_of(features().arrow_schema.empty_table()))  # the report has all of its rows
     return Rows(list(corpora), roles, loaded, report)
 
 
@@ -129,42 +143,44 @@ class Rules:
     """How a run would write the transcripts, and which rows it would drop.
 
     Args:
-        of_training: what :func:`~sft_speech.corpora.select.select_usable` is to go by.
-        said: what the rules are, in words.
-        checkpoint: whose vocabulary and frames they are; None without a model.
+        options: arguments of :func:`~sft_speech.corpora.select.select_usable` for training data.
+        description: the rules in words.
+        checkpoint: the model whose vocabulary and frames they use; None without a model.
     """
 
-    of_training: dict[str, Any]
-    said: str
+    options: dict[str, Any]
+    description: str
     checkpoint: Checkpoint | None = None
 
     @property
     def normalize(self) -> Callable[[str], Normalized]:
-        """A transcript as it would be learned."""
-        return self.of_training["normalize"]
+        """The function that writes a transcript as it would be learned."""
+        return self.options["normalize"]
 
     @property
     def rate(self) -> int:
-        """Samples per second that the model takes."""
+        """Samples per second of the model's input."""
         return self.checkpoint.rate if self.checkpoint else RATE
 
     def select(self, rows: Rows) -> None:
-        """Completes the report of the rows: what would be dropped of each split, and why.
+        """Add to the report of the rows what a run would drop of each split, and why.
 
-        A split to evaluate on keeps whatever has a transcript.
+        An evaluation split keeps every row that has a transcript.
         """
+        everything = {
+            "min_seconds": 0.0,
+            "max_seconds": np.inf,
+            "max_missing_share": 1.0,
+            "why_unusable": lambda *_: None,
+        }
         for name, role, corpus in zip(rows.names, rows.roles, rows.corpora, strict=True):
-            rules = self.of_training
-            if role != "train":
-                everything = {"min_seconds": 0.0, "max_seconds": np.inf, "max_missing_share": 1.0}
-                rules = rules | everything | {"why_unusable": lambda labels, frames: None}
             if len(corpus):
-                select_usable(corpus, name, rows.report, **rules)
+                select_usable(corpus, name, rows.report, **self.options | ({} if role == "train" else everything))
 
 
 def rules_without_model(config: FinetuneAsrConfig) -> Rules:
-    """Those of a model whose vocabulary would be built from the transcripts."""
-    rules = {
+    """Return the rules for a model whose vocabulary is built from the transcripts."""
+    options = {
         "min_seconds": config.min_seconds,
         "max_seconds": config.max_seconds,
         "normalize": TranscriptNormalizer(None, "lower", config.language or "en"),
@@ -172,12 +188,12 @@ def rules_without_model(config: FinetuneAsrConfig) -> Rules:
         "frames_of": lambda seconds: conv_frames(samples_of(seconds, RATE), KERNELS, STRIDES),
         "max_missing_share": config.max_missing_share,
     }
-    said = "without --model its characters are those of the transcripts, its frames those of wav2vec 2.0 (20 ms)"
-    return Rules(rules, f"{limits(config)}; {said}")
+    assumed = "without --model, the vocabulary is that of the transcripts and a frame lasts 20 ms, as in wav2vec 2.0"
+    return Rules(options, f"{limits(config)}; {assumed}")
 
 
 def rules_of_model(config: FinetuneAsrConfig, transcripts: list[str]) -> Rules:
-    """Those of the run that ``config`` describes, taken from its task.
+    """Return the rules of the run that ``config`` describes, taken from its task.
 
     Raises:
         UserError: no such checkpoint.
@@ -190,7 +206,8 @@ def rules_of_model(config: FinetuneAsrConfig, transcripts: list[str]) -> Rules:
 
 
 def limits(config: FinetuneAsrConfig) -> str:
+    """Return the limits on the length of training data, in words."""
     return (
-        f"dropped from training below {config.min_seconds:g} s, above {config.max_seconds:g} s, or with more labels "
-        "than frames"
+        f"training drops rows below {config.min_seconds:g} s, above {config.max_seconds:g} s, or with more labels than "
+        "frames"
     )

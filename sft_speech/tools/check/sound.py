@@ -1,10 +1,10 @@
-"""What the recordings are like: each is decoded once, in threads, and nothing of it kept but some numbers."""
+"""Findings about recordings: each is decoded once, in threads, and only measurements of it are kept."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from sft_speech.audio.read import AudioError, decode, probe, samples_of
 from sft_speech.corpora.headers import in_threads
-from sft_speech.tools.check.findings import Case, Finding, as_dict, counted
+from sft_speech.tools.check.findings import Case, Finding, as_dict, counted, finding
 from sft_speech.tools.check.rows import Rows
 
 FULL_SCALE = 0.999  # of the largest sample: 16-bit files reach 0.99997, lossy ones a little less
@@ -25,27 +25,28 @@ EDGE_SECONDS = 3.0
 QUIET_DB = -50.0  # of full scale: 16-bit samples then hold less than 8 bits of speech
 OFFSET = 0.02  # of full scale
 CANCELLED_DB = 10.0  # by which the mean of the channels is quieter than they are; independent ones lose 3 dB
-SHAPE = 32  # points of the course of the level, by which copies are looked for
-RARE_RATE = 0.05  # of the clips; a rate (a number of channels) that so few have is a slip
+ENVELOPE_POINTS = 32
+RARE_SHARE = 0.05  # of the clips; a rate or a number of channels that is rarer is likely a mistake
 _BLOCK = 16  # recordings that a thread takes at a time
 _TINY = 1e-10  # -200 dB
 
 
-class Measured(NamedTuple):
-    """One recording.
+class Measurement(NamedTuple):
+    """The measurements of one recording.
 
     Args:
-        rate, channels, kind: as in its header.
-        seconds: of the clip.
+        rate, channels, kind: from its header.
+        seconds: length of the clip.
         peak: of full scale, 0 to 1 (lossy files may exceed it).
-        level: root mean square of what isn't silence, in dB of full scale.
-        clipped: share of its samples that are at full scale, in runs of :data:`CLIPPED_RUN` or more.
+        level_db: root mean square of the blocks that are not silent, in dB of full scale.
+        clipped_share: share of its samples at full scale, in runs of :data:`CLIPPED_RUN` or more.
         offset: mean of all samples, of full scale.
-        silent: share of its blocks that are silent; ``leading``, ``trailing``: seconds of silence at its ends.
-        cancelled: dB by which the mean of the channels is quieter than they are.
-        digest: of its samples in 16 bits, one channel, silence of zeros at both ends aside.
-        sounding: seconds from the first block that isn't silent to the last.
-        shape: (:data:`SHAPE`,) the course of the level within that time, its mean taken off, of length 1.
+        silent_share: share of its blocks that are silent.
+        leading_seconds, trailing_seconds: silence at its ends.
+        cancelled_db: how much quieter the mean of the channels is than they are.
+        digest: hash of its samples in 16 bits and one channel, without zeros at both ends.
+        active_seconds: from the first block that is not silent to the last.
+        envelope: (:data:`ENVELOPE_POINTS`,) level within that time, of mean 0 and Euclidean length 1.
     """
 
     rate: int
@@ -53,58 +54,56 @@ class Measured(NamedTuple):
     kind: str
     seconds: float
     peak: float
-    level: float
-    clipped: float
+    level_db: float
+    clipped_share: float
     offset: float
-    silent: float
-    leading: float
-    trailing: float
-    cancelled: float
+    silent_share: float
+    leading_seconds: float
+    trailing_seconds: float
+    cancelled_db: float
     digest: bytes
-    sounding: float
-    shape: np.ndarray
+    active_seconds: float
+    envelope: np.ndarray
 
 
-def measure(samples: np.ndarray, rate: int, kind: str = "") -> Measured:
-    """Measures a clip (S, C): S samples, C channels."""
+def measure(samples: np.ndarray, rate: int, kind: str = "") -> Measurement:
+    """Measure a clip (S, C): S samples, C channels."""
     mono = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
     size = max(1, samples_of(BLOCK_SECONDS, rate))
     whole = len(mono) // size * size
     blocks = np.square(mono[:whole].reshape(-1, size)).mean(axis=1) if whole else np.square(mono).mean(keepdims=True)
     loud = blocks > blocks.max() * 10 ** (-SILENT_DB / 10)
-    sounding = np.flatnonzero(loud)
-    first, last = (sounding[0], sounding[-1]) if len(sounding) else (len(blocks), -1)
-    within = blocks[first : last + 1]
+    active = np.flatnonzero(loud)
+    first, last = (active[0], active[-1]) if len(active) else (len(blocks), -1)
     power = float(np.square(mono).mean())
-    each = float(np.square(samples).mean())
     peak = float(np.abs(samples).max())
     steps = np.rint(mono * 32768).astype("<i4")
-    return Measured(
+    return Measurement(
         rate=rate,
         channels=samples.shape[1],
         kind=kind,
         seconds=len(mono) / rate,
         peak=peak,
-        level=_decibels(float(blocks[loud].mean()) if len(sounding) else power),
-        clipped=_clipped(samples) if peak >= FULL_SCALE else 0.0,
+        level_db=_decibels(float(blocks[loud].mean()) if len(active) else power),
+        clipped_share=_clipped(samples) if peak >= FULL_SCALE else 0.0,
         offset=float(mono.mean()),
-        silent=1 - len(sounding) / len(blocks),
-        leading=float(first * size / rate),
-        trailing=float((len(blocks) - 1 - last) * size / rate),
-        cancelled=_decibels(each) - _decibels(power) if samples.shape[1] > 1 else 0.0,
+        silent_share=1 - len(active) / len(blocks),
+        leading_seconds=float(first * size / rate),
+        trailing_seconds=float((len(blocks) - 1 - last) * size / rate),
+        cancelled_db=_decibels(float(np.square(samples).mean())) - _decibels(power) if samples.shape[1] > 1 else 0.0,
         digest=hashlib.blake2b(np.trim_zeros(steps).tobytes(), digest_size=16).digest(),
-        sounding=len(within) * size / rate,
-        shape=_shape(within, float(blocks.max())),
+        active_seconds=max(0, last + 1 - first) * size / rate,
+        envelope=_envelope(blocks[first : last + 1], float(blocks.max())),
     )
 
 
-def _shape(blocks: np.ndarray, loudest: float) -> np.ndarray:
-    """The course of the level over blocks (N,) of power, whatever the level itself is: (:data:`SHAPE`,)."""
+def _envelope(blocks: np.ndarray, loudest: float) -> np.ndarray:
+    """Return the level (:data:`ENVELOPE_POINTS`,) over blocks (N,) of power, independent of the clip's own level."""
     if not len(blocks):
-        return np.zeros(SHAPE, np.float32)
+        return np.zeros(ENVELOPE_POINTS, np.float32)
     levels = 10 * np.log10(np.maximum(blocks / max(loudest, _TINY**2), 10 ** (-SILENT_DB / 10)))
-    course = np.interp(np.linspace(0, len(levels) - 1, 4 * SHAPE), np.arange(len(levels)), levels)
-    course = course.reshape(SHAPE, 4).mean(axis=1)
+    course = np.interp(np.linspace(0, len(levels) - 1, 4 * ENVELOPE_POINTS), np.arange(len(levels)), levels)
+    course = course.reshape(ENVELOPE_POINTS, 4).mean(axis=1)
     course -= course.mean()
     return (course / max(float(np.linalg.norm(course)), 1e-9)).astype(np.float32)
 
@@ -114,7 +113,7 @@ def _decibels(power: float) -> float:
 
 
 def _clipped(samples: np.ndarray) -> float:
-    """Share of the samples (S, C) in runs at full scale; the channel where it is largest."""
+    """Return the share of the samples (S, C) in runs at full scale, in the channel where it is largest."""
     shares = []
     for channel in samples.T:
         edges = np.flatnonzero(np.diff(np.abs(channel) >= FULL_SCALE, prepend=False, append=False))
@@ -124,50 +123,58 @@ def _clipped(samples: np.ndarray) -> float:
 
 
 @dataclass
-class Sound:
+class Recordings:
     """The recordings that were decoded.
 
     Args:
         rows: (N,) their numbers among all rows.
-        measured: N of them.
-        failed: (row, why) of those that can't be decoded after all.
-        share: of the hours of the corpus that were to be decoded; below 1 it is a sample.
+        measured: N measurements.
+        failed: (row, why) of those that can't be decoded although their headers are fine.
+        share: of the hours of the corpus; below 1 it is a sample.
     """
 
     rows: np.ndarray
-    measured: list[Measured]
+    measured: list[Measurement]
     failed: list[tuple[int, str]]
     share: float
 
     def column(self, name: str) -> np.ndarray:
-        """(N,) one of the measures of all."""
+        """Return one of the measurements of all recordings (N,)."""
         return np.array([getattr(one, name) for one in self.measured])
 
+    def cases(
+        self, rows: Rows, where: np.ndarray, badness: np.ndarray, detail: Callable[[Measurement], str]
+    ) -> list[Case]:
+        """Return cases for a mask (N,), by falling ``badness`` (N,)."""
+        places = [place for place in np.argsort(-badness, kind="stable") if where[place]]
+        by_row = {int(self.rows[place]): self.measured[place] for place in places}
+        return rows.cases(by_row, lambda row: detail(by_row[row]))
 
-def chosen(rows: Rows, max_hours: float) -> np.ndarray:
-    """The rows to decode: all, or as many as make up ``max_hours``, drawn by a fixed seed."""
+
+def sample(rows: Rows, max_hours: float) -> np.ndarray:
+    """Return the rows to decode: all, or a random sample of ``max_hours`` with a fixed seed."""
     if rows.seconds.sum() <= max_hours * 3600:
         return np.arange(len(rows))
     order = np.random.default_rng(0).permutation(len(rows))
     return np.sort(order[np.cumsum(rows.seconds[order]) <= max_hours * 3600])
 
 
-def listen(rows: Rows, picked: np.ndarray) -> Sound:
-    """Decodes and measures rows; in threads, with a progress bar, a few recordings in memory at a time."""
+def measure_rows(rows: Rows, picked: np.ndarray) -> Recordings:
+    """Decode and measure rows, in threads, with a progress bar and a few recordings in memory at a time."""
 
-    def work(numbers: Sequence[int]) -> list[Measured | str]:
-        return [_listen(rows.row(number)) for number in numbers]
+    def work(numbers: Sequence[int]) -> list[Measurement | str]:
+        return [_measure_row(rows.row(number)) for number in numbers]
 
     blocks = in_threads(work, picked.tolist(), "Decoding audio", _BLOCK)
     results = [result for block in blocks for result in block]
     failed = [(int(row), result) for row, result in zip(picked, results, strict=True) if isinstance(result, str)]
-    whole = [not isinstance(result, str) for result in results]
+    decoded = [not isinstance(result, str) for result in results]
     measured = [result for result in results if not isinstance(result, str)]
     share = float(rows.seconds[picked].sum() / max(rows.seconds.sum(), 1e-9))
-    return Sound(picked[np.array(whole, bool)], measured, failed, share)
+    return Recordings(picked[np.array(decoded, bool)], measured, failed, share)
 
 
-def _listen(row: dict[str, Any]) -> Measured | str:
+def _measure_row(row: dict[str, Any]) -> Measurement | str:
     try:
         kind = probe(row["audio"]).kind
         samples, rate = decode(row["audio"], row["start"], row["seconds"] if row["start"] is not None else None)
@@ -178,149 +185,137 @@ def _listen(row: dict[str, Any]) -> Measured | str:
     return measure(samples, rate, kind)
 
 
-def section(sound: Sound) -> dict[str, Any]:
-    """The part ``audio`` of the report."""
-    seconds = sound.column("seconds")
-    whole = max(seconds.sum(), 1e-9)
-    rates, channels = Counter(sound.column("rate").tolist()), Counter(sound.column("channels").tolist())
-    kinds = as_dict(Counter(one.kind or "read by FFmpeg" for one in sound.measured))
-    sample = "" if sound.share == 1 else f", a sample of {sound.share:.1%} of the hours"
-    told = [f"{count:,} at {rate:,} Hz" for rate, count in rates.most_common()]
-    told += [f"{count:,} of {counted(number, 'channel')}" for number, count in channels.most_common()]
-    told += [f"{count:,} {kind}" for kind, count in kinds.items()]
-    said = f"{counted(len(sound.rows), 'utterance')}, {seconds.sum() / 3600:.2f} h{sample}: {', '.join(told)}"
+def section(recordings: Recordings) -> dict[str, Any]:
+    """Return the section ``audio`` of the report."""
+    seconds = recordings.column("seconds")
+    total = max(seconds.sum(), 1e-9)
+    rates, channels = Counter(recordings.column("rate").tolist()), Counter(recordings.column("channels").tolist())
+    kinds = as_dict(Counter(one.kind or "read by FFmpeg" for one in recordings.measured))
+    share = "" if recordings.share == 1 else f", a sample of {recordings.share:.1%} of the hours"
+    parts = [f"{count:,} at {rate:,} Hz" for rate, count in rates.most_common()]
+    parts += [f"{count:,} of {counted(number, 'channel')}" for number, count in channels.most_common()]
+    parts += [f"{count:,} {kind}" for kind, count in kinds.items()]
+    said = f"{counted(len(recordings.rows), 'utterance')}, {seconds.sum() / 3600:.2f} h{share}: {', '.join(parts)}"
     return {
         "said": said,
-        "utterances": len(sound.rows),
+        "utterances": len(recordings.rows),
         "hours": float(seconds.sum() / 3600),
-        "share": sound.share,
+        "share": recordings.share,
         "rates": as_dict(Counter(map(str, rates.elements()))),
         "channels": as_dict(Counter(map(str, channels.elements()))),
         "kinds": kinds,
-        "level": quantiles(sound.column("level")),
-        "peak": quantiles(20 * np.log10(np.maximum(sound.column("peak"), 1e-5))),
-        "silence_share": float((sound.column("silent") * seconds).sum() / whole),
-        "clipped_share": float((sound.column("clipped") * seconds).sum() / whole),
+        "level": quantiles(recordings.column("level_db")),
+        "peak": quantiles(20 * np.log10(np.maximum(recordings.column("peak"), 1e-5))),
+        "silence_share": float((recordings.column("silent_share") * seconds).sum() / total),
+        "clipped_share": float((recordings.column("clipped_share") * seconds).sum() / total),
     }
 
 
 def quantiles(values: np.ndarray) -> dict[str, float | None]:
-    """Least, 5 %, median, 95 %, most; None of nothing."""
+    """Return minimum, 5 %, median, 95 % and maximum; None for each without values."""
     places = {"min": 0.0, "q05": 0.05, "median": 0.5, "q95": 0.95, "max": 1.0}
     return {name: float(np.quantile(values, place)) if len(values) else None for name, place in places.items()}
 
 
-def findings(rows: Rows, sound: Sound, rate: int) -> list[Finding]:
-    """What is odd about the recordings.
+def findings(rows: Rows, recordings: Recordings, rate: int) -> list[Finding]:
+    """Return what is unusual about the recordings.
 
     Args:
-        rate: samples per second that the model takes.
+        rate: samples per second of the model's input.
     """
-    found = [_undecodable(rows, sound), *_loudness(rows, sound), *_silence(rows, sound)]
-    found += [*_channels(rows, sound), *_rates(rows, sound, rate)]
-    return [finding for finding in found if finding is not None]
+    failed = dict(recordings.failed)
+    cases = rows.cases(failed, failed.__getitem__)
+    what = "that can't be decoded to the end, although the header is fine"
+    rule = "decoded once, from beginning to end"
+    do = "copy or encode them again; training would leave them out of their batches"
+    found = finding("undecodable_audio", "problem", cases, "recording", what, rule, do)
+    return [
+        *found,
+        *_loudness(rows, recordings),
+        *_silence(rows, recordings),
+        *_channels(rows, recordings),
+        *_rates(rows, recordings, rate),
+    ]
 
 
-def _cases(rows: Rows, sound: Sound, where: np.ndarray, worst: np.ndarray, form: Any) -> list[Case]:
-    """Those of a mask (N,), by falling ``worst`` (N,); ``form(measured)`` tells what is special."""
-    order = [place for place in np.argsort(-worst, kind="stable") if where[place]]
-    numbers = sound.rows[order].tolist()
-    told = [form(sound.measured[place]) for place in order]
-    return [Case(rows.name(row), rows.ids[row], detail, row) for row, detail in zip(numbers, told, strict=True)]
+def _loudness(rows: Rows, recordings: Recordings) -> list[Finding]:
+    clipped, level, offset = (recordings.column(name) for name in ("clipped_share", "level_db", "offset"))
+    is_clipped, is_quiet, is_offset = clipped > CLIPPED_SHARE, level < QUIET_DB, np.abs(offset) > OFFSET
+    cases = recordings.cases(rows, is_clipped, clipped, lambda one: f"{one.clipped_share:.2%} of its samples")
+    what = "clipped: the microphone or a gain was too loud"
+    rule = f"more than {CLIPPED_SHARE:.1%} of the samples at full scale, in runs of {CLIPPED_RUN} or more"
+    do = "listen; use an original at a lower gain if there is one, leave out what can't be understood"
+    found = finding("clipping", "warning", cases, "recording", what, rule, do, listen=True)
 
+    cases = recordings.cases(rows, is_quiet, -level, lambda one: f"{one.level_db:.0f} dB")
+    what = "so quiet that little but noise may be left"
+    rule = f"the root mean square of what is not silent is below {QUIET_DB:.0f} dB of full scale"
+    do = "listen; models that normalize correct the level, but not the noise"
+    found += finding("quiet", "warning", cases, "recording", what, rule, do, listen=True)
 
-def _undecodable(rows: Rows, sound: Sound) -> Finding | None:
-    if not sound.failed:
-        return None
-    return Finding(
-        "undecodable_audio",
-        "problem",
-        f"{counted(len(sound.failed), 'recording')} can't be decoded to the end, though the header is fine",
-        "decoded once, from beginning to end",
-        "copy or encode them anew; training would leave them out of their batches",
-        [Case(rows.name(row), rows.ids[row], why, row) for row, why in sound.failed],
-    )
-
-
-def _loudness(rows: Rows, sound: Sound) -> list[Finding]:
-    found = []
-    clipped, level, offset = (sound.column(name) for name in ("clipped", "level", "offset"))
-    if (where := clipped > CLIPPED_SHARE).any():
-        cases = _cases(rows, sound, where, clipped, lambda one: f"{one.clipped:.2%} of its samples")
-        title = f"{counted(len(cases), 'recording')} clipped: the microphone or a gain was too loud"
-        rule = f"more than {CLIPPED_SHARE:.1%} of the samples at full scale, in runs of {CLIPPED_RUN} or more"
-        do = "listen; take the original if there is one at a lower gain, leave out what can't be understood"
-        found.append(Finding("clipping", "warning", title, rule, do, cases, heard=True))
-    if (where := level < QUIET_DB).any():
-        cases = _cases(rows, sound, where, -level, lambda one: f"{one.level:.0f} dB")
-        title = f"{counted(len(cases), 'recording')} so quiet that little but noise may be left"
-        rule = f"what isn't silence is below {QUIET_DB:.0f} dB of full scale (root mean square)"
-        do = "listen; models that normalize cope with the level, not with what noise has covered"
-        found.append(Finding("quiet", "warning", title, rule, do, cases, heard=True))
-    if (where := np.abs(offset) > OFFSET).any():
-        cases = _cases(rows, sound, where, np.abs(offset), lambda one: f"{one.offset:+.3f}")
-        title = f"{counted(len(cases), 'recording')} with an offset: the samples aren't around 0"
-        rule = f"their mean is more than {OFFSET:.0%} of full scale away from 0"
-        do = "subtract the mean; models that normalize do so themselves"
-        found.append(Finding("dc_offset", "note", title, rule, do, cases))
+    cases = recordings.cases(rows, is_offset, np.abs(offset), lambda one: f"{one.offset:+.3f}")
+    what = "with an offset: the samples are not centered at 0"
+    rule = f"their mean is more than {OFFSET:.0%} of full scale away from 0"
+    do = "subtract the mean; models that normalize do so themselves"
+    found += finding("dc_offset", "note", cases, "recording", what, rule, do)
     return found
 
 
-def _silence(rows: Rows, sound: Sound) -> list[Finding]:
-    found = []
-    silent, seconds = sound.column("silent"), sound.column("seconds")
+def _silence(rows: Rows, recordings: Recordings) -> list[Finding]:
+    silent, seconds = recordings.column("silent_share"), recordings.column("seconds")
     mostly = (silent >= SILENT_SHARE) & (silent * seconds >= SILENT_SECONDS)
-    rule = f"blocks of 20 ms that are {SILENT_DB:.0f} dB below the clip's loudest one are silent"
-    if mostly.any():
-        form = lambda one: f"{one.silent:.0%} of {one.seconds:.1f} s"  # noqa: E731
-        cases = _cases(rows, sound, mostly, silent, form)
-        title = f"{counted(len(cases), 'recording')} mostly of silence"
-        rule_of_both = f"{rule}; at least {SILENT_SHARE:.0%} of the clip and {SILENT_SECONDS:g} s"
-        do = "listen: cut the silence, or find the speech that is missing"
-        found.append(Finding("mostly_silence", "warning", title, rule_of_both, do, cases, heard=True))
-    edges = np.maximum(sound.column("leading"), sound.column("trailing"))
-    if (where := (edges >= EDGE_SECONDS) & ~mostly).any():
-        form = lambda one: f"{one.leading:.1f} s before, {one.trailing:.1f} s after"  # noqa: E731
-        cases = _cases(rows, sound, where, edges, form)
-        title = f"{counted(len(cases), 'recording')} with long silence at an end"
-        do = "cut it off: it costs memory and time and teaches nothing"
-        found.append(Finding("silent_ends", "note", title, f"{rule}; {EDGE_SECONDS:g} s or more", do, cases, True))
+    edges = np.maximum(recordings.column("leading_seconds"), recordings.column("trailing_seconds"))
+    silence = f"blocks of 20 ms that are {SILENT_DB:.0f} dB below the loudest one of the clip are silent"
+
+    def ends(one: Measurement) -> str:
+        return f"{one.leading_seconds:.1f} s before, {one.trailing_seconds:.1f} s after"
+
+    cases = recordings.cases(rows, mostly, silent, lambda one: f"{one.silent_share:.0%} of {one.seconds:.1f} s")
+    what = "with more silence than speech"
+    rule = f"{silence}; at least {SILENT_SHARE:.0%} of the clip and {SILENT_SECONDS:g} s"
+    do = "listen: cut the silence, or find the speech that is missing"
+    found = finding("mostly_silence", "warning", cases, "recording", what, rule, do, listen=True)
+
+    cases = recordings.cases(rows, (edges >= EDGE_SECONDS) & ~mostly, edges, ends)
+    what = "with long silence at an end"
+    rule = f"{silence}; {EDGE_SECONDS:g} s or more"
+    do = "cut it off: it costs memory and time and teaches nothing"
+    found += finding("silent_ends", "note", cases, "recording", what, rule, do, listen=True)
     return found
 
 
-def _channels(rows: Rows, sound: Sound) -> list[Finding]:
-    found = []
-    channels, cancelled = sound.column("channels"), sound.column("cancelled")
-    if (where := cancelled > CANCELLED_DB).any():
-        cases = _cases(rows, sound, where, cancelled, lambda one: f"{one.cancelled:.0f} dB are lost")
-        title = f"{counted(len(cases), 'recording')} whose channels cancel each other"
-        rule = f"their mean, which is what models are given, is more than {CANCELLED_DB:.0f} dB quieter than they are"
-        do = "one channel is upside down: keep one of them, or turn it"
-        found.append(Finding("cancelling_channels", "problem", title, rule, do, cases, heard=True))
-    if (where := channels > 1).any():
-        rare = where.mean() <= RARE_RATE
-        cases = _cases(rows, sound, where, channels, lambda one: f"{one.channels} channels")
-        title = f"{counted(len(cases), 'recording')} of {len(channels):,} with more than one channel"
-        do = "their mean is taken; where each speaker has a channel, part them before"
-        rule = "as the headers say" + (f"; a warning where at most {RARE_RATE:.0%} are so" if rare else "")
-        found.append(Finding("channels", "warning" if rare else "note", title, rule, do, cases))
+def _channels(rows: Rows, recordings: Recordings) -> list[Finding]:
+    channels, cancelled = recordings.column("channels"), recordings.column("cancelled_db")
+    several = channels > 1
+    rare = several.mean() <= RARE_SHARE
+    cases = recordings.cases(
+        rows, cancelled > CANCELLED_DB, cancelled, lambda one: f"{one.cancelled_db:.0f} dB are lost"
+    )
+    what = "with channels that cancel each other"
+    rule = f"their mean, which models receive, is more than {CANCELLED_DB:.0f} dB quieter than they are"
+    do = "one channel is inverted: keep only one, or invert it"
+    found = finding("cancelling_channels", "problem", cases, "recording", what, rule, do, listen=True)
+
+    cases = recordings.cases(rows, several, channels, lambda one: f"{one.channels} channels")
+    what = f"of {len(channels):,} with more than one channel"
+    rule = "from the headers" + (f"; a warning if at most {RARE_SHARE:.0%} have several" if rare else "")
+    do = "their mean is used; if each speaker has a channel, split the channels first"
+    found += finding("channels", "warning" if rare else "note", cases, "recording", what, rule, do)
     return found
 
 
-def _rates(rows: Rows, sound: Sound, wanted: int) -> list[Finding]:
-    found = []
-    rates = sound.column("rate")
+def _rates(rows: Rows, recordings: Recordings, wanted: int) -> list[Finding]:
+    rates = recordings.column("rate")
     counts = Counter(rates.tolist()).most_common()
-    rare = np.isin(rates, [rate for rate, count in counts[1:] if count <= RARE_RATE * len(rates)])
-    if rare.any():
-        cases = _cases(rows, sound, rare, -rates, lambda one: f"{one.rate} Hz")
-        title = f"{counted(len(cases), 'recording')} at another rate than the others ({counts[0][0]} Hz)"
-        rule = f"a rate that at most {RARE_RATE:.0%} of the clips have"
-        do = "listen: a wrong rate in the header makes speech slow or fast; a right one is resampled as it is read"
-        found.append(Finding("rare_rate", "warning", title, rule, do, cases, heard=True))
+    rare = np.isin(rates, [rate for rate, count in counts[1:] if count <= RARE_SHARE * len(rates)])
+    cases = recordings.cases(rows, rare, -rates, lambda one: f"{one.rate} Hz")
+    what = f"at another rate than the others ({counts[0][0]} Hz)"
+    rule = f"a rate of at most {RARE_SHARE:.0%} of the clips"
+    do = "listen: a wrong rate in the header makes speech slow or fast; a correct one is resampled while reading"
+    found = finding("rare_rate", "warning", cases, "recording", what, rule, do, listen=True)
     low = int((rates < wanted).sum())
     if low:
         title = f"{counted(low, 'recording')} below the {wanted} Hz of the model"
-        do = "they are resampled as they are read; what they lack above half their rate can't come back"
-        found.append(Finding("low_rate", "note", title, "as the headers say", do))
+        do = "they are resampled while reading; what is missing above half their rate can't be restored"
+        found.append(Finding("low_rate", "note", title, "from the headers", do))
     return found

@@ -1,4 +1,4 @@
-"""What the transcripts are like: characters, words, pace, and signs of a slip."""
+"""Findings about transcripts: characters, words, speaking rate, and signs of a mistake."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from sft_speech.tools.check.findings import Case, Finding, as_dict, counted, listed, odd
+from sft_speech.tools.check.findings import Finding, as_dict, counted, finding, invisible, listed
 from sft_speech.tools.check.rows import Rows
 
-PACE_SIGMAS, PACE_FACTOR = 5.0, 2.5  # both: in a narrow corpus small deviations are many sigmas
-FEWEST = 20  # utterances, for their median to mean anything
-MOST_PACE = 40.0  # characters per second; nobody speaks any language that fast
-FOREIGN_SHARE = 0.01  # of the letters; a script that so few belong to is not the corpus's own
-RARE = 5  # times that a character stands in the transcripts; with fewer nothing can be learned of it
-MIXED = frozenset(
-    ["LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"]
-)  # scripts with letters that look alike
+PACE_SIGMAS, PACE_FACTOR = 5.0, 2.5  # both: in a uniform corpus small deviations are many sigmas
+FEWEST = 20  # utterances, for a meaningful median
+MOST_PACE = 40.0  # characters per second, faster than anybody speaks any language
+FOREIGN_SHARE = 0.01  # of the letters; a rarer script is not the corpus's own
+RARE = 5  # times that a character occurs in the transcripts; rarer ones can't be learned
+# Scripts with letters that look alike.
+MIXED = frozenset(["LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"])
 PLACEHOLDERS = frozenset("null nan n/a na undefined todo tbd tba xxx <unk> [unk] -".split())
 MARKUP = re.compile(r"\[[^\[\]\s][^\[\]]{,30}\]|<[^<>\s][^<>]{,30}>|\{[^{}\s][^{}]{,30}\}|&(?:\w{2,8}|#\d{1,6});")
 # UTF-8 read as Latin-1: a lead byte as a capital with an accent, then a continuation byte as a symbol.
@@ -30,14 +29,14 @@ DAMAGED = re.compile("�|[Â-ô][\x80-\xbf]|â€")
 _SPACES = frozenset("\t\n\r")
 
 
-def section(rows: Rows, spelt: list[str], has_vocabulary: bool) -> dict[str, Any]:
-    """The part ``text`` of the report.
+def section(rows: Rows, normalized: list[str], has_vocabulary: bool) -> dict[str, Any]:
+    """Return the section ``text`` of the report.
 
     Args:
-        spelt: the transcripts as they would be learned.
+        normalized: the transcripts as they would be learned.
     """
-    characters, words = Counter("".join(rows.texts)), Counter(word for text in spelt for word in text.split())
-    pace = paces(rows, spelt)
+    characters, words = Counter("".join(rows.texts)), Counter(word for text in normalized for word in text.split())
+    pace = paces(rows, normalized)
     missing: Counter[str] = Counter()
     if has_vocabulary:
         for name in rows.names:
@@ -55,65 +54,53 @@ def section(rows: Rows, spelt: list[str], has_vocabulary: bool) -> dict[str, Any
     }
 
 
-def paces(rows: Rows, spelt: list[str]) -> np.ndarray:
-    """(rows,) characters per second, spaces aside."""
-    letters = np.array([len(text) - text.count(" ") for text in spelt], np.float64)
+def paces(rows: Rows, normalized: list[str]) -> np.ndarray:
+    """Return the characters per second (rows,), not counting spaces."""
+    letters = np.array([len(text) - text.count(" ") for text in normalized], np.float64)
     return letters / np.maximum(rows.seconds, 1e-3)
 
 
-def findings(rows: Rows, spelt: list[str]) -> list[Finding]:
-    """What is odd about the transcripts."""
+def findings(rows: Rows, normalized: list[str]) -> list[Finding]:
+    """Return what is unusual about the transcripts."""
     alphabet = Counter("".join(rows.texts))
-    found = [_short(rows, spelt), *_slips(rows, spelt), _pace(rows, spelt)]
-    found += [_invisible(rows, alphabet), _damaged(rows), _markup(rows), _mixed(rows), _foreign(rows, alphabet)]
-    found += [_symbols(rows, alphabet), _rare(spelt)]
-    return [finding for finding in found if finding is not None]
-
-
-def _cases(rows: Rows, numbers: Iterable[int], detail: Callable[[int], str] = lambda row: "") -> list[Case]:
-    return [Case(rows.name(row), rows.ids[row], detail(row), row) for row in numbers]
-
-
-def quoted(text: str, most: int = 60) -> str:
-    """A transcript within a line."""
-    return f"“{text}”" if len(text) <= most else f"“{text[: most - 1]}…”"
+    return [
+        *_one_letter(rows, normalized),
+        *_file_names(rows, normalized),
+        *_placeholders(rows),
+        *_pace(rows, normalized),
+        *_invisible(rows, alphabet),
+        *_damaged(rows),
+        *_markup(rows),
+        *_mixed(rows),
+        *_foreign(rows, alphabet),
+        *_symbols(rows, alphabet),
+        *_rare(normalized),
+    ]
 
 
 # ---- whole transcripts ----
 
 
-def _short(rows: Rows, spelt: list[str]) -> Finding | None:
-    """A letter for more than a second: the rest was lost, most likely."""
-    numbers = [row for row, text in enumerate(spelt) if len(text) == 1 and text.isascii() and rows.seconds[row] > 1.0]
-    if not numbers:
-        return None
-    cases = _cases(rows, numbers, lambda row: f"{quoted(rows.texts[row])} for {rows.seconds[row]:.1f} s")
-    title = f"{counted(len(cases), 'transcript')} of a single letter"
+def _one_letter(rows: Rows, normalized: list[str]) -> list[Finding]:
+    """Find a single letter for more than a second: most likely the rest was lost."""
+    lone = [row for row, text in enumerate(normalized) if len(text) == 1 and text.isascii() and rows.seconds[row] > 1.0]
+    cases = rows.cases(lone, lambda row: f"{rows.quote(row)} for {rows.seconds[row]:.1f} s")
+    what = "of a single letter"
     rule = "one letter from a to z for more than a second of audio"
-    return Finding("one_letter", "warning", title, rule, "listen: is that all that is said?", cases, heard=True)
+    do = "listen: is nothing else spoken?"
+    return finding("one_letter", "warning", cases, "transcript", what, rule, do, listen=True)
 
 
-def _slips(rows: Rows, spelt: list[str]) -> list[Finding]:
-    """Transcripts that are something else."""
-    found = []
+def _file_names(rows: Rows, normalized: list[str]) -> list[Finding]:
     same = [row for row, text in enumerate(rows.texts) if text.strip() and text.strip() in _names(rows.ids[row])]
-    spoken = Counter(spelt)
-    # "seven.wav" says seven, and a file may well be named by its command: names that others share say something.
-    named = [row for row in same if any(map(str.isdigit, rows.texts[row])) or spoken[spelt[row]] == 1]
-    if named:
-        title = f"{counted(len(named), 'transcript')} identical to the name of the file"
-        rule = "the transcript is the id, or the name of the file with or without its ending, and stands only once"
-        cases = _cases(rows, named, lambda row: quoted(rows.texts[row]))
-        do = "a column was mistaken for the transcript, or it is missing: write down what is said"
-        found.append(Finding("transcript_is_name", "problem", title, rule, do, cases, heard=True))
-    blank = [row for row, text in enumerate(rows.texts) if text.strip().casefold() in PLACEHOLDERS]
-    if blank:
-        title = f"{counted(len(blank), 'transcript')} that {'holds' if len(blank) == 1 else 'hold'} a placeholder"
-        rule = f"nothing but one of {', '.join(sorted(PLACEHOLDERS))}"
-        cases = _cases(rows, blank, lambda row: quoted(rows.texts[row]))
-        do = "write down what is said, or leave them out"
-        found.append(Finding("placeholder", "problem", title, rule, do, cases, heard=True))
-    return found
+    counts = Counter(normalized)
+    # The file "seven.wav" may well hold the word seven: other files then have the same transcript.
+    named = [row for row in same if any(map(str.isdigit, rows.texts[row])) or counts[normalized[row]] == 1]
+    cases = rows.cases(named, rows.quote)
+    what = "identical to the name of the file"
+    rule = "the transcript is the id, or the name of the file with or without its suffix, and occurs only once"
+    do = "the wrong column was taken for the transcript, or it is missing: transcribe the recordings"
+    return finding("transcript_is_name", "problem", cases, "transcript", what, rule, do, listen=True)
 
 
 def _names(id: str) -> set[str]:
@@ -121,159 +108,154 @@ def _names(id: str) -> set[str]:
     return {id, base, os.path.splitext(id)[0], os.path.splitext(base)[0]}
 
 
-def _pace(rows: Rows, spelt: list[str]) -> Finding | None:
-    """Robust: the median and the MAD of the logarithm aren't moved by the outliers that they are to find."""
-    pace = paces(rows, spelt)
-    said = np.flatnonzero(pace > 0)
-    if not len(said):
-        return None
-    far, middle = pace_outliers(pace[said])
-    if not far.any():
-        return None
-    order = sorted(np.flatnonzero(far), key=lambda place: -abs(np.log(pace[said[place]] / middle)))
-    numbers = [int(said[place]) for place in order]
-    detail = lambda row: f"{pace[row]:.1f} in {rows.seconds[row]:.1f} s: {quoted(rows.texts[row])}"  # noqa: E731
-    usual = f"far from the usual {middle:.1f}" if len(said) >= FEWEST else f"above {MOST_PACE:g}"
-    title = f"{counted(len(numbers), 'utterance')} {usual} characters per second"
+def _placeholders(rows: Rows) -> list[Finding]:
+    blank = [row for row, text in enumerate(rows.texts) if text.strip().casefold() in PLACEHOLDERS]
+    cases = rows.cases(blank, rows.quote)
+    what = "with nothing but a placeholder"
+    rule = f"only one of {', '.join(sorted(PLACEHOLDERS))}"
+    do = "transcribe them, or leave them out"
+    return finding("placeholder", "problem", cases, "transcript", what, rule, do, listen=True)
+
+
+def _pace(rows: Rows, normalized: list[str]) -> list[Finding]:
+    pace = paces(rows, normalized)
+    spoken = np.flatnonzero(pace > 0)
+    if not len(spoken):
+        return []
+    far, median = pace_outliers(pace[spoken])
+    usual = f"far from the usual {median:.1f}" if len(spoken) >= FEWEST else f"above {MOST_PACE:g}"
+    order = sorted(spoken[far].tolist(), key=lambda row: -abs(np.log(pace[row] / median)))
+    cases = rows.cases(order, lambda row: f"{pace[row]:.1f} in {rows.seconds[row]:.1f} s: {rows.quote(row)}")
+    what = f"{usual} characters per second"
     rule = (
         f"{PACE_SIGMAS:g} robust standard deviations (1.4826 MAD of the logarithm) and a factor of {PACE_FACTOR:g} "
         f"away from the median, or above {MOST_PACE:g}"
     )
-    do = "listen: text is missing or too much, or the recording is cut or runs on in silence"
-    return Finding("pace", "warning", title, rule, do, _cases(rows, numbers, detail), heard=True)
+    do = "listen: there is too little or too much text, or the recording was cut or continues in silence"
+    return finding("pace", "warning", cases, "utterance", what, rule, do, listen=True)
 
 
 def pace_outliers(pace: np.ndarray) -> tuple[np.ndarray, float]:
-    """Which paces (N,), all above 0, are far from their median, and the median."""
+    """Return which paces (N,), all above 0, are far from their median, and the median.
+
+    Median and MAD of the logarithm are robust: the outliers do not move them.
+    """
     logs = np.log(pace)
-    middle = float(np.median(logs))
-    sigma = 1.4826 * float(np.median(np.abs(logs - middle)))
-    far = np.abs(logs - middle) > max(PACE_SIGMAS * sigma, np.log(PACE_FACTOR))
-    return (far & (len(pace) >= FEWEST)) | (pace > MOST_PACE), float(np.exp(middle))
+    median = float(np.median(logs))
+    sigma = 1.4826 * float(np.median(np.abs(logs - median)))
+    far = np.abs(logs - median) > max(PACE_SIGMAS * sigma, np.log(PACE_FACTOR))
+    return (far & (len(pace) >= FEWEST)) | (pace > MOST_PACE), float(np.exp(median))
 
 
 # ---- characters ----
 
 
-def named(character: str) -> str:
-    """A character with its number and name."""
-    return f"U+{ord(character):04X} {unicodedata.name(character, 'without a name')}"
+def described(characters: Iterable[str]) -> str:
+    """Return the number and the name of each character."""
+    return ", ".join(f"U+{ord(one):04X} {unicodedata.name(one, 'without a name')}" for one in characters)
 
 
 def _with(rows: Rows, characters: Iterable[str]) -> list[int]:
-    """Rows whose transcripts hold one of the characters."""
+    """Return the rows whose transcripts hold one of the characters."""
     wanted = set(characters)
     return [row for row, text in enumerate(rows.texts) if not wanted.isdisjoint(text)] if wanted else []
 
 
-def _invisible(rows: Rows, alphabet: Counter[str]) -> Finding | None:
-    found = {c for c in alphabet if (odd(c) and c not in _SPACES) or (c.isspace() and c not in _SPACES | {" "})}
-    found -= {"\u200c", "\u200d"}  # joiners, which Persian and the scripts of India are written with
-    numbers = _with(rows, found)
-    if not numbers:
-        return None
-    title = f"{counted(len(numbers), 'transcript')} with invisible characters"
-    most = ", ".join(named(c) for c in sorted(found, key=lambda c: -alphabet[c])[:8])
-    detail = lambda row: ", ".join(sorted({named(c) for c in rows.texts[row] if c in found}))  # noqa: E731
-    rule = f"controls, marks of direction, spaces of other widths; here: {most}"
-    do = "they are left out of what is learned; take them out of the corpus, lest words that look alike differ"
-    return Finding("invisible_characters", "warning", title, rule, do, _cases(rows, numbers, detail))
+def _invisible(rows: Rows, alphabet: Counter[str]) -> list[Finding]:
+    found = {c for c in alphabet if (invisible(c) and c not in _SPACES) or (c.isspace() and c not in _SPACES | {" "})}
+    found -= {"\u200c", "\u200d"}  # joiners, which Persian and Indian scripts need
+    most = sorted(found, key=lambda c: -alphabet[c])[:8]
+    cases = rows.cases(_with(rows, found), lambda row: described(sorted(found & set(rows.texts[row]))))
+    what = "with invisible characters"
+    rule = f"controls, direction marks, spaces of other widths; here: {described(most)}"
+    do = "training ignores them; remove them from the corpus, because words that look the same differ"
+    return finding("invisible_characters", "warning", cases, "transcript", what, rule, do)
 
 
-def _damaged(rows: Rows) -> Finding | None:
-    numbers = [row for row, text in enumerate(rows.texts) if not text.isascii() and DAMAGED.search(text)]
-    if not numbers:
-        return None
-    title = f"{counted(len(numbers), 'transcript')} of damaged encoding"
+def _damaged(rows: Rows) -> list[Finding]:
+    damaged = [row for row, text in enumerate(rows.texts) if not text.isascii() and DAMAGED.search(text)]
+    cases = rows.cases(damaged, rows.quote)
+    what = "with damaged encoding"
     rule = "the replacement character U+FFFD, or UTF-8 that was read as Latin-1 (Ã© for é)"
-    do = "read the original table as UTF-8, or whatever it was written in"
-    cases = _cases(rows, numbers, lambda row: quoted(rows.texts[row]))
-    return Finding("damaged_encoding", "problem", title, rule, do, cases)
+    do = "read the original table as UTF-8, or in the encoding that it was written in"
+    return finding("damaged_encoding", "problem", cases, "transcript", what, rule, do)
 
 
-def _markup(rows: Rows) -> Finding | None:
+def _markup(rows: Rows) -> list[Finding]:
     texts = enumerate(rows.texts)
-    numbers = [row for row, text in texts if MARKUP.search(text) and text.strip().casefold() not in PLACEHOLDERS]
-    if not numbers:
-        return None
-    marks = Counter(mark for row in numbers for mark in MARKUP.findall(rows.texts[row]))
-    title = f"{counted(len(numbers), 'transcript')} with marks in brackets"
+    marked = [row for row, text in texts if MARKUP.search(text) and text.strip().casefold() not in PLACEHOLDERS]
+    marks = Counter(mark for row in marked for mark in MARKUP.findall(rows.texts[row]))
+    cases = rows.cases(marked, rows.quote)
+    what = "with marks in brackets"
     rule = f"[...], <...>, {{...}} or &...; here: {', '.join(mark for mark, _ in marks.most_common(6))}"
-    do = "brackets are left out but the words in them would be learned as if they were said: take the marks out"
-    cases = _cases(rows, numbers, lambda row: quoted(rows.texts[row]))
-    return Finding("markup", "warning", title, rule, do, cases)
+    do = "remove the marks: training drops the brackets, but learns the words in them as if they were spoken"
+    return finding("markup", "warning", cases, "transcript", what, rule, do)
 
 
 @cache
 def script(character: str) -> str:
-    """The first word of a letter's name, which tells its script; "" for what is no letter."""
+    """Return the first word of a letter's name, which tells its script; "" if it is not a letter."""
     if not character.isalpha():
         return ""
     first = unicodedata.name(character, "").split(" ")[0]
     return "CJK" if first in {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO"} else first.split("-")[0]
 
 
-def _mixed(rows: Rows) -> Finding | None:
-    """Words of letters out of several scripts: a Cyrillic а among Latin ones looks right, and is another character."""
+def _mixed(rows: Rows) -> list[Finding]:
+    """Find words with letters of several scripts: a Cyrillic а looks like a Latin one, but is another character."""
     found: dict[int, list[str]] = {}
     for row, text in enumerate(rows.texts):
         if not text.isascii():
             words = [word for word in text.split() if len({script(c) for c in word} & MIXED) > 1]
             if words:
                 found[row] = words
-    if not found:
-        return None
-    title = f"{counted(len(found), 'transcript')} with words of letters from several scripts"
-    detail = lambda row: ", ".join(f"{word} ({_strangers(word)})" for word in found[row][:3])  # noqa: E731
+    cases = rows.cases(found, lambda row: ", ".join(f"{word} ({_foreign_letters(word)})" for word in found[row][:3]))
+    what = "with letters from several scripts in one word"
+    rule = "within one word"
     do = "letters that look alike were mixed up: replace them by those of the language"
-    return Finding("mixed_scripts", "problem", title, "within one word", do, _cases(rows, found, detail))
+    return finding("mixed_scripts", "problem", cases, "transcript", what, rule, do)
 
 
-def _strangers(word: str) -> str:
+def _foreign_letters(word: str) -> str:
     counts = Counter(script(c) for c in word if script(c))
     own = counts.most_common(1)[0][0]
-    return ", ".join(named(c) for c in dict.fromkeys(word) if script(c) not in ("", own))
+    return described(c for c in dict.fromkeys(word) if script(c) not in ("", own))
 
 
-def _foreign(rows: Rows, alphabet: Counter[str]) -> Finding | None:
+def _foreign(rows: Rows, alphabet: Counter[str]) -> list[Finding]:
     scripts: Counter[str] = Counter()
     for character, count in alphabet.items():
         if script(character):
             scripts[script(character)] += count
     foreign = {name for name, count in scripts.items() if count < FOREIGN_SHARE * scripts.total()}
-    numbers = _with(rows, (c for c in alphabet if script(c) in foreign))
-    if not numbers:
-        return None
+    letters = {c for c in alphabet if script(c) in foreign}
     own = ", ".join(name.capitalize() for name in scripts if name not in foreign)
-    title = f"{counted(len(numbers), 'transcript')} with letters of another script than {own}"
-    rule = f"a script that fewer than {FOREIGN_SHARE:.0%} of the letters belong to"
-    detail = lambda row: "".join(dict.fromkeys(c for c in rows.texts[row] if script(c) in foreign))  # noqa: E731
+    cases = rows.cases(
+        _with(rows, letters), lambda row: "".join(c for c in dict.fromkeys(rows.texts[row]) if c in letters)
+    )
+    what = f"with letters of another script than {own}"
+    rule = f"a script with fewer than {FOREIGN_SHARE:.0%} of the letters"
     do = "write these words in the corpus's own script, or leave the utterances out"
-    return Finding("foreign_letters", "warning", title, rule, do, _cases(rows, numbers, detail))
+    return finding("foreign_letters", "warning", cases, "transcript", what, rule, do)
 
 
-def _symbols(rows: Rows, alphabet: Counter[str]) -> Finding | None:
+def _symbols(rows: Rows, alphabet: Counter[str]) -> list[Finding]:
     found = {c: n for c, n in alphabet.items() if c.isdigit() or unicodedata.category(c) in {"Sc", "Sm", "So", "No"}}
     found |= {c: alphabet[c] for c in "%&@#" if c in alphabet}
-    numbers = _with(rows, found)
-    if not numbers:
-        return None
-    here = listed(as_dict(Counter(found)), 20)
-    title = f"{counted(len(numbers), 'transcript')} with digits or symbols"
-    do = "they are spelt out where the language is known; see that they are read as they were said"
-    cases = _cases(rows, numbers, lambda row: quoted(rows.texts[row]))
-    return Finding("digits_and_symbols", "note", title, f"here: {here}", do, cases)
+    cases = rows.cases(_with(rows, found), rows.quote)
+    what = "with digits or symbols"
+    rule = f"here: {listed(as_dict(Counter(found)), 20)}"
+    do = "they are spelled out if the language is known; check that this is how they were spoken"
+    return finding("digits_and_symbols", "note", cases, "transcript", what, rule, do)
 
 
-def _rare(spelt: list[str]) -> Finding | None:
-    """Letters that a vocabulary built from the transcripts would have, though nobody could learn them."""
-    counts = Counter("".join(spelt))
-    if counts.total() < 1000:
-        return None
+def _rare(normalized: list[str]) -> list[Finding]:
+    """Find letters that a vocabulary built from the transcripts would have, but that are too rare to be learned."""
+    counts = Counter("".join(normalized))
     rare = {c: n for c, n in counts.items() if n < RARE}
-    if not rare:
-        return None
+    if counts.total() < 1000 or not rare:
+        return []
     rarest = dict(sorted(rare.items(), key=lambda item: item[1]))
     title = f"{counted(len(rare), 'character')} too rare to be learned: {listed(rarest, 20)}"
-    do = "more speech, if they belong to the language; else they are misspelt: look for them in the transcripts"
-    return Finding("rare_characters", "note", title, f"fewer than {RARE} times once normalized", do)
+    do = "add speech if they belong to the language; otherwise look for misspellings in the transcripts"
+    return [Finding("rare_characters", "note", title, f"fewer than {RARE} times after normalization", do)]

@@ -22,10 +22,10 @@ def bursts(seed: int, seconds: float = 2.0) -> np.ndarray:
 
 
 @pytest.fixture
-def listened(build, tmp_path):
+def measured(build, tmp_path):
     """Adds recordings by their samples, then gives rows and what was measured."""
 
-    def listened(**recordings: np.ndarray):
+    def measured(**recordings: np.ndarray):
         builder = build(tmp_path / "corpus")
         for number, (id, samples) in enumerate(recordings.items()):
             builder.add("train" if number % 2 == 0 else "test", id, f"text {number}", "anna", samples)
@@ -35,25 +35,25 @@ def listened(build, tmp_path):
         rows = load_rows(
             FinetuneAsrConfig(model="none", source=source, output_dir="none"), corpora, ["train", "evaluation"]
         )
-        return rows, sound.listen(rows, np.arange(len(rows)))
+        return rows, sound.measure_rows(rows, np.arange(len(rows)))
 
-    return listened
-
-
-def test_the_same_course_of_level_is_looked_into_but_is_no_copy(listened):
-    rows, heard = listened(one=bursts(0), other=bursts(1))
-    assert alike.candidates(heard) == [(0, 1)]
-    assert alike.findings(rows, heard) == []
+    return measured
 
 
-def test_a_copy_is_found_at_another_level_upside_down_or_with_some_noise(listened):
+def test_the_same_course_of_level_is_looked_into_but_is_no_copy(measured):
+    rows, recordings = measured(one=bursts(0), other=bursts(1))
+    assert alike.candidates(recordings) == [(0, 1)]
+    assert alike.findings(rows, recordings) == []
+
+
+def test_a_copy_is_found_at_another_level_upside_down_or_with_some_noise(measured):
     noisy = 0.5 * bursts(2) + np.random.default_rng(9).normal(0, 0.01, 2 * RATE).astype(np.float32)
-    rows, heard = listened(one=bursts(0), softer=-0.2 * bursts(0), other=bursts(2), noisy=noisy)
-    (found,) = alike.findings(rows, heard)
+    rows, recordings = measured(one=bursts(0), softer=-0.2 * bursts(0), other=bursts(2), noisy=noisy)
+    (found,) = alike.findings(rows, recordings)
     assert (found.severity, sorted(case.id for case in found.cases)) == ("problem", ["noisy", "softer"])
     assert {case.split for case in found.cases} == {"test"}
 
 
-def test_the_very_same_samples_are_told_elsewhere(listened):
-    _, heard = listened(one=bursts(0), same=bursts(0))
-    assert alike.candidates(heard) == []
+def test_the_very_same_samples_are_told_elsewhere(measured):
+    _, recordings = measured(one=bursts(0), same=bursts(0))
+    assert alike.candidates(recordings) == []

@@ -150,13 +150,13 @@ def test_exit_codes(planted, clean, tmp_path, capsys):
     assert main(["check", str(clean), *quick, "--strict"]) == 0
     capsys.readouterr()
     for arguments, why in (
-        ([], "there is nothing to look at"),
+        ([], "there is nothing to check"),
         ([str(tmp_path / "nowhere")], "no such file or folder"),
         ([str(clean), "--split", "dev"], "there is no split 'dev'"),
-        ([str(clean), "--config", "x.yaml", "--split", "test"], "the second names the splits"),
+        ([str(clean), "--config", "x.yaml", "--split", "test"], "the configuration names the splits"),
         ([str(clean), "--html", str(tmp_path / "no" / "page.html")], "a file in a folder that exists"),
-        ([str(clean), "--max_hours", "nan"], "it is no number of hours"),
-        ([str(clean), "--max_hours", "-1"], "it is no number of hours"),
+        ([str(clean), "--max_hours", "nan"], "it is not a number of hours"),
+        ([str(clean), "--max_hours", "-1"], "it is not a number of hours"),
         ([str(clean), "--min_seconds", "9", "--max_seconds", "2"], "no utterance fits"),
     ):
         assert main(["check", *arguments]) == 2, arguments
@@ -214,4 +214,4 @@ def test_a_model_without_a_trained_head_gives_its_rules_but_does_not_listen(clea
     report = check(tmp_path, clean, "--model", model, "--max_hours", 0.005)
     assert "model" not in report
     assert f"vocabulary and frames of {model}" in report["rules"]["said"]
-    assert "it can't listen" in caplog.text
+    assert "it can't transcribe" in caplog.text

@@ -1,7 +1,6 @@
-"""Looks at this machine before a long run does: versions, devices, codecs, disks, the way to the Hub; says what is
-wrong and what to do about it.
+"""Check this machine before a long run: packages, devices, audio formats, disks, the connection to the Hub.
 
-Exit code 0 where nothing stands in the way of a run, 1 where something does.
+Each problem is printed with what to do about it. The exit code is 0 if nothing prevents a run, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -23,12 +22,14 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output_dir", default=".", help="where runs are to be written: its disk is measured [.]")
-    parser.add_argument("--offline", action="store_true", help="leave the Hub alone")
-    parser.add_argument("--json", metavar="FILE", help="write what was found as JSON too")
+    """Add the arguments of ``sft-speech doctor``."""
+    parser.add_argument("--output_dir", default=".", help="where runs will be written: its disk is measured [.]")
+    parser.add_argument("--offline", action="store_true", help="do not contact the Hub")
+    parser.add_argument("--json", metavar="FILE", help="write the findings as JSON too")
 
 
 def main(args: argparse.Namespace) -> int:
+    """Print the findings, write the file."""
     if args.json:
         check_output("--json", args.json)
     findings = []
@@ -39,18 +40,18 @@ def main(args: argparse.Namespace) -> int:
         found = [dataclasses.asdict(finding) for finding in findings]
         Path(args.json).write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     counts = {level: sum(finding.level == level for finding in findings) for level in ("fault", "note")}
-    said = [f"{count} {level}{'s' * (count > 1)}" for level, count in counts.items() if count]
-    print(f"\n{', '.join(said) or 'nothing is in the way'}")
+    summary = [f"{count} {level}{'s' * (count > 1)}" for level, count in counts.items() if count]
+    print(f"\n{', '.join(summary) or 'nothing prevents a run'}")
     return 1 if counts["fault"] else 0
 
 
 def examine(output_dir: str, offline: bool) -> Iterator[Finding]:
-    """Everything that is looked at, one after the other; none of it stops the rest."""
+    """Yield every finding; a check that fails does not stop the others."""
     from sft_speech.tools.doctor import codecs, devices, machine, network, storage
     from sft_speech.tools.doctor.finding import Finding
 
     yield Finding("ok", "python", f"{platform.python_version()} ({sys.executable}) on {platform.platform()}")
-    for look in (
+    for check in (
         machine.packages,
         machine.processors,
         machine.memory,
@@ -64,7 +65,7 @@ def examine(output_dir: str, offline: bool) -> Iterator[Finding]:
         *([] if offline else [network.hub]),
     ):
         try:
-            yield from look()
-        except Exception as error:  # a machine that is out of order may fail in ways that nobody thought of
-            name = getattr(look, "__name__", "disks").replace("_", " ")
-            yield Finding("fault", name, f"could not be looked at: {type(error).__name__}: {error}", "see the message")
+            yield from check()
+        except Exception as error:  # a broken machine may fail in ways that nobody foresaw
+            name = getattr(check, "__name__", "disks").replace("_", " ")
+            yield Finding("fault", name, f"the check failed: {type(error).__name__}: {error}", "see the message")

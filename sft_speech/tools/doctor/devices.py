@@ -1,4 +1,4 @@
-"""torch, the devices that it sees, and whether a step of training works on them."""
+"""Checks of torch, its devices, and a training step."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sft_speech.tools.doctor.finding import Crashed, Finding, apart, first_line
+from sft_speech.tools.doctor.finding import Crashed, Finding, apart, first_line, imported
 
 EMBEDDED = "assets/wav2vec2-small"
 # torchaudio 2.11, its last release, is built for CUDA 13.0, as torch 2.11 to 2.14 are.
@@ -18,7 +18,7 @@ MATCH = "pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'"
 
 
 def torch_build() -> Iterator[Finding]:
-    """torch itself, and the GPUs; said where the machine has one that torch doesn't see."""
+    """Check torch and the GPUs, including a GPU that torch does not see."""
     try:
         found = apart(_look_at_torch)
     except (ImportError, OSError, Crashed) as error:
@@ -28,16 +28,16 @@ def torch_build() -> Iterator[Finding]:
     build = f"CUDA {found['cuda']}" if found["cuda"] else f"ROCm {found['hip']}" if found["hip"] else "no GPU"
     yield Finding("ok", "torch", f"{found['version']}, built for {build}; {found['threads']} threads")
     for number, gpu in enumerate(found["gpus"]):
-        said = f"{gpu['name']}, {gpu['free'] / 1e9:.1f} GB free of {gpu['total'] / 1e9:.1f}"
-        said += ", bfloat16" if gpu["bf16"] else ", no bfloat16 (trains in float32)"
+        state = f"{gpu['name']}, {gpu['free'] / 1e9:.1f} GB free of {gpu['total'] / 1e9:.1f}"
+        state += ", bfloat16" if gpu["bf16"] else ", no bfloat16 (trains in float32)"
         if gpu["free"] < 0.8 * gpu["total"]:
-            do = "see `nvidia-smi`; choose another by CUDA_VISIBLE_DEVICES"
-            yield Finding("note", f"GPU {number}", f"{said}: something else is on it", do)
+            do = "see `nvidia-smi`; choose another one with CUDA_VISIBLE_DEVICES"
+            yield Finding("note", f"GPU {number}", f"{state}: another process uses it", do)
         else:
-            yield Finding("ok", f"GPU {number}", said)
+            yield Finding("ok", f"GPU {number}", state)
     if len(found["gpus"]) > 1 and not found["nccl"]:
-        do = "install a build of torch with it; without, start with --num_processes 1"
-        yield Finding("fault", "NCCL", "several GPUs, and no NCCL for them to talk by", do)
+        do = "install a build of torch that has it, or run with --num_processes 1"
+        yield Finding("fault", "NCCL", "there are several GPUs, but torch lacks NCCL, which connects them", do)
     if not found["gpus"] and not found["mps"]:
         yield _no_gpu(found)
 
@@ -50,10 +50,10 @@ def _no_gpu(found: dict[str, Any]) -> Finding:
     if hidden is not None and hidden.strip() in ("", "-1"):
         return Finding("note", "GPU", f"hidden by CUDA_VISIBLE_DEVICES={hidden!r}", "unset it")
     if not found["cuda"]:
-        why = "the machine has an NVIDIA driver, this torch is built without CUDA"
+        why = "the machine has an NVIDIA driver, but this torch is built without CUDA"
         return Finding("fault", "GPU", why, "pip install --force-reinstall torch, from the index of a CUDA build")
-    why = f"the machine has an NVIDIA driver, torch finds no GPU ({found['why'] or 'no reason given'})"
-    do = f"see `nvidia-smi`; a driver older than CUDA {found['cuda']} wants an update, a container --gpus all"
+    why = f"the machine has an NVIDIA driver, but torch finds no GPU ({found['why'] or 'no reason given'})"
+    do = f"see `nvidia-smi`; update a driver older than CUDA {found['cuda']}, start a container with --gpus all"
     return Finding("fault", "GPU", why, do)
 
 
@@ -64,7 +64,7 @@ def _look_at_torch() -> dict[str, Any]:
     if torch.version.cuda:
         try:
             torch.cuda.init()
-        except Exception as error:  # RuntimeError, AssertionError, by the version
+        except Exception as error:  # RuntimeError or AssertionError, depending on the version
             why = first_line(error)
     gpus = []
     for number in range(0 if why else torch.cuda.device_count()):
@@ -85,11 +85,11 @@ def _look_at_torch() -> dict[str, Any]:
 
 
 def training_step() -> Iterator[Finding]:
-    """The embedded checkpoint, forward and backward, on the device that a run would take."""
+    """Run the embedded checkpoint forward and backward on the device that a run would use."""
     try:
         device, seconds = apart(_step)
-    except Exception as error:  # whatever the libraries or the driver raise is what is wanted here
-        do = "if torch is fine, reinstall transformers; a driver that is too old is the other usual cause"
+    except Exception as error:  # whatever the libraries or the driver raise is the finding
+        do = "if torch is ok, reinstall transformers; the other usual cause is an old driver"
         yield Finding("fault", "a training step", f"failed ({first_line(error)})", do)
     else:
         yield Finding("ok", "a training step", f"embedded checkpoint, 2 s of audio, {device}: {seconds:.2f} s")
@@ -116,18 +116,10 @@ def _step() -> tuple[str, float]:
 
 
 def torchaudio() -> Iterator[Finding]:
-    """Whether it fits this torch: both must be built for the same CUDA."""
-    try:
-        found = version("torchaudio")
-    except PackageNotFoundError:
-        return  # told among the extras
-    try:
-        apart(_import_torchaudio)
-    except Exception as error:  # OSError, RuntimeError, ImportError, a crash
-        why = f"{found} does not fit torch {version('torch')} ({first_line(error)})"
-        yield Finding("fault", "torchaudio", why, MATCH)
-    else:
-        yield Finding("ok", "torchaudio", f"{found} fits torch")
+    """Check that torchaudio, if installed, fits torch: both must be built for the same CUDA."""
+    why = f"{{version}} does not fit torch {version('torch')} ({{error}})"
+    if found := imported("torchaudio", _import_torchaudio, Finding("fault", "torchaudio", why, MATCH), " fits torch"):
+        yield found
 
 
 def _import_torchaudio() -> None:

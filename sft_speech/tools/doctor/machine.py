@@ -1,4 +1,4 @@
-"""Packages, cores, memory."""
+"""Checks of packages, cores and memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sft_speech.tools.doctor.finding import Finding
 EXTRAS = {
     "lm": "beam search with a language model",
     "codecs": "M4A, WebM, video",
-    "demo": "the voices of the demo",
+    "demo": "the speech of the demo",
     "tracking": "mlflow and wandb for report_to",
 }
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP = Path("/sys/fs/cgroup")  # the limits of this process's container
 
 
 def packages() -> Iterator[Finding]:
-    """Each requirement against what is installed; extras where they are missing."""
+    """Compare each requirement with what is installed; list missing extras."""
     from packaging.requirements import Requirement
 
     installed: list[str] = []
@@ -40,14 +40,14 @@ def packages() -> Iterator[Finding]:
                 absent[extra].append(requirement.name)
             continue
         if not requirement.specifier.contains(found, prereleases=True):
-            why = f"{found} is installed, {requirement.specifier} is what it is tested with"
+            why = f"{found} is installed, but {requirement.specifier} is tested"
             yield Finding("fault" if extra is None else "note", requirement.name, why, f"pip install '{wanted}'")
         elif extra is None:
             installed.append(f"{requirement.name} {found}")
     yield Finding("ok", "packages", ", ".join(installed))
     for extra, names in absent.items():
         if names:
-            do = f"pip install 'sft_speech[{extra}]', where you want {EXTRAS[extra]}"
+            do = f"pip install 'sft_speech[{extra}]' for {EXTRAS[extra]}"
             yield Finding("note", f"extra {extra}", f"{', '.join(names)} not installed", do)
 
 
@@ -56,60 +56,61 @@ def _only_with(requirement: object, extra: str) -> bool:
     return marker is not None and not marker.evaluate({"extra": ""}) and marker.evaluate({"extra": extra})
 
 
-def processors() -> Iterator[Finding]:
-    """Cores that this process may use: of the machine, by affinity, by the quota of its container."""
+def processors(cgroup: Path = CGROUP) -> Iterator[Finding]:
+    """Count the cores that this process may use, by affinity and by the quota of its container."""
     all_cores = os.cpu_count() or 1
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else all_cores)
-    quota = _first_line("cpu.max").split()
+    quota = _first_line(cgroup / "cpu.max").split()
     if len(quota) == 2 and quota[0] != "max":
         cores = min(cores, int(quota[0]) / int(quota[1]))
     threads = os.environ.get("OMP_NUM_THREADS")
-    said = f"{cores:g} cores" + (f", OMP_NUM_THREADS={threads}" if threads else "")
+    state = f"{cores:g} cores" + (f", OMP_NUM_THREADS={threads}" if threads else "")
     if cores < all_cores:
-        do = f"set OMP_NUM_THREADS={max(1, int(cores))}: libraries count the {all_cores} cores of the machine"
-        yield Finding("ok" if threads else "note", "cores", said, "" if threads else do)
+        do = f"set OMP_NUM_THREADS={max(1, int(cores))}: libraries would use the {all_cores} cores of the machine"
+        yield Finding("ok" if threads else "note", "cores", state, "" if threads else do)
     else:
-        yield Finding("ok", "cores", said)
+        yield Finding("ok", "cores", state)
 
 
-def memory() -> Iterator[Finding]:
-    """Memory that is left, under the limit of the container; and what loader workers pass batches through."""
+def memory(cgroup: Path = CGROUP) -> Iterator[Finding]:
+    """Check the free memory within the limit of the container, and the shared memory of loader workers."""
     import psutil
 
     found = psutil.virtual_memory()
-    left, limit = found.available, _first_line("memory.max")
+    left, limit = found.available, _first_line(cgroup / "memory.max")
     if limit.isdigit():
-        left = min(left, int(limit) - int(_first_line("memory.current") or 0))
-    said = f"{left / 1e9:.1f} GB free of {found.total / 1e9:.1f}" + (
+        left = min(left, int(limit) - int(_first_line(cgroup / "memory.current") or 0))
+    state = f"{left / 1e9:.1f} GB free of {found.total / 1e9:.1f}" + (
         f", limited to {int(limit) / 1e9:.1f}" if limit.isdigit() else ""
     )
     if left < 4e9:
-        do = "lower dataloader_num_workers; where there is no GPU, max_batch_seconds too"
-        yield Finding("note", "memory", said, do)
+        do = "lower dataloader_num_workers, and max_batch_seconds if there is no GPU"
+        yield Finding("note", "memory", state, do)
     else:
-        yield Finding("ok", "memory", said)
+        yield Finding("ok", "memory", state)
     if Path("/dev/shm").is_dir():
         room = shutil.disk_usage("/dev/shm").free
         if room < 1e9:
-            do = "docker run --shm-size 8g (or --ipc host); or dataloader_num_workers 0"
-            why = f"{room / 1e6:.0f} MB in /dev/shm, through which loader workers pass batches"
+            do = "docker run --shm-size 8g (or --ipc host), or dataloader_num_workers 0"
+            why = f"{room / 1e6:.0f} MB in /dev/shm, which loader workers need for batches"
             yield Finding("note", "shared memory", why, do)
         else:
             yield Finding("ok", "shared memory", f"{room / 1e9:.1f} GB")
 
 
 def open_files() -> Iterator[Finding]:
+    """Check how many files a process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 1024:
         do = f"ulimit -n {min(4096, hard) if hard > 0 else 4096}"
-        yield Finding("note", "open files", f"{soft} at most; workers and processes share tensors by them", do)
+        yield Finding("note", "open files", f"{soft} at most; workers need them to share tensors", do)
     else:
         yield Finding("ok", "open files", f"{soft} at most")
 
 
-def _first_line(name: str) -> str:
-    """Of a file of this process's control group; empty where there is none."""
+def _first_line(path: Path) -> str:
+    """Return the first line of a file, "" if there is none."""
     try:
-        return (CGROUP / name).read_text().splitlines()[0]
+        return path.read_text().splitlines()[0]
     except (OSError, IndexError):
         return ""

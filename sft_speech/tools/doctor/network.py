@@ -1,4 +1,4 @@
-"""The way to the Hub, and who one is there. A token is used, never shown."""
+"""Checks of the connection to the Hub and of the token, which is never printed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from urllib.parse import urlsplit
 
 from sft_speech.tools.doctor.finding import Finding, first_line
 
-PATIENCE = 10.0  # seconds for an answer
+TIMEOUT_SECONDS = 10.0
 
 
 def hub() -> Iterator[Finding]:
-    """Name, connection, answer, token."""
+    """Check the name, the connection, the answer and the token."""
     from huggingface_hub import constants, get_token
 
     address = constants.ENDPOINT
     if constants.HF_HUB_OFFLINE:
-        do = "unset it to load models and data by their names on the Hub, and to push"
-        yield Finding("note", "Hub", "HF_HUB_OFFLINE is set: only what is in its cache, and local files", do)
+        do = "unset it to load models and data from the Hub, and to push"
+        yield Finding("note", "Hub", "HF_HUB_OFFLINE is set: only the cache and local files are used", do)
         return
     reached = _reach(address)
     yield reached
@@ -27,9 +27,9 @@ def hub() -> Iterator[Finding]:
         return
     token = get_token()
     if token is None:
-        yield Finding("note", "Hub token", "none: public models and data only, nothing can be pushed", "hf auth login")
+        yield Finding("note", "Hub token", "none: public models and data only, and no push", "hf auth login")
     else:
-        yield _who(address, token)
+        yield _owner(address, token)
 
 
 def _reach(address: str) -> Finding:
@@ -37,15 +37,15 @@ def _reach(address: str) -> Finding:
     from huggingface_hub import get_session
 
     parts = urlsplit(address)
-    do = "set HTTPS_PROXY where there is one; or fetch models elsewhere, give their directories, set HF_HUB_OFFLINE=1"
+    do = "set HTTPS_PROXY if you need one; or copy models here, give their directories and set HF_HUB_OFFLINE=1"
     try:
         socket.getaddrinfo(parts.hostname, parts.port or 443)
     except OSError as error:
-        why = f"the name {parts.hostname} is not known here ({error.strerror})"
+        why = f"the name {parts.hostname} can't be resolved ({error.strerror})"
         return Finding("note", "Hub", f"{address} can't be reached: {why}", do)
     began = time.perf_counter()
     try:
-        answer = get_session().get(f"{address}/api/models?limit=1", timeout=PATIENCE)
+        answer = get_session().get(f"{address}/api/models?limit=1", timeout=TIMEOUT_SECONDS)
     except (HTTPError, OSError) as error:
         return Finding("note", "Hub", f"{address} can't be reached: {first_line(error)}", do)
     took = time.perf_counter() - began
@@ -54,7 +54,7 @@ def _reach(address: str) -> Finding:
     return Finding("ok", "Hub", f"{address} answers after {took:.2f} s")
 
 
-def _who(address: str, token: str) -> Finding:
+def _owner(address: str, token: str) -> Finding:
     from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -63,11 +63,11 @@ def _who(address: str, token: str) -> Finding:
         found = HfApi(endpoint=address).whoami(token=token)
     except HfHubHTTPError as error:
         status = error.response.status_code
-        return Finding("fault", "Hub token", f"the Hub does not take it ({status})", "hf auth login, with a new token")
+        return Finding("fault", "Hub token", f"the Hub rejects it ({status})", "hf auth login, with a new token")
     except (HTTPError, OSError, ValueError) as error:
         return Finding("note", "Hub token", f"no answer ({type(error).__name__})", "try again later")
     role = found.get("auth", {}).get("accessToken", {}).get("role")
-    said = f"of {found.get('name')}" + (f", role {role}" if role else "")
+    owner = f"of {found.get('name')}" + (f", role {role}" if role else "")
     if role == "read":
-        return Finding("note", "Hub token", f"{said}: nothing can be pushed", "hf auth login, with one that may write")
-    return Finding("ok", "Hub token", said)
+        return Finding("note", "Hub token", f"{owner}: it can't push", "hf auth login, with a token that may write")
+    return Finding("ok", "Hub token", owner)

@@ -1,8 +1,8 @@
-"""Cut long recordings at the ends of sentences: a manifest of segments to train on; no audio is written.
+"""Cut long recordings at the ends of sentences into a manifest of segments to train on; no audio is written.
 
-A recognizer hears each recording. Its words are aligned with those of the transcript, so that the end of a sentence in
-the one has a time in the other, as LibriSpeech was cut out of chapters (Panayotov et al. 2015). Segments in which the
-recognizer heard something else than the transcript says are left out.
+A recognizer transcribes each recording. Its words are aligned with those of the transcript, which gives the ends of
+sentences their times, as LibriSpeech was cut out of chapters (Panayotov et al. 2015). Segments whose transcript differs
+too much from the recognized text are left out.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +23,19 @@ from sft_speech.errors import UserError
 from sft_speech.options.settings import add_pickle_argument
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from sft_speech.tasks.asr.transcriber import Span, Transcriber
 
 logger = logging.getLogger(__name__)
 
-# Characters that may be misheard on either side of the end of a sentence: what is farther apart is no place to cut.
+# Characters that may be misrecognized on either side of the end of a sentence; with more of them it is not cut.
 SLACK = 10
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Sentences of a transcript, when they are said (seconds), and the CER of what the recognizer heard there."""
+    """Sentences of a transcript, their start and end in seconds, and the CER of the recognized text."""
 
     text: str
     start: float
@@ -41,77 +44,87 @@ class Segment:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``sft-speech cut``."""
-    parser.add_argument("source", metavar="SOURCE", help="corpus of files: a folder or a manifest")
+    """Add the arguments of ``sft-speech cut``."""
+    parser.add_argument("source", metavar="SOURCE", help="corpus of audio files: a folder or a manifest")
     parser.add_argument("--recognizer", metavar="MODEL", required=True, help="directory of a CTC model, or its Hub id")
-    parser.add_argument("-o", "--output", metavar="FILE.csv", required=True, help="the manifest")
-    parser.add_argument("--split", metavar="SPLIT", help="what to cut; several are joined by '+' [all rows]")
+    parser.add_argument("-o", "--output", metavar="FILE.csv", required=True, help="the manifest to write")
+    parser.add_argument("--split", metavar="SPLIT", help="rows to cut; several splits are joined by '+' [all rows]")
+    parser.add_argument("--max_seconds", type=float, default=15.0, help="cut recordings that are longer [15]")
     parser.add_argument(
-        "--max_seconds", type=float, default=15.0, help="shorter recordings stay, longer ones are cut [15]"
-    )
-    parser.add_argument(
-        "--max_error_rate",
-        type=float,
-        default=0.3,
-        help="CER of the recognizer above which a segment is left out [0.3]",
+        "--max_error_rate", type=float, default=0.3, help="leave out segments with a higher CER of the recognizer [0.3]"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
     add_pickle_argument(parser)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Cuts, writes the manifest, prints how much became of what."""
+    """Cut the recordings, write the manifest, print the counts."""
     output = Path(args.output)
     if output.suffix != ".csv" or output.is_dir() or not output.absolute().parent.is_dir():
-        raise UserError(f"-o {output}", "it is to be a .csv in a folder that exists", "name another one")
+        raise UserError(f"-o {output}", "it must be a .csv in an existing folder", "choose another name")
     if output.resolve() == Path(args.source).resolve():
-        raise UserError(f"-o {output}", "it is what is to be cut, and would be overwritten", "name another one")
+        raise UserError(f"-o {output}", "it is the source and would be overwritten", "choose another name")
     from sft_speech.corpora import load_corpus
     from sft_speech.tasks.asr.transcriber import Transcriber
 
     corpus = load_corpus(args.source, args.split)
     if any(audio["bytes"] is not None for audio in corpus["audio"]):
-        raise UserError(args.source, "its audio lies within tables, a manifest names files", "unpack it into files")
+        raise UserError(args.source, "its audio is inside tables, but a manifest names files", "unpack it into files")
     transcriber = Transcriber(args.recognizer, device=args.device, allow_pickle=args.allow_pickle)
-    written = cut = left_out = too_long = 0
     unfinished = output.with_suffix(".unfinished")
     with open(unfinished, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("id", "audio", "text", "speaker", "start", "end"))
-        for row, segments in cut_rows(transcriber, corpus, args.max_seconds):
-            offset, path = row["start"] or 0.0, row["audio"]["path"]
-            if segments is None:
-                ends = ("", "") if row["start"] is None else (offset, offset + row["seconds"])
-                table.writerow((row["id"], path, row["text"], row["speaker"], *ends))
-                continue
-            cut, left_out = cut + 1, left_out + (not segments)
-            for number, segment in enumerate(segments):
-                if segment.error_rate > args.max_error_rate:
-                    logger.info("%s-%d left out: CER %.0f %%", row["id"], number, 100 * segment.error_rate)
-                    left_out += 1
-                    continue
-                times = (f"{offset + time:.3f}" for time in (segment.start, segment.end))
-                table.writerow((f"{row['id']}-{number}", path, segment.text, row["speaker"], *times))
-                written, too_long = written + 1, too_long + (segment.end - segment.start > args.max_seconds)
+        counts = Counter[str]()
+        for row, found in cut_rows(transcriber, corpus, args.max_seconds):
+            if found is None:
+                ends = ("", "") if row["start"] is None else (row["start"], row["start"] + row["seconds"])
+                table.writerow((row["id"], row["audio"]["path"], row["text"], row["speaker"], *ends))
+            else:
+                counts += Counter(cut=1, left_out=not found)
+                counts += write_segments(table, row, found, args.max_seconds, args.max_error_rate)
     unfinished.replace(output)
-    print(f"{len(corpus) - cut} recordings are short enough, {cut} were cut into {written} segments")
-    print(f"{left_out} left out: a CER of the recognizer above {100 * args.max_error_rate:.0f} %, or nothing heard")
-    if too_long:
+    short = len(corpus) - counts["cut"]
+    print(f"{short} recordings are short enough, {counts['cut']} were cut into {counts['written']} segments")
+    limit = f"{100 * args.max_error_rate:.0f} %"
+    print(f"{counts['left_out']} left out: a CER above {limit}, or nothing was recognized")
+    if long := counts["long"]:
         print(
-            f"{too_long} segments are still longer than {args.max_seconds:g} s: no end of a sentence was found in them"
+            f"{long} segments are still longer than {args.max_seconds:g} s: they hold no recognized end of a sentence"
         )
     print(output)
 
 
+def write_segments(
+    table: Any, row: dict[str, Any], segments: list[Segment], max_seconds: float, max_error_rate: float
+) -> Counter[str]:
+    """Write the segments of a row to a CSV, except those above the error rate.
+
+    Returns:
+        How many were "written", "left_out", and "long": written and still longer than ``max_seconds``.
+    """
+    counts, offset = Counter[str](), row["start"] or 0.0
+    for number, segment in enumerate(segments):
+        if segment.error_rate > max_error_rate:
+            logger.info("%s-%d left out: CER %.0f %%", row["id"], number, 100 * segment.error_rate)
+            counts["left_out"] += 1
+            continue
+        times = (f"{offset + time:.3f}" for time in (segment.start, segment.end))
+        table.writerow((f"{row['id']}-{number}", row["audio"]["path"], segment.text, row["speaker"], *times))
+        counts["written"] += 1
+        counts["long"] += segment.end - segment.start > max_seconds
+    return counts
+
+
 def cut_rows(
-    transcriber: Transcriber, corpus: Any, max_seconds: float
+    transcriber: Transcriber, corpus: Dataset, max_seconds: float
 ) -> Iterator[tuple[dict[str, Any], list[Segment] | None]]:
-    """Every row of a corpus with its segments; None for those that are short enough, which aren't heard."""
+    """Yield each row of a corpus with its segments, or with None if it is short enough."""
     from sft_speech.audio import read as audio
 
     checkpoint = transcriber.checkpoint
 
-    def spelt(text: str) -> str:
+    def normalize(text: str) -> str:
         return checkpoint.normalizer(text).text
 
     for row in corpus:
@@ -124,37 +137,36 @@ def cut_rows(
             logger.warning("%s left out: %s", row["id"], error)
             yield row, []
             continue
-        heard = transcriber((waveform, checkpoint.rate))
-        found = segments(row["text"], spelt, heard.characters, waveform, checkpoint.rate, max_seconds)
+        result = transcriber((waveform, checkpoint.rate))
+        found = segments(row["text"], normalize, result.characters, waveform, checkpoint.rate, max_seconds)
         if not found:
-            logger.warning(
-                "%s left out: %s", row["id"], "no letters in its transcript" if heard.text else "nothing heard"
-            )
+            why = "its transcript has no letters" if result.text else "nothing was recognized"
+            logger.warning("%s left out: %s", row["id"], why)
         yield row, found
 
 
-class Place(NamedTuple):
-    """Where to cut: in the recording, the transcript as it is spelt, and the characters heard."""
+class Cut(NamedTuple):
+    """A place to cut: seconds in the recording, and characters of the reference and the hypothesis before it."""
 
     seconds: float
-    said: int
-    heard: int
+    reference: int
+    hypothesis: int
 
 
 def segments(
     text: str,
-    spelt: Callable[[str], str],
-    heard: Sequence[Span],
+    normalize: Callable[[str], str],
+    spans: Sequence[Span],
     waveform: np.ndarray,
     rate: int,
     max_seconds: float,
 ) -> list[Segment]:
-    """Cuts a recording at ends of sentences; consecutive ones stay together while they fit into ``max_seconds``.
+    """Cut a recording at ends of sentences, with as many sentences in a segment as fit into ``max_seconds``.
 
     Args:
         text: its transcript.
-        spelt: writes a text the way the recognizer does.
-        heard: characters with their times, of the recognizer.
+        normalize: writes a text as the recognizer does.
+        spans: recognized characters with their times.
         waveform: (S,), S samples.
         rate: samples per second.
     """
@@ -162,56 +174,65 @@ def segments(
 
     from sft_speech.tasks.speech.text import sentences
 
-    parts = [(sentence, letters) for sentence in sentences(text) if (letters := spelt(sentence))]
-    said = " ".join(letters for _, letters in parts)
-    times = [(span.start, span.end) for span in heard for _ in span.text]
-    hypothesis = "".join(span.text for span in heard)
-    if not said or not hypothesis:
+    parts = [(sentence, letters) for sentence in sentences(text) if (letters := normalize(sentence))]
+    reference = " ".join(letters for _, letters in parts)
+    hypothesis = "".join(span.text for span in spans)
+    if not reference or not hypothesis:
         return []
-    match = matches(said, hypothesis)
-    places = [Place(0.0, 0, 0)]
-    between: list[list[str]] = [[]]
-    position = -1  # of the space before a sentence
-    for sentence, letters in parts:
-        if position > 0 and (place := _place(position, match, times, waveform, rate)):
-            places.append(place)
-            between.append([])
-        between[-1].append(sentence)
-        position += len(letters) + 1
-    places.append(Place(len(waveform) / rate, len(said), len(hypothesis)))
-
+    cuts, between = _cuts(parts, reference, spans, waveform, rate)
     found: list[Segment] = []
     first = 0
-    for last in range(1, len(places)):
-        start, end = places[first], places[last]
-        if last + 1 < len(places) and places[last + 1].seconds - start.seconds <= max_seconds:
+    for last in range(1, len(cuts)):
+        start, end = cuts[first], cuts[last]
+        if last + 1 < len(cuts) and cuts[last + 1].seconds - start.seconds <= max_seconds:
             continue
-        rate_of_errors = jiwer.cer(said[start.said : end.said].strip(), hypothesis[start.heard : end.heard].strip())
+        ours, theirs = reference[start.reference : end.reference], hypothesis[start.hypothesis : end.hypothesis]
         within = " ".join(sentence for part in between[first:last] for sentence in part)
-        found.append(Segment(within, start.seconds, end.seconds, float(rate_of_errors)))
+        found.append(Segment(within, start.seconds, end.seconds, float(jiwer.cer(ours.strip(), theirs.strip()))))
         first = last
     return found
 
 
-def matches(said: str, heard: str) -> np.ndarray:
-    """(L,) for each of L characters said, the index of the one heard that it was aligned with and equals, else -1."""
+def _cuts(
+    parts: list[tuple[str, str]], reference: str, spans: Sequence[Span], waveform: np.ndarray, rate: int
+) -> tuple[list[Cut], list[list[str]]]:
+    """Return the places to cut, with the start and the end of the recording, and the sentences between them.
+
+    Args:
+        parts: sentences, each with its normalized text.
+    """
+    hypothesis = "".join(span.text for span in spans)
+    match, times = matches(reference, hypothesis), [(span.start, span.end) for span in spans for _ in span.text]
+    cuts, between = [Cut(0.0, 0, 0)], [list[str]()]
+    position = -1  # of the space before a sentence
+    for sentence, letters in parts:
+        if position > 0 and (cut := _cut(position, match, times, waveform, rate)):
+            cuts.append(cut)
+            between.append([])
+        between[-1].append(sentence)
+        position += len(letters) + 1
+    return [*cuts, Cut(len(waveform) / rate, len(reference), len(hypothesis))], between
+
+
+def matches(reference: str, hypothesis: str) -> np.ndarray:
+    """Return (L,) for each of L reference characters the index of its equal in the hypothesis, or -1."""
     import jiwer
 
-    found = np.full(len(said), -1)
-    for chunk in jiwer.process_characters(said, heard).alignments[0]:
+    found = np.full(len(reference), -1)
+    for chunk in jiwer.process_characters(reference, hypothesis).alignments[0]:
         if chunk.type == "equal":
             found[chunk.ref_start_idx : chunk.ref_end_idx] = np.arange(chunk.hyp_start_idx, chunk.hyp_end_idx)
-    found[[character == " " for character in said]] = -1  # spaces are everywhere
+    found[[character == " " for character in reference]] = -1  # spaces match everywhere
     return found
 
 
-def _place(
+def _cut(
     position: int, match: np.ndarray, times: list[tuple[float, float]], waveform: np.ndarray, rate: int
-) -> Place | None:
-    """The quietest moment between the letters heard on either side of a position; None where they are far from it."""
+) -> Cut | None:
+    """Return the quietest moment between the recognized letters around a position, or None if they are far from it."""
     before, after = np.flatnonzero(match[:position] >= 0), np.flatnonzero(match[position:] >= 0)
     if not (before.size and after.size) or position - before[-1] > SLACK or after[0] > SLACK:
         return None
     left, right = int(match[before[-1]]), int(match[position + after[0]])
     low, high = samples_of(times[left][1], rate), samples_of(times[right][0], rate)
-    return Place((low + quietest(waveform[low:high], rate)) / rate, position, left + 1)
+    return Cut((low + quietest(waveform[low:high], rate)) / rate, position, left + 1)

@@ -18,14 +18,14 @@ from sft_speech.tools.cut import matches, segments
 RATE = 1000
 
 
-def spelt(text: str) -> str:
+def normalize(text: str) -> str:
     return "".join(character for character in text.lower() if character.isalpha() or character == " ")
 
 
-def spoken(heard: str) -> tuple[list[Span], np.ndarray]:
-    """A tenth of a second for each character, loud but for spaces; "_" is half a second of silence."""
+def spoken(hypothesis: str) -> tuple[list[Span], np.ndarray]:
+    """A tenth of a second for each character, loud except for spaces; "_" is half a second of silence."""
     spans, seconds, waveform = [], 0.0, []
-    for character in heard:
+    for character in hypothesis:
         length = 0.5 if character == "_" else 0.1
         if character != "_":
             spans.append(Span(character, seconds, seconds + length))
@@ -34,38 +34,38 @@ def spoken(heard: str) -> tuple[list[Span], np.ndarray]:
     return spans, np.concatenate(waveform)
 
 
-def cut(text: str, heard: str, max_seconds: float):
-    return segments(text, spelt, *spoken(heard), RATE, max_seconds)
+def cut(text: str, hypothesis: str, max_seconds: float):
+    return segments(text, normalize, *spoken(hypothesis), RATE, max_seconds)
 
 
 def test_sentences_are_cut_in_their_pauses_and_kept_together_while_they_fit():
-    text, heard = "The cat sat. A dog ran! Who knows?", "the cat sat_ a dog ran_ who knows"
-    apart = cut(text, heard, 1.5)
+    text, hypothesis = "The cat sat. A dog ran! Who knows?", "the cat sat_ a dog ran_ who knows"
+    apart = cut(text, hypothesis, 1.5)
     assert [segment.text for segment in apart] == ["The cat sat.", "A dog ran!", "Who knows?"]
     assert apart[0].start == 0
     assert 1.1 < apart[0].end == apart[1].start < 1.7
     assert 2.6 < apart[1].end == apart[2].start < 3.2
     assert apart[2].end == pytest.approx(4.1)
     assert [segment.error_rate for segment in apart] == [0, 0, 0]
-    assert [segment.text for segment in cut(text, heard, 3.0)] == ["The cat sat. A dog ran!", "Who knows?"]
-    assert [segment.text for segment in cut(text, heard, 10.0)] == [text]
+    assert [segment.text for segment in cut(text, hypothesis, 3.0)] == ["The cat sat. A dog ran!", "Who knows?"]
+    assert [segment.text for segment in cut(text, hypothesis, 10.0)] == [text]
 
 
-def test_what_was_misheard_is_an_error_of_its_segment():
+def test_a_wrong_character_is_an_error_of_its_segment():
     first, second = cut("The cat sat. A dog ran.", "the bat sat_ a fog ram", 1.0)
     assert first.error_rate == pytest.approx(1 / 11)
     assert second.error_rate == pytest.approx(2 / 9)
 
 
-def test_no_cut_where_nobody_knows_where_the_sentence_ends():
+def test_no_cut_where_the_end_of_the_sentence_was_not_recognized():
     text = "The cat sat on an expensive carpet. A dog ran by."
     (whole,) = cut(text, "the cat sat zzzzzzzzzzzzzzzzzzzzzz a dog ran by", 1.0)
     assert whole.text == text
 
 
-@pytest.mark.parametrize(("text", "heard"), [("...", "yes"), ("Yes. No.", "_")])
-def test_nothing_said_or_nothing_heard_gives_nothing(text, heard):
-    assert cut(text, heard, 1.0) == []
+@pytest.mark.parametrize(("text", "hypothesis"), [("...", "yes"), ("Yes. No.", "_")])
+def test_no_letters_or_nothing_recognized_gives_nothing(text, hypothesis):
+    assert cut(text, hypothesis, 1.0) == []
 
 
 def test_spaces_match_nothing():
@@ -100,7 +100,7 @@ def test_the_command_on_synthetic_speech_by_the_embedded_recognizer(tmp_path, ca
         assert len(list(csv.DictReader(file))) < 4
 
 
-def test_what_is_cut_is_not_overwritten(tmp_path, capsys):
+def test_the_source_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "corpus.csv").write_text("audio,text\n")
     assert cli.main(["cut", str(tmp_path / "corpus.csv"), "--recognizer", "m", "-o", str(tmp_path / "corpus.csv")]) == 2
     assert "would be overwritten" in capsys.readouterr().err
@@ -110,4 +110,4 @@ def test_what_is_cut_is_not_overwritten(tmp_path, capsys):
 @pytest.mark.parametrize("output", ["cut.txt", "nowhere/cut.csv"])
 def test_the_manifest_needs_a_name(tmp_path, output, capsys):
     assert cli.main(["cut", str(tmp_path), "--recognizer", "m", "-o", str(tmp_path / output)]) == 2
-    assert "it is to be a .csv in a folder that exists" in capsys.readouterr().err
+    assert "it must be a .csv in an existing folder" in capsys.readouterr().err

@@ -134,9 +134,9 @@ def test_a_table_of_pairs_without_transcripts(arguments, voices, tmp_path, named
     if named == "audio":
         command = ["evaluate-vc", str(tmp_path / "out"), "--source", str(table), "--device", "cpu"]
         assert main(command) == 0
-        assert json.loads((tmp_path / "out/evaluation/pairs.json").read_text())["utterances"] == 10
+        assert json.loads((tmp_path / "out-evaluation/pairs.json").read_text())["utterances"] == 10
         assert main([*command, "--judge", "a-recognizer"]) == 2
-        assert "the corpus has no transcripts to judge by" in capsys.readouterr().err
+        assert "the corpus has no transcripts to compare with" in capsys.readouterr().err
 
 
 def test_the_same_names_in_two_splits_are_not_confused(arguments, voices, tmp_path, caplog, capsys):

@@ -1,17 +1,17 @@
-"""Recognition against the plain recipe: start, bytes, padding, speed and memory of training, evaluation, transcription.
+"""Compare recognition with the plain recipe: start-up, disk, padding, speed and memory of training and inference.
 
     python scripts/benchmark_asr.py --model sft_speech/assets/wav2vec2-small --source LibriSpeech \\
         --train_split train-clean-100 --eval_split dev-clean --steps 20 [--size base]
 
-The plain recipe (`benchmark_asr_recipes.py`) is that of transformers' example for CTC: `datasets.map` to float arrays
-and labels, a collator that pads random batches of 8 (or those of its `group_by_length`), the Trainer's defaults,
-`evaluate` imported; transcription by `transformers.pipeline` at whichever of its batch sizes is fastest. Ours is
-`sft-speech finetune-asr` with its defaults and as many seconds of audio per update. Both have the same checkpoint (with
-``--size`` random weights of that size), corpus and device. Each run is a process of its own; the recipes take turns
-``--repeats`` times, and the table holds medians, with the lowest and the highest in brackets. A cold start has no
-caches of `datasets` and of headers, a warm one has them.
+The plain recipe (`benchmark_asr_recipes.py`) is the CTC example of transformers: `datasets.map` to float arrays and
+labels, a collator that pads random batches of 8 (or those of its `group_by_length`), the defaults of the Trainer,
+`evaluate` imported; transcription by `transformers.pipeline` at its fastest batch size. Ours is `sft-speech
+finetune-asr` with its defaults and as many seconds of audio per update. Both use the same checkpoint (with ``--size``
+random weights of that size), corpus and device. Each run has its own process. The recipes alternate ``--repeats``
+times; the table has medians, with minimum and maximum in brackets. A cold start has no caches of `datasets` and of
+headers, a warm one has them.
 
-On a GPU, ``--bf16`` gives both recipes mixed precision.
+On a GPU, ``--bf16`` uses mixed precision for both recipes.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ LARGE: dict[str, Any] = {
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--size", choices=("base", "large"), help="random weights of this size in place of the model's")
+    parser.add_argument("--size", choices=("base", "large"), help="use random weights of this size")
     parser.add_argument("--source", required=True)
     parser.add_argument("--train_split", default=":0.9")
-    parser.add_argument("--eval_split", default="[0.9:]", help="is evaluated and transcribed")
+    parser.add_argument("--eval_split", default="[0.9:]", help="to evaluate and transcribe")
     parser.add_argument("--steps", type=int, default=20, help="updates")
-    parser.add_argument("--profiled", type=int, default=3, help="further updates whose parts are timed, if any")
+    parser.add_argument("--profiled", type=int, default=3, help="further updates to time in parts; 0: none")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--bf16", action="store_true", help="mixed precision for both")
-    parser.add_argument("--only", choices=("start", "training", "transcription"), help="leave out the rest")
-    parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--only", choices=("start", "training", "transcription"), help="measure only this")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--recipe", choices=RECIPES, help=argparse.SUPPRESS)
-    parser.add_argument("--mean", type=float, help=argparse.SUPPRESS)  # seconds of an utterance
-    parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)  # ends at step 1
+    parser.add_argument("--mean", type=float, help=argparse.SUPPRESS)  # mean seconds of an utterance
+    parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)  # end at step 1
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser
 
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def arguments(args: argparse.Namespace, folder: Path) -> list[str]:
-    """Of every run."""
+    """Return the arguments that all runs share."""
     from sft_speech.corpora import load_corpus
 
     seconds = load_corpus(args.source, args.train_split, cache_dir=folder / "mean")["seconds"]
@@ -121,7 +121,7 @@ def arguments(args: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def random_weights(model: str, size: str, folder: Path) -> str:
-    """A directory of wav2vec2 in one of its published sizes, with the tokenizer and the rate of ``model``."""
+    """Save a random wav2vec2 of a published size with the processor of ``model``, and return its directory."""
     from transformers import AutoProcessor, Wav2Vec2Config, Wav2Vec2ForCTC, set_seed
 
     processor: Any = AutoProcessor.from_pretrained(model)
@@ -137,7 +137,7 @@ def random_weights(model: str, size: str, folder: Path) -> str:
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
-    """Medians, and ours over each of the others, pair by pair of the same turn."""
+    """Return a table of medians, and of the ratios of ours to the others within each repeat."""
     plain, grouped, ours = (found[recipe] for recipe in RECIPES)
     lines = [f"| | {' | '.join(RECIPES)} | ours / plain | ours / grouped |", "| --- " * 6 + "|"]
     for key, (name, scale) in FIGURES.items():

@@ -1,5 +1,6 @@
-"""The recipes of `benchmark_asr.py`: the plain one, as transformers' example for CTC has it, and ours. Each trains, and
-is then measured in the same process.
+"""The recipes of `benchmark_asr.py`: the CTC example of transformers, and ours.
+
+Each one trains and is then measured in the same process.
 """
 
 from __future__ import annotations
@@ -10,61 +11,58 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice, repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import benchmark_asr
 from benchmarking import clock
 
 
-class Measured:
-    """What a recipe hands over when it has trained.
+class Trained(NamedTuple):
+    """A trained recipe, to be measured.
 
     Args:
         trainer: of transformers.
-        batches: the seconds of the clips of each batch that it trained on.
-        evaluate, transcribe: do so with the evaluation split; the second gives the batch size that it chose, if it
-            chose one, and the seconds that it took.
+        batches: the seconds of the clips of each training batch.
+        evaluate: evaluates the evaluation split.
+        transcribe: transcribes it and returns the batch size that it chose, if any, and the seconds that it took.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        batches: list[list[float]],
-        evaluate: Callable[[], Any],
-        transcribe: Callable[[], tuple[int | None, float]],
-    ) -> None:
-        self.trainer, self.batches, self.evaluate, self.transcribe = trainer, batches, evaluate, transcribe
+    trainer: Any
+    batches: list[list[float]]
+    evaluate: Callable[[], Any]
+    transcribe: Callable[[], tuple[int | None, float]]
 
 
 def measure(args: argparse.Namespace) -> None:
+    """Train a recipe, measure it, and write the figures to ``found.json``."""
     watch = clock(
         args.folder, args.folder.parent / "caches", only_start=args.folder / "found.json" if args.warm else None
     )
     begin = None if args.only == "transcription" else watch
     recipe: Any = ours if args.recipe == "ours" else plain
-    measured: Measured = recipe(args, begin)
+    trained: Trained = recipe(args, begin)
     found = dict(watch.found)
     if found:
-        steps = measured.batches[: args.steps]
+        steps = trained.batches[: args.steps]
         found["speed"] = found.pop("steps_per_second") * sum(map(sum, steps[2:])) / (len(steps) - 2)
         found["padding"] = 1 - sum(map(sum, steps)) / sum(len(batch) * max(batch) for batch in steps)
     if args.only in (None, "training"):
-        found["loader"] = loader_alone(measured, args)
+        found["loader"] = loader_alone(trained, args)
         if args.profiled:
-            found |= parts_of_a_step(measured.trainer, args.profiled)
+            found |= parts_of_a_step(trained.trainer, args.profiled)
     if args.only in (None, "transcription"):
-        heard = sum(spoken(args)["seconds"])
+        seconds_of_audio = sum(evaluation_rows(args)["seconds"])
         began = time.perf_counter()
-        measured.evaluate()
-        found["evaluation"] = heard / (time.perf_counter() - began)
-        batch, seconds = measured.transcribe()
-        found["transcription"] = heard / seconds
+        trained.evaluate()
+        found["evaluation"] = seconds_of_audio / (time.perf_counter() - began)
+        batch, seconds = trained.transcribe()
+        found["transcription"] = seconds_of_audio / seconds
         if batch is not None:
             found["batch"] = batch
     (args.folder / "found.json").write_text(json.dumps(found))
 
 
-def spoken(args: argparse.Namespace) -> Any:
+def evaluation_rows(args: argparse.Namespace) -> Any:
     from sft_speech.corpora import load_corpus
 
     return load_corpus(args.source, args.eval_split)
@@ -73,7 +71,7 @@ def spoken(args: argparse.Namespace) -> Any:
 # ---- ours
 
 
-def ours(args: argparse.Namespace, watch: Any) -> Measured:
+def ours(args: argparse.Namespace, watch: Any) -> Trained:
     from sft_speech.options.config import FinetuneAsrConfig
     from sft_speech.tasks.asr.spec import SPEC
     from sft_speech.training import run
@@ -107,7 +105,7 @@ def ours(args: argparse.Namespace, watch: Any) -> Measured:
     def transcribe() -> tuple[None, float]:
         from sft_speech import Transcriber
 
-        transcriber, paths = Transcriber(config.output_dir), [audio["path"] for audio in spoken(args)["audio"]]
+        transcriber, paths = Transcriber(config.output_dir), [audio["path"] for audio in evaluation_rows(args)["audio"]]
         began = time.perf_counter()
         transcriber(paths)
         return None, time.perf_counter() - began
@@ -115,15 +113,15 @@ def ours(args: argparse.Namespace, watch: Any) -> Measured:
     def evaluate() -> Any:
         from sft_speech import evaluate_corpus, load_checkpoint
 
-        return evaluate_corpus(load_checkpoint(config.output_dir), spoken(args)).summary()
+        return evaluate_corpus(load_checkpoint(config.output_dir), evaluation_rows(args)).summary()
 
-    return Measured(trainers[0], batches, evaluate, transcribe)
+    return Trained(trainers[0], batches, evaluate, transcribe)
 
 
 # ---- the plain recipe
 
 
-def plain(args: argparse.Namespace, watch: Any) -> Measured:
+def plain(args: argparse.Namespace, watch: Any) -> Trained:
     import evaluate  # noqa: F401, as the example does
     import torch
     from transformers import AutoModelForCTC, AutoProcessor, Trainer, TrainingArguments
@@ -147,7 +145,7 @@ def plain(args: argparse.Namespace, watch: Any) -> Measured:
         train_sampling_strategy="group_by_length" if "group" in args.recipe else "random",
         max_steps=args.steps if watch else 1,
         save_strategy="no",
-        remove_unused_columns=False,  # else the lengths are gone before they are asked for
+        remove_unused_columns=False,  # otherwise the lengths are removed before they are needed
         report_to="none",
         bf16=args.bf16,
         use_cpu=not torch.cuda.is_available(),
@@ -167,11 +165,11 @@ def plain(args: argparse.Namespace, watch: Any) -> Measured:
         return trainer.evaluate(corpus)
 
     corpus = mapped(args, processor, args.eval_split) if args.only != "training" else None
-    return Measured(trainer, batches, evaluation, lambda: best_pipeline(args, processor, model))
+    return Trained(trainer, batches, evaluation, lambda: best_pipeline(args, processor, model))
 
 
 def mapped(args: argparse.Namespace, processor: Any, split: str) -> Any:
-    """Rows of float arrays and labels."""
+    """Return rows of float arrays and labels."""
     import datasets
     import soundfile
 
@@ -191,18 +189,18 @@ def mapped(args: argparse.Namespace, processor: Any, split: str) -> Any:
 
 
 def word_error_rate(processor: Any, predictions: Any) -> dict[str, float]:
-    """As the example counts it, by jiwer in place of a metric from the Hub."""
+    """Return the WER as the example computes it, with jiwer instead of a metric from the Hub."""
     import jiwer
 
     labels, ids = predictions.label_ids, predictions.predictions
     blank = processor.tokenizer.pad_token_id
     ids[ids == -100], labels[labels == -100] = blank, blank
-    said, heard = processor.batch_decode(labels, group_tokens=False), processor.batch_decode(ids)
-    return {"wer": jiwer.wer(list(said), list(heard))}
+    references, hypotheses = processor.batch_decode(labels, group_tokens=False), processor.batch_decode(ids)
+    return {"wer": jiwer.wer(list(references), list(hypotheses))}
 
 
 def best_pipeline(args: argparse.Namespace, processor: Any, model: Any) -> tuple[int, float]:
-    """Batch size and seconds of `transformers.pipeline` where it is fastest."""
+    """Return the fastest batch size of `transformers.pipeline`, and its seconds."""
     import soundfile
     import torch
     from transformers import pipeline
@@ -210,17 +208,17 @@ def best_pipeline(args: argparse.Namespace, processor: Any, model: Any) -> tuple
     make: Any = pipeline
     half = {"dtype": torch.bfloat16} if args.bf16 else {}
     parts = {"tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor}
-    say = make("automatic-speech-recognition", model=model.eval(), device=model.device, **parts, **half)
-    paths, taken = [audio["path"] for audio in spoken(args)["audio"]], {}
+    recognizer = make("automatic-speech-recognition", model=model.eval(), device=model.device, **parts, **half)
+    paths, taken = [audio["path"] for audio in evaluation_rows(args)["audio"]], {}
 
-    def clips() -> Iterator[dict[str, Any]]:  # arrays: of files it wants ffmpeg
+    def clips() -> Iterator[dict[str, Any]]:  # arrays, because files would need ffmpeg
         for path in paths:
             waveform, rate = soundfile.read(path, dtype="float32")
             yield {"raw": waveform, "sampling_rate": rate}
 
     for batch in benchmark_asr.PIPELINE_BATCHES:
         began = time.perf_counter()
-        for _ in say(clips(), batch_size=batch):
+        for _ in recognizer(clips(), batch_size=batch):
             pass
         taken[batch] = time.perf_counter() - began
     fastest = min(taken, key=lambda batch: taken[batch])
@@ -230,17 +228,17 @@ def best_pipeline(args: argparse.Namespace, processor: Any, model: Any) -> tuple
 # ---- parts of training
 
 
-def loader_alone(measured: Measured, args: argparse.Namespace) -> float:
-    """Audio seconds per second that the loader makes of batches when nothing is done with them, its start included."""
+def loader_alone(trained: Trained, args: argparse.Namespace) -> float:
+    """Return the audio seconds per second that the loader yields without training, including its start."""
     began, done = time.perf_counter(), 0
-    for _ in islice(measured.trainer.get_train_dataloader(), args.steps):
+    for _ in islice(trained.trainer.get_train_dataloader(), args.steps):
         done += 1
-    seconds = sum(map(sum, measured.batches[: args.steps])) / args.steps
+    seconds = sum(map(sum, trained.batches[: args.steps])) / args.steps
     return done * seconds / (time.perf_counter() - began)
 
 
 def parts_of_a_step(trainer: Any, steps: int) -> dict[str, float]:
-    """Shares of its time, and what it achieves of the device's rate of matrix products."""
+    """Return the share of time of each part of a step, and its share of the device's rate of matrix products."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -271,7 +269,7 @@ def parts_of_a_step(trainer: Any, steps: int) -> dict[str, float]:
         taken["optimizer"] += now() - backward
 
     loader = trainer.get_train_dataloader()
-    batches = islice(chain.from_iterable(repeat(loader)), 1, None)  # the first one waits for workers to start
+    batches = islice(chain.from_iterable(repeat(loader)), 1, None)  # the first batch waits for the workers to start
     for batch in waited_for(islice(batches, steps), taken, now):
         step(batch)
     whole = sum(taken.values())
@@ -287,6 +285,7 @@ def parts_of_a_step(trainer: Any, steps: int) -> dict[str, float]:
 
 
 def waited_for(batches: Iterable[Any], taken: dict[str, float], now: Callable[[], float]) -> Iterator[Any]:
+    """Yield the batches, and add the time until each to ``taken["waiting"]``."""
     began = now()
     for batch in batches:
         taken["waiting"] += now() - began
@@ -296,7 +295,7 @@ def waited_for(batches: Iterable[Any], taken: dict[str, float], now: Callable[[]
 
 @contextmanager
 def timed(base: Any, now: Callable[[], float]) -> Iterator[dict[str, float]]:
-    """Seconds that a wav2vec2 spends in its convolutions and in its transformer."""
+    """Measure the seconds that a wav2vec2 spends in its convolutions and in its transformer."""
     inside: dict[str, float] = {"convolutions": 0.0, "transformer": 0.0}
     hooks = []
     for name, module in (("convolutions", base.feature_extractor), ("transformer", base.encoder)):
@@ -316,7 +315,7 @@ def timed(base: Any, now: Callable[[], float]) -> Iterator[dict[str, float]]:
 
 
 def matrix_rate(arguments: Any) -> float:
-    """Operations per second of products of large matrices, in the precision of the run, the best of some."""
+    """Return the operations per second of large matrix products in the precision of the run, the best of ten."""
     import torch
 
     size = 8192 if arguments.device.type == "cuda" else 2048
@@ -333,7 +332,7 @@ def matrix_rate(arguments: Any) -> float:
 
 
 def idle(step: Callable[[], None]) -> float:
-    """Share of a step in which the GPU has nothing to do."""
+    """Return the share of a step in which the GPU is idle."""
     import torch
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiled:

@@ -1,19 +1,19 @@
-"""What a corpus costs against its size: seconds, memory and bytes up to the first optimizer step.
+"""Measure the cost of a corpus by its size: seconds, memory and bytes up to the first optimizer step.
 
     python scripts/benchmark_corpus.py --hours 1 10 100 1000 --clips SOME_FOLDER_OF_AUDIO --json FIGURES.json
 
-For each size (300 rows to an hour) it makes a manifest in a temporary folder whose rows are files of their own,
-hard-linked to the clips given (or to clips of noise), and measures, each in a process of its own:
+For each size (300 rows per hour) this makes a manifest in a temporary folder, with a file per row that is hard-linked
+to one of the given clips (or to clips of noise), and measures, each in its own process:
 
-- ``load_corpus`` without an index of headers and with one, ``select_usable`` for an English vocabulary, the plan of an
-  epoch with all that a run asks of it;
-- ``finetune-asr`` of a tiny model, the index there already: from the start of the process to the first optimizer step,
-  what it has written by then; and the memory of two ranks (0, 1) alive at once: the peak of each, and what it has of
-  its own at the first step, that is, in no file: with its two loader workers, pages that they share counted once;
-- the same run resumed in its fourth epoch. Its checkpoint is one of step 2 that says it is of a later one.
+- ``load_corpus`` without and with an index of headers, ``select_usable`` for an English vocabulary, and the plan of an
+  epoch;
+- ``finetune-asr`` of a tiny model with an existing index: seconds from the start of the process to the first optimizer
+  step, and the bytes written by then; the memory of two ranks (0, 1) at that step: the peak of each, and its own
+  memory, which is in no file, including its two loader workers, with shared pages counted once;
+- the same run resumed in its fourth epoch, from a checkpoint of step 2 that is relabeled as a later one.
 
-The files' content is in the system's memory by then: a disk adds what it takes to read a few blocks of each file.
-Needs Linux: memory is read from /proc.
+By then the files are in the page cache: a cold disk adds the time to read a few blocks of each file. Needs Linux, since
+memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROWS_PER_HOUR = 300
 BATCH_SECONDS = 160.0
 WORDS = "IT WAS THE BEST OF TIMES AND THE WORST OF TIMES SAID MISTER O'NEIL WHO HAD SEEN NEITHER".split()
 VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
-COLUMNS = {  # of the table: a figure, its title, its format
+COLUMNS = {  # of the table: figure: (title, format)
     "rows": ("rows", "{:,.0f}"),
     "first": ("first scan, s", "{:.1f}"),
     "again": ("again, s", "{:.2f}"),
@@ -57,8 +57,8 @@ COLUMNS = {  # of the table: a figure, its title, its format
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, nargs="+", default=[1, 10, 100, 1000], help="sizes")
-    parser.add_argument("--clips", type=Path, help="folder of audio files; clips of noise where it isn't given")
-    parser.add_argument("--json", type=Path, help="write the figures there, after each size")
+    parser.add_argument("--clips", type=Path, help="folder of audio files [clips of noise]")
+    parser.add_argument("--json", type=Path, help="write the figures to this file after each size")
     parser.add_argument("--measure", metavar="MANIFEST", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -75,8 +75,8 @@ def main() -> None:
 
 
 def measure_size(folder: Path, rows: int, clips: Path | None) -> dict[str, Any]:
-    """The figures of one size."""
-    os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")  # of all that is started here
+    """Return the figures of one size."""
+    os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")  # for all child processes
     manifest = make_manifest(folder, rows, clips)
     command = [sys.executable, __file__, "--measure", str(manifest)]
     first, again = (json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) for _ in range(2))
@@ -98,11 +98,11 @@ def measure_size(folder: Path, rows: int, clips: Path | None) -> dict[str, Any]:
     return found
 
 
-# ---- what is measured upon ----
+# ---- the corpus and the model ----
 
 
 def make_manifest(folder: Path, rows: int, clips: Path | None) -> Path:
-    """A CSV of files, 1000 to a folder, each a hard link to one of the clips."""
+    """Write a CSV of files, 1000 in a folder, each a hard link to one of the clips."""
     originals = copy_clips(folder / "clips", clips, max(64, rows // 20_000))
     manifest = folder / "manifest.csv"
     with open(manifest, "w") as table:
@@ -114,13 +114,13 @@ def make_manifest(folder: Path, rows: int, clips: Path | None) -> Path:
                 (folder / name).parent.mkdir(parents=True)
             os.link(original, folder / name)
             first = row % len(WORDS)
-            number = f" {row % 97}" if row % 20 == 0 else ""  # numbers are spelt out, which costs more than letters
+            number = f" {row % 97}" if row % 20 == 0 else ""  # numbers are spelled out, which costs more than letters
             table.write(f"{name},{' '.join(WORDS[first:] + WORDS[:first])}{number},speaker-{row % 1000}\n")
     return manifest
 
 
 def copy_clips(folder: Path, clips: Path | None, count: int) -> list[Path]:
-    """As many files as links need: a file system allows some ten thousand to one file."""
+    """Copy or make ``count`` clips: a file system allows only some ten thousand links to a file."""
     import numpy as np
     import soundfile
 
@@ -139,7 +139,7 @@ def copy_clips(folder: Path, clips: Path | None, count: int) -> list[Path]:
 
 
 def tiny_model(folder: Path) -> Path:
-    """A random wav2vec2 of some ten thousand parameters, with its processor."""
+    """Save a random wav2vec2 of some ten thousand parameters, with its processor."""
     from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
     folder.mkdir()
@@ -163,10 +163,11 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
-# ---- the corpus in a process of its own ----
+# ---- the corpus in its own process ----
 
 
 def measure(manifest: str) -> dict[str, Any]:
+    """Load a corpus, select its usable rows, plan an epoch; return seconds and memory."""
     import datasets  # noqa: F401
     import numpy as np
 
@@ -214,7 +215,7 @@ def measure(manifest: str) -> dict[str, Any]:
 
 
 class Run:
-    """A fine-tuning of ``steps`` steps, ended after the first ones."""
+    """A fine-tuning run of ``steps`` steps that is killed after the first ones."""
 
     def __init__(self, folder: Path, manifest: Path, model: Path, steps: int) -> None:
         self.folder, self.output, self.steps = folder, folder / "out", steps
@@ -223,7 +224,7 @@ class Run:
 
     @contextlib.contextmanager
     def started(self, *more: str, ranks: int = 1) -> Iterator[tuple[int, float]]:
-        """The run in its first step: its process, and how many seconds it took to get there."""
+        """Start the run; yield its process id and the seconds until its first step, then kill it."""
         script = str(Path(__file__).with_name("finetune_asr.py"))
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
         keys = [part for key, value in self.keys.items() for part in (f"--{key}", str(value))]
@@ -234,41 +235,43 @@ class Run:
         began = time.perf_counter()
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
         try:
-            said = []
+            output = []
             for line in process.stderr or ():
-                said.append(line)
+                output.append(line)
                 if line.startswith("step "):
                     yield process.pid, time.perf_counter() - began
                     break
             else:
-                raise SystemExit("".join(said))
+                raise SystemExit("".join(output))
         finally:
-            for pid in (process.pid, *descendants(process.pid)):  # torchrun gives every rank a session of its own
+            for pid in (process.pid, *descendants(process.pid)):  # torchrun gives every rank its own session
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
 
     def checkpoint(self) -> Path:
-        """The first one of the run that is under way, once it is whole."""
+        """Wait for the first checkpoint of the running run to be complete, and return it."""
         checkpoint = self.output / "checkpoint-2"
         for _ in range(600):
             if (checkpoint / "trainer_state.json").is_file():
                 return checkpoint
             time.sleep(0.1)
-        raise SystemExit(f"{checkpoint} did not come")
+        raise SystemExit(f"{checkpoint} was not written within a minute")
 
     def make_later(self, checkpoint: Path, step: int) -> None:
-        """Has a checkpoint say that it is one of a later step."""
+        """Relabel a checkpoint as one of a later step."""
         file = checkpoint / "trainer_state.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"global_step": step}))
         checkpoint.rename(checkpoint.with_name(f"checkpoint-{step}"))
 
 
 def children(pid: int) -> list[int]:
+    """Return the child processes of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def descendants(pid: int) -> list[int]:
+    """Return the child processes of a process and theirs."""
     try:
         own = children(pid)
     except OSError:  # it has ended
@@ -277,13 +280,13 @@ def descendants(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """That a process has used, its children aside."""
+    """Return the CPU seconds that a process has used, without its children."""
     user, system = Path(f"/proc/{pid}/stat").read_text().split()[13:15]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_of(pid: int | str) -> dict[str, int]:
-    """Of a process, in MB: its highest resident size, and its share of the memory that is in no file."""
+    """Return the peak resident size of a process and its share of the memory that is in no file, in MB."""
     kilobytes = {}
     for file in ("status", "smaps_rollup"):
         for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
@@ -294,7 +297,7 @@ def memory_of(pid: int | str) -> dict[str, int]:
 
 
 def bytes_below(folder: Path) -> int:
-    """Of what runs write: caches, output, temporary files."""
+    """Return the size of what runs write: caches, output, temporary files."""
     places = (folder / name for name in ("cache", "out", "tmp"))
     return sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())
 

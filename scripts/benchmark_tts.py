@@ -1,12 +1,12 @@
-"""Fine-tuning of SpeechT5 against the plain recipe: seconds and bytes before step 1, speed, steps to the same loss.
+"""Compare fine-tuning of SpeechT5 with the plain recipe: start-up, disk, speed, and steps to the same loss.
 
     python scripts/benchmark_tts.py --model sft_speech/assets/speecht5-small --source demo-output/reader --steps 60
 
-The plain recipe is that of the Hugging Face audio course, unit 6: `datasets.map` to spectrograms, a collator that pads
-a batch of 4, 8 of them per update, `Seq2SeqTrainer` with its defaults; but for the learning rate, which is the same for
-both, and gradient checkpointing, which only saves memory. Ours has as many seconds of audio per update, and the plain
-recipe is given the voices that ours makes. Each runs in a process of its own with caches of its own; the loss of every
-saved step is then measured by one and the same code.
+The plain recipe is that of unit 6 of the Hugging Face audio course: `datasets.map` to spectrograms, a collator that
+pads batches of 4, 8 of them per update, `Seq2SeqTrainer` with its defaults except the learning rate, which is the same
+for both, and without gradient checkpointing, which only saves memory. Ours has as many seconds of audio per update, and
+the plain recipe gets the speaker embeddings that ours makes. Each has its own process and caches; the loss of every
+saved step is then measured by the same code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarking import OUR_ENVIRONMENT, clock, run_recipe
 
-CLIPS, ACCUMULATION = 4, 8  # of the course
+CLIPS, ACCUMULATION = 4, 8  # as in the course
 SAVES = 6
 
 
@@ -53,13 +53,14 @@ def main() -> None:
 
 
 def rows_of(args: argparse.Namespace) -> Any:
-    """Of the training split."""
+    """Return the rows of the training split."""
     from sft_speech.corpora import load_corpus
 
     return load_corpus(args.source, args.train_split)
 
 
 def settings(args: argparse.Namespace, folder: Path, model: str | None = None) -> Any:
+    """Return the options of our run."""
     from sft_speech.options.config import FinetuneTtsConfig
 
     mean = float(sum(seconds := rows_of(args)["seconds"]) / len(seconds))
@@ -84,7 +85,7 @@ def settings(args: argparse.Namespace, folder: Path, model: str | None = None) -
 
 
 def ours(args: argparse.Namespace, watch: Any) -> float:
-    """Seconds of audio per update."""
+    """Train our recipe; return the seconds of audio per update."""
     from sft_speech.tasks.tts.spec import SPEC
     from sft_speech.training import run
 
@@ -93,7 +94,7 @@ def ours(args: argparse.Namespace, watch: Any) -> float:
 
     def watched(*given: Any) -> Any:
         trainer = build(*given)
-        trainer.eval_dataset, trainer.args.eval_strategy = None, "no"  # measured afterwards, for both alike
+        trainer.eval_dataset, trainer.args.eval_strategy = None, "no"  # both are measured afterwards
         trainer.args.load_best_model_at_end = False
         trainer.add_callback(watch)
         plans.append(trainer.plan)
@@ -106,8 +107,7 @@ def ours(args: argparse.Namespace, watch: Any) -> float:
 
 
 def plain(args: argparse.Namespace, watch: Any) -> float:
-    """As the course has it; seconds of audio per update."""
-    import datasets
+    """Train the recipe of the course; return the seconds of audio per update."""
     import torch
     from transformers import (
         Seq2SeqTrainer,
@@ -118,36 +118,10 @@ def plain(args: argparse.Namespace, watch: Any) -> float:
         SpeechT5Tokenizer,
     )
 
-    from sft_speech.tasks.speech.data import voice_name
-    from sft_speech.tasks.speech.speakers import Speakers
-
     model = SpeechT5ForTextToSpeech.from_pretrained(args.model)
     extractor = SpeechT5FeatureExtractor.from_pretrained(args.model)
     processor = SpeechT5Processor(extractor, SpeechT5Tokenizer.from_pretrained(args.model))
-    voices = Speakers.load(args.folder.parent, model.config.speaker_embedding_dim)
     rows = rows_of(args)
-    paths, names = [audio["path"] for audio in rows["audio"]], [voice_name(speaker) for speaker in rows["speaker"]]
-    listed = datasets.Dataset.from_dict({"audio": paths, "text": rows["text"], "voice": names})
-    listed.to_csv(args.folder / "listed.csv")
-    corpus: Any = datasets.load_dataset("csv", data_files=str(args.folder / "listed.csv"), split="train")
-
-    def prepare(example: dict[str, Any]) -> dict[str, Any]:
-        import librosa
-
-        waveform, _ = librosa.load(example["audio"], sr=extractor.sampling_rate)
-        made = processor(
-            text=example["text"],
-            audio_target=waveform,
-            sampling_rate=extractor.sampling_rate,
-            return_attention_mask=False,
-        )
-        return {
-            "input_ids": made["input_ids"],
-            "labels": made["labels"][0],
-            "speaker_embeddings": voices[example["voice"]].numpy(),
-        }
-
-    corpus = corpus.map(prepare, remove_columns=corpus.column_names)
 
     def collate(features: list[dict[str, Any]]) -> dict[str, Any]:
         batch = processor.pad(
@@ -163,7 +137,6 @@ def plain(args: argparse.Namespace, watch: Any) -> float:
         batch["speaker_embeddings"] = torch.tensor([one["speaker_embeddings"] for one in features])
         return batch
 
-    mean = float(sum(rows["seconds"]) / len(rows))
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(args.folder / "run"),
         per_device_train_batch_size=CLIPS,
@@ -176,19 +149,40 @@ def plain(args: argparse.Namespace, watch: Any) -> float:
         label_names=["labels"],
         use_cpu=not torch.cuda.is_available(),
     )
-    trainer = Seq2SeqTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=corpus,
-        data_collator=collate,
-        callbacks=[watch],
-    )
-    trainer.train()
-    return mean * CLIPS * ACCUMULATION
+    corpus = mapped(args, rows, processor, model.config.speaker_embedding_dim)
+    Seq2SeqTrainer(model=model, args=arguments, train_dataset=corpus, data_collator=collate, callbacks=[watch]).train()
+    return float(sum(rows["seconds"]) / len(rows)) * CLIPS * ACCUMULATION
+
+
+def mapped(args: argparse.Namespace, rows: Any, processor: Any, size: int) -> Any:
+    """Return rows of token ids, spectrograms and speaker embeddings of ``size`` dimensions."""
+    import datasets
+
+    from sft_speech.tasks.speech.data import voice_name
+    from sft_speech.tasks.speech.speakers import Speakers
+
+    voices, rate = Speakers.load(args.folder.parent, size), processor.feature_extractor.sampling_rate
+    paths, names = [audio["path"] for audio in rows["audio"]], [voice_name(speaker) for speaker in rows["speaker"]]
+    listed = datasets.Dataset.from_dict({"audio": paths, "text": rows["text"], "voice": names})
+    listed.to_csv(args.folder / "listed.csv")
+    corpus: Any = datasets.load_dataset("csv", data_files=str(args.folder / "listed.csv"), split="train")
+
+    def prepare(example: dict[str, Any]) -> dict[str, Any]:
+        import librosa
+
+        waveform, _ = librosa.load(example["audio"], sr=rate)
+        made = processor(text=example["text"], audio_target=waveform, sampling_rate=rate, return_attention_mask=False)
+        return {
+            "input_ids": made["input_ids"],
+            "labels": made["labels"][0],
+            "speaker_embeddings": voices[example["voice"]].numpy(),
+        }
+
+    return corpus.map(prepare, remove_columns=corpus.column_names)
 
 
 def prepared(args: argparse.Namespace, folder: Path, model: str | None = None) -> tuple[Any, dict[str, Any]]:
-    """Our task with the voices of the corpus, and its usable rows."""
+    """Return our task with the speaker embeddings of the corpus, and its usable rows."""
     from sft_speech.corpora.report import CorpusReport
     from sft_speech.tasks.tts.task import Synthesis
     from sft_speech.training.run import Given, load_splits
@@ -202,7 +196,7 @@ def prepared(args: argparse.Namespace, folder: Path, model: str | None = None) -
 
 
 def losses(folder: Path, args: argparse.Namespace) -> dict[int, float]:
-    """By step: the loss of held-out speech, as our evaluation measures it."""
+    """Return the loss of held-out speech by step, as our evaluation measures it."""
     import shutil
 
     curve = {}
@@ -216,7 +210,7 @@ def losses(folder: Path, args: argparse.Namespace) -> dict[int, float]:
 
 
 def show(found: dict[str, dict[str, float]], curves: dict[str, dict[int, float]]) -> None:
-    """A table, and after how many of our steps the plain recipe's last loss is reached."""
+    """Print the table, and after how many of our steps the last loss of the plain recipe is reached."""
     print("| | plain | ours | ratio |\n| --- | --- | --- | --- |")
     names = {"before": ("seconds before step 1", 1), "bytes": ("MB written before step 1", 1e-6)}
     names |= {"speed": ("audio seconds per second", 1)}

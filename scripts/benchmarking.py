@@ -1,4 +1,4 @@
-"""What the benchmarks against the plain recipes share: a process per recipe, and a clock inside it."""
+"""Shared code of the benchmarks against plain recipes: a process per recipe, and a clock in it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-# As the command line sets it; the plain recipes leave torch its default.
+# As the command line sets it; the plain recipes keep the default of torch.
 OUR_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000"}
 
 
 def run_recipe(script: str, arguments: list[str], folder: Path, caches: Path, **environment: str) -> dict[str, Any]:
-    """Runs one recipe in a process of its own; what it noted down in ``folder/found.json``.
+    """Run one recipe in a new process and return what it wrote to ``folder/found.json``.
 
     Args:
-        script: is given ``arguments`` and ``--folder FOLDER``.
-        caches: of the Hugging Face libraries; an empty folder is a cold start.
+        script: gets ``arguments`` and ``--folder FOLDER``.
+        caches: folder for the caches of the Hugging Face libraries; an empty one is a cold start.
     """
     folder.mkdir(parents=True)
     environment |= {"HF_HOME": str(caches), "HF_DATASETS_CACHE": str(caches), "HF_HUB_OFFLINE": "1"}
@@ -34,12 +34,12 @@ def run_recipe(script: str, arguments: list[str], folder: Path, caches: Path, **
 
 
 def bytes_in(*folders: Path) -> int:
-    """In all files."""
+    """Return the size of all files."""
     return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
 def peak_memory() -> int:
-    """Bytes: of the GPU where there is one, else of this process."""
+    """Return the bytes used on the GPU, or by this process if there is no GPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -48,11 +48,13 @@ def peak_memory() -> int:
 
 
 def clock(*folders: Path, only_start: Path | None = None) -> Any:
-    """A callback whose ``found`` holds the seconds from the process's start to step 1 and through it ("before",
-    "first"), the bytes written into ``folders`` by then, steps per second after the second one, and the peak of memory.
+    """Return a callback that measures a training.
+
+    Its ``found`` holds the seconds from the start of the process to the beginning and the end of step 1 ("before",
+    "first"), the bytes written into ``folders`` before it, the steps per second after step 2, and the peak memory.
 
     Args:
-        only_start: file to note ``found`` down in at step 1, and end the process.
+        only_start: write ``found`` to this file at step 1 and end the process.
     """
     from transformers import TrainerCallback
 
@@ -68,7 +70,7 @@ def clock(*folders: Path, only_start: Path | None = None) -> Any:
                     only_start.write_text(json.dumps(self.found))
                     sys.stdout.flush()
                     os._exit(0)
-            elif state.global_step == 2:  # the first ones compile
+            elif state.global_step == 2:  # the first steps compile
                 self.since = time.time()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The whole way, without a GPU or the Hub; everything it makes lies in demo-output.
-#   bash scripts/demo.sh        recognition: a corpus, a model fine-tuned on it, its word error rate before and after
-#   bash scripts/demo.sh tts    synthesis: the recordings of one voice, a model that speaks in it, how well it is understood
+# A complete example without a GPU or the Hub; its output is in demo-output.
+#   bash scripts/demo.sh        recognition: make a corpus, fine-tune a model, compare its word error rate before and after
+#   bash scripts/demo.sh tts    synthesis: make recordings of one voice, fine-tune a model, measure its speech before and after
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-asr}" in asr | tts) ;; *) echo "usage: bash scripts/demo.sh [asr|tts]" >&2 && exit 2 ;; esac
@@ -17,18 +17,18 @@ asr() {
     rm -rf $out/before $out/model
     sft-speech make-demo-corpus $out/corpus
 
-    step "2. The embedded checkpoint on its test split, as it is ($small)"
+    step "2. The embedded checkpoint on the test split, before fine-tuning ($small)"
     sft-speech evaluate $small --source $out/corpus --split test-demo --output $out/before
 
     step "3. Fine-tuning ($out/model)"
     python scripts/finetune_asr.py --config configs/asr/demo.yaml
 
-    step "4. Three calls that it never heard, by voices that it never heard"
+    step "4. Three unseen calls by unseen speakers"
     calls=()
     for speaker in 17 18 19; do
         call=$out/corpus/test-demo/$speaker/1/$speaker-1
         calls+=("$call-0000.flac")
-        echo "said   $(grep "^$speaker-1-0000 " $call.trans.txt)"
+        echo "reference  $(grep "^$speaker-1-0000 " $call.trans.txt)"
     done
     sft-speech transcribe $out/model "${calls[@]}"
 
@@ -46,32 +46,32 @@ PYTHON
 $out/model                  the model; plain transformers loads it too
 $out/model/README.md        its model card
 $out/model/run.yaml         every setting of the run
-$out/model/evaluation       what was said and what was heard, call by call
+$out/model/evaluation       reference and hypothesis of each call
 
 Next, on real speech (.venv/bin holds the commands):
   sft-speech transcribe $small RECORDING.wav
   accelerate launch scripts/finetune_asr.py --config configs/asr/own_corpus.yaml --source YOUR_CORPUS
-  ls configs/asr           # presets named after published set-ups, each with its command
+  ls configs/asr           # presets of published recipes, each with its command
 END
 }
 
 voice=sft_speech/assets/speecht5-small
 
 tts() {
-    step "1. Fourteen minutes of a voice that the embedded SpeechT5 never heard ($out/reader)"
+    step "1. Fourteen minutes of a voice that the embedded SpeechT5 does not know ($out/reader)"
     rm -rf $out/voice $out/voice-before
     sft-speech make-demo-corpus $out/reader --reader steph --minutes 14
 
-    step "2. The embedded SpeechT5 as it is, told by recordings how the voice sounds ($voice)"
+    step "2. The embedded SpeechT5 before fine-tuning, with a speaker embedding of the voice ($voice)"
     sft-speech evaluate-tts $voice --source $out/reader --split "[0.93:]" --judge $small --output $out/voice-before
 
     step "3. Fine-tuning ($out/voice)"
     python scripts/finetune_tts.py --config configs/tts/demo.yaml
 
-    step "4. The same sentences, in the voice of the recordings"
-    sft-speech evaluate-tts $out/voice --source $out/reader --split "[0.93:]" --judge $small
+    step "4. The same sentences after fine-tuning"
+    sft-speech evaluate-tts $out/voice --source $out/reader --split "[0.93:]" --judge $small --output $out/voice
 
-    step "5. A sentence that nobody has recorded"
+    step "5. A new sentence"
     sft-speech synthesize $out/voice "the ferry leaves at nine, and comes back in the evening." -o $out/voice/hello.wav
 
     step "Done in $SECONDS seconds"
@@ -84,15 +84,15 @@ for when, folder in zip(("before", "after"), sys.argv[1:]):
     (file,) = Path(folder, "evaluation").glob("*.json")
     figures = json.loads(file.read_text())
     voice = f"mel cepstral distortion {figures['speech_mcd']:.2f} dB, cosine {figures['speech_speaker_similarity']:.3f}"
-    heard = f"the recognizer's CER {100 * figures['speech_cer']:.1f} %"
-    print(f"{when:6} fine-tuning: {voice}, {heard}   ({file})")
+    judge = f"CER of the recognizer {100 * figures['speech_cer']:.1f} %"
+    print(f"{when:6} fine-tuning: {voice}, {judge}   ({file})")
 copy = f"distortion {figures['copy_mcd']:.2f} dB, CER {100 * figures['copy_cer']:.1f} %"
-print(f"as near as any model could come (the recordings through the same vocoder): {copy}")
+print(f"upper bound (the recordings through the same vocoder): {copy}")
 PYTHON
     cat <<END
 
 $out/voice/hello.wav        the sentence
-$out/voice/samples          spoken while it learned, with pictures of spectrograms and attention
+$out/voice/samples          speech during training, with plots of spectrograms and attention
 $out/voice/evaluation       every held-out sentence with its figures
 $out/voice                  the model; plain transformers loads it too
 END

@@ -2,7 +2,7 @@
 
 accelerate launch scripts/finetune_asr.py --config configs/asr/FILE.yaml [--any_key value]
 
-The same as ``sft-speech finetune-asr``; a file of its own because ``accelerate launch`` takes one.
+The same as ``sft-speech finetune-asr``, as a file for ``accelerate launch``.
 """
 
 import sys

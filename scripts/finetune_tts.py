@@ -1,8 +1,8 @@
-"""Fine-tune a SpeechT5 to speak texts.
+"""Fine-tune a SpeechT5 for speech synthesis.
 
 accelerate launch scripts/finetune_tts.py --config configs/tts/FILE.yaml [--any_key value]
 
-The same as ``sft-speech finetune-tts``; a file of its own because ``accelerate launch`` takes one.
+The same as ``sft-speech finetune-tts``, as a file for ``accelerate launch``.
 """
 
 import sys

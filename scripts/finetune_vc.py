@@ -1,8 +1,8 @@
-"""Fine-tune a SpeechT5 to say recordings again in another voice.
+"""Fine-tune a SpeechT5 for voice conversion.
 
 accelerate launch scripts/finetune_vc.py --config configs/vc/FILE.yaml [--any_key value]
 
-The same as ``sft-speech finetune-vc``; a file of its own because ``accelerate launch`` takes one.
+The same as ``sft-speech finetune-vc``, as a file for ``accelerate launch``.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""Feeds a reader with hostile bytes for a while, guided by the lines that they reach.
+"""Feed a reader with hostile bytes, guided by the lines that they reach.
 
 pip install 'sft_speech[fuzz]'
 python scripts/fuzz.py READER [--seconds N] [--corpus DIR]
 
-A find ends it: its traceback is printed, and its bytes lie in DIR/finds. What reached new lines is kept in DIR, where
-the next run begins. READER is one of tests/fuzzing.py; all of them are fed in the tests too, for some seconds.
+A failure ends the run: its traceback is printed, and its bytes are in DIR/finds. Inputs that reached new lines are kept
+in DIR, and the next run starts from them. READER is one of tests/fuzzing.py; the tests feed each of them for seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ MEGABYTES = 4096
 
 
 def main() -> None:
+    """Fuzz the reader that the arguments name."""
     import atheris
 
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
@@ -32,10 +33,10 @@ def main() -> None:
         parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("reader", choices=fuzzing.TARGETS)
         parser.add_argument("--seconds", type=int, default=300, help="[%(default)s]")
-        parser.add_argument("--corpus", metavar="DIR", help="[fuzz/READER in the folder of temporary files]")
+        parser.add_argument("--corpus", metavar="DIR", help="inputs and failures [fuzz/READER in the temporary folder]")
         args = parser.parse_args()
         target = fuzzing.TARGETS[args.reader]
-        with tempfile.TemporaryDirectory() as folder:  # now: what is imported later isn't seen
+        with tempfile.TemporaryDirectory() as folder:  # reads now, because later imports are not instrumented
             for seed in target.seeds():
                 with tempfile.TemporaryDirectory(dir=folder) as own:
                     target.read(seed, Path(own))
@@ -51,7 +52,7 @@ def main() -> None:
 
     options = {
         "max_total_time": args.seconds,
-        "timeout": 4 * fuzzing.SECONDS,  # code that counts its lines is slow
+        "timeout": 4 * fuzzing.SECONDS,  # instrumented code is slow
         "max_len": LONGEST,
         "rss_limit_mb": MEGABYTES,
         "artifact_prefix": f"{corpus / 'finds'}/",

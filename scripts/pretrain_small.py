@@ -1,12 +1,12 @@
-"""Pretrain the embedded checkpoint by supervised CTC on synthetic speech.
+"""Pretrain the embedded recognizer with supervised CTC on synthetic speech.
 
 python scripts/pretrain_small.py --text SENTENCES --output small --hours 3
 
-Every utterance is made when it is needed: a text, a voice and an augmentation drawn from (seed, index), so that nothing
-is stored and nothing repeats. ``--text`` is a file with one sentence per line (or ``id|sentence``). Voices are those of
-espeak-ng but for the demo's; where the commands ``flite`` and ``pico2wave`` are there, half of the utterances are
-spoken by their recorded voices. The learning rate follows the clock: 3 % of --hours up, level, the last half down.
-Start again with the same --output to go on; --start takes the weights of an earlier checkpoint into a new run.
+Utterances are made on the fly: text, voice and augmentation are drawn from (seed, index), so nothing is stored and
+nothing repeats. ``--text`` is a file with one sentence per line (or ``id|sentence``). Voices are those of espeak-ng
+except the demo's; if the commands ``flite`` and ``pico2wave`` are installed, half of the utterances are spoken by their
+recorded voices. The learning rate follows the clock: it rises for 3 % of --hours, stays, and falls in the last half.
+Repeat the command with the same --output to resume; --start begins a new run from the weights of another one.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ UNLIKE_PEOPLE = ("Demonic", "UniRobot", "croak", "whisper", "whisperf", "anikaRo
 
 
 class SyntheticSpeech:
-    """A map from an index to (waveform float32 (S,), transcript).
+    """Maps an index to (waveform float32 (S,), transcript).
 
-    Text, voice and augmentation follow from the index; espeak-ng adds a little of its own history to the samples.
+    Text, voice and augmentation depend only on the index; the samples of espeak-ng also depend on what it spoke before.
     """
 
     def __init__(self, sentences: list[str], seed: int, cache: Path, recorded: bool, augmented: bool = True) -> None:
         from sft_speech.corpora.espeak import variants
-        from sft_speech.corpora.synthetic import HELD_OUT  # the demo's voices
+        from sft_speech.corpora.synthetic import HELD_OUT  # the voices of the demo
 
         self.sentences, self.seed, self.cache, self.augmented = sentences, seed, cache, augmented
         self.words = sorted({word for sentence in sentences for word in sentence.split()})
@@ -45,6 +45,7 @@ class SyntheticSpeech:
         self.recorded = recorded
 
     def text(self, rng: np.random.Generator) -> str:
+        """Draw a text."""
         from num2words import num2words
 
         kind = rng.random()
@@ -53,7 +54,7 @@ class SyntheticSpeech:
             count = int(rng.integers(2, 18))
             start = int(rng.integers(0, max(1, len(words) - count + 1)))
             return " ".join(words[start : start + count])
-        if kind < 0.85:  # words without their context
+        if kind < 0.85:  # words without context
             return " ".join(rng.choice(self.words, int(rng.integers(1, 7))))
         if kind < 0.93:  # digits as in telephone numbers
             return normalize(" ".join(num2words(int(d)) for d in rng.integers(0, 10, int(rng.integers(1, 8)))))
@@ -61,6 +62,7 @@ class SyntheticSpeech:
         return normalize(num2words(number, to="ordinal" if rng.random() < 0.2 else "cardinal"))
 
     def voice(self, text: str, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """Speak a text with a random voice of espeak-ng; return the waveform and its rate."""
         from sft_speech.corpora.espeak import ACCENTS, ESPEAK_RATE, Voice, speak
 
         voice = Voice(
@@ -73,7 +75,7 @@ class SyntheticSpeech:
         return speak(text.lower(), voice), ESPEAK_RATE
 
     def recorded_voice(self, rng: np.random.Generator) -> tuple[np.ndarray, int, str]:
-        """One of 8000 utterances by flite or 12,000 by pico, kept on disk: they speak slower than espeak-ng."""
+        """Return one of 8000 utterances by flite or 12,000 by pico, cached on disk: they are slower than espeak-ng."""
         import soundfile
 
         number = int(rng.integers(8000) if rng.random() < 0.5 else rng.integers(8000, 20000))
@@ -99,8 +101,8 @@ class SyntheticSpeech:
     @staticmethod
     def pico(text: str, path: Path, rng: np.random.Generator) -> list[str]:
         pitch, pace = int(rng.uniform(60, 130)), int(rng.uniform(75, 140))
-        said = f"<pitch level='{pitch}'><speed level='{pace}'>{text}</speed></pitch>"
-        return ["pico2wave", "-l", str(rng.choice(["en-US", "en-GB"])), "-w", str(path), said]
+        markup = f"<pitch level='{pitch}'><speed level='{pace}'>{text}</speed></pitch>"
+        return ["pico2wave", "-l", str(rng.choice(["en-US", "en-GB"])), "-w", str(path), markup]
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
         import soxr
@@ -133,12 +135,12 @@ class SyntheticSpeech:
 
 
 def normalize(text: str) -> str:
-    """Upper case, letters and apostrophes; everything else parts words."""
+    """Return a text in upper case, with only letters and apostrophes in its words."""
     return " ".join(re.sub(r"[^A-Z']+", " ", text.upper()).split())
 
 
 def batches(speech: SyntheticSpeech, first: int, seconds: float, pool: int = 64) -> Iterator[tuple[int, dict]]:
-    """Yields (index to go on from, batch): pools of utterances, sorted by length, cut at ``seconds`` padded seconds."""
+    """Yield (index to resume from, batch): pools of utterances sorted by length, cut at ``seconds`` padded seconds."""
     index = first
     while True:
         drawn = sorted((speech[i] for i in range(index, index + pool)), key=lambda pair: len(pair[0]))
@@ -157,7 +159,7 @@ def batches(speech: SyntheticSpeech, first: int, seconds: float, pool: int = 64)
 
 
 def collate(batch: list[tuple[np.ndarray, str]]) -> dict:
-    """Tensors: waveforms (B, S) normalised to zero mean and unit variance, labels (B, L) padded with -100."""
+    """Return waveforms (B, S) of zero mean and unit variance, and labels (B, L) padded with -100."""
     import torch
 
     ids = {token: number for number, token in enumerate(VOCABULARY)}
@@ -172,7 +174,7 @@ def collate(batch: list[tuple[np.ndarray, str]]) -> dict:
 
 
 def build_model():
-    """A wav2vec2 of 3.2 M parameters: 50 frames per second by six narrow convolutions, pre-norm transformer."""
+    """Return a random wav2vec2 of 3.2 M parameters: six narrow convolutions, 50 frames per second, pre-norm."""
     from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
     config = Wav2Vec2Config(
@@ -206,14 +208,14 @@ def build_model():
 
 
 def learning_rate(progress: float, peak: float) -> float:
-    """Three stages over the share of the time that is gone: 3 % up, level, the last half down to 0."""
+    """Return the learning rate at a share of the time: up for 3 %, constant, down to 0 in the last half."""
     if progress < 0.03:
         return peak * (0.01 + 0.99 * progress / 0.03)
     return peak * min(1.0, (1 - progress) / 0.5)
 
 
 def evaluate(model: Any, speech: SyntheticSpeech, first: int, count: int) -> tuple[float, float]:
-    """CER and WER over ``count`` utterances from ``first`` on."""
+    """Return CER and WER over ``count`` utterances from ``first`` on."""
     import jiwer
     import torch
 
@@ -230,10 +232,10 @@ def evaluate(model: Any, speech: SyntheticSpeech, first: int, count: int) -> tup
 
 
 def save(model: Any, output: Path) -> None:
-    """Writes the checkpoint into ``output/model``, weights in float16."""
+    """Write the checkpoint into ``output/model``, with weights in float16."""
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-    # Half the bytes; the configuration still says float32, which is what they are read as.
+    # Half the size; the configuration still says float32, and they are loaded as such.
     model.save_pretrained(output / "model", state_dict={name: t.half() for name, t in model.state_dict().items()})
     vocabulary = output / "vocab.json"
     vocabulary.write_text(json.dumps({token: number for number, token in enumerate(VOCABULARY)}))
@@ -246,8 +248,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="directory with the weights to start from, else random ones")
-    parser.add_argument("--hours", type=float, default=3.0, help="of training, all starts together")
+    parser.add_argument("--start", type=Path, help="directory with the weights to start from [random]")
+    parser.add_argument("--hours", type=float, default=3.0, help="of training, over all resumed runs")
     parser.add_argument("--peak", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--batch-seconds", type=float, default=80.0)
     parser.add_argument("--seed", type=int, default=0)

@@ -5,8 +5,8 @@ accelerate launch scripts/finetune_tts.py --config small-tts/run.yaml
 python scripts/pretrain_small_tts.py --output small-tts --export sft_speech/assets/speecht5-small
 
 The first command makes a corpus (``--text`` has one sentence per line, or ``id|sentence``), random weights, and the
-configuration of a run that learns the one with the other; the last one writes the run's weights in float16. The voices
-are timbres of espeak-ng that the demo doesn't have, all at one pace: what differs is how they sound, not when.
+configuration of a run that trains them on it; the last one writes the weights of the run in float16. The voices are
+timbres of espeak-ng that the demo does not use, all at one speaking rate: they differ in sound, not in timing.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ SIZES: dict[str, Any] = {
     "max_text_positions": 300,
     "max_speech_positions": 1000,
     "reduction_factor": 3,
-    "guided_attention_loss_sigma": 0.15,  # all voices have one pace: attention is near the diagonal
+    "guided_attention_loss_sigma": 0.15,  # all voices have one speaking rate, so attention is near the diagonal
     "guided_attention_loss_num_heads": 4,
-    "initializer_range": 0.09,  # 1 / sqrt(hidden_size); the usual 0.02 drowns what is heard and read in the positions
-    # of recordings, where those are heard
+    "initializer_range": 0.09,  # 1 / sqrt(hidden_size); with the usual 0.02, positions drown the input
+    # for recordings, in voice conversion
     "conv_dim": (32, 64, 64, 64, 64, 128, 128),
     "num_conv_pos_embeddings": 32,
     "num_conv_pos_embedding_groups": 8,
@@ -70,7 +70,7 @@ RUN = {
 
 
 def phrase(sentences: list[str], rng: np.random.Generator) -> str:
-    """Two to twelve words of a sentence."""
+    """Return two to twelve words of a sentence."""
     words = sentences[rng.integers(len(sentences))].split()
     count = int(rng.integers(2, 13))
     start = int(rng.integers(0, max(1, len(words) - count + 1)))
@@ -78,7 +78,7 @@ def phrase(sentences: list[str], rng: np.random.Generator) -> str:
 
 
 def record(folder: Path, sentences: list[str], hours: float, seed: int) -> list[tuple]:
-    """Writes recordings of ``hours`` hours and returns (file, text, voice) of each; once in a process, see espeak."""
+    """Write ``hours`` hours of recordings and return (file, text, voice) of each; once per process, see espeak."""
     import soundfile
     import soxr
 
@@ -100,27 +100,27 @@ def record(folder: Path, sentences: list[str], hours: float, seed: int) -> list[
 
 
 def make_corpus(folder: Path, text: Path, hours: float, seed: int) -> None:
-    """Manifests train.csv and held_out.csv, the second of sentences of which the first has none."""
-    spoken = [re.sub(r"[^a-z',.?!;:-]+", " ", line.split("|")[-1].lower()) for line in text.read_text().splitlines()]
-    spoken = list(dict.fromkeys(spoken))
-    seen = [line for number, line in enumerate(spoken) if line.strip() and number % 50]
-    unseen = [line for number, line in enumerate(spoken) if line.strip() and number % 50 == 0]
+    """Write train.csv and held_out.csv, which share no sentences, and their recordings."""
+    lines = [re.sub(r"[^a-z',.?!;:-]+", " ", line.split("|")[-1].lower()) for line in text.read_text().splitlines()]
+    lines = list(dict.fromkeys(lines))
+    seen = [line for number, line in enumerate(lines) if line.strip() and number % 50]
+    unseen = [line for number, line in enumerate(lines) if line.strip() and number % 50 == 0]
     with ProcessPoolExecutor(max_tasks_per_child=1) as pool:
         parts = [pool.submit(record, folder, seen, hours / 10, seed + part) for part in range(1, 11)]
         held_out = pool.submit(record, folder, unseen, 0.06, seed)
-        tables = {"train": [line for part in parts for line in part.result()], "held_out": held_out.result()}
-    for name, lines in tables.items():
+        tables = {"train": [row for part in parts for row in part.result()], "held_out": held_out.result()}
+    for name, rows in tables.items():
         with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("audio", "text", "speaker"), *lines])
+            csv.writer(file).writerows([("audio", "text", "speaker"), *rows])
 
 
 def make_tokenizer(folder: Path) -> Any:
-    """One whose tokens are letters."""
+    """Make a tokenizer whose tokens are letters."""
     import sentencepiece
     from transformers import SpeechT5Tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    model = io.BytesIO()  # a file would write its path into the model
+    model = io.BytesIO()  # a file would leave its path in the model
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([" ".join(LETTERS)] * 50),
         model_writer=model,
@@ -138,7 +138,7 @@ def make_tokenizer(folder: Path) -> Any:
 
 
 def make_model(folder: Path, seed: int, converts: bool = False) -> None:
-    """Random weights of a small SpeechT5 that speaks texts, or one that converts voices."""
+    """Save random weights of a small SpeechT5 for synthesis, or for voice conversion."""
     import torch
     from transformers import (
         SpeechT5Config,
@@ -157,16 +157,14 @@ def make_model(folder: Path, seed: int, converts: bool = False) -> None:
     set_seed(seed)
     model: Any = (SpeechT5ForSpeechToSpeech if converts else SpeechT5ForTextToSpeech)(config)
     if not converts:
-        torch.nn.init.normal_(
-            model.speecht5.encoder.prenet.embed_tokens.weight, std=0.5
-        )  # of the size of the positions
+        torch.nn.init.normal_(model.speecht5.encoder.prenet.embed_tokens.weight, std=0.5)  # as large as the positions
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
     text = SpeakableText(tokenizer.get_vocab())
     SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(), Speakers({}), text).save(folder)
 
 
 def export(run: Path, asset: Path) -> None:
-    """Writes what a run has learned, weights in float16; the configuration says float32, as which they are read."""
+    """Write the weights of a run in float16; the configuration says float32, and they are loaded as such."""
     from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
 
     checkpoint = load_speech_checkpoint(run)
@@ -183,8 +181,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--hours", type=float, default=6.0, help="of speech in the corpus")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--converter", action="store_true", help="write random weights that convert voices, and end")
-    parser.add_argument("--export", type=Path, metavar="ASSET", help="write the weights of the run and end")
+    parser.add_argument("--converter", action="store_true", help="only write random weights for voice conversion")
+    parser.add_argument("--export", type=Path, metavar="ASSET", help="only write the weights of the run")
     return parser
 
 

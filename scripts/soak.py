@@ -1,10 +1,10 @@
-"""Trains twice on a CPU, once undisturbed and once killed again and again, and compares what was learnt, bit for bit.
+"""Train twice on a CPU, once undisturbed and once killed repeatedly, and compare the results bit for bit.
 
     OMP_NUM_THREADS=1 .venv/bin/python scripts/soak.py outputs/soak --minutes 30
 
-Both fine-tune the embedded checkpoint on the corpus of the demo, at the same time, on one thread each. The second one
-gets SIGKILL or SIGTERM at moments drawn from --seed, a half of them while it saves or evaluates, and is given again
-with `--resume_from_checkpoint auto` until it is done. Prints a line of a table; ends with 1 where the two differ.
+Both fine-tune the embedded checkpoint on the corpus of the demo, at the same time, on one thread each. The second run
+gets SIGKILL or SIGTERM at random moments, half of them while it saves or evaluates, and is repeated with
+`--resume_from_checkpoint auto` until it finishes. Prints a line of a table; exits with 1 if the two differ.
 """
 
 from __future__ import annotations
@@ -26,29 +26,31 @@ from typing import Any
 from sft_speech.errors import RESUMABLE
 
 MODEL = Path(__file__).parents[1] / "sft_speech/assets/wav2vec2-small"
-# All that draws random numbers is switched on. Lines of the log and checkpoints don't fall on the same steps.
+# Everything that draws random numbers is on. Log lines and checkpoints fall on different steps.
 SETTINGS = (
     "--train_split train-demo --eval_split dev-demo --max_batch_seconds 16 --learning_rate 1e-4 --logging_steps 7 "
     "--mask_time_prob 0.2 --hidden_dropout 0.1 --layerdrop 0.1 --augment --dataloader_num_workers 1"
 ).split()
 SECONDS_PER_CHECKPOINT = 30
-LONGEST = 90.0  # seconds that a start is left alone
+LONGEST_SECONDS = 90.0  # that a start runs before it is killed
 
 
 def command(corpus: Path, output: Path, steps: int, every: int) -> list[str]:
+    """Return the command line of a run with a checkpoint every ``every`` steps."""
     keys = {"model": MODEL, "source": corpus, "output_dir": output, "max_steps": steps, "eval_steps": every}
     line = [sys.executable, "-m", "sft_speech", "finetune-asr", "--resume_from_checkpoint", "auto", *SETTINGS]
     return [*line, *(part for key, value in keys.items() for part in (f"--{key}", str(value)))]
 
 
 def start(line: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a command on one thread."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with open(log, "wb") as file:
         return subprocess.Popen(line, stdout=file, stderr=file, env=environment)
 
 
 def seconds_per_step(corpus: Path, folder: Path) -> float:
-    """Of a short run that nothing happens to, beside a busy core, as it will be."""
+    """Measure a short run with another one beside it, as in the test."""
     pair = [start(command(corpus, folder / f"trial{n}", 40, 40), folder / f"trial{n}.log") for n in (1, 2)]
     if {process.wait() for process in pair} != {0}:
         raise SystemExit((folder / "trial1.log").read_text())
@@ -56,17 +58,18 @@ def seconds_per_step(corpus: Path, folder: Path) -> float:
 
 
 def newest(output: Path) -> Path | None:
-    """The last checkpoint that is whole, going by its list."""
+    """Return the last complete checkpoint: one with a list of its files."""
     sealed = [path.parent for path in output.glob("checkpoint-*/files.json")]
     return max(sealed, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def state(checkpoint: Path) -> dict[str, Any]:
+    """Read the state of the trainer from a checkpoint."""
     return json.loads((checkpoint / "trainer_state.json").read_text())
 
 
 def phase(output: Path, log: Path, began: float) -> str:
-    """What a run is doing."""
+    """Return what a run that began at ``began`` (seconds since the epoch) is doing."""
     if "trained: " not in log.read_text(errors="replace"):
         return "before step 1"
     try:
@@ -75,7 +78,7 @@ def phase(output: Path, log: Path, began: float) -> str:
                 return "saving"
         last = newest(output)
         known = state(last) if last else None
-    except (OSError, ValueError):  # it is being removed, or replaced
+    except (OSError, ValueError):  # it is being removed or replaced
         return "saving"
     if known and known["stateful_callbacks"]["TrainerControl"]["args"]["should_evaluate"]:
         return "evaluation"
@@ -83,14 +86,18 @@ def phase(output: Path, log: Path, began: float) -> str:
 
 
 def disturbed(line: list[str], output: Path, seed: int) -> tuple[Counter[tuple[str, str]], float]:
-    """Runs a command to its end through kills: these by signal and phase, and the seconds that had to come again."""
+    """Repeat a command until it finishes, killing it at random moments.
+
+    Returns:
+        The number of kills by signal and phase, and the seconds of training that had to be repeated.
+    """
     rng, kills, lost, log = random.Random(seed), Counter[tuple[str, str]](), 0.0, output.with_suffix(".log")
     while True:
         number = rng.choice((signal.SIGKILL, signal.SIGTERM))
         aim = rng.choice(("saving", "evaluation", "", ""))
-        delay, moment = rng.uniform(0, 0.2 if aim == "saving" else 2), rng.uniform(1, LONGEST)
+        delay, moment = rng.uniform(0, 0.2 if aim == "saving" else 2), rng.uniform(1, LONGEST_SECONDS)
         began, process = time.time(), start(line, log)
-        while process.poll() is None and time.time() < began + (2 * LONGEST if aim else moment):
+        while process.poll() is None and time.time() < began + (2 * LONGEST_SECONDS if aim else moment):
             if aim and time.time() > began + moment / 4 and phase(output, log, began) == aim:
                 time.sleep(delay)
                 break
@@ -109,8 +116,8 @@ def disturbed(line: list[str], output: Path, seed: int) -> tuple[Counter[tuple[s
         print(f"{sum(kills.values())}: {number.name} while {hit}, {where}", file=sys.stderr, flush=True)
 
 
-def learnt(output: Path) -> dict[str, Any]:
-    """Fingerprint of the weights, every logged loss, every evaluation."""
+def result(output: Path) -> dict[str, Any]:
+    """Return a hash of the weights, every logged loss, and every evaluation."""
     last = newest(output)
     assert last is not None
     history = state(last)["log_history"]
@@ -122,10 +129,11 @@ def learnt(output: Path) -> dict[str, Any]:
 
 
 def main() -> int:
+    """Run both trainings and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="gets the corpus and both runs")
-    parser.add_argument("--minutes", type=float, default=30, help="of training, undisturbed [30]")
-    parser.add_argument("--seed", type=int, default=0, help="of the kills [0]")
+    parser.add_argument("folder", type=Path, help="for the corpus and both runs")
+    parser.add_argument("--minutes", type=float, default=30, help="of undisturbed training [30]")
+    parser.add_argument("--seed", type=int, default=0, help="of the random kills [0]")
     args = parser.parse_args()
     folder, corpus = args.folder, args.folder / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
@@ -139,7 +147,7 @@ def main() -> int:
     kills, lost = disturbed(command(corpus, folder / "disturbed", steps, every), folder / "disturbed", args.seed)
     if undisturbed.wait():
         raise SystemExit((folder / "undisturbed.log").read_text(errors="replace"))
-    one, other = learnt(folder / "undisturbed"), learnt(folder / "disturbed")
+    one, other = result(folder / "undisturbed"), result(folder / "disturbed")
     same = {name: one[name] == other[name] for name in one}
     minutes = json.loads((folder / "undisturbed" / "all_results.json").read_text())["train_runtime"] / 60
     by_phase = ", ".join(f"{count} {name} {hit}" for (name, hit), count in sorted(kills.items()))

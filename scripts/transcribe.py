@@ -1,8 +1,8 @@
-"""Transcribe very many recordings in several processes, on one machine or on several that share a disk.
+"""Transcribe a large collection in several processes, on one machine or on several that share a disk.
 
 accelerate launch scripts/transcribe.py MODEL AUDIO... -o FILE [--any_argument value]
 
-The same as ``sft-speech transcribe``; a file of its own because ``accelerate launch`` takes one.
+The same as ``sft-speech transcribe``, as a file for ``accelerate launch``.
 """
 
 import sys

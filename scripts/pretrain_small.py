@@ -256,7 +256,20 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def loader_of(speech: SyntheticSpeech, first: int, seconds: float) -> Any:
+    """Return a loader whose worker makes the batches from utterance ``first`` on."""
+    import torch
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            torch.set_num_threads(1)
+            return batches(speech, first, seconds)
+
+    return torch.utils.data.DataLoader(Stream(), batch_size=None, num_workers=1, prefetch_factor=16)
+
+
 def main(args: argparse.Namespace) -> None:
+    """Train for --hours, from the checkpoint in --output if there is one."""
     import torch
 
     torch.manual_seed(args.seed)
@@ -280,19 +293,9 @@ def main(args: argparse.Namespace) -> None:
     print(
         f"{parameters:,} parameters, {len(sentences)} sentences, recorded voices: {recorded}, from {state}", flush=True
     )
-
-    def generate():
-        yield from batches(speech, state["index"], args.batch_seconds)
-
-    class Stream(torch.utils.data.IterableDataset):
-        def __iter__(self):
-            torch.set_num_threads(1)
-            return generate()
-
-    loader = torch.utils.data.DataLoader(Stream(), batch_size=None, num_workers=1, prefetch_factor=16)
     model.train()
     mark, losses, limit = time.monotonic(), [], args.hours * 3600
-    for index, batch in loader:
+    for index, batch in loader_of(speech, state["index"], args.batch_seconds):
         now = time.monotonic()
         state["elapsed"], mark = state["elapsed"] + now - mark, now
         for group in optimizer.param_groups:

@@ -121,15 +121,15 @@ def disputed(misfit: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def section(recognized: Recognized, name: str) -> dict[str, Any]:
     """Return the section ``model`` of the report."""
     errors = misfit = None
-    said = "no utterance was transcribed"
+    summary = "no utterance was transcribed"
     if len(recognized.rows):
         errors, misfit = float(np.median(recognized.error_rates)), float(np.median(recognized.misfit))
-        said = (
+        summary = (
             f"{name} transcribed {counted(len(recognized.rows), 'utterance')}: median CER {errors:.0%}, "
             f"{misfit:.0%} of the CER with transcripts of other recordings"
         )
     count = len(recognized.rows)
-    return {"name": name, "utterances": count, "median_cer": errors, "median_misfit": misfit, "said": said}
+    return {"name": name, "utterances": count, "median_cer": errors, "median_misfit": misfit, "said": summary}
 
 
 def findings(rows: Rows, recognized: Recognized) -> list[Finding]:

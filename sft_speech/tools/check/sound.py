@@ -195,9 +195,9 @@ def section(recordings: Recordings) -> dict[str, Any]:
     parts = [f"{count:,} at {rate:,} Hz" for rate, count in rates.most_common()]
     parts += [f"{count:,} of {counted(number, 'channel')}" for number, count in channels.most_common()]
     parts += [f"{count:,} {kind}" for kind, count in kinds.items()]
-    said = f"{counted(len(recordings.rows), 'utterance')}, {seconds.sum() / 3600:.2f} h{share}: {', '.join(parts)}"
+    summary = f"{counted(len(recordings.rows), 'utterance')}, {seconds.sum() / 3600:.2f} h{share}: {', '.join(parts)}"
     return {
-        "said": said,
+        "said": summary,
         "utterances": len(recordings.rows),
         "hours": float(seconds.sum() / 3600),
         "share": recordings.share,

@@ -1,8 +1,6 @@
-"""Fine-tune a CTC model.
+"""Fine-tune a CTC model: ``sft-speech finetune-asr`` as a file for ``accelerate launch``.
 
 accelerate launch scripts/finetune_asr.py --config configs/asr/FILE.yaml [--any_key value]
-
-The same as ``sft-speech finetune-asr``, as a file for ``accelerate launch``.
 """
 
 import sys

@@ -1,8 +1,6 @@
-"""Fine-tune a SpeechT5 for speech synthesis.
+"""Fine-tune a SpeechT5 for speech synthesis: ``sft-speech finetune-tts`` as a file for ``accelerate launch``.
 
 accelerate launch scripts/finetune_tts.py --config configs/tts/FILE.yaml [--any_key value]
-
-The same as ``sft-speech finetune-tts``, as a file for ``accelerate launch``.
 """
 
 import sys

@@ -1,8 +1,6 @@
-"""Fine-tune a SpeechT5 for voice conversion.
+"""Fine-tune a SpeechT5 for voice conversion: ``sft-speech finetune-vc`` as a file for ``accelerate launch``.
 
 accelerate launch scripts/finetune_vc.py --config configs/vc/FILE.yaml [--any_key value]
-
-The same as ``sft-speech finetune-vc``, as a file for ``accelerate launch``.
 """
 
 import sys

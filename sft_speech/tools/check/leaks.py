@@ -78,10 +78,8 @@ def _audio(rows: Rows, recordings: Recordings, normalized: list[str]) -> list[Fi
     do = "remove them from one of the splits: the figures would be too good"
     found = finding("audio_across_splits", "problem", cases, "recording", what, rule, do, listen=True)
 
-    cases = _copies(rows, rest, "as")
-    what = "more than once"
     do = "leave the copies out, or keep them if they are to count twice"
-    found += finding("repeated_audio", "warning", cases, "recording", what, rule, do)
+    found += finding("repeated_audio", "warning", _copies(rows, rest, "as"), "recording", "more than once", rule, do)
 
     cases, count = rows.cases((row for group in contradictory for row in group), rows.quote), len(contradictory)
     what = "with several transcripts"
@@ -99,16 +97,13 @@ def _ids(rows: Rows) -> list[Finding]:
         if row.reason == "duplicate id"
     ]
     leaks = [group for group in groups(rows.ids, range(len(rows))) if _is_leak(rows, group)]
-    what = "with the id of an earlier row"
-    rule = "within a split"
     do = "give each utterance its own id: only the first row with an id is used"
-    found = finding("duplicate_id", "problem", twice, "row", what, rule, do)
+    found = finding("duplicate_id", "problem", twice, "row", "with the id of an earlier row", "within a split", do)
 
     cases = _copies(rows, leaks, "also in")
     what = "with the same id in training and evaluation data"
-    rule = "the same id"
     do = "if they are the same utterances, remove them from one split; otherwise give them their own ids"
-    found += finding("id_across_splits", "problem", cases, "utterance", what, rule, do)
+    found += finding("id_across_splits", "problem", cases, "utterance", what, "the same id", do)
     return found
 
 
@@ -117,11 +112,10 @@ def _texts(rows: Rows, normalized: list[str]) -> list[Finding]:
     long = [group for group in same if len(normalized[group[0]].split()) >= FEWEST_WORDS]
     evaluated = [row for group in long if _is_leak(rows, group) for row in group if not rows.training[row]]
     share = len(evaluated) / max(1, int((~rows.training).sum()))
-    cases = rows.cases(evaluated, rows.quote)
     what = f"of the evaluation ({share:.0%}) also in the training data"
     rule = f"the same after normalization, {FEWEST_WORDS} words or more"
     do = "figures on these do not tell how new sentences are recognized; split by sentence if that matters"
-    found = finding("text_across_splits", "warning", cases, "transcript", what, rule, do)
+    found = finding("text_across_splits", "warning", rows.cases(evaluated, rows.quote), "transcript", what, rule, do)
     repeated = sum(len(group) for group in same)
     if repeated:
         most = sorted(same, key=len, reverse=True)[:5]

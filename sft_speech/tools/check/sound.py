@@ -277,10 +277,9 @@ def _silence(rows: Rows, recordings: Recordings) -> list[Finding]:
     found = finding("mostly_silence", "warning", cases, "recording", what, rule, do, listen=True)
 
     cases = recordings.cases(rows, (edges >= EDGE_SECONDS) & ~mostly, edges, ends)
-    what = "with long silence at an end"
     rule = f"{silence}; {EDGE_SECONDS:g} s or more"
     do = "cut it off: it costs memory and time and teaches nothing"
-    found += finding("silent_ends", "note", cases, "recording", what, rule, do, listen=True)
+    found += finding("silent_ends", "note", cases, "recording", "with long silence at an end", rule, do, listen=True)
     return found
 
 

@@ -85,10 +85,9 @@ def _one_letter(rows: Rows, normalized: list[str]) -> list[Finding]:
     """Find a single letter for more than a second: most likely the rest was lost."""
     lone = [row for row, text in enumerate(normalized) if len(text) == 1 and text.isascii() and rows.seconds[row] > 1.0]
     cases = rows.cases(lone, lambda row: f"{rows.quote(row)} for {rows.seconds[row]:.1f} s")
-    what = "of a single letter"
     rule = "one letter from a to z for more than a second of audio"
     do = "listen: is nothing else spoken?"
-    return finding("one_letter", "warning", cases, "transcript", what, rule, do, listen=True)
+    return finding("one_letter", "warning", cases, "transcript", "of a single letter", rule, do, listen=True)
 
 
 def _file_names(rows: Rows, normalized: list[str]) -> list[Finding]:
@@ -110,11 +109,10 @@ def _names(id: str) -> set[str]:
 
 def _placeholders(rows: Rows) -> list[Finding]:
     blank = [row for row, text in enumerate(rows.texts) if text.strip().casefold() in PLACEHOLDERS]
-    cases = rows.cases(blank, rows.quote)
     what = "with nothing but a placeholder"
     rule = f"only one of {', '.join(sorted(PLACEHOLDERS))}"
     do = "transcribe them, or leave them out"
-    return finding("placeholder", "problem", cases, "transcript", what, rule, do, listen=True)
+    return finding("placeholder", "problem", rows.cases(blank, rows.quote), "transcript", what, rule, do, listen=True)
 
 
 def _pace(rows: Rows, normalized: list[str]) -> list[Finding]:
@@ -166,19 +164,17 @@ def _invisible(rows: Rows, alphabet: Counter[str]) -> list[Finding]:
     found -= {"\u200c", "\u200d"}  # joiners, which Persian and Indian scripts need
     most = sorted(found, key=lambda c: -alphabet[c])[:8]
     cases = rows.cases(_with(rows, found), lambda row: described(sorted(found & set(rows.texts[row]))))
-    what = "with invisible characters"
     rule = f"controls, direction marks, spaces of other widths; here: {described(most)}"
     do = "training ignores them; remove them from the corpus, because words that look the same differ"
-    return finding("invisible_characters", "warning", cases, "transcript", what, rule, do)
+    return finding("invisible_characters", "warning", cases, "transcript", "with invisible characters", rule, do)
 
 
 def _damaged(rows: Rows) -> list[Finding]:
     damaged = [row for row, text in enumerate(rows.texts) if not text.isascii() and DAMAGED.search(text)]
     cases = rows.cases(damaged, rows.quote)
-    what = "with damaged encoding"
     rule = "the replacement character U+FFFD, or UTF-8 that was read as Latin-1 (Ã© for é)"
     do = "read the original table as UTF-8, or in the encoding that it was written in"
-    return finding("damaged_encoding", "problem", cases, "transcript", what, rule, do)
+    return finding("damaged_encoding", "problem", cases, "transcript", "with damaged encoding", rule, do)
 
 
 def _markup(rows: Rows) -> list[Finding]:
@@ -186,10 +182,9 @@ def _markup(rows: Rows) -> list[Finding]:
     marked = [row for row, text in texts if MARKUP.search(text) and text.strip().casefold() not in PLACEHOLDERS]
     marks = Counter(mark for row in marked for mark in MARKUP.findall(rows.texts[row]))
     cases = rows.cases(marked, rows.quote)
-    what = "with marks in brackets"
     rule = f"[...], <...>, {{...}} or &...; here: {', '.join(mark for mark, _ in marks.most_common(6))}"
     do = "remove the marks: training drops the brackets, but learns the words in them as if they were spoken"
-    return finding("markup", "warning", cases, "transcript", what, rule, do)
+    return finding("markup", "warning", cases, "transcript", "with marks in brackets", rule, do)
 
 
 @cache
@@ -211,9 +206,8 @@ def _mixed(rows: Rows) -> list[Finding]:
                 found[row] = words
     cases = rows.cases(found, lambda row: ", ".join(f"{word} ({_foreign_letters(word)})" for word in found[row][:3]))
     what = "with letters from several scripts in one word"
-    rule = "within one word"
     do = "letters that look alike were mixed up: replace them by those of the language"
-    return finding("mixed_scripts", "problem", cases, "transcript", what, rule, do)
+    return finding("mixed_scripts", "problem", cases, "transcript", what, "within one word", do)
 
 
 def _foreign_letters(word: str) -> str:
@@ -243,10 +237,9 @@ def _symbols(rows: Rows, alphabet: Counter[str]) -> list[Finding]:
     found = {c: n for c, n in alphabet.items() if c.isdigit() or unicodedata.category(c) in {"Sc", "Sm", "So", "No"}}
     found |= {c: alphabet[c] for c in "%&@#" if c in alphabet}
     cases = rows.cases(_with(rows, found), rows.quote)
-    what = "with digits or symbols"
     rule = f"here: {listed(as_dict(Counter(found)), 20)}"
     do = "they are spelled out if the language is known; check that this is how they were spoken"
-    return finding("digits_and_symbols", "note", cases, "transcript", what, rule, do)
+    return finding("digits_and_symbols", "note", cases, "transcript", "with digits or symbols", rule, do)
 
 
 def _rare(normalized: list[str]) -> list[Finding]:

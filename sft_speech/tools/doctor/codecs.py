@@ -30,23 +30,17 @@ def libsndfile() -> Iterator[Finding]:
         if not 0.9 < len(decoded) / len(second) < 1.2 or np.abs(decoded).max() < 0.3:
             failed.append(f"{name} (the decoded audio differs)")
     versions = f"{soundfile.__libsndfile_version__} (soundfile {soundfile.__version__})"
-    if failed:
-        do = "pip install --force-reinstall soundfile: its wheel includes a complete libsndfile"
-        yield Finding("fault", "libsndfile", f"{versions} fails on {', '.join(failed)}", do)
-    else:
-        yield Finding("ok", "libsndfile", f"{versions}: wrote and read {', '.join(FORMATS)}")
+    do = "pip install --force-reinstall soundfile: its wheel includes a complete libsndfile"
+    bad = Finding("fault", "libsndfile", f"{versions} fails on {', '.join(failed)}", do)
+    yield bad.unless(not failed, f"{versions}: wrote and read {', '.join(FORMATS)}")
 
 
 def torchcodec() -> Iterator[Finding]:
     """Check the reader of the other formats, if it is installed; it needs the system's FFmpeg libraries."""
-    bad = Finding(
-        "note",
-        "torchcodec",
-        "{version} does not work ({error}), so no M4A, WebM, video",
-        "install FFmpeg 4 to 8 with its shared libraries (apt install ffmpeg), and a torchcodec that fits torch",
-    )
-    if found := imported("torchcodec", _import_torchcodec, bad, ": M4A, WebM and video through FFmpeg"):
-        yield found
+    why = "{version} does not work ({error}), so no M4A, WebM, video"
+    do = "install FFmpeg 4 to 8 with its shared libraries (apt install ffmpeg), and a torchcodec that fits torch"
+    good = ": M4A, WebM and video through FFmpeg"
+    return imported(_import_torchcodec, Finding("note", "torchcodec", why, do), good)
 
 
 def _import_torchcodec() -> None:

@@ -30,11 +30,9 @@ def torch_build() -> Iterator[Finding]:
     for number, gpu in enumerate(found["gpus"]):
         state = f"{gpu['name']}, {gpu['free'] / 1e9:.1f} GB free of {gpu['total'] / 1e9:.1f}"
         state += ", bfloat16" if gpu["bf16"] else ", no bfloat16 (trains in float32)"
-        if gpu["free"] < 0.8 * gpu["total"]:
-            do = "see `nvidia-smi`; choose another one with CUDA_VISIBLE_DEVICES"
-            yield Finding("note", f"GPU {number}", f"{state}: another process uses it", do)
-        else:
-            yield Finding("ok", f"GPU {number}", state)
+        do = "see `nvidia-smi`; choose another one with CUDA_VISIBLE_DEVICES"
+        used = Finding("note", f"GPU {number}", f"{state}: another process uses it", do)
+        yield used.unless(gpu["free"] >= 0.8 * gpu["total"], state)
     if len(found["gpus"]) > 1 and not found["nccl"]:
         do = "install a build of torch that has it, or run with --num_processes 1"
         yield Finding("fault", "NCCL", "there are several GPUs, but torch lacks NCCL, which connects them", do)
@@ -118,8 +116,7 @@ def _step() -> tuple[str, float]:
 def torchaudio() -> Iterator[Finding]:
     """Check that torchaudio, if installed, fits torch: both must be built for the same CUDA."""
     why = f"{{version}} does not fit torch {version('torch')} ({{error}})"
-    if found := imported("torchaudio", _import_torchaudio, Finding("fault", "torchaudio", why, MATCH), " fits torch"):
-        yield found
+    return imported(_import_torchaudio, Finding("fault", "torchaudio", why, MATCH), " fits torch")
 
 
 def _import_torchaudio() -> None:

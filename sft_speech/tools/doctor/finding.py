@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypeVar
 
@@ -28,6 +28,10 @@ class Finding:
     name: str
     says: str
     do: str = ""
+
+    def unless(self, fine: bool, says: str) -> Finding:
+        """Return this finding, or an ok one that says something else if all is fine."""
+        return Finding("ok", self.name, says) if fine else self
 
     def line(self) -> str:
         state = f"{self.level:5}  {self.name}: {self.says}"
@@ -64,20 +68,20 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def imported(name: str, work: Callable[[], object], bad: Finding, good: str) -> Finding | None:
-    """Import an optional package in a new process; return None if it is not installed, which the extras say.
+def imported(work: Callable[[], object], bad: Finding, good: str) -> Iterator[Finding]:
+    """Try to import an optional package in a new process; yield nothing if it is not installed, as the extras tell.
 
     Args:
         work: imports it.
-        bad: the finding if that fails; ``{version}`` and ``{error}`` in it are replaced.
-        good: state if it works.
+        bad: the finding if that fails, named as the package; ``{version}`` and ``{error}`` in it are replaced.
+        good: its state if it works, after its version.
     """
     try:
-        found = version(name)
-    except PackageNotFoundError:
-        return None
-    try:
+        found = version(bad.name)
         apart(work)
+    except PackageNotFoundError:
+        return
     except Exception as error:  # ImportError, OSError, RuntimeError, a crash
-        return Finding(bad.level, name, bad.says.format(version=found, error=first_line(error)), bad.do)
-    return Finding("ok", name, f"{found}{good}")
+        yield replace(bad, says=bad.says.format(version=found, error=first_line(error)))
+    else:
+        yield Finding("ok", bad.name, f"{found}{good}")

@@ -65,11 +65,8 @@ def processors(cgroup: Path = CGROUP) -> Iterator[Finding]:
         cores = min(cores, int(quota[0]) / int(quota[1]))
     threads = os.environ.get("OMP_NUM_THREADS")
     state = f"{cores:g} cores" + (f", OMP_NUM_THREADS={threads}" if threads else "")
-    if cores < all_cores:
-        do = f"set OMP_NUM_THREADS={max(1, int(cores))}: libraries would use the {all_cores} cores of the machine"
-        yield Finding("ok" if threads else "note", "cores", state, "" if threads else do)
-    else:
-        yield Finding("ok", "cores", state)
+    do = f"set OMP_NUM_THREADS={max(1, int(cores))}: libraries would use the {all_cores} cores of the machine"
+    yield Finding("note", "cores", state, do).unless(bool(threads) or cores >= all_cores, state)
 
 
 def memory(cgroup: Path = CGROUP) -> Iterator[Finding]:
@@ -83,29 +80,21 @@ def memory(cgroup: Path = CGROUP) -> Iterator[Finding]:
     state = f"{left / 1e9:.1f} GB free of {found.total / 1e9:.1f}" + (
         f", limited to {int(limit) / 1e9:.1f}" if limit.isdigit() else ""
     )
-    if left < 4e9:
-        do = "lower dataloader_num_workers, and max_batch_seconds if there is no GPU"
-        yield Finding("note", "memory", state, do)
-    else:
-        yield Finding("ok", "memory", state)
+    do = "lower dataloader_num_workers, and max_batch_seconds if there is no GPU"
+    yield Finding("note", "memory", state, do).unless(left >= 4e9, state)
     if Path("/dev/shm").is_dir():
         room = shutil.disk_usage("/dev/shm").free
-        if room < 1e9:
-            do = "docker run --shm-size 8g (or --ipc host), or dataloader_num_workers 0"
-            why = f"{room / 1e6:.0f} MB in /dev/shm, which loader workers need for batches"
-            yield Finding("note", "shared memory", why, do)
-        else:
-            yield Finding("ok", "shared memory", f"{room / 1e9:.1f} GB")
+        do = "docker run --shm-size 8g (or --ipc host), or dataloader_num_workers 0"
+        why = f"{room / 1e6:.0f} MB in /dev/shm, which loader workers need for batches"
+        yield Finding("note", "shared memory", why, do).unless(room >= 1e9, f"{room / 1e9:.1f} GB")
 
 
 def open_files() -> Iterator[Finding]:
     """Check how many files a process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < 1024:
-        do = f"ulimit -n {min(4096, hard) if hard > 0 else 4096}"
-        yield Finding("note", "open files", f"{soft} at most; workers need them to share tensors", do)
-    else:
-        yield Finding("ok", "open files", f"{soft} at most")
+    do = f"ulimit -n {min(4096, hard) if hard > 0 else 4096}"
+    why = f"{soft} at most; workers need them to share tensors"
+    yield Finding("note", "open files", why, do).unless(soft >= 1024, f"{soft} at most")
 
 
 def _first_line(path: Path) -> str:

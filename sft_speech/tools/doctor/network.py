@@ -68,6 +68,5 @@ def _owner(address: str, token: str) -> Finding:
         return Finding("note", "Hub token", f"no answer ({type(error).__name__})", "try again later")
     role = found.get("auth", {}).get("accessToken", {}).get("role")
     owner = f"of {found.get('name')}" + (f", role {role}" if role else "")
-    if role == "read":
-        return Finding("note", "Hub token", f"{owner}: it can't push", "hf auth login, with a token that may write")
-    return Finding("ok", "Hub token", owner)
+    do = "hf auth login, with a token that may write"
+    return Finding("note", "Hub token", f"{owner}: it can't push", do).unless(role != "read", owner)

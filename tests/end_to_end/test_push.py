@@ -1,4 +1,4 @@
-"""The real commands and the real client of the Hub against a Hub on loopback (tests/hub_server.py)."""
+"""The real commands and the real Hub client against a Hub on loopback (tests/hub_server.py)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def command(tones: Path, small: Path, output: Path, **keys: object) -> list[str]
 
 @pytest.fixture(scope="module")
 def done(tones, small, tmp_path_factory) -> Path:
-    """What a run has left; no test changes it."""
+    """The output of a run, which no test changes."""
     output = tmp_path_factory.mktemp("runs") / "done"
     assert main(command(tones, small, output)) == 0
     return output
@@ -60,7 +60,7 @@ def done(tones, small, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(done, tmp_path) -> Path:
-    """The same, to be changed."""
+    """A copy of it to change."""
     return Path(shutil.copytree(done, tmp_path / "run"))
 
 
@@ -128,7 +128,7 @@ def test_an_evaluation_on_other_data_goes_up_only_when_asked(run, hub, capsys):
     assert b"| client | client |" in hub.repos["me/model"].files["README.md"]
 
 
-def test_what_is_there_is_not_sent_again(run, hub):
+def test_files_that_arrived_are_not_sent_again(run, hub):
     assert main(["push", str(run), "me/model"]) == 0
     hub.requests.clear()
     assert main(["push", str(run), "me/model"]) == 0
@@ -148,7 +148,7 @@ def test_a_branch(run, hub):
     assert repo.branches["second-try"].keys() == EVERYTHING
 
 
-def test_checkpoints_only_when_asked_and_then_fit_to_go_on_from(run, hub, tones, small, tmp_path):
+def test_checkpoints_go_up_only_when_asked_and_can_be_resumed(run, hub, tones, small, tmp_path):
     assert main(["push", str(run), "me/model", "--with_checkpoints"]) == 0
     files = hub.repos["me/model"].files
     inside = {name.removeprefix("checkpoint-4/") for name in files if name.startswith("checkpoint-4/")}
@@ -168,8 +168,8 @@ def test_checkpoints_only_when_asked_and_then_fit_to_go_on_from(run, hub, tones,
     assert all(torch.equal(weights, after[name]) for name, weights in before.items())
 
 
-def test_another_model_takes_the_place_of_the_one_before(run, hub):
-    """A shard of the old one, or its voices, would be loaded in place of the new one's."""
+def test_another_model_replaces_the_previous_one(run, hub):
+    """Otherwise shards or speakers of the old one would be loaded."""
     old = {"model-00001-of-00002.safetensors", "model.safetensors.index.json", "speakers.safetensors"}
     repo = hub.repos["me/model"] = hub_server().Repo()
     repo.files.update(dict.fromkeys({*old, "evaluation/old.json", "handler.py", "notes/mine.json"}, b"{}"))
@@ -178,7 +178,7 @@ def test_another_model_takes_the_place_of_the_one_before(run, hub):
 
 
 @pytest.mark.parametrize("where", ["here", "there"])
-def test_a_card_of_people_stays(run, hub, where, caplog):
+def test_a_handwritten_card_stays(run, hub, where, caplog):
     mine = "---\nlicense: mit\n---\n# Mine\n"
     if where == "here":
         (run / "README.md").write_text(mine)
@@ -200,7 +200,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("there", [False, True], ids=["new", "existing"])
-def test_who_may_not_write_is_told_before_step_1(hub, tones, small, tmp_path, monkeypatch, capfd, case, there):
+def test_a_missing_permission_is_reported_before_step_1(hub, tones, small, tmp_path, monkeypatch, capfd, case, there):
     token, why = REFUSED[case]
     monkeypatch.setenv("HF_TOKEN", token)
     if there:
@@ -225,7 +225,7 @@ def test_a_server_that_repeats_the_token(run, hub, number, capfd):
     assert hub_server().WRITER not in said.out + said.err
 
 
-def test_somebody_elses_or_a_name_that_is_none(run, hub, capfd):
+def test_a_repository_of_somebody_else_or_an_invalid_name(run, hub, capfd):
     assert main(["push", str(run), "you/model"]) == 2
     assert "no write permission there" in capfd.readouterr().err
     assert main(["push", str(run), f"https://me:{hub_server().WRITER}@huggingface.co/me/model"]) == 2
@@ -235,7 +235,7 @@ def test_somebody_elses_or_a_name_that_is_none(run, hub, capfd):
     assert hub.repos == {}
 
 
-def test_private_is_not_what_is_public_already(run, hub, capfd):
+def test_a_public_repository_is_not_made_private(run, hub, capfd):
     hub.repos["me/model"] = hub_server().Repo()
     assert main(["push", str(run), "me/model", "--private"]) == 2
     assert "it exists already and is public" in capfd.readouterr().err
@@ -244,7 +244,7 @@ def test_private_is_not_what_is_public_already(run, hub, capfd):
 
 @pytest.mark.parametrize("how", ["cut", "500"])
 @pytest.mark.parametrize("broken", ["^PUT", "/commit/"])
-def test_a_push_that_broke_goes_on_where_it_was(run, hub, broken, how, capfd):
+def test_an_interrupted_push_continues(run, hub, broken, how, capfd):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "README.md"}
     fault = hub_server().cut if how == "cut" else hub_server().status(500)
     with hub.failing(broken, fault):
@@ -262,7 +262,7 @@ def test_a_push_that_broke_goes_on_where_it_was(run, hub, broken, how, capfd):
     assert hub.repos["me/model"].files.keys() == EVERYTHING
 
 
-def test_a_short_fault_is_waited_out(run, hub):
+def test_a_short_outage_is_retried(run, hub):
     with hub.failing("^PUT", hub_server().cut, times=2), hub.failing("preupload", hub_server().status(503), times=1):
         assert main(["push", str(run), "me/model"]) == 0
     assert hub.repos["me/model"].files.keys() == EVERYTHING
@@ -281,7 +281,7 @@ def test_a_hub_that_stops_answering(run, hub):
     assert hub.repos["me/model"].commits == []
 
 
-def test_a_card_that_the_hub_refuses(run, hub, capfd):
+def test_a_card_that_the_hub_rejects(run, hub, capfd):
     (run / "README.md").write_text("---\nlicense: mine\n---\n# Mine\n")
     assert main(["push", str(run), "me/model"]) == 2
     said = capfd.readouterr().err
@@ -289,7 +289,7 @@ def test_a_card_that_the_hub_refuses(run, hub, capfd):
     assert hub.repos["me/model"].commits == []
 
 
-# ---- while a run goes on
+# ---- during a run
 
 
 def test_each_checkpoint_goes_up_from_one_of_two_processes(hub, tones, small, tmp_path, two_processes):
@@ -306,7 +306,7 @@ def test_each_checkpoint_goes_up_from_one_of_two_processes(hub, tones, small, tm
     assert [path.name for path in (tmp_path / "out").glob(".*")] == [lock.FILE]
 
 
-def test_what_resuming_takes_goes_up_when_asked(hub, tones, small, tmp_path, monkeypatch):
+def test_the_files_for_resuming_go_up_when_asked(hub, tones, small, tmp_path, monkeypatch):
     cards = []
     commit = hub_server().Handler.commit
     monkeypatch.setattr(
@@ -334,7 +334,7 @@ def noting(cards: list[str], method):
     return noted
 
 
-def test_a_network_that_dies_does_not_stop_the_run(hub, tones, small, tmp_path, caplog, capfd):
+def test_a_network_failure_does_not_stop_the_run(hub, tones, small, tmp_path, caplog, capfd):
     output = tmp_path / "out"
     keys = {"push_to_hub": "true", "hub_model_id": "me/model", "hub_strategy": "every_save"}
     with hub.failing("/tree/|/preupload/|/commit/|lfs", hub_server().cut):
@@ -349,7 +349,7 @@ def test_a_network_that_dies_does_not_stop_the_run(hub, tones, small, tmp_path, 
     assert hub.repos["me/model"].files.keys() == EVERYTHING
 
 
-def test_a_run_that_is_told_to_stop_does_not_wait_for_an_upload(hub, tones, small, tmp_path, caplog):
+def test_a_run_that_is_stopped_does_not_wait_for_an_upload(hub, tones, small, tmp_path, caplog):
     arrived = threading.Event()
 
     def stall(handler) -> None:
@@ -369,7 +369,7 @@ def test_a_run_that_is_told_to_stop_does_not_wait_for_an_upload(hub, tones, smal
     assert list((tmp_path / "out").glob("checkpoint-*/trainer_state.json"))
 
 
-def test_a_checkpoint_may_be_removed_while_it_is_on_its_way(hub, tones, small, tmp_path):
+def test_a_checkpoint_may_be_removed_during_its_upload(hub, tones, small, tmp_path):
     output = tmp_path / "out"
 
     def slow(handler) -> None:

@@ -1,4 +1,4 @@
-"""Names are told, places on the disk are not."""
+"""Names are published, local paths are not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sft_speech.hub.published import on_hub, published, published_command
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "public"),
     [
         ("/disk/anna/clients/acme.csv", "acme.csv"),
         ("~/corpus", "corpus"),
@@ -23,14 +23,14 @@ from sft_speech.hub.published import on_hub, published, published_command
         ({"lm": "/disk/anna/4-gram.arpa", "weight": 0.5}, {"lm": "4-gram.arpa", "weight": 0.5}),
     ],
 )
-def test_paths_are_cut_to_their_last_part(value, told):
-    assert published(value) == told
+def test_paths_are_cut_to_their_last_part(value, public):
+    assert published(value) == public
 
 
-def test_what_looks_like_an_id_of_the_hub_but_lies_on_the_disk(tmp_path, monkeypatch):
+def test_a_path_that_looks_like_a_hub_id(tmp_path, monkeypatch):
     (tmp_path / "clients" / "acme").mkdir(parents=True)
     assert on_hub("clients/acme")
-    assert published("clients/acme", on_disk=True) == "acme"  # known from when the run began
+    assert published("clients/acme", on_disk=True) == "acme"  # recorded when the run began
     monkeypatch.chdir(tmp_path)
     assert not on_hub("clients/acme")
     assert published("clients/acme") == "acme"
@@ -46,8 +46,8 @@ def test_a_command_line():
         "a/b",
         "--bf16",
     ]
-    told = ["finetune-asr", "--config", "demo.yaml", "--source=x.csv", "--model", "a/b", "--bf16"]
-    assert published_command(line, frozenset()) == told
+    public = ["finetune-asr", "--config", "demo.yaml", "--source=x.csv", "--model", "a/b", "--bf16"]
+    assert published_command(line, frozenset()) == public
     assert published_command(["--model", "a/b", "--source", "c/d"], frozenset({"source"})) == [
         "--model",
         "a/b",

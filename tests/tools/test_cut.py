@@ -23,7 +23,7 @@ def normalize(text: str) -> str:
 
 
 def spoken(hypothesis: str) -> tuple[list[Span], np.ndarray]:
-    """A tenth of a second for each character, loud except for spaces; "_" is half a second of silence."""
+    """Return spans and waveform: 0.1 s for each character, loud except for spaces; "_" is half a second of silence."""
     spans, seconds, waveform = [], 0.0, []
     for character in hypothesis:
         length = 0.5 if character == "_" else 0.1
@@ -91,7 +91,7 @@ def test_the_command_on_synthetic_speech_by_the_embedded_recognizer(tmp_path, ca
     assert corpus["id"] == ["long-0", "long-1", "long-2", "short"]
     seconds = [len(clip) / ESPEAK_RATE for clip in clips]
     ends = np.cumsum([length + 0.5 for length in seconds])[:2]
-    # Within the pauses, or the silence that espeak-ng leaves at the end of a sentence.
+    # Within the pauses, or within the silence that espeak-ng adds to a sentence.
     assert np.all(np.abs(np.array(corpus["start"][1:3]) - (ends - 0.4)) < 0.45)
 
     assert cli.main([*arguments, "--max_error_rate", "0"]) == 0

@@ -1,4 +1,4 @@
-"""A corpus in which every kind of fault was planted, among clean utterances."""
+"""A corpus with planted faults of every kind among clean utterances."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ VOICES = {
 
 @dataclass
 class Planted:
-    """A folder with the splits train and test, and the ids of the faults by the key of the finding that is due."""
+    """A folder with the splits train and test, and the ids of its faults by the key of the expected finding."""
 
     folder: Path
     faults: dict[str, set[str]] = field(default_factory=dict)
     swapped: set[str] = field(default_factory=set)
 
     @property
-    def guilty(self) -> set[str]:
+    def faulty(self) -> set[str]:
         return set().union(*self.faults.values())
 
 
-def said(sentence: str, speaker: str, seed: int) -> np.ndarray:
-    """A sentence by a speaker in a room that isn't quite silent."""
+def spoken(sentence: str, speaker: str, seed: int) -> np.ndarray:
+    """Return a sentence by a speaker, with some noise."""
     waveform = soxr.resample(speak(sentence, VOICES[speaker]), ESPEAK_RATE, RATE)
     hiss = np.random.default_rng(seed).normal(0, 0.002, len(waveform))
     return (0.4 * waveform / np.abs(waveform).max() + hiss).astype(np.float32)
 
 
 class Builder:
-    """Writes utterances and remembers their rows."""
+    """Writes utterances and keeps their rows."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,15 +57,15 @@ class Builder:
     def sentence(self, split: str) -> str:
         return next(line for line in self.sentences[split] if len(line.split()) >= 5)
 
-    def add(self, split, id, text=None, speaker=None, samples=None, rate=RATE, suffix="wav", said_as=None) -> None:
+    def add(self, split, id, text=None, speaker=None, samples=None, rate=RATE, suffix="wav", spoken_as=None) -> None:
         text = self.sentence(split) if text is None else text
         speaker = speaker or SPEAKERS[split][len(self.rows[split]) % len(SPEAKERS[split])]
         number = sum(map(len, self.rows.values()))
-        samples = said(said_as or text, speaker, number) if samples is None else samples
+        samples = spoken(spoken_as or text, speaker, number) if samples is None else samples
         self.samples[id] = samples
         path = self.folder / split / f"clip-{number:03d}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # As whole numbers: libsndfile rounds floats to other ones for each format.
+        # As integers: libsndfile rounds floats differently for each format.
         soundfile.write(path, samples if suffix == "ogg" else np.rint(32767 * samples).astype(np.int16), rate)
         self.rows[split].append({"id": id, "file_name": path.name, "text": text, "speaker": speaker})
 
@@ -82,13 +82,13 @@ class Builder:
 
 @pytest.fixture(scope="session")
 def build() -> type[Builder]:
-    """Makes another corpus."""
+    """The class that makes another corpus."""
     return Builder
 
 
 @pytest.fixture(scope="session")
 def clean(tmp_path_factory) -> Path:
-    """The utterances without a fault, in two splits."""
+    """The corpus without faults, in two splits."""
     builder = Builder(tmp_path_factory.mktemp("clean") / "corpus")
     plain_rows(builder)
     builder.write()
@@ -103,7 +103,7 @@ def plain_rows(builder: Builder) -> None:
 
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory) -> Planted:
-    """The same utterances with faults of every kind among them."""
+    """The same corpus with faults of every kind."""
     found = Planted(tmp_path_factory.mktemp("planted") / "corpus")
     builder = Builder(found.folder)
     plain_rows(builder)
@@ -121,22 +121,22 @@ def planted(tmp_path_factory) -> Planted:
 
 
 def _plant_sound(builder: Builder, faults: dict[str, set[str]]) -> None:
-    loud = said(text := builder.sentence("train"), "anna", 1)
+    loud = spoken(text := builder.sentence("train"), "anna", 1)
     builder.add("train", "clipped", text, "anna", np.clip(6 * loud, -1, 1))
     text = builder.sentence("train")
-    speech = said(text, "bob", 2)
+    speech = spoken(text, "bob", 2)
     gap = np.zeros(int(1.5 * len(speech)), np.float32)
     builder.add("train", "gappy", text, "bob", np.concatenate([speech, gap]))
-    builder.add("train", "faint", text := builder.sentence("train"), "cleo", said(text, "cleo", 3) * 0.004)
-    builder.add("train", "offset", text := builder.sentence("train"), "anna", said(text, "anna", 4) + 0.1)
+    builder.add("train", "faint", text := builder.sentence("train"), "cleo", spoken(text, "cleo", 3) * 0.004)
+    builder.add("train", "offset", text := builder.sentence("train"), "anna", spoken(text, "anna", 4) + 0.1)
     text = builder.sentence("train")
-    left = said(text, "anna", 5)
+    left = spoken(text, "anna", 5)
     builder.add("train", "stereo", text, "anna", np.stack([left, left], 1))
     text = builder.sentence("train")
-    left = said(text, "bob", 6)
+    left = spoken(text, "bob", 6)
     builder.add("train", "upside-down", text, "bob", np.stack([left, -0.98 * left], 1))
     text = builder.sentence("train")
-    slow = soxr.resample(said(text, "bob", 7), RATE, 8000)
+    slow = soxr.resample(spoken(text, "bob", 7), RATE, 8000)
     builder.add("train", "telephone", text, "bob", slow, rate=8000)
     builder.add("train", "silent", None, "anna", np.zeros(2 * RATE, np.float32))
     faults |= {
@@ -152,22 +152,22 @@ def _plant_sound(builder: Builder, faults: dict[str, set[str]]) -> None:
 
 
 def _plant_text(builder: Builder, faults: dict[str, set[str]]) -> None:
-    builder.add("train", "empty", " ... ", said_as="this is said but nobody wrote it down")
-    builder.add("test", "wordless", "?!", said_as="nobody wrote this down either")
-    builder.add("train", "letter", "a", said_as="this is a longer sentence than that")
-    builder.add("train", "clip-name-7", "clip-name-7", said_as="the name of the file is the text")
-    builder.add("train", "null", "NULL", said_as="there was no value in the table")
+    builder.add("train", "empty", " ... ", spoken_as="this is said but nobody wrote it down")
+    builder.add("test", "wordless", "?!", spoken_as="nobody wrote this down either")
+    builder.add("train", "letter", "a", spoken_as="this is a longer sentence than that")
+    builder.add("train", "clip-name-7", "clip-name-7", spoken_as="the name of the file is the text")
+    builder.add("train", "null", "NULL", spoken_as="there was no value in the table")
     text = builder.sentence("train")
-    builder.add("train", "half", text.split()[0], said_as=" ".join([text] * 4))
-    builder.add("train", "dense", " ".join([builder.sentence("train") for _ in range(3)]), said_as="yes please")
-    builder.add("train", "homoglyph", "the c\u0430t sat on the mat", said_as="the cat sat on the mat")
+    builder.add("train", "half", text.split()[0], spoken_as=" ".join([text] * 4))
+    builder.add("train", "dense", " ".join([builder.sentence("train") for _ in range(3)]), spoken_as="yes please")
+    builder.add("train", "homoglyph", "the c\u0430t sat on the mat", spoken_as="the cat sat on the mat")
     builder.add(
-        "train", "cyrillic", "they said \u043f\u0440\u0438\u0432\u0435\u0442 to us", said_as="they said hello to us"
+        "train", "cyrillic", "they said \u043f\u0440\u0438\u0432\u0435\u0442 to us", spoken_as="they said hello to us"
     )
-    builder.add("train", "invisible", "a word\u200b joiner\u202e is in here", said_as="a word joiner is in here")
-    builder.add("train", "damaged", "we met in the cafÃ© at noon", said_as="we met in the cafe at noon")
-    builder.add("train", "marked", "and then [laughter] he went home", said_as="and then he went home")
-    builder.add("train", "digits", "platform 9 is closed & empty", said_as="platform nine is closed and empty")
+    builder.add("train", "invisible", "a word\u200b joiner\u202e is in here", spoken_as="a word joiner is in here")
+    builder.add("train", "damaged", "we met in the cafÃ© at noon", spoken_as="we met in the cafe at noon")
+    builder.add("train", "marked", "and then [laughter] he went home", spoken_as="and then he went home")
+    builder.add("train", "digits", "platform 9 is closed & empty", spoken_as="platform nine is closed and empty")
     faults |= {
         "dropped_empty_transcript": {"empty", "wordless"},
         "one_letter": {"letter"},
@@ -210,7 +210,7 @@ def _plant_twice(builder: Builder, faults: dict[str, set[str]]) -> None:
 
 
 def _plant_files(builder: Builder, faults: dict[str, set[str]]) -> None:
-    """Faults of the files themselves, in rows that were clean."""
+    """Damage the files of clean rows."""
     builder.path("train", "train-50").unlink()
     whole = builder.path("train", "train-51").read_bytes()
     builder.path("train", "train-51").write_bytes(whole[: len(whole) // 2])

@@ -13,7 +13,7 @@ RATE = 16_000
 
 
 def bursts(seed: int, seconds: float = 2.0) -> np.ndarray:
-    """Noise whose level goes up and down; always the same course of level, another noise for each seed."""
+    """Return noise with the same envelope for every seed."""
     samples = round(seconds * RATE)
     course = 0.05 + 0.4 * np.interp(
         np.arange(samples), np.arange(0, samples + 1, 2000), [1, 0, 2, 0, 1, 0, 0, 2] * 2 + [1]
@@ -23,7 +23,7 @@ def bursts(seed: int, seconds: float = 2.0) -> np.ndarray:
 
 @pytest.fixture
 def measured(build, tmp_path):
-    """Adds recordings by their samples, then gives rows and what was measured."""
+    """Return a function that makes a corpus of recordings and returns its rows and measurements."""
 
     def measured(**recordings: np.ndarray):
         builder = build(tmp_path / "corpus")
@@ -40,7 +40,7 @@ def measured(build, tmp_path):
     return measured
 
 
-def test_the_same_course_of_level_is_looked_into_but_is_no_copy(measured):
+def test_the_same_envelope_is_a_candidate_but_not_a_copy(measured):
     rows, recordings = measured(one=bursts(0), other=bursts(1))
     assert alike.candidates(recordings) == [(0, 1)]
     assert alike.findings(rows, recordings) == []
@@ -54,6 +54,6 @@ def test_a_copy_is_found_at_another_level_upside_down_or_with_some_noise(measure
     assert {case.split for case in found.cases} == {"test"}
 
 
-def test_the_very_same_samples_are_told_elsewhere(measured):
+def test_equal_samples_are_another_finding(measured):
     _, recordings = measured(one=bursts(0), same=bursts(0))
     assert alike.candidates(recordings) == []

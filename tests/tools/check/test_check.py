@@ -1,4 +1,4 @@
-"""The real command on a corpus of planted faults, on the same corpus without them, and on real speech."""
+"""The real command on a corpus with planted faults, on the same corpus without them, and on real speech."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MODEL = str(files("sft_speech").joinpath("assets/wav2vec2-small"))
 
 
 def check(tmp_path: Path, *arguments: object) -> dict:
-    """What the command writes as JSON."""
+    """Run the command and return its JSON."""
     assert main(["check", *map(str, arguments), "--json", str(tmp_path / "check.json")]) == 0
     return json.loads((tmp_path / "check.json").read_text("utf-8"))
 
 
 def cases(report: dict) -> dict[str, list[str]]:
-    """The ids by the key of the finding."""
+    """Return the ids of the cases by the key of the finding."""
     return {found["key"]: [case["id"] for case in found["cases"]] for found in report["findings"]}
 
 
@@ -35,19 +35,19 @@ def found(planted, tmp_path_factory) -> dict:
     return check(tmp_path_factory.mktemp("found"), planted.folder, "--model", MODEL)
 
 
-def test_every_planted_fault_is_found_and_nothing_else_accused(found, planted):
-    accused = cases(found)
-    disputed = accused.pop("disputed_transcript")
+def test_every_planted_fault_is_found_and_nothing_else(found, planted):
+    found_cases = cases(found)
+    disputed = found_cases.pop("disputed_transcript")
     wanted = {key: sorted(ids) for key, ids in planted.faults.items()}
-    # What else these faults bring about.
+    # Other findings that these faults cause.
     wanted["quiet"] = sorted({"faint", "upside-down"})
     wanted["pace"] = sorted({"half", "letter", "dense", "null"})
     wanted["digits_and_symbols"] = sorted({"digits", "clip-name-7", "damaged"})
     wanted["dropped_characters_outside_the_vocabulary"] = ["cyrillic"]
     whole = {"repeated_text", "rare_characters", "low_rate", "too_much_dropped"}
-    assert {key: sorted(ids) for key, ids in accused.items() if key not in whole} == wanted
-    assert all(accused[key] == [] for key in whole)
-    assert set(disputed) <= planted.guilty | planted.swapped
+    assert {key: sorted(ids) for key, ids in found_cases.items() if key not in whole} == wanted
+    assert all(found_cases[key] == [] for key in whole)
+    assert set(disputed) <= planted.faulty | planted.swapped
 
 
 def test_swapped_transcripts_are_disputed(found, planted):
@@ -56,7 +56,7 @@ def test_swapped_transcripts_are_disputed(found, planted):
     assert {"half", "letter", "null", "copy-other-text"} <= set(disputed)
 
 
-def test_the_same_corpus_without_faults_is_not_accused(clean, tmp_path):
+def test_the_same_corpus_without_faults_has_no_findings(clean, tmp_path):
     report = check(tmp_path, clean, "--model", MODEL)
     assert [found["key"] for found in report["findings"]] == ["rare_characters"]
     assert report["verdict"] == {"problem": 0, "warning": 0, "note": 1}
@@ -90,7 +90,7 @@ def test_figures(clean, tmp_path):
     assert "model" not in report
 
 
-def test_what_is_said_to_be_dropped_is_what_a_run_drops(planted, tmp_path):
+def test_a_run_drops_exactly_what_the_report_says(planted, tmp_path):
     out = tmp_path / "out"
     settings = {
         "model": MODEL,
@@ -113,7 +113,7 @@ def test_what_is_said_to_be_dropped_is_what_a_run_drops(planted, tmp_path):
     assert "audio" not in report  # nothing was decoded
 
 
-def test_limits_are_those_asked_for(clean, tmp_path):
+def test_limits_are_those_of_the_options(clean, tmp_path):
     report = check(tmp_path, clean, "--split", "train", "--max_seconds", 2, "--max_hours", 0)
     seconds = np.array([soundfile.info(path).duration for path in (clean / "train").glob("*.wav")])
     assert len(cases(report)["dropped_too_long"]) == (seconds > 2).sum() > 0
@@ -163,7 +163,7 @@ def test_exit_codes(planted, clean, tmp_path, capsys):
         assert why in capsys.readouterr().err
 
 
-def test_the_table_says_the_worst_first_and_nothing_steers_the_terminal(planted, capsys):
+def test_the_table_has_the_worst_first_and_no_control_characters(planted, capsys):
     assert main(["check", str(planted.folder)]) == 0
     printed = capsys.readouterr().out
     order = [line.split()[0] for line in printed.splitlines() if line.startswith(("PROBLEM", "WARNING", "NOTE"))]
@@ -175,7 +175,7 @@ def test_the_table_says_the_worst_first_and_nothing_steers_the_terminal(planted,
     assert "U+202E" in printed
 
 
-def test_real_corpora_are_not_accused(tmp_path):
+def test_real_corpora_have_no_problems(tmp_path):
     if "SFT_SPEECH_DATA" not in os.environ:
         pytest.skip("SFT_SPEECH_DATA is not set: no real speech here")
     data = Path(os.environ["SFT_SPEECH_DATA"])
@@ -204,7 +204,7 @@ def test_audio_within_tables(clean, tmp_path):
     assert report["verdict"]["problem"] == report["verdict"]["warning"] == 0
 
 
-def test_a_model_without_a_trained_head_gives_its_rules_but_does_not_listen(clean, tmp_path, caplog):
+def test_a_model_without_a_trained_head_gives_its_rules_but_does_not_transcribe(clean, tmp_path, caplog):
     from safetensors.torch import load_file, save_file
 
     model = tmp_path / "pretrained"

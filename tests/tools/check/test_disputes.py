@@ -1,4 +1,4 @@
-"""Which transcripts are disputed, in literals."""
+"""Which transcripts are disputed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from sft_speech.tools.check.disputes import chance, disputed
 LONG = np.full(40, 50)
 
 
-def test_a_transcript_that_fits_like_any_other_is_disputed_however_weak_the_model():
+def test_a_transcript_at_chance_is_disputed_by_a_weak_model_too():
     weak = np.linspace(0.4, 0.85, 40)
     weak[7] = 1.02
     assert np.flatnonzero(disputed(weak, LONG)).tolist() == [7]
 
 
-def test_a_transcript_that_fits_in_part_is_disputed_by_a_good_model():
+def test_a_partly_wrong_transcript_is_disputed_by_a_good_model():
     good = np.linspace(0.0, 0.1, 40)
     good[[3, 9]] = 0.3, 0.5
     assert np.flatnonzero(disputed(good, LONG)).tolist() == [9]
     assert not disputed(np.linspace(0.3, 0.7, 40), LONG).any()
 
 
-def test_short_texts_are_left_to_good_models():
+def test_short_texts_are_judged_only_by_good_models():
     lengths = LONG.copy()
     lengths[5] = 4
     weak, good = np.linspace(0.4, 0.8, 40), np.linspace(0.0, 0.1, 40)

@@ -1,4 +1,4 @@
-"""The page: nothing of the corpus becomes markup, nothing comes from elsewhere, players and pictures are whole."""
+"""The page: corpus text never becomes markup, nothing is loaded from elsewhere, players and figures are complete."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ VOID = {"meta", "img"}
 
 
 def loud() -> np.ndarray:
-    """A second, clipped."""
+    """Return a clipped second."""
     hum = np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE) * np.linspace(0.1, 3, RATE)
     return np.clip(hum, -1, 1).astype(np.float32)
 
 
 class Page(HTMLParser):
-    """Every tag with its attributes, and whether they are closed in order."""
+    """Every tag with its attributes; checks that they are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def hostile(build, tmp_path_factory) -> str:
-    """The page of a corpus whose every name is an attack."""
+    """The page of a corpus whose names and texts are attacks."""
     folder = tmp_path_factory.mktemp("hostile")
     builder = build(folder / "<img src=x onerror=alert(1)>")
     hum = 0.1 * loud()
@@ -101,7 +101,7 @@ def test_nothing_in_names_and_transcripts_is_markup(hostile):
     assert "⟨U+202E⟩" in parsed.words
 
 
-def test_nothing_comes_from_elsewhere(hostile):
+def test_nothing_is_loaded_from_elsewhere(hostile):
     parsed = Page(hostile)
     links = [value for _, attributes in parsed.tags for name, value in attributes.items() if name in ("src", "href")]
     assert all(value.startswith(("data:image/png;base64,", "data:audio/flac;base64,", "#")) for value in links)
@@ -115,7 +115,7 @@ def test_nothing_comes_from_elsewhere(hostile):
     assert "@import" not in style
 
 
-def test_players_play_what_was_recorded_and_are_bounded(hostile):
+def test_players_play_the_recordings_and_are_bounded(hostile):
     players = Page(hostile).all("audio")
     assert players
     lengths = []
@@ -133,7 +133,7 @@ def test_players_play_what_was_recorded_and_are_bounded(hostile):
     assert all(picture["alt"].startswith("spectrogram of ") for picture in pictures)
 
 
-def test_figures_are_described_for_those_who_cannot_see_them(hostile):
+def test_figures_have_descriptions(hostile):
     pictures = Page(hostile).all("svg")
     assert len(pictures) >= 6
     assert all(picture["role"] == "img" and picture["aria-label"] for picture in pictures)
@@ -160,14 +160,14 @@ def test_many_findings_make_no_large_page(build, tmp_path):
 
 
 @given(st.text())
-def test_shown_texts_hold_no_markup_and_nothing_unseen(text):
+def test_shown_texts_hold_no_markup_and_nothing_invisible(text):
     assert not set(shown(text)) & set("<>\"'")
     assert re.sub(r"&(?:lt|gt|quot|amp|#x27);", "", shown(text)).count("&") == 0
     parsed = Page(f"<p>{user(text)}</p>")
     assert [tag for tag, _ in parsed.tags] == ["p", "bdi"]
 
 
-def test_lone_halves_of_characters_are_shown():
+def test_lone_surrogates_are_shown():
     assert shown("a\udcffb") == "a⟨U+DCFF⟩b"
 
 
@@ -180,7 +180,7 @@ def test_differences_are_marked_by_word():
     assert differences("", "") == ("", "")
 
 
-def test_a_histogram_tells_that_its_last_bar_holds_what_is_beyond():
+def test_a_histogram_marks_an_open_last_bar():
     values = np.append(np.linspace(1, 2, 999), 90.0)
     assert "≥ 2</text>" in pictures.histogram("Duration", values, "seconds")
     assert "≥" not in pictures.histogram("Duration", np.full(9, 2.0), "seconds")

@@ -1,4 +1,4 @@
-"""Measures of recordings, in literals."""
+"""Measurements of recordings."""
 
 from __future__ import annotations
 

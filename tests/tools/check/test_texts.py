@@ -1,4 +1,4 @@
-"""Rules about transcripts, in literals."""
+"""Rules about transcripts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_damaged_encoding(text):
 
 
 @pytest.mark.parametrize("text", ["café", "São Paulo", "Ångström", "naïve Größe", "Ça va", "it’s “so”"])
-def test_sound_encoding(text):
+def test_intact_encoding(text):
     assert not DAMAGED.search(text)
 
 
@@ -51,7 +51,7 @@ def test_scripts():
     ]
 
 
-def test_a_terminal_is_not_steered():
+def test_control_characters_are_escaped_for_a_terminal():
     assert plain("a\x1b[31m\u202eb\n") == "a<U+001B>[31m<U+202E>b<U+000A>"
     assert plain("naïve 漢字 😀") == "naïve 漢字 😀"
 

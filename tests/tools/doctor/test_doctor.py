@@ -1,4 +1,4 @@
-"""Faults that are really there: packages that break, processes that crash, full disks, refused tokens."""
+"""Real faults: packages that break, processes that crash, full disks, rejected tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sft_speech.tools.doctor.finding import Crashed, Finding, apart
 TOKEN = "hf_AVerySecretToken"
 
 
-def test_on_this_machine_everything_is_looked_at(tmp_path, capsys):
+def test_everything_is_checked_on_this_machine(tmp_path, capsys):
     assert main(["doctor", "--offline", "--output_dir", str(tmp_path / "new"), "--json", str(tmp_path / "found")]) == 0
     found = {finding["name"]: finding for finding in json.loads((tmp_path / "found").read_text())}
     assert {"python", "packages", "cores", "memory", "torch", "a training step", "libsndfile", "output_dir"} <= set(
@@ -29,18 +29,18 @@ def test_on_this_machine_everything_is_looked_at(tmp_path, capsys):
     assert "Hub" not in found
     assert all(finding["do"] for finding in found.values() if finding["level"] != "ok")
     assert str(tmp_path) in found["output_dir"]["says"]
-    assert list(tmp_path.iterdir()) == [tmp_path / "found"], "nothing of the measurement is left"
+    assert list(tmp_path.iterdir()) == [tmp_path / "found"], "the measurement leaves nothing behind"
     assert "training step: embedded checkpoint" in capsys.readouterr().out
 
 
-def test_a_file_that_cannot_be_made_is_told_before_anything_is_looked_at(tmp_path, capsys):
+def test_a_file_that_cannot_be_written_is_refused_before_any_check(tmp_path, capsys):
     assert main(["doctor", "--offline", "--json", str(tmp_path / "no" / "found")]) == 2
     captured = capsys.readouterr()
     assert "a file in a folder that exists" in captured.err
     assert captured.out == ""
 
 
-def test_a_fault_is_in_the_exit_code_and_does_not_stop_the_rest(monkeypatch, capsys):
+def test_a_fault_sets_the_exit_code_and_does_not_stop_other_checks(monkeypatch, capsys):
     def broken() -> Iterator[Finding]:
         raise RuntimeError("all is lost")
 
@@ -56,7 +56,7 @@ def test_a_fault_is_in_the_exit_code_and_does_not_stop_the_rest(monkeypatch, cap
 # ---- packages
 
 
-def test_packages_are_held_against_what_is_required(monkeypatch):
+def test_packages_are_compared_with_the_requirements(monkeypatch):
     wanted = ["numpy<1", "torch>=2", "no-such-package>=1", "neither>=1; extra == 'lm'", "nor; extra == 'test'"]
     monkeypatch.setattr(machine, "requires", lambda _: wanted)
     found = {finding.name: finding for finding in machine.packages()}
@@ -69,10 +69,10 @@ def test_packages_are_held_against_what_is_required(monkeypatch):
     assert found["packages"].says.startswith("torch 2.")
 
 
-# ---- what may take its process down
+# ---- crashes
 
 
-def test_a_process_of_its_own_crashes_alone():
+def test_a_crash_stays_in_its_process():
     with pytest.raises(Crashed):
         apart(os.abort)
     with pytest.raises(TimeoutError):
@@ -114,7 +114,7 @@ def test_a_torchaudio_of_another_cuda(tmp_path, monkeypatch):
 
 
 def package(folder, monkeypatch, name: str, code: str) -> None:
-    """Stands before the real one in processes started from now on."""
+    """Shadow the real package in processes that are started from now on."""
     (folder / name).mkdir()
     (folder / name / "__init__.py").write_text(code)
     monkeypatch.syspath_prepend(str(folder))
@@ -164,14 +164,14 @@ def test_a_container_with_less_than_the_machine(tmp_path, monkeypatch):
     ],
 )
 def test_a_disk_that_is_full_or_read_only(tmp_path, mount, said):
-    """A file system of its own in a namespace of its own."""
+    """In a separate file system and namespace."""
     look = f"for found in storage.disks({str(tmp_path)!r}): print(found.line())"
     code = f"from sft_speech.tools.doctor import storage\n{look}"
     script = f'{mount.format(tmp_path)} && exec {sys.executable} -c "$CODE"'
     line = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
     ended = subprocess.run(line, env=os.environ | {"CODE": code}, capture_output=True, text=True, timeout=60)
     if "Operation not permitted" in ended.stderr or "permission denied" in ended.stderr:
-        pytest.skip("this system lets nobody mount a file system in a namespace")
+        pytest.skip("this system does not allow mounts in a namespace")
     assert said in ended.stdout, ended.stderr
 
 

@@ -6,4 +6,7 @@ cd "$(dirname "$0")/.."
 bash scripts/environment.sh
 # One process per core with one thread each: tiny models lose more by sharing an operation than they gain.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"
-exec .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=8 "$@"
+# A busy machine fails a test now and then, so a failed test runs once more; tests/flaky_report.py lists those that pass
+# then. More than ten failures have another cause: running all of them again would only take time.
+exec .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=8 --durations=20 \
+    --reruns=1 --max-suite-reruns=10 "$@"

@@ -20,7 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the Hub, by acciden
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
-pytest_plugins = ["tiny_recognizers", "tiny_speech"]
+pytest_plugins = ["flaky_report", "tiny_recognizers", "tiny_speech"]
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--config_file")
 FSDP_ON_CPU = str(ROOT / "tests" / "fsdp_on_cpu.py")
 

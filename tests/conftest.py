@@ -9,15 +9,25 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the Hub, by accident or not
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What another session has left in the user's cache, or removes from it, changes no test. Workers inherit it.
+CACHE = tempfile.TemporaryDirectory(prefix="sft_speech-tests-")
+os.environ.setdefault("HF_DATASETS_CACHE", CACHE.name)
+# Whatever a busy machine takes for an example is no failure.
+hypothesis.settings.register_profile(
+    "patient", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 ROOT = Path(__file__).parents[1]
 pytest_plugins = ["flaky_report", "tiny_recognizers", "tiny_speech"]

@@ -196,7 +196,7 @@ class FaultyRun:
     def said(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
-    def waits_for(self, happened: Callable[[], bool], seconds: float = 60) -> None:
+    def waits_for(self, happened: Callable[[], bool], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while not happened():
             assert self.process.is_alive(), f"it ended before:\n{self.said()}"
@@ -207,7 +207,7 @@ class FaultyRun:
         assert self.process.pid
         os.kill(self.process.pid, number)
 
-    def ends(self, seconds: float = 60) -> int | None:
+    def ends(self, seconds: float = 300) -> int | None:
         """Its exit code, or minus the signal that killed it."""
         self.process.join(seconds)
         assert not self.process.is_alive(), f"still there after {seconds} s:\n{self.said()}"

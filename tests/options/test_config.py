@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -302,12 +303,11 @@ def test_help_is_there_within_a_second_and_without_torch():
         "assert not heavy, heavy\n"
         "print(text)\n"
     )
-    seconds = []
-    for _ in range(3):  # the machine may be busy: the best of three counts
-        start = time.perf_counter()
-        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1.0
+    before = os.times()
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    after = os.times()
+    # Of its processor: those of the clock are more where the machine is busy.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
     for field in dataclasses.fields(FinetuneAsrConfig):
         assert f"--{field.name} " in answer
     assert "[3.0e-05]" in answer
@@ -346,11 +346,11 @@ TABLES = "t0: &t0 {a: 1}\n" + "".join(f"t{n}: &t{n} {{<<: [{', '.join([f'*t{n - 
 )
 def test_yaml_that_was_made_to_do_harm_is_refused_at_once(tmp_path, text, message):
     (tmp_path / "run.yaml").write_text(f"model: m\noutput_dir: o\n{text}\n")
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match=message) as told:
         load_config(FinetuneAsrConfig, str(tmp_path / "run.yaml"), {})
     assert len(str(told.value)) < 1000
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_the_fast_path_gives_what_the_slow_one_gives(normalizer, text):
 
 def test_300_000_plain_transcripts_take_seconds():
     transcripts = ["the quick brown fox doesn't jump over the lazy dog " * 2] * 10_000
-    start = time.perf_counter()
+    start = time.process_time()
     for transcript in transcripts:
         UPPER(transcript)
-    assert 30 * (time.perf_counter() - start) < 20  # about 3 s on a free core
+    assert 30 * (time.process_time() - start) < 20  # about 3 s

@@ -5,16 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
-import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import soundfile
 
@@ -222,24 +219,30 @@ def test_arguments_that_cannot_work_within_a_launcher(clips, monkeypatch, capsys
     assert "there is nothing to transcribe" in capsys.readouterr().err
 
 
-def start(model, folder, output, processes: int) -> subprocess.Popen:
-    """A run of its own, in blocks so small that there is something to be killed in."""
+# Python imports it at its start, in the processes of a launcher too. Only the second one of two kills.
+SITECUSTOMIZE = """
+import os, signal, sys
+
+def hook(event, args, left=[int(os.environ["KILL_AT_PART"])]):
+    if event == "os.rename" and os.fspath(args[1]).endswith(".part"):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid() if os.environ["KILL"] == "itself" else os.getppid(), signal.SIGKILL)
+
+if os.environ.get("RANK", "1") == "1":
+    sys.addaudithook(hook)
+"""
+
+
+def ended(model, folder, output, processes: int, **environment: str) -> tuple[int, str]:
+    """Exit code and stderr of a run in blocks so small that there is something to be killed in."""
     few = "from sft_speech.inference import shards; shards.BLOCK = 8"
     code = f"from sft_speech import cli; {few}; raise SystemExit(cli.main())"
     options = f"--format jsonl --device cpu --num_processes {processes} --resume -o".split()
     command = [sys.executable, "-c", code, "transcribe", model, folder, *options, output]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def kill(process: subprocess.Popen, folder: Path, after: int, child: bool) -> None:
-    """Kills a process, or one of its children, once it has added some parts; what is left over ends by itself."""
-    before = len(list(folder.glob("*.part")))
-    while len(list(folder.glob("*.part"))) < before + after and process.poll() is None:
-        time.sleep(0.001)
-    left = psutil.Process(process.pid).children(recursive=True)
-    if process.poll() is None:
-        (random.choice(left) if child else process).kill()
-    assert psutil.wait_procs(left, timeout=60)[1] == []
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
+    shown = process.communicate(timeout=300)[1]  # until all processes that share stderr have ended
+    return process.returncode, shown
 
 
 @pytest.mark.slow
@@ -251,19 +254,22 @@ def test_a_run_that_is_killed_again_and_again(model, clips, tmp_path, small_bloc
         os.link(clips / f"{number * 7 % 40:02}.wav", folder / f"{number // 1000:04}" / f"{number % 1000:03}.wav")
     assert run(model, folder, "-o", tmp_path / "whole") == 0
     output, unfinished = tmp_path / "out", tmp_path / "out.parts"
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     finished = ""
-    for processes, child in ((1, False), (2, True), (2, False)):
-        process = start(model, folder, output, processes)
-        kill(process, unfinished, random.randrange(1, RECORDINGS // 80), child)  # with enough left to do
-        said = process.communicate()[1]
-        assert process.returncode == (1 if child else -9), said
-        if processes > 1 and not child and output.exists():
+    for processes, whom, part in ((1, "itself", "9"), (2, "itself", "2"), (2, "its launcher", "5")):
+        code, shown = ended(model, folder, output, processes, PYTHONPATH=path, KILL=whom, KILL_AT_PART=part)
+        launcher_lives = processes == 2 and whom == "itself"
+        assert code == (1 if launcher_lives else -9), shown
+        if whom == "its launcher" and output.exists():
             # Those whose launcher is killed take a moment to notice: time enough for a model as small as this.
             finished = f"{output} is there already: nothing is left to do\n"
             break
-        assert not output.exists(), said
-        assert not child or said.endswith("out is unfinished: the same command with --resume goes on where it was\n")
-    last = start(model, folder, output, 2)
-    assert (last.communicate()[1], last.returncode) == (finished, 0)
+        assert not output.exists(), shown
+        assert list(unfinished.glob("*.part"))
+        assert not launcher_lives or shown.endswith(
+            "out is unfinished: the same command with --resume goes on where it was\n"
+        )
+    assert ended(model, folder, output, 2) == (0, finished)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert not unfinished.exists()

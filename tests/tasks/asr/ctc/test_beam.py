@@ -3,12 +3,11 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import os
 import random
-import signal
 import sys
 import time
 from functools import partial
+from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
@@ -285,9 +284,9 @@ def test_two_pieces_are_two_words(search, vocabulary):
 
 def test_a_process_that_is_ended_is_told(search, vocabulary):
     decoder = BeamDecoder(search, 1)
-    (process,) = decoder._pool._processes
-    os.kill(process, signal.SIGKILL)
-    time.sleep(0.3)
+    (process,) = decoder._pool._processes.values()
+    process.kill()
+    connection.wait([process.sentinel])
     with pytest.raises(UserError, match="for want of memory perhaps"):
         list(decoder.follow(spoken(3)[0], vocabulary.decode))
 

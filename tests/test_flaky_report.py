@@ -11,7 +11,7 @@ import pytest
 pytest_plugins = ["pytester"]
 Run = Callable[[str], tuple[pytest.RunResult, dict[str, int]]]
 ROOT = Path(__file__).parents[1]
-OPTIONS = re.findall(r"--\S*reruns?\b\S*", (ROOT / "scripts" / "test.sh").read_text())
+OPTIONS = re.findall(r"--(?:dist|reruns|max-suite-reruns)=\S+", (ROOT / "scripts" / "test.sh").read_text())
 # Counted in files: the second attempt may be in another process.
 ATTEMPT = """
 import os

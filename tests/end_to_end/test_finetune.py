@@ -141,7 +141,7 @@ def test_of_two_processes_one_says_what_is_wrong(arguments, tmp_path):
     script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
-    ended = subprocess.run([*launch, *arguments[1:]], capture_output=True, text=True, env=environment, timeout=120)
+    ended = subprocess.run([*launch, *arguments[1:]], capture_output=True, text=True, env=environment, timeout=480)
     assert ended.returncode != 0
     assert ended.stderr.count("it holds another run (checkpoint-1)") == 1
     assert "[rank1]: Traceback" not in ended.stderr

@@ -39,7 +39,8 @@ except RuntimeError as error:
     ],
 )
 def test_a_worker_that_ends_is_told(number, why, do):
-    said = subprocess.run([sys.executable, "-c", ENDED, str(number)], capture_output=True, text=True, timeout=60).stdout
+    command = [sys.executable, "-c", ENDED, str(number)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
     assert why in said
     assert do in said
     assert "go on with --resume_from_checkpoint" in said

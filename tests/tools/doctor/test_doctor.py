@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_or_read_only(tmp_path, mount, said):
     code = f"from sft_speech.tools.doctor import storage\n{look}"
     script = f'{mount.format(tmp_path)} && exec {sys.executable} -c "$CODE"'
     line = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
-    ended = subprocess.run(line, env=os.environ | {"CODE": code}, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(line, env=os.environ | {"CODE": code}, capture_output=True, text=True, timeout=300)
     if "Operation not permitted" in ended.stderr or "permission denied" in ended.stderr:
         pytest.skip("this system does not allow mounts in a namespace")
     assert said in ended.stdout, ended.stderr

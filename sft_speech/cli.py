@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from sft_speech.errors import RESUMABLE, PrintableFormatter, UserError
+from sft_speech.errors import RESUMABLE, PrintableFormatter, UserError, printable
+from sft_speech.options.parser import Parser
 from sft_speech.options.spec import Verb
 from sft_speech.redact import print_exception, redact, redact_record
 from sft_speech.tasks import specs
@@ -19,13 +20,6 @@ from sft_speech.tools import TOOLS
 
 EXIT_CODES = f"""exit codes: 0 done; 2 what was given can't work; {RESUMABLE} a signal stopped fine-tuning, which goes
 on with --resume_from_checkpoint auto; 1 anything else. Launchers of several processes make 1 of all but 0."""
-
-
-class Parser(argparse.ArgumentParser):
-    """What it does not know it repeats, but for tokens."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(redact(message))
 
 
 def verbs() -> dict[str, Verb | FinetuneVerb]:
@@ -54,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(version("sft_speech"))
         return 0
     if verb not in known:
-        print(f"sft-speech: no verb {verb!r}; there are {', '.join(known)}", file=sys.stderr)
+        near = difflib.get_close_matches(verb, known, 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        given = printable(redact(repr(verb)))
+        print(f"sft-speech: no verb {given}; {meant}`sft-speech --help` lists them", file=sys.stderr)
         return 2
     # On a CPU, torch's threads wait for each other by spinning, and take the cores away from the workers that decode
     # audio: training took twice as long on two cores. Those that don't spin at all are late for the next operation of a
@@ -74,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_intermixed_args(argv[1:], argparse.Namespace(argv=argv))
+    args = parser.parse(argv[1:], argparse.Namespace(argv=argv))
     try:
         return module.main(args) or 0
     except UserError as error:

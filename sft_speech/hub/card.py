@@ -20,6 +20,7 @@ from sft_speech.hub import markdown, provenance
 from sft_speech.hub.plots import plots
 from sft_speech.hub.published import on_hub, published, published_command
 from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.names import current
 from sft_speech.options.settings import read_yaml
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.redact import redact
@@ -96,7 +97,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Keys that differ from their defaults; those that this version doesn't know are left out."""
-        values = read_yaml(str(self.folder / "run.yaml"), "settings of the run,")
+        values = current(read_yaml(str(self.folder / "run.yaml"), "settings of the run,"))
         fields = {field.name: field for field in dataclasses.fields(self.spec.config)}
         return {
             key: value

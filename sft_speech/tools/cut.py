@@ -20,6 +20,7 @@ import numpy as np
 
 from sft_speech.audio.read import quietest, samples_of
 from sft_speech.errors import UserError
+from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech cut``."""
     parser.add_argument("source", metavar="SOURCE", help="corpus of audio files: a folder or a manifest")
     parser.add_argument("--recognizer", metavar="MODEL", required=True, help="directory of a CTC model, or its Hub id")
-    parser.add_argument("-o", "--output", metavar="FILE.csv", required=True, help="the manifest to write")
+    add_output_argument(parser, "the manifest to write", metavar="FILE.csv", folder=False, required=True)
     parser.add_argument("--split", metavar="SPLIT", help="rows to cut; several splits are joined by '+' [all rows]")
     parser.add_argument("--max_seconds", type=float, default=15.0, help="cut recordings that are longer [15]")
     parser.add_argument(

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from sft_speech.corpora.arguments import add_corpus_arguments
 from sft_speech.errors import UserError
+from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
 from sft_speech.options.spec import TaskSpec
 from sft_speech.tasks import specs, task_of
@@ -20,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech evaluate``: those of any task, then those of each."""
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
     add_corpus_arguments(parser)
-    parser.add_argument(
-        "-o", "--output", metavar="DIR", help="gets evaluation/ [MODEL-evaluation; evaluation for a Hub id]"
-    )
+    add_output_argument(parser, "gets evaluation/ [MODEL-evaluation; evaluation for a Hub id]")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
     add_pickle_argument(parser)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sft_speech.corpora.arguments import add_corpus_arguments, evaluation_folder, rows_of_arguments
 from sft_speech.corpora.report import source_name
 from sft_speech.errors import UserError
+from sft_speech.options.parser import add_output_argument
 from sft_speech.tasks.speech.arguments import add_generator_arguments, generator_settings
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that ``sft-speech evaluate-vc`` has too."""
     add_corpus_arguments(parser)
     parser.add_argument("--judge", metavar="MODEL", help="a recognizer that transcribes the speech: its WER and CER")
-    parser.add_argument(
-        "-o", "--output", metavar="DIR", help="gets evaluation/ [MODEL-evaluation; evaluation for a Hub id]"
-    )
+    add_output_argument(parser, "gets evaluation/ [MODEL-evaluation; evaluation for a Hub id]")
     add_generator_arguments(parser)
 
 

@@ -10,7 +10,7 @@ from functools import partialmethod
 from typing import Any
 
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as transformers_logging
@@ -91,6 +91,26 @@ def tolerate_trackers(trainer: Trainer) -> None:
         tracker = trainer.pop_callback(kind)
         if tracker is not None:
             trainer.add_callback(Tolerated(tracker))
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """Ends a run whose metric no longer improves; a resumed run counts the evaluations before it too."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        before, metric, self.early_stopping_patience_counter = TrainerState(), args.metric_for_best_model, 0
+        for value in (line[metric] for line in state.log_history if metric in line):
+            self.check_metric_value(args, before, control, value)
+            if self.early_stopping_patience_counter == 0:
+                before.best_metric = value
+
+    def on_evaluate(
+        self, args: Any, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+    ) -> None:
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        count = self.early_stopping_patience_counter
+        if count >= self.early_stopping_patience and state.global_step < state.max_steps:
+            logger.info("step %d: no improvement in %d evaluations, training ends early", state.global_step, count)
 
 
 class BlankAdvice(TrainerCallback):

@@ -54,7 +54,7 @@ class NonfiniteSteps:
     left out count as seen, and the schedule goes on.
 
     Args:
-        trainer: whose optimizer has fused kernels, as that of ``TrainingArguments`` has by default.
+        trainer: its optimizer costs no waiting if it has fused kernels, as the default one has.
         limit: more bad steps among the last :data:`WINDOW` end the run.
     """
 
@@ -76,6 +76,9 @@ class NonfiniteSteps:
         optimizer: Any = self.trainer.optimizer
         # As torch's GradScaler does: the kernels leave weights, moments and count of steps as they are.
         optimizer.optimizer.found_inf = (~torch.isfinite(norm)).float()
+        # Other optimizers ignore it, and skip weights without a gradient; for these, the host has to wait for the norm.
+        if not optimizer.optimizer.defaults.get("fused") and not math.isfinite(norm.item()):
+            optimizer.optimizer.zero_grad(set_to_none=True)
         self.step.number, self.step.norm = self.trainer.state.global_step + 1, norm
         self.step.learning_rate = self.trainer._get_learning_rate()
         self.waiting.append(self.step)

@@ -35,7 +35,8 @@ def oom_check(trainer: ExactTrainer) -> None:
         torch.cuda.reset_peak_memory_stats()
     with torch.random.fork_rng(devices=[trainer.args.device] if cuda else []):
         try:
-            copies = 2 if trainer.accelerator.num_processes == 1 else 3  # Adam's moments, what is sent to the others
+            copies = 0 if trainer.args.optim == "adafactor" else 2  # AdamW's moments
+            copies += trainer.accelerator.num_processes > 1  # what is sent to the others
             beside = [torch.empty_like(p) for p in trained for _ in range(copies)]
             batch = trainer.data_collator(plan.rehearsal(trainer.utterances))
             model.train()
@@ -61,6 +62,6 @@ def too_large(trainer: ExactTrainer, seconds: float, worst: list[int]) -> UserEr
     budget = f"lower max_batch_seconds (now {trainer.plan.max_batch_seconds:g}) to {max(longest, seconds / 2):.0f}"
     do = budget if len(worst) > 1 else f"lower max_seconds below {longest:.0f}"
     if not trainer.args.activation_checkpointing:
-        do += " or set activation_checkpointing"
+        do += " or set gradient_checkpointing"
     given = f"the worst batch ({len(worst)} utterances, {seconds:.0f} padded s)"
     return UserError(given, "it does not fit into memory", do)

@@ -278,6 +278,11 @@ def build_trainer(
     if config.lr_scheduler_type == "tri_stage":
         schedule = tri_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale)
     metric = spec.metric(task.metric) if held_out is not None else None
+    early_stopping = []
+    if metric is None:
+        logger.info("no eval_split: there is no best checkpoint and no early stopping; the last weights are kept")
+    elif config.early_stopping_patience is not None:
+        early_stopping.append(callbacks.EarlyStopping(config.early_stopping_patience))
     trainer = ExactTrainer(
         model=task.model,
         args=training_arguments(config, steps, accumulation, reports, metric),
@@ -293,7 +298,7 @@ def build_trainer(
         max_nonfinite_steps=config.max_nonfinite_steps,
         unread=SkippedAudio(config.max_dropped_share, rows.window),
         keep=config.save_total_limit,
-        callbacks=task.callbacks(),
+        callbacks=[*task.callbacks(), *early_stopping],
     )
     callbacks.tolerate_trackers(trainer)
     trainer.remove_callback(ProgressCallback)
@@ -319,10 +324,11 @@ def training_arguments(
     staged = config.lr_scheduler_type == "tri_stage"
     same = (
         "output_dir learning_rate adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm seed logging_steps "
-        "dataloader_num_workers run_name activation_checkpointing"
+        "dataloader_num_workers run_name optim"
     ).split()
     return TrainingArguments(
         **{name: getattr(config, name) for name in same},
+        activation_checkpointing=config.gradient_checkpointing,  # transformers' name of today
         max_steps=steps,
         gradient_accumulation_steps=accumulation,
         lr_scheduler_type="constant" if staged else config.lr_scheduler_type,

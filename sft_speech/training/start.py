@@ -19,6 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from sft_speech.errors import UserError
+from sft_speech.options.names import current
 from sft_speech.options.settings import save_config
 from sft_speech.training import checkpoints
 from sft_speech.training.lock import OutputLock
@@ -214,7 +215,7 @@ def keep_output(config: Any, task: Any, lock: OutputLock) -> None:
 
 def changed_settings(config: Any, file: Path) -> list[str]:
     """Which settings differ from those that a run began with: resumed with others it is not the same run."""
-    before = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    before = current(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     free = {"output_dir", "resume_from_checkpoint", "dataloader_num_workers", "oom_check", "report_to", "run_name"}
     free |= {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy", "license"}
     return [name for name, value in vars(config).items() if name not in free and before.get(name, value) != value]

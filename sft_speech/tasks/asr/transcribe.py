@@ -25,6 +25,7 @@ from sft_speech.errors import UserError, printable
 from sft_speech.inference import shards as parts
 from sft_speech.inference.processes import Process, end_with_parent, launch
 from sft_speech.inference.shards import Parts
+from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timestamps", choices=("word", "char"), help="jsonl: times of words or characters; srt, vtt: a cue for each"
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="file, or folder for the subtitles of several [stdout]")
+    add_output_argument(parser, "file, or directory for the subtitles of several [stdout]", metavar="FILE")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
     add_pickle_argument(parser)

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from sft_speech.errors import UserError
+from sft_speech.options.parser import add_output_argument
 from sft_speech.tasks.speech.arguments import VOICE, add_generator_arguments, generator_settings, paths_in
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("text", metavar="TEXT", nargs="?", help="what to say")
     parser.add_argument("--lines", metavar="FILE", help="say each line of a file instead, into numbered files")
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="sound file; a folder with --lines")
+    add_output_argument(parser, "sound file; a directory with --lines", metavar="FILE", required=True)
     parser.add_argument("--speaker", metavar="V", help=VOICE)
     add_generator_arguments(parser)
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sft_speech.errors import UserError
+from sft_speech.options.parser import add_output_argument
 from sft_speech.tasks.speech.arguments import VOICE, add_generator_arguments, generator_settings, paths_in
 
 
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL", help="directory of a SpeechT5 that converts speech, or its id on the Hub"
     )
     parser.add_argument("audio", metavar="AUDIO", nargs="+", help="recordings of any format and length")
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="sound file; a folder for several")
+    add_output_argument(parser, "sound file; a directory for several", metavar="FILE", required=True)
     parser.add_argument("--speaker", metavar="V", help=VOICE)
     add_generator_arguments(parser)
 

@@ -56,13 +56,15 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
     def load_for(self, transcripts: Iterable[str]) -> None:
         """Load the checkpoint with the regularization of this run, its convolutions frozen."""
         config = self.config
-        masks = config.mask_time_prob > 0 or config.mask_feature_prob > 0
+        overrides = {name: value for name in OVERRIDES if (value := getattr(config, name)) is not None}
+        masks = [config.mask_time_prob, config.mask_feature_prob]
+        if any(masks) or masks == [0.0, 0.0]:  # some checkpoints (w2v-bert-2.0) have masking switched off
+            overrides["apply_spec_augment"] = any(masks)
         self.checkpoint = load_checkpoint(
             config.model,
             transcripts=transcripts,
             revision=config.revision,
-            # Some (w2v-bert-2.0) have masking switched off altogether.
-            overrides={name: getattr(config, name) for name in OVERRIDES} | {"apply_spec_augment": masks},
+            overrides=overrides,
             trust_remote_code=config.trust_remote_code,
             allow_pickle=config.allow_pickle,
             from_scratch=config.from_scratch,
@@ -71,7 +73,7 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
             language=config.language,
         )
         self.model, self.criterion = self.checkpoint.model, CtcCriterion(self.checkpoint.blank)
-        if masks:
+        if self.model.config.apply_spec_augment:
             take_given_masks(self.model)
         if config.freeze_feature_encoder and not config.from_scratch:
             freezing.freeze_feature_encoder(self.model)

@@ -20,6 +20,7 @@ from sft_speech.corpora.arguments import add_corpus_arguments, rows_of_arguments
 from sft_speech.errors import UserError
 from sft_speech.files import check_output
 from sft_speech.metrics.words import Errors, character_errors, sum_errors, word_errors
+from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import Decoding, add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.evaluate import progress_bar, reported
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
     add_corpus_arguments(parser)
     add_decoding_arguments(parser, tuned=True)
-    parser.add_argument("-o", "--output", metavar="FILE", default="decoding.yaml", help="[decoding.yaml]")
+    add_output_argument(parser, "[decoding.yaml]", metavar="FILE", folder=False, default="decoding.yaml")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
     add_pickle_argument(parser)

@@ -137,8 +137,8 @@ def test_it_names_the_figures_with_a_language_model_and_its_weights(name):
 
 @pytest.mark.parametrize("preset", sorted((CONFIGS / "lm").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_preset_of_decoding_loads_from_the_command_it_opens_with(preset, tmp_path, monkeypatch):
-    from sft_speech.tasks.asr import evaluate
     from sft_speech.tasks.asr.ctc.decoding import decoding_of
+    from sft_speech.tools import evaluate
 
     command = " ".join(line.strip("#\\ ") for line in opening(preset)[2:4]).split()
     assert command[:2] == ["sft-speech", "evaluate"]

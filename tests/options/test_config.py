@@ -1,4 +1,4 @@
-"""What a user may write wrongly in a YAML file or on the command line, and what of it is put right."""
+"""Options from a YAML file and the command line: what is accepted, converted and refused."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_wrong_type_is_an_error_that_names_the_right_one(key, value, wanted):
 def test_a_value_out_of_range_is_an_error_that_names_the_range(key, value, bounds):
     with pytest.raises(UserError, match="out of range") as error:
         make(**{key: value})
-    assert error.value.do == f"take a value {bounds}"
+    assert error.value.do == f"use a value {bounds}"
 
 
 def test_both_ends_of_a_range_belong_to_it():
@@ -112,7 +112,7 @@ def test_both_ends_of_a_range_belong_to_it():
 
 
 def test_a_word_that_is_none_of_the_choices_is_an_error_that_lists_them():
-    with pytest.raises(UserError, match="take one of wer, cer, loss"):
+    with pytest.raises(UserError, match="use one of wer, cer, loss"):
         make(metric_for_best_model="accuracy")
 
 
@@ -139,6 +139,7 @@ def test_what_every_run_needs_is_asked_for(key, value):
         ({"eval_split": "dev"}, "eval_split without train_split"),
         ({"test_splits": ["test"]}, "test_splits without train_split"),
         ({"streaming": True}, "streaming without max_steps"),
+        ({"early_stopping_patience": 3}, "early_stopping_patience without eval_split"),
     ],
 )
 def test_keys_that_contradict_each_other_are_an_error(values, named):
@@ -159,6 +160,7 @@ def test_keys_that_contradict_each_other_are_an_error(values, named):
         {"eval_source": "other", "eval_split": "dev", "test_splits": ["test"]},
         {"train_split": "train", "eval_split": "dev", "test_splits": ["test"]},
         {"streaming": True, "max_steps": 5},
+        {"early_stopping_patience": 3, "train_split": "train", "eval_split": "dev"},
     ],
 )
 def test_keys_that_go_together_are_none(values):
@@ -202,11 +204,11 @@ def test_a_missing_file_is_an_error(tmp_path):
     [
         (b"model: m\nsource: [s\noutput_dir: o\n", "line 3"),
         (b"model: m\n\tsource: s\n", "line 2"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "no YAML"),
-        ("model: müde".encode("latin-1"), "no YAML"),
-        (b"- model\n- source\n", "no table"),
-        (b"wav2vec2-base", "no table"),
-        (b"model: !!python/object/apply:os.system ['true']\n", "no YAML"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "not valid YAML"),
+        ("model: müde".encode("latin-1"), "not valid YAML"),
+        (b"- model\n- source\n", "not a table"),
+        (b"wav2vec2-base", "not a table"),
+        (b"model: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
     ],
 )
 def test_what_is_no_table_in_yaml_is_an_error(content, why, tmp_path):
@@ -329,17 +331,17 @@ TABLES = "t0: &t0 {a: 1}\n" + "".join(f"t{n}: &t{n} {{<<: [{', '.join([f'*t{n - 
     [
         (f"learning_rate: {LISTS}", "learning_rate: .*: it must be a number"),
         (f"test_splits: {LISTS}", "test_splits: .*: it must be text"),
-        (f"lr_scheduler_type: {LISTS}", "lr_scheduler_type: .*: not one of its values"),
-        (TABLES, "tables aren't merged here"),
+        (f"lr_scheduler_type: {LISTS}", "lr_scheduler_type: .*: there is no such choice"),
+        (TABLES, "merged tables are not supported"),
         ("max_steps: " + "[" * 60_000, "nested too deep"),
-        ("- " * 30_000, "no YAML"),
-        ("max_steps: " + "9" * 5000, "no YAML"),
+        ("- " * 30_000, "not valid YAML"),
+        ("max_steps: " + "9" * 5000, "not valid YAML"),
         ("max_steps: " + "9" * 400, "max_steps: 999.*999: it must be a number"),
         ("max_steps: 0x" + "f" * 5000, "max_steps: a number of thousands of digits: it must be"),
         ("? 0x" + "f" * 5000 + "\n: 1", "unknown key a number of thousands of digits"),
-        ("seed: 2024-13-99", "no YAML"),
-        ("seed: !!timestamp x", "no YAML"),
-        ("seed: !!python/object/apply:os.getpid []", "no YAML"),
+        ("seed: 2024-13-99", "not valid YAML"),
+        ("seed: !!timestamp x", "not valid YAML"),
+        ("seed: !!python/object/apply:os.getpid []", "not valid YAML"),
         ("source: &a [*a]", r"source: \[\[.*\]\]: it must be text"),
         ("#" * 100_000, "longer than 65536 characters"),
     ],
@@ -365,6 +367,19 @@ def test_uploads_that_could_not_work(keys, given):
     with pytest.raises(UserError) as error:
         make(**keys)
     assert error.value.given == given
+
+
+@pytest.mark.parametrize("flag", ["-o", "--output", "--output_dir"])
+def test_the_output_directory_has_one_name_in_all_verbs(flag):
+    assert parse("--model", "m", "--source", "s", flag, "there").output_dir == "there"
+
+
+def test_the_regularization_of_the_checkpoint_stays_unless_an_option_is_set():
+    names = "hidden_dropout activation_dropout attention_dropout feat_proj_dropout final_dropout layerdrop "
+    names += "mask_time_prob mask_time_length mask_feature_prob mask_feature_length"
+    assert {name: getattr(make(), name) for name in names.split()} == dict.fromkeys(names.split())
+    given = make(hidden_dropout="1e-1", mask_time_length=3.0, layerdrop=0)
+    assert (given.hidden_dropout, given.mask_time_length, given.layerdrop) == (0.1, 3, 0.0)
 
 
 def test_how_a_run_was_started_is_known_but_is_no_option(tmp_path):

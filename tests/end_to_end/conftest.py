@@ -81,6 +81,9 @@ def small(tmp_path_factory) -> Path:
         feat_extract_norm="group",
         do_stable_layer_norm=True,
         pad_token_id=0,
+        **dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0),
+        final_dropout=0.0,
+        layerdrop=0.0,
     )
     Wav2Vec2ForCTC(config).save_pretrained(folder)
     return folder

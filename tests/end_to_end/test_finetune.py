@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,8 +228,6 @@ def test_evaluation_on_what_is_trained_on_is_said(arguments, caplog):
 
 @pytest.mark.parametrize("share", ["0.3", "0"])
 def test_masks_are_switched_on_where_the_checkpoint_has_them_off(arguments, small, tmp_path, share):
-    import shutil
-
     quiet = shutil.copytree(small, tmp_path / "quiet")
     config = json.loads((quiet / "config.json").read_text())
     (quiet / "config.json").write_text(json.dumps(config | {"apply_spec_augment": False}))
@@ -243,6 +242,47 @@ def test_a_loss_that_is_no_number_is_never_the_best(arguments, tmp_path, monkeyp
     assert main([*arguments, "--metric_for_best_model", "loss", "--max_steps", "2", "--eval_steps", "1"]) == 0
     state = json.loads((tmp_path / "out" / "checkpoint-2" / "trainer_state.json").read_text())
     assert state["best_global_step"] is None
+
+
+def test_early_stopping_counts_across_resumption(arguments, tmp_path, caplog):
+    """Without a learning rate nothing improves: the evaluations after steps 2 and 3 are no better than the first."""
+    run = [*arguments, "--eval_steps", "1", "--learning_rate", "0", "--early_stopping_patience", "2"]
+    assert main([*run, "--max_steps", "2"]) == 0
+    assert "ends early" not in caplog.text
+    assert main([*run, "--max_steps", "8", "--resume_from_checkpoint"]) == 0
+    assert "step 3: no improvement in 2 evaluations, training ends early" in caplog.messages
+    log = json.loads((tmp_path / "out" / "log_history.json").read_text())["log_history"]
+    assert [line["step"] for line in log if "eval_wer" in line] == [1, 2, 3]
+
+
+def test_a_run_without_evaluation_says_what_follows_from_it(arguments, caplog):
+    caplog.set_level("INFO", "sft_speech")
+    assert main([*arguments, "--eval_split", "null", "--max_steps", "1"]) == 0
+    line = "no eval_split: there is no best checkpoint and no early stopping; the last weights are kept"
+    assert caplog.messages.count(line) == 1
+    assert caplog.messages.index(line) < next(n for n, one in enumerate(caplog.messages) if one.startswith("trained: "))
+
+
+def test_regularization_of_the_checkpoint_stays_unless_an_option_is_set(arguments, small, tmp_path):
+    before = json.loads((small / "config.json").read_text()) | {"hidden_dropout": 0.3, "layerdrop": 0.2}
+    own = shutil.copytree(small, tmp_path / "own")
+    (own / "config.json").write_text(json.dumps(before))
+    given = ["--layerdrop", "0", "--mask_feature_prob", "0.1"]
+    assert main([*arguments, "--model", str(own), "--max_steps", "1", *given]) == 0
+    after = json.loads((tmp_path / "out" / "config.json").read_text())
+    names = "hidden_dropout activation_dropout attention_dropout feat_proj_dropout final_dropout mask_time_prob"
+    assert {name: after[name] for name in names.split()} == {name: before[name] for name in names.split()}
+    assert (after["layerdrop"], after["mask_feature_prob"], after["mask_time_length"]) == (0.0, 0.1, 2)
+
+
+def test_a_run_that_began_under_old_names_is_resumed(arguments, tmp_path, caplog):
+    assert main(arguments) == 0
+    file = tmp_path / "out" / "run.yaml"
+    text = file.read_text().replace("max_nonfinite_steps:", "max_bad_steps:").replace("tri_stage", "three_stage")
+    file.write_text(text.replace("oom_check:", "rehearse:").replace("gradient_check", "activation_check"))
+    assert text.count("max_bad_steps: 10") == text.count("three_stage") == 1
+    assert main([*arguments, "--resume_from_checkpoint", "auto"]) == 0
+    assert f"{tmp_path / 'out'}: the run is finished, there is nothing left to do" in caplog.messages
 
 
 def test_a_tracker_that_is_not_there(arguments, tmp_path, capsys):

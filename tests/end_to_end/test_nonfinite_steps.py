@@ -100,6 +100,16 @@ def test_one_bad_step_is_left_out_and_told(arguments, tmp_path, monkeypatch, aro
     assert all(torch.equal(weights, again[name]) for name, weights in whole.items())
 
 
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
+def test_optimizers_without_fused_kernels_skip_the_step_too(
+    arguments, tmp_path, monkeypatch, around_the_optimizer, optim
+):
+    without_number(monkeypatch, "gradient")
+    assert main([*arguments, "--optim", optim]) == 0
+    assert around_the_optimizer == {step: (step == BAD, True) for step in range(1, 9)}
+    assert json.loads((tmp_path / "out" / "all_results.json").read_text())["skipped_steps"] == 1
+
+
 def test_a_checkpoint_with_a_broken_weight(arguments, small, tmp_path, capsys):
     broken = shutil.copytree(small, tmp_path / "broken")
     weights = load_file(broken / "model.safetensors")

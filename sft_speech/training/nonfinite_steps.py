@@ -74,10 +74,10 @@ class NonfiniteSteps:
         norm = norm.detach()
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         optimizer: Any = self.trainer.optimizer
-        # As torch's GradScaler does: the kernels leave weights, moments and count of steps as they are.
-        optimizer.optimizer.found_inf = (~torch.isfinite(norm)).float()
-        # Other optimizers ignore it, and skip weights without a gradient; for these, the host has to wait for the norm.
-        if not optimizer.optimizer.defaults.get("fused") and not math.isfinite(norm.item()):
+        if optimizer.optimizer.defaults.get("fused"):
+            # As torch's GradScaler does: the kernels leave weights, moments and count of steps as they are.
+            optimizer.optimizer.found_inf = (~torch.isfinite(norm)).float()
+        elif not math.isfinite(norm.item()):  # other optimizers skip weights without a gradient; the host has to wait
             optimizer.optimizer.zero_grad(set_to_none=True)
         self.step.number, self.step.norm = self.trainer.state.global_step + 1, norm
         self.step.learning_rate = self.trainer._get_learning_rate()

@@ -49,7 +49,8 @@ def around_the_optimizer(monkeypatch):
     def everything(trainer):
         states = trainer.optimizer.state.values()
         moments = [one for state in states for one in state.values()]
-        return [weights.detach().clone() for weights in [*trainer.model.parameters(), *moments]]
+        numbers = [*trainer.model.parameters(), *(one for one in moments if one is not None)]
+        return [torch.as_tensor(one).detach().clone() for one in numbers]
 
     def before(self, *args, **kwargs):
         was, number, zero_grad = everything(self), self.state.global_step + 1, self.model.zero_grad

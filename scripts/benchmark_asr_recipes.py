@@ -88,6 +88,13 @@ def ours(args: argparse.Namespace, watch: Any) -> Trained:
         eval_steps=args.steps,
         bf16=args.bf16,
         report_to="none",
+        mask_time_prob=0.05,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        feat_proj_dropout=0.0,
+        final_dropout=0.0,
+        layerdrop=0.0,
     )
     build, trainers = training.build_trainer, []
 

@@ -18,8 +18,8 @@ from sft_speech.tasks import specs
 from sft_speech.tasks.finetune import FinetuneVerb
 from sft_speech.tools import TOOLS
 
-EXIT_CODES = f"""exit codes: 0 done; 2 what was given can't work; {RESUMABLE} a signal stopped fine-tuning, which goes
-on with --resume_from_checkpoint auto; 1 anything else. Launchers of several processes make 1 of all but 0."""
+EXIT_CODES = f"""exit codes: 0 done; 2 the input can't be used; {RESUMABLE} a signal stopped fine-tuning, to be resumed
+with --resume_from_checkpoint auto; 1 anything else. Launchers of several processes turn all but 0 into 1."""
 
 
 def verbs() -> dict[str, Verb | FinetuneVerb]:
@@ -31,7 +31,7 @@ def verbs() -> dict[str, Verb | FinetuneVerb]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns one of :data:`EXIT_CODES`."""
+    """Run one verb. Return one of :data:`EXIT_CODES`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = argv[0] if argv else "--help"
     known = verbs()
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         width = max(map(len, known))
         print("usage: sft-speech VERB [...]\n\nFine-tune pretrained speech models.\n\nverbs:")
         print("\n".join(f"  {name:{width}}  {one.help}" for name, one in known.items()))
-        print("\nsft-speech VERB --help tells the arguments of a verb; --debug shows the traceback of an error.")
+        print("\nsft-speech VERB --help lists the arguments of a verb; --debug shows the traceback of an error.")
         print(f"\n{EXIT_CODES}")
         return 0
     if verb == "--version":
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = printable(redact(repr(verb)))
         print(f"sft-speech: no verb {given}; {meant}`sft-speech --help` lists them", file=sys.stderr)
         return 2
-    # On a CPU, torch's threads wait for each other by spinning, and take the cores away from the workers that decode
-    # audio: training took twice as long on two cores. Those that don't spin at all are late for the next operation of a
-    # small model. So they spin for some microseconds. Read when torch is first imported, which no verb has done yet.
+    # On a CPU, torch's threads spin while they wait, which takes the cores from the workers that decode audio: training
+    # took twice as long on two cores. Without spinning they are late for the next operation of a small model. So they
+    # spin for some microseconds. torch reads this at its first import, which comes later.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("sft_speech").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.addFilter(redact_record)
-    if sys.excepthook is sys.__excepthook__:  # torch wraps it, to say which process failed
+    if sys.excepthook is sys.__excepthook__:  # torch replaces it, to name the process that failed
         sys.excepthook = print_exception
     module = known[verb].load()
     parser = Parser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)
@@ -79,13 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read along, as `head`, has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         if args.debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        print(f"{error.filename or 'a file'}: the system refuses it ({error.strerror})", file=sys.stderr)
+        print(f"{error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The one exception that users see, what others are to tell, and how text from elsewhere is shown."""
+"""Errors that users see, and printing of text that comes from files."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from sft_speech.redact import redact
 
 RESUMABLE = 75  # exit code of a run that was stopped and can be resumed: EX_TEMPFAIL of sysexits.h
 
-# Control characters, which move a terminal's cursor or change its title; separators of lines, overrides of the
-# direction of text and halves of characters.
+# Control characters, which move a terminal's cursor or change its title; line separators, overrides of the direction
+# of text, and surrogates.
 _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str, lines: bool = False) -> str:
-    """Names and transcripts of others' files, as they may be shown on a terminal: what acts on it is escaped.
+    """Escape what would act on a terminal, in names and transcripts that come from files.
 
     Args:
-        lines: leave the ends of lines.
+        lines: keep line feeds.
     """
     return _UNSHOWN.sub(lambda one: "\n" if lines and one[0] == "\n" else ascii(one[0])[1:-1], text)
 
 
 class PrintableFormatter(logging.Formatter):
-    """Messages of the log, printable."""
+    """Formats log messages without characters that act on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), lines=True)
 
 
 class UserError(Exception):
-    """What the user gave can't work.
+    """An input that can't be used.
 
-    Printed as one or two lines, with exit code 2 and no traceback (``--debug`` shows one). Tokens in it are hidden.
+    It is printed in one or two lines, with exit code 2 and no traceback (``--debug`` shows one). Tokens are hidden.
 
     Args:
-        given: what was given, as the user would name it.
-        why: why it can't work.
+        given: the input, as the user would name it.
+        why: the reason.
         do: what to do about it.
     """
 
@@ -50,7 +50,7 @@ class UserError(Exception):
 
 
 class Stopped(SystemExit):
-    """A signal ends the run; nothing is lost that was to be kept. No ``except Exception`` is to catch it."""
+    """A signal ended the run, which can be resumed. Not an ``Exception``, so that no handler catches it."""
 
     def __init__(self) -> None:
         super().__init__(RESUMABLE)
@@ -58,7 +58,7 @@ class Stopped(SystemExit):
 
 @contextmanager
 def concerning(what: str) -> Iterator[None]:
-    """Has whatever is raised within tell what it is about, at the end of its traceback."""
+    """Add a note to any exception raised within: what it is about."""
     try:
         yield
     except Exception as error:

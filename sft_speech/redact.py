@@ -1,4 +1,4 @@
-"""Keeps tokens and passwords out of what is printed and written."""
+"""Remove tokens and passwords from text that is printed or saved."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 import re
 import sys
 import traceback
-from typing import Any
+from types import TracebackType
 
-# Tokens of the Hub as they look, `https://user:password@host`, and whatever an Authorization header carries.
+# Tokens of the Hub, `https://user:password@host`, and the contents of an Authorization header.
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}")
 _PASSWORD = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 _BEARER = re.compile(r"(?<=bearer )\S+", re.IGNORECASE)
@@ -17,7 +17,7 @@ HIDDEN = "(hidden)"
 
 
 def redact(text: str) -> str:
-    """The text without tokens and passwords: those that look like one, and the one that the environment holds."""
+    """Return the text without tokens and passwords: those that look like one, and the one in use."""
     for token in _known():
         text = text.replace(token, HIDDEN)
     for pattern in (_TOKEN, _PASSWORD, _BEARER):
@@ -26,9 +26,9 @@ def redact(text: str) -> str:
 
 
 def _known() -> list[str]:
-    """The tokens that the Hub's library finds, as long as one can be told from an ordinary word."""
+    """Return the tokens that the Hub's library finds, unless they are too short to differ from ordinary words."""
     found = [os.environ.get(name, "").strip() for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")]
-    if constants := sys.modules.get("huggingface_hub.constants"):  # not imported for this: it costs half a second
+    if constants := sys.modules.get("huggingface_hub.constants"):  # if imported; the import costs half a second
         try:
             with open(constants.HF_TOKEN_PATH, encoding="utf-8") as file:
                 found.append(file.read().strip())
@@ -38,13 +38,13 @@ def _known() -> list[str]:
 
 
 def redact_record(record: logging.LogRecord) -> bool:
-    """A filter of logging handlers: the record's message without tokens."""
+    """Remove tokens from the message of a log record; a filter of logging handlers."""
     message = record.getMessage()
     if (clean := redact(message)) != message:
         record.msg, record.args = clean, ()
     return True
 
 
-def print_exception(kind: Any, error: Any, trace: Any) -> None:
-    """A ``sys.excepthook``: the traceback, with all that led to it, without tokens."""
+def print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback without tokens; a ``sys.excepthook``."""
     print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)

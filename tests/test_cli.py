@@ -42,7 +42,7 @@ def test_exit_codes(verb, capsys):
     assert capsys.readouterr().err == "this: it can't work.\n-> take that\n"
     verb(failing(OSError(errno.ENOSPC, "No space left on device", "file")))
     assert cli.main(["act"]) == 2
-    assert capsys.readouterr().err == "file: the system refuses it (No space left on device)\n"
+    assert capsys.readouterr().err == "file: No space left on device\n"
     verb(failing(KeyboardInterrupt()))
     assert cli.main(["act"]) == 1
 

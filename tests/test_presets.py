@@ -88,9 +88,9 @@ def test_it_opens_with_its_own_command(preset):
 
 
 @every_preset
-def test_it_says_where_its_data_come_from_and_what_it_is_held_to(preset):
+def test_it_says_where_its_data_come_from_and_its_target(preset):
     text = "\n".join(opening(preset))
-    for heading in ("# Data: ", "# Held to: ", "# Settings: "):
+    for heading in ("# Data: ", "# Target: ", "# Settings: "):
         assert text.count(heading) == 1
 
 
@@ -164,6 +164,17 @@ def test_published_set_ups_keep_what_they_have_in_common(name):
     assert config.attention_dropout == config.hidden_dropout == 0.0
     assert (config.mask_time_length, config.mask_feature_length) == (10, 64)
     assert config.mask_time_prob >= 0.5
+
+
+@pytest.mark.parametrize("preset", sorted((CONFIGS / "asr").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recognition_presets_decide_all_regularization(preset):
+    """The result does not depend on what a checkpoint happens to have."""
+    given = yaml.safe_load(preset.read_text())
+    names = "hidden_dropout activation_dropout attention_dropout feat_proj_dropout final_dropout layerdrop "
+    names += "mask_time_prob mask_time_length mask_feature_prob"
+    assert set(names.split()) <= given.keys()
+    assert given["mask_feature_prob"] == 0.0 or given["mask_feature_length"] == 64
+    assert [given[name] for name in names.split() if name.endswith("dropout") and name[:4] != "acti"] == [0.0] * 4
 
 
 @every_published

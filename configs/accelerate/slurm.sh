@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Several machines under Slurm, here two of eight GPUs: the launcher once on each, which starts a process for each GPU.
 #   sbatch --nodes 2 configs/accelerate/slurm.sh --config configs/asr/wav2vec2-large-lv60_960h.yaml
-# With --export ALL,LAUNCH=configs/accelerate/multi_node_fsdp.yaml models are cut in pieces.
+# With --export ALL,LAUNCH=configs/accelerate/multi_node_fsdp.yaml models are sharded.
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=32
 #SBATCH --time=24:00:00
-#SBATCH --signal=TERM@120   # two minutes before its time is over: a checkpoint is saved
+#SBATCH --signal=TERM@120   # save a checkpoint two minutes before the time limit
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 machines=$(scontrol show hostnames "$SLURM_JOB_NODELIST")

@@ -26,6 +26,7 @@ import numpy as np
 
 from sft_speech.corpora.espeak import ESPEAK_RATE, Voice, speak
 from sft_speech.errors import UserError
+from sft_speech.options.parser import add_output_argument
 
 logger = logging.getLogger(__name__)
 
@@ -221,8 +222,12 @@ def _describe(folder: Path, seconds: Iterable[tuple[Speaker, float]]) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", type=Path, help="a new folder; LibriSpeech layout, subsets train-demo, dev-demo, test-demo"
+        "folder",
+        metavar="DIR",
+        nargs="?",
+        help="a new folder; LibriSpeech layout, subsets train-demo, dev-demo, test-demo",
     )
+    add_output_argument(parser, "the same as DIR")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=18.0, help="of training speech (default: %(default)s)")
     parser.add_argument("--reader", metavar="TIMBRE", help=f"one clean voice instead: {', '.join(HELD_OUT)}")
@@ -230,7 +235,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Make the demo's corpus: telephone calls spoken by espeak-ng."""
-    folder = make_corpus(args.folder, seed=args.seed, minutes=args.minutes, reader=args.reader)
+    if (args.folder is None) == (args.output is None):
+        raise UserError("make-demo-corpus", "it needs one directory to write to", "give it once, as DIR or with -o")
+    folder = make_corpus(Path(args.folder or args.output), seed=args.seed, minutes=args.minutes, reader=args.reader)
     if args.reader:
         print(f"{len(list((folder / 'wavs').iterdir()))} utterances by {args.reader}")
         return

@@ -130,7 +130,7 @@ def test_a_model_that_brings_code_runs_none_of_it(small, tones, tmp_path, capsys
 def test_what_a_file_must_not_decide(arguments, tmp_path, capsys, key, value):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({key: value}))
     assert main([*arguments, "--config", str(tmp_path / "run.yaml")]) == 2
-    assert f"{key}: a file may come from elsewhere" in capsys.readouterr().err
+    assert f"{key}: only the command line can switch this on" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -85,7 +85,7 @@ def test_four_processes_are_one_run_until_one_of_them_is_killed(arguments, tmp_p
     keys = {"layerdrop": 0.5, "freeze_encoder_steps": 2, "max_steps": 4, "eval_steps": 2, "max_batch_seconds": 2}
     runs = [
         {"arguments": of_recognition(arguments, four)},
-        {"arguments": changed(arguments, **keys, activation_checkpointing="true", output_dir=hard)},
+        {"arguments": changed(arguments, **keys, gradient_checkpointing="true", output_dir=hard)},
         {"arguments": changed(arguments, dataloader_num_workers=1, output_dir=killed), "fault": "killed", "rank": 2},
     ]
     said, lines = several_runs(4, runs)

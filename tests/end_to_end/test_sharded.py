@@ -44,7 +44,7 @@ def test_a_model_in_pieces_learns_as_a_whole_one(arguments, tones, tmp_path, two
     run = [SCRIPT, *arguments[1:], *keys]
     whole, cut, resumed = (tmp_path / name for name in ("whole", "cut", "resumed"))
     two_processes(*run, "--output_dir", str(whole))
-    two_pieces(*run, "--output_dir", str(cut), "--activation_checkpointing")
+    two_pieces(*run, "--output_dir", str(cut), "--gradient_checkpointing")
     assert history(cut) == close(whole)
     assert_close(load_file(cut / "model.safetensors"), load_file(whole / "model.safetensors"), rtol=1e-4, atol=1e-5)
     assert (cut / "config.json").read_text() == (whole / "config.json").read_text()

@@ -106,3 +106,9 @@ def test_verbs_that_write_take_them(verb, capsys):
         cli.main([verb, "--help"])
     shown = capsys.readouterr().out
     assert all(f"{flag} " in shown for flag in ("-o", "--output", "--output_dir"))
+
+
+@pytest.mark.parametrize("folders", [[], ["a", "-o", "b"]])
+def test_a_demo_corpus_goes_to_one_directory(folders, capsys):
+    assert cli.main(["make-demo-corpus", *folders]) == 2
+    assert "give it once, as DIR or with -o" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_activations_are_recomputed_where_the_run_will(tmp_path, checkpointing):
 def test_short_memory_is_said_with_advice(tmp_path, error):
     with pytest.raises(UserError, match="does not fit") as said:
         oom_check(make_trainer(tmp_path, Watched(error)))
-    assert said.value.do == "lower max_batch_seconds (now 2) to 1 or set activation_checkpointing"
+    assert said.value.do == "lower max_batch_seconds (now 2) to 1 or set gradient_checkpointing"
     with pytest.raises(UserError) as said:
         oom_check(make_trainer(tmp_path, Watched(error), budget=0.1, activation_checkpointing=True))
     assert said.value.do.startswith("lower max_seconds below ")

@@ -228,8 +228,8 @@ def test_each_epoch_takes_the_next_partner(arguments, tiny_conversion, voices, t
     ("keys", "says"),
     [
         ({"from_source": None}, "there is no column 'source_audio'"),
-        ({"from_split": ":3", "from_source": None}, "from_split: there is no from_source"),
-        ({"from_source": None, "pair_by": "text"}, "name the corpus of the recordings to convert"),
+        ({"from_split": ":3", "from_source": None}, "from_split: it needs from_source"),
+        ({"from_source": None, "pair_by": "text"}, "set from_source to the corpus of the recordings to convert"),
         ({"pair_by": "words"}, "id, text"),
     ],
 )

@@ -157,7 +157,7 @@ def test_exit_codes(planted, clean, tmp_path, capsys):
         ([str(clean), "--html", str(tmp_path / "no" / "page.html")], "a file in a folder that exists"),
         ([str(clean), "--max_hours", "nan"], "it is not a number of hours"),
         ([str(clean), "--max_hours", "-1"], "it is not a number of hours"),
-        ([str(clean), "--min_seconds", "9", "--max_seconds", "2"], "no utterance fits"),
+        ([str(clean), "--min_seconds", "9", "--max_seconds", "2"], "no utterance is left"),
     ):
         assert main(["check", *arguments]) == 2, arguments
         assert why in capsys.readouterr().err

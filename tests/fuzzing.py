@@ -280,10 +280,11 @@ def settings_seeds() -> list[bytes]:
 
 @cache
 def parser() -> argparse.ArgumentParser:
-    from sft_speech.tasks.asr.finetune import add_arguments
+    from sft_speech.options.config import FinetuneAsrConfig
+    from sft_speech.options.settings import add_config_arguments
 
     made = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-    add_arguments(made)
+    add_config_arguments(made, FinetuneAsrConfig)
     return made
 
 

@@ -125,6 +125,15 @@ def test_how_it_was_made(folder):
         assert unsaid not in body, unsaid
 
 
+def test_settings_of_a_run_under_old_names(folder):
+    old = (folder / "run.yaml").read_text().replace("oom_check: true", "rehearse: false")
+    (folder / "run.yaml").write_text(old.replace("tri_stage", "three_stage"))
+    _, body = card(folder)
+    assert "oom_check: false\n" in body
+    assert "stage" not in body
+    assert "rehearse" not in body
+
+
 def test_a_loss_that_was_never_logged_is_not_told(folder):
     write(folder / "all_results.json", {"audio_hours": 0.1, "train_runtime": 13.0})
     assert "0.10 h of audio heard, 0:00:13 (h:mm:ss)." in card(folder)[1]

@@ -25,10 +25,10 @@ class Criterion(Protocol):
     """What the trainer minimizes."""
 
     def count(self, batch: dict[str, Any]) -> int:
-        """What the loss of an optimizer step is divided by, of one batch: labels for CTC, frames for synthesis."""
+        """Return the batch's part of what the loss of a step is divided by: labels for CTC, frames for synthesis."""
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
-        """Runs the model on a batch of its collator."""
+        """Run the model on a batch of its collator."""
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
-        """The figures of the log, out of the sums since the last line of it, over all processes."""
+        """Return figures for the log, from sums over all processes since its last line."""

@@ -1,4 +1,4 @@
-"""How much a run reads, and in which batches, as its configuration wants it."""
+"""The length of a run and its batches, from its options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def budget(config: FinetuneConfig, world: int) -> tuple[float, int]:
-    """Padded seconds per batch and batches per optimizer step, so that a step sees about ``update_seconds``."""
+    """Return padded seconds per batch and batches per optimizer step; a step has about ``update_seconds`` of audio."""
     if config.update_seconds is None:
         return config.max_batch_seconds, config.gradient_accumulation_steps
     share = config.update_seconds / world
@@ -31,15 +31,15 @@ def budget(config: FinetuneConfig, world: int) -> tuple[float, int]:
 def plan_run(
     config: FinetuneConfig, rows: Any, seconds: np.ndarray, processes: Any, max_stretch: float = 1.0
 ) -> tuple[BatchPlan, int, int]:
-    """The batches of the whole run, batches per optimizer step, and optimizer steps; says what it is in one line.
+    """Plan a run. Return its batches, the batches per optimizer step, and the optimizer steps; log them in one line.
 
     Args:
-        seconds: (N,) what each of the rows takes of a batch.
-        max_stretch: by how much an utterance may become longer than it is; batches still fit.
+        seconds: (N,) that each row takes of a batch.
+        max_stretch: the longest that augmentation makes an utterance, as a factor on its length.
     """
     world = processes.num_processes
     if len(seconds) < world:
-        why = f"they can't be shared among {world} processes"
+        why = f"there are {world} processes, and each needs one"
         raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
     batch_seconds, accumulation = budget(config, world)
     batch_seconds /= max_stretch
@@ -59,7 +59,7 @@ def plan_run(
 def plan_stream(
     config: FinetuneConfig, stream: Stream, processes: Any, report: CorpusReport, max_stretch: float
 ) -> tuple[StreamPlan, int, int]:
-    """As :func:`plan_run`, of a corpus that is read during the run and reported in ``report``."""
+    """Plan a run as :func:`plan_run` does, for a corpus that is read during the run and reported in ``report``."""
     world = processes.num_processes
     batch_seconds, accumulation = budget(config, world)
     plan = StreamPlan(

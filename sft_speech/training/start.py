@@ -1,4 +1,4 @@
-"""What every run does before anything large is loaded: processes, trackers, the output directory."""
+"""The beginning of a run, before anything large is loaded: processes, trackers, the output directory."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ Made = TypeVar("Made")
 
 @contextlib.contextmanager
 def main_first(processes: PartialState) -> Iterator[None]:
-    """The main process goes first, then one on each other machine, which may not see what that left, then the rest.
+    """Run the block on the main process first, then on one process of each other machine, then on the rest.
 
-    Where one fails the others end without a word: it says why.
+    The other machines may not see the files that the main process writes. If one process fails it reports the error,
+    and the others end silently.
     """
     turn = 0 if processes.is_main_process else 1 if processes.is_local_main_process else 2
     for _ in range(turn):
@@ -49,16 +50,16 @@ def main_first(processes: PartialState) -> Iterator[None]:
 
 
 def leave_if_failed(fine: bool) -> None:
-    """Waits for all processes; ends this one where another says that it failed."""
+    """Wait for all processes; end this one if another one failed."""
     if not all(gather_object([fine])):
         raise SystemExit(2)
 
 
 def from_main(processes: PartialState, make: Callable[[], Made]) -> Made:
-    """What ``make`` gives the main process, on every process; where it fails, see :func:`main_first`.
+    """Return on every process what ``make`` returns on the main one; if it fails, see :func:`main_first`.
 
-    It travels pickled, and a large corpus in it as the name of the file that it is mapped from. Where that file isn't,
-    as on another machine, ``make`` is called as well, by one process there before the others.
+    The result is sent pickled, a large corpus as the name of the file that it is mapped from. On a machine without that
+    file, one process calls ``make`` too, before the others.
     """
     if processes.num_processes == 1:
         return make()
@@ -83,15 +84,15 @@ def from_main(processes: PartialState, make: Callable[[], Made]) -> Made:
 
 
 def on_cpu() -> bool:
-    """Whether processes compute, and meet each other, on the CPU: `accelerate launch --cpu`, or nothing else is there.
+    """Return whether processes compute and communicate on the CPU: by `accelerate launch --cpu`, or for want of a GPU.
 
-    Accelerate takes processes that were not told so for single ones.
+    Without this, Accelerate takes each of several CPU processes for a single one.
     """
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def trackers(config: Any) -> list[str]:
-    """The names in ``report_to``.
+    """Return the names in ``report_to``.
 
     Raises:
         UserError: one of them is unknown or not installed.
@@ -100,23 +101,23 @@ def trackers(config: Any) -> list[str]:
     here = get_available_reporting_integrations()
     for name in names:
         if name not in here and names not in (["none"], ["all"]):
-            why = "no such tracker is installed"
-            raise UserError(f"report_to {name}", why, f"install it, or take {', '.join(here)} or none")
+            why = "this tracker is not installed"
+            raise UserError(f"report_to {name}", why, f"install it, or choose {', '.join(here)} or none")
     return names
 
 
 def tensorboard_folder(output: str) -> str:
-    """Where TensorBoard's files go: into the output directory, unless the environment says otherwise."""
+    """Return the folder of TensorBoard's files: in the output directory, unless the environment names another."""
     return os.environ.get("TENSORBOARD_LOGGING_DIR", str(Path(output) / "tensorboard"))
 
 
 @dataclasses.dataclass
 class Beginning:
-    """Where a run sets out.
+    """Where a run begins.
 
     Args:
-        checkpoint: it goes on from; None for the start.
-        finished: there is nothing left to do.
+        checkpoint: that it resumes from; None to begin with step 1.
+        finished: whether there is nothing left to do.
     """
 
     checkpoint: Path | None = None
@@ -124,24 +125,24 @@ class Beginning:
 
 
 def begin(config: Any, output: Path, lock: OutputLock) -> Beginning:
-    """Looks into the output directory, which is locked, or made and locked; on the main process.
+    """Lock the output directory, which is created if needed, and find where the run begins; on the main process.
 
     Raises:
-        UserError: it can't be written, holds another run or one that goes on, or there is no checkpoint to resume.
+        UserError: the directory cannot be written or holds another run, or there is no checkpoint to resume from.
     """
     given = config.resume_from_checkpoint or "false"
     lock.hold()
     if given.lower() == "auto" and lock.found.get("finished"):
         changed = changed_settings(config, output / "run.yaml")
         if changed:
-            why = f"the run is finished, and had another {', '.join(changed)}"
-            raise UserError(f"--output_dir {output}", why, "take another --output_dir")
+            why = f"the run has finished, with another {', '.join(changed)}"
+            raise UserError(f"--output_dir {output}", why, "choose another --output_dir")
         return Beginning(finished=True)
     checkpoint = checkpoint_of(given, output)
     if checkpoint is not None and (output / "run.yaml").is_file():
         changed = changed_settings(config, output / "run.yaml")
         if changed:
-            logger.warning("resumed with other settings than it began with: %s", ", ".join(changed))
+            logger.warning("resumed with options that differ from those at its start: %s", ", ".join(changed))
     if checkpoint is None or checkpoint.resolve().parent != output.resolve():
         check_free(output, again=given.lower() == "auto")
     lock.mark(finished=False)
@@ -149,72 +150,74 @@ def begin(config: Any, output: Path, lock: OutputLock) -> Beginning:
 
 
 def checkpoint_of(given: str, output: Path) -> Path | None:
-    """The checkpoint that ``resume_from_checkpoint`` means; None for none.
+    """Return the checkpoint that ``resume_from_checkpoint`` names; None for none.
 
     Raises:
-        UserError: it has to be there and isn't, or not as a whole.
+        UserError: it is missing or incomplete.
     """
     if given.lower() == "false":
         return None
     if given.lower() in ("true", "auto"):
         found = checkpoints.last_whole(output)
         if found is None and given.lower() == "true":
-            why = f"{output} holds no whole checkpoint"
+            why = f"{output} holds no complete checkpoint"
             raise UserError(f"--resume_from_checkpoint {given}", why, "start without it, or with auto")
         return found
     wrong = checkpoints.damage(Path(given)) if Path(given).is_dir() else "there is no such directory"
     if wrong is not None:
-        why = f"it is no whole checkpoint: {wrong}"
+        why = f"it is not a complete checkpoint: {wrong}"
         raise UserError(f"--resume_from_checkpoint {given}", why, "take another one, or start without it")
     return Path(given)
 
 
 def check_free(output: Path, again: bool) -> None:
-    """See that a run may begin in a directory.
+    """Check that a run may begin in a directory.
 
     Args:
-        again: what a run left there that came to no checkpoint is not in the way.
+        again: accept the files of a run that ended before its first checkpoint.
 
     Raises:
-        UserError: it holds another run.
+        UserError: the directory holds another run.
     """
     taken = [name for name in ("run.yaml", "model.safetensors") if (output / name).exists()]
     taken += [path.name for path in checkpoints.in_order(output)]
     if not taken or (again and taken[0] == "run.yaml"):
         return
-    do = "or remove it, for it has no checkpoint to go on from"
+    do = "or remove it: it has no checkpoint to resume from"
     if checkpoints.last_whole(output) is not None:
-        do = "or go on with --resume_from_checkpoint auto"
-    raise UserError(f"--output_dir {output}", f"it holds another run ({taken[0]})", f"take another --output_dir, {do}")
+        do = "or resume with --resume_from_checkpoint auto"
+    raise UserError(
+        f"--output_dir {output}", f"it holds another run ({taken[0]})", f"choose another --output_dir, {do}"
+    )
 
 
 def check_seen(output: Path) -> None:
-    """See that this process finds what the main one made.
+    """Check that this process sees the directory that the main one has created.
 
     Raises:
-        UserError: it is another machine's own.
+        UserError: it is on a disk of another machine.
     """
     if not output.is_dir():
-        why = f"the main process made it, {platform.node()} doesn't see it"
-        raise UserError(f"--output_dir {output}", why, "take one on a disk that all machines share")
+        why = f"the main process has created it, but {platform.node()} does not see it"
+        raise UserError(f"--output_dir {output}", why, "choose one on a disk that all machines share")
 
 
 def describe_run(config: Any, task: Any) -> None:
-    """Leaves in the output directory what says which run it is."""
+    """Write the files that describe the run into its output directory."""
     task.save_processor(config.output_dir)
     save_config(dataclasses.replace(config, resume_from_checkpoint=None), Path(config.output_dir) / "run.yaml")
 
 
 def keep_output(config: Any, task: Any, lock: OutputLock) -> None:
-    """See that the output directory is there and this run's own: it may have been removed, days of training are not."""
+    """Recreate the output directory if it was removed during the run: the training is not lost."""
     lock.hold()
     if not (Path(config.output_dir) / "run.yaml").exists():
-        logger.warning("%s was emptied or removed during the run; it is made anew", config.output_dir)
+        logger.warning("%s was emptied or removed during the run; it is recreated", config.output_dir)
         describe_run(config, task)
 
 
 def changed_settings(config: Any, file: Path) -> list[str]:
-    """Which settings differ from those that a run began with: resumed with others it is not the same run."""
+    """Return the names of options that differ from those that the run began with."""
     before = current(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     free = {"output_dir", "resume_from_checkpoint", "dataloader_num_workers", "oom_check", "report_to", "run_name"}
     free |= {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy", "license"}

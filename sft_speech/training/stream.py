@@ -1,8 +1,8 @@
-"""Training on a corpus that is read while it is trained on: none of it has to lie on this disk, or be known beforehand.
+"""Streamed corpora: rows are read while the model is trained on them, and none of them is stored on disk.
 
-Each worker of each process's loader reads a share of the shards, keeps a pool of rows (their audio as it was encoded),
-sorts it by length and cuts it into batches. Where these come from travels with them to the main process, which keeps
-account (:mod:`sft_speech.training.stream_plan`).
+Each worker of each process's loader reads its share of the shards, collects a pool of rows (their audio still encoded),
+sorts the pool by length and cuts it into batches. A batch carries its position in the stream to the main process, which
+keeps account of it (:mod:`sft_speech.training.stream_plan`).
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ Row = Mapping[str, Any]
 T = TypeVar("T")
 
 POOL_BYTES = 128 << 20  # of encoded audio in a pool at most, some 2 hours of FLAC; a worker has two at a time
-# Shards per reader that make their shares nearly equal; with fewer, parquet files are read by row group.
+# With so many shards per reader, their shares are nearly equal. With fewer, parquet files are read by row group.
 SHARDS_EACH = 16
 TRANSCRIPTS = 2000  # rows at the beginning of a stream that a vocabulary is built from
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Rows of a corpus that are read while they are iterated.
+    """Rows that are read while they are iterated.
 
     Args:
         rows: of ``load_corpus(..., streaming=True)``.
-        left_out: the report that gets the rows left out while they are read.
-        judge: a row to its normalized transcript, and the reason why it can't be trained on, if there is one.
+        left_out: report of the rows that are dropped while they are read.
+        judge: returns the normalized transcript of a row, and the reason why it cannot be used, or None.
     """
 
     rows: datasets.IterableDataset
@@ -56,12 +56,12 @@ class Stream:
 
     @classmethod
     def opened(cls, load: Callable[..., Any], name: str, readers: int, report: CorpusReport) -> Stream:
-        """The stream of a corpus.
+        """Open a stream.
 
         Args:
-            load: opens it; of ``load_corpus``.
-            readers: workers of all processes.
-            report: gets what is known already.
+            load: ``load_corpus`` with the arguments of the corpus.
+            readers: number of workers of all processes.
+            report: gets the rows that are known to be unusable.
         """
         left_out = CorpusReport()
         rows = load(streaming=True, min_shards=SHARDS_EACH * readers, report=left_out)
@@ -70,28 +70,29 @@ class Stream:
         return cls(rows, left_out)
 
     def transcripts(self) -> Iterator[str]:
-        """Those at its beginning, for a vocabulary."""
+        """Return the first transcripts, to build a vocabulary from."""
         logger.warning("the vocabulary is built from the first %d transcripts of the stream, not from all", TRANSCRIPTS)
         for row in islice(self.rows, TRANSCRIPTS):
             yield row["text"]
 
     def is_dealt(self, world: int) -> bool:
-        """Whether each process reads shards of its own: their numbers are the same for all processes, or nearly. Else
-        each reads all of them, and leaves out the rows of the others.
+        """Return whether each process reads shards of its own, which needs enough of them for nearly equal shares.
+
+        Otherwise each process reads all shards, and skips the rows of the others.
         """
         return self.rows.num_shards % world == 0 or self.rows.num_shards >= SHARDS_EACH * world
 
     def share(self, rank: int, world: int) -> datasets.IterableDataset:
-        """The rows of one process."""
+        """Return the rows of one process."""
         from datasets.distributed import split_dataset_by_node
 
         return split_dataset_by_node(self.rows, rank, world, "shards" if self.is_dealt(world) else "examples")
 
 
 class Position(NamedTuple):
-    """Where a worker is in an epoch: before the pool ``pool``, but for ``taken`` batches of it.
+    """The position of a worker in an epoch: it has handed over ``taken`` batches of the pool ``pool``.
 
-    ``state`` is that of ``datasets`` before the pool was read, as JSON; None at the beginning of the epoch.
+    ``state`` is the state of ``datasets`` before the pool, as JSON; None at the beginning of the epoch.
     """
 
     state: str | None = None
@@ -100,17 +101,17 @@ class Position(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What was read for one pool."""
+    """The rows that were read for one pool."""
 
     state: str | None  # as of Position
     rows: int
     seconds: float
     dropped: list[Dropped]
-    missing: dict[str, int]  # no Counter: a loader that pins memory would count twice
+    missing: dict[str, int]  # a loader that pins memory would count a Counter twice
 
 
 class Item(NamedTuple):
-    """What a worker hands over: a batch, if there is one, and where it comes from."""
+    """A batch from a worker, if there is one, and its position."""
 
     worker: int
     batch: dict[str, Any] | None = None
@@ -122,13 +123,13 @@ class Item(NamedTuple):
 class PooledBatches(IterableDataset):
     """The batches of one epoch of one process.
 
-    An iteration in a loader's worker gives those of the worker's shards. Within a pool, rows are shuffled, sorted by
-    length and cut into batches, which are shuffled; only then are they decoded.
+    In a loader's worker, an iteration gives the batches of the worker's shards. Within a pool, rows are shuffled, sorted
+    by length and cut into batches, which are shuffled and then decoded.
 
     Args:
         stream: the corpus.
         rank, world: this process and their number.
-        utterance: makes an utterance of (row, epoch, number); the number is that of the row's id.
+        utterance: makes an utterance of (row, epoch, number); the number is a hash of the row's id.
         collate: utterances to a batch.
         max_batch_seconds: padded seconds per batch.
         seed: of the shuffling.
@@ -150,7 +151,7 @@ class PooledBatches(IterableDataset):
         self.set_out(0, [Position()], -1)
 
     def set_out(self, epoch: int, positions: list[Position], last: int) -> None:
-        """Where the next iteration begins: with the worker that follows upon ``last``."""
+        """Set where the next iteration begins: with the worker after ``last``."""
         self.epoch, self.positions, self.last = epoch, list(positions), last
         # Shards come in the order that `datasets` makes of this number; 0 would leave them as they are.
         self.rows.set_epoch(1 + int(np.random.default_rng((self.seed, epoch)).integers(2**31)))
@@ -158,13 +159,13 @@ class PooledBatches(IterableDataset):
     def __iter__(self) -> Iterator[Item]:
         worker = get_worker_info()
         number = worker.id if worker else 0
-        if number <= self.last:  # loaders begin with their first worker: those before it pass their turn
+        if number <= self.last:  # a loader begins with its first worker; those up to `last` skip a turn
             yield Item(number)
         position = self.positions[number]
         for pool, (read, rows) in enumerate(one_ahead(self.pools(position.state)), start=position.pool):
             taken = position.taken if pool == position.pool else 0
             batches = self.batches(rows, number, pool) or [[]]  # none of many rows may be usable
-            rows.clear()  # and each batch is let go when it was given
+            rows.clear()  # each batch is freed once it is handed over
             for place in range(taken, len(batches)):
                 batch, batches[place] = batches[place], []
                 utterances = [self.utterance(row, self.epoch, zlib.crc32(row["id"].encode())) for row in batch]
@@ -177,7 +178,7 @@ class PooledBatches(IterableDataset):
                 )
 
     def pools(self, state: str | None) -> Iterator[tuple[Read, list[Row]]]:
-        """Usable rows until a pool is full, with what was read for it."""
+        """Yield pools of usable rows, each with a record of what was read for it."""
         assert self.stream.judge is not None
         self.rows.load_state_dict(None if state is None else json.loads(state))
         given = iter(self.rows)
@@ -204,7 +205,7 @@ class PooledBatches(IterableDataset):
             state = json.dumps(self.rows.state_dict()) if full else None
 
     def unreadable(self) -> list[Dropped]:
-        """The rows that were left out while this pool was read; all processes find them where all read all."""
+        """Return the rows dropped while this pool was read; if every process reads all shards, only its own."""
         found, _ = self.stream.left_out.take("train")
         if self.stream.is_dealt(self.world):
             return found
@@ -219,7 +220,7 @@ class PooledBatches(IterableDataset):
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in a thread while the one before it is used."""
+    """Yield the same items; a thread makes each one while the one before it is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -228,11 +229,11 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def noise(seconds: float, rate: int) -> Row:
-    """A made-up row so long, for the rehearsal."""
+    """Return a row of noise, for the memory check."""
     import soundfile
 
     file = io.BytesIO()
     samples = np.random.default_rng(0).normal(0, 0.1, samples_of(seconds, rate))
     soundfile.write(file, samples.astype(np.float32), rate, format="WAV")
     audio = {"bytes": file.getvalue(), "path": None}
-    return {"id": "made up", "audio": audio, "text": "", "speaker": "", "seconds": seconds, "start": None}
+    return {"id": "noise", "audio": audio, "text": "", "speaker": "", "seconds": seconds, "start": None}

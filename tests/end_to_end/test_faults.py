@@ -261,7 +261,7 @@ def test_a_damaged_checkpoint_is_passed_over(start, undisturbed, learnt, tmp_pat
     DAMAGES["bytes instead of"](moved / "checkpoint-8" / "optimizer.pt")
     refused = start("--output_dir", str(moved), "--resume_from_checkpoint", str(moved / "checkpoint-8"))
     assert refused.ends() == 2
-    assert "it is no whole checkpoint: optimizer.pt has" in refused.said()
+    assert "it is not a complete checkpoint: optimizer.pt has" in refused.said()
     run = start("--output_dir", str(moved))
     assert run.ends() == 0, run.said()
     assert "checkpoint-8 is passed over: optimizer.pt has" in run.said()

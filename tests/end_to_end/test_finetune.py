@@ -313,7 +313,7 @@ def test_an_output_directory_that_cannot_be_made(arguments, tmp_path, capsys):
 def test_resuming_with_other_settings_is_said(arguments, caplog):
     assert main(arguments) == 0
     assert main([*arguments, "--resume_from_checkpoint", "--learning_rate", "0.1"]) == 0
-    assert "resumed with other settings than it began with: learning_rate" in caplog.text
+    assert "resumed with options that differ from those at its start: learning_rate" in caplog.text
 
 
 def test_slowed_down_clips_still_fit_into_the_budget(arguments, tmp_path, monkeypatch):
@@ -353,7 +353,7 @@ def test_fsdp_without_gpus_is_said(arguments, caplog, monkeypatch):
 
 def test_nothing_to_resume(arguments, capsys):
     assert main([*arguments, "--resume_from_checkpoint"]) == 2
-    assert "no whole checkpoint" in capsys.readouterr().err
+    assert "no complete checkpoint" in capsys.readouterr().err
 
 
 def test_too_many_unusable_rows_stop_it_before_step_1(arguments, tones, tmp_path, capsys):

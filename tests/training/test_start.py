@@ -152,7 +152,7 @@ def test_where_one_fails_the_others_end_without_a_word(monkeypatch, failing, wen
 
 
 def test_an_output_directory_that_another_machine_does_not_see(tmp_path):
-    with pytest.raises(UserError, match="doesn't see it"):
+    with pytest.raises(UserError, match="does not see it"):
         start.check_seen(tmp_path / "out")
     start.check_seen(tmp_path)
 
@@ -171,7 +171,7 @@ def test_auto_goes_on_where_it_can_and_begins_where_it_cannot(tmp_path, checkpoi
     assert begun(out, "auto") == start.Beginning(), "a run that came to no checkpoint"
     with pytest.raises(UserError, match=r"holds another run \(run.yaml\)"):
         begun(out, None)
-    with pytest.raises(UserError, match="holds no whole checkpoint"):
+    with pytest.raises(UserError, match="holds no complete checkpoint"):
         begun(out, "true")
     four = checkpoint(out, 4)
     assert begun(out, "auto") == begun(out, "true") == begun(out, str(four)) == start.Beginning(four)

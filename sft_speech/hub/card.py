@@ -1,4 +1,4 @@
-"""The model card: all of it out of the files that a run leaves in its directory, nothing told by hand."""
+"""The model card, made from the files that a run writes into its directory."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from sft_speech.redact import redact
 
 CARD = "README.md"
 LOG = "log_history.json"
-MARK = "<!-- written by sft_speech, {digest}: a card that was changed by hand is not written anew -->"
-HUB = {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy"}  # where it went is seen
+MARK = "<!-- written by sft_speech, {digest}: a card that was edited is not overwritten -->"
+HUB = {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy"}  # options that the card leaves out
 
 
 def write_card(
@@ -39,18 +39,18 @@ def write_card(
     ask_hub: bool = False,
     all_evaluations: bool = False,
 ) -> bool:
-    """Writes README.md and plots/ of a run that is done, out of what it left. One that was changed by hand stays.
+    """Write README.md and plots/ of a finished run. A card that was edited by hand stays as it is.
 
     Args:
-        repository: id on the Hub, by which the card names the model; None: by the name of the directory.
-        ask_hub: for the licence of a base model; else only what is on this disk is known.
+        repository: id on the Hub that the card gives the model; None: the name of the directory.
+        ask_hub: look up the licence of the base model on the Hub, not only in the local cache.
         all_evaluations: see :class:`Run`.
 
     Returns:
-        Whether it was written.
+        Whether the card was written.
 
     Raises:
-        UserError: the files of the run can't be read.
+        UserError: the files of the run cannot be read.
     """
     card = folder / CARD
     if card.is_file() and not is_ours(card.read_text(encoding="utf-8", errors="replace")):
@@ -64,9 +64,9 @@ def write_card(
 
 
 def is_ours(content: str) -> bool:
-    """Whether a card is as we wrote it."""
+    """Return whether a card is unchanged since it was written."""
     body, _, mark = content.rstrip("\n").rpartition("\n")
-    return mark == MARK.format(digest=_digest(body))
+    return mark.startswith(MARK.format(digest=_digest(body)).partition(":")[0])
 
 
 def _digest(content: str) -> str:
@@ -75,17 +75,17 @@ def _digest(content: str) -> str:
 
 @dataclasses.dataclass
 class Run:
-    """What lies in the directory of a run.
+    """The directory of a run.
 
     Args:
-        folder: that directory.
-        spec: of the task that it was trained for.
-        model: a checkpoint, while the run goes on: figures that are written by the time are those of other weights.
-        log: of the trainer; None: as it was saved.
+        folder: the directory.
+        spec: description of its task.
+        model: a checkpoint of an unfinished run, whose figures in the directory are of other weights.
+        log: entries of the trainer's log; None: read them from the directory.
         all_evaluations: show every evaluation in the directory, not only those of the splits that the run evaluated.
 
     Raises:
-        UserError: a file can't be read (by the properties).
+        UserError: a file cannot be read; raised by the properties.
     """
 
     folder: Path
@@ -96,7 +96,7 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Keys that differ from their defaults; those that this version doesn't know are left out."""
+        """Options that differ from their defaults, without those that this version does not know."""
         values = current(read_yaml(str(self.folder / "run.yaml"), "settings of the run,"))
         fields = {field.name: field for field in dataclasses.fields(self.spec.config)}
         return {
@@ -111,7 +111,7 @@ class Run:
 
     @cached_property
     def figures(self) -> dict[str, Any]:
-        """Of the training; none while it goes on."""
+        """The figures of a finished run."""
         return _read(self.folder / "all_results.json") if self.model is None else {}
 
     @cached_property
@@ -128,15 +128,15 @@ class Run:
 
     @property
     def on_disk(self) -> frozenset[str]:
-        """Keys whose values named something on the disk when the run began."""
+        """Options whose values named a file or folder when the run began."""
         return frozenset(key for start in self.starts for key in start.get("on_disk", []))
 
-    def told(self, key: str) -> str:
-        """A setting's value, without its place on the disk."""
+    def shown(self, key: str) -> str:
+        """Return the value of an option, without folders of this disk."""
         return str(published(getattr(self.config, key), key in self.on_disk))
 
     def from_hub(self, key: str) -> str | None:
-        """A setting's value if it is the name of something on the Hub."""
+        """Return the value of an option if it is an id on the Hub."""
         value = getattr(self.config, key)
         return value if value and key not in self.on_disk and on_hub(value) else None
 
@@ -159,16 +159,16 @@ class Run:
         return {file_stem(split or role): (source, split or role) for role, (source, split) in roles.items()}
 
     def owns(self, path: Path, figures: dict[str, Any]) -> bool:
-        """Whether an evaluation file is of a split that the run evaluated."""
+        """Return whether an evaluation file is of a split that the run evaluated."""
         source, _ = self.splits.get(path.stem, (None, None))
         return source is not None and figures.get("source") in (None, source, source_name(source))
 
     def evaluations(self) -> Iterator[tuple[str, str, str | None, dict[str, Any]]]:
-        """Of each evaluation file: its split, the name of its corpus, the corpus's id on the Hub, and the figures."""
+        """Yield for each evaluation file its split, its corpus, the corpus's id on the Hub or None, and the figures."""
         key = "eval_source" if self.config.eval_source else "source"
         for path, figures in self.evaluation_files.items():
             if self.owns(path, figures):
-                yield self.splits[path.stem][1], self.told(key), self.from_hub(key), figures
+                yield self.splits[path.stem][1], self.shown(key), self.from_hub(key), figures
             else:  # evaluated afterwards, on a corpus of its own
                 source = figures.get("source", "")
                 yield path.stem, str(published(source)), source if source and on_hub(source) else None, figures
@@ -187,11 +187,11 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UserError(str(path), f"it can't be read ({error})", "write it anew, or remove it") from error
+        raise UserError(str(path), f"it cannot be read ({error})", "restore it, or remove it") from error
 
 
 def card_files(run: Run, repository: str | None = None, *, ask_hub: bool = False) -> dict[str, bytes]:
-    """README.md and plots/*.png; the arguments are those of :func:`write_card`."""
+    """Return README.md and plots/*.png by name; see :func:`write_card` for the arguments."""
     name = repository or run.folder.resolve().name
     pictures = plots(run.history, run.spec)
     found = pictures or {f"plots/{path.name}": b"" for path in sorted((run.folder / "plots").glob("*.png"))}
@@ -215,7 +215,7 @@ def card_files(run: Run, repository: str | None = None, *, ask_hub: bool = False
 
 
 def metadata(run: Run, name: str, ask_hub: bool) -> str:
-    """The card's head, as the Hub reads it."""
+    """Return the metadata that the Hub reads, as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
     spec, base = run.spec, run.from_hub("model")
@@ -249,13 +249,13 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
 
 
 def language(run: Run) -> str | None:
-    """The code of the language, where the run was told it; that of `language` is num2words' own ("pt_BR")."""
-    told = run.config.language or getattr(run.config, "target_lang", None)
-    return told.partition("_")[0] if told else None
+    """Return the language code if an option sets it; ``language`` may have a country, as "pt_BR"."""
+    code = run.config.language or getattr(run.config, "target_lang", None)
+    return code.partition("_")[0] if code else None
 
 
 def base_license(run: Run, ask_hub: bool) -> str | None:
-    """What the card of the model that was fine-tuned says."""
+    """Return the licence in the card of the base model; None if it is not known."""
     from huggingface_hub import hf_hub_download, metadata_load, try_to_load_from_cache
 
     try:
@@ -265,24 +265,24 @@ def base_license(run: Run, ask_hub: bool) -> str | None:
         else:
             file = str(Path(run.config.model) / CARD)
         found = (metadata_load(file) or {}).get("license")
-    except Exception:  # no card, none that can be read, no connection: what isn't known is left out
+    except Exception:  # no card, a damaged one, no connection
         return None
     return found if isinstance(found, str) else None
 
 
 def opening(run: Run) -> list[str]:
     base, split = run.from_hub("model"), run.config.train_split or "all of it"
-    model = f"[{markdown.text(base)}](https://huggingface.co/{base})" if base else markdown.text(run.told("model"))
-    on = f"{markdown.text(run.told('source'))} ({markdown.text(split)})"
+    model = f"[{markdown.text(base)}](https://huggingface.co/{base})" if base else markdown.text(run.shown("model"))
+    on = f"{markdown.text(run.shown('source'))} ({markdown.text(split)})"
     lines = [f"{model} fine-tuned for {run.spec.summary} on {on}.\n"]
     if not run.figures:
         step = run.history[-1]["step"] if run.history else 0
-        lines.append(f"**Training goes on**: this is how it was after {step} steps; figures follow at its end.\n")
+        lines.append(f"**Training is not finished**: this is the model after {step} steps.\n")
     return lines
 
 
 def figures_table(run: Run) -> list[str]:
-    """A row per evaluation, with intervals; only metrics that one of them has."""
+    """Return a table with a row per evaluation, and its caption."""
     found = list(run.evaluations())
     metrics = [one for one in run.spec.metrics if any(row[3].get(one.name) is not None for row in found)]
     if not metrics:
@@ -326,7 +326,7 @@ def decoding(figures: dict[str, Any]) -> str:
 
 
 def data_table(run: Run) -> str:
-    """What became of the rows of each corpus. Ids stay at home."""
+    """Return a table of the rows kept and dropped, without ids of utterances."""
     rows, splits = [], {role: split or "all of it" for role, (_, split) in run.config.corpora.items()}
     for role, found in run.report.items():
         counts = {reason: len(ids) for reason, ids in found["dropped"]["reasons"].items()}
@@ -348,22 +348,23 @@ def data_table(run: Run) -> str:
 
 
 def training(run: Run) -> list[str]:
-    """Figures, command, settings, hardware and versions."""
+    """Return figures, command, options, hardware and versions."""
     lines, start = [], run.starts[-1] if run.starts else {}
     if run.figures:
         took = timedelta(seconds=round(run.figures.get("train_runtime", 0)))
         since = f" since the last of {len(run.starts)} starts" if len(run.starts) > 1 else ""
         loss = run.figures.get("train_loss")
         learned = "" if loss is None else f", train loss {loss:.4f} {run.spec.card.loss_unit}"
-        lines.append(f"{run.figures.get('audio_hours', 0):.2f} h of audio heard{learned}, {took} (h:mm:ss){since}.\n")
+        lines.append(f"{run.figures.get('audio_hours', 0):.2f} h of audio{learned}, {took} (h:mm:ss){since}.\n")
     if start:
         if start["preset"]:
             lines.append(f"Preset: {markdown.text(start['preset'])}\n")
-        command = shlex.join(["sft-speech", *published_command(start["command"], run.on_disk)])
-        lines.append(markdown.code(command) + "\n")
-    told = {key: run.told(key) if isinstance(value, str) else value for key, value in run.settings.items()}
-    lines.append("Settings that differ from the defaults:\n")
-    lines.append(markdown.code(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), "yaml") + "\n")
+        if start["command"]:  # none from Python
+            command = shlex.join(["sft-speech", *published_command(start["command"], run.on_disk)])
+            lines.append(markdown.code(command) + "\n")
+    options = {key: run.shown(key) if isinstance(value, str) else value for key, value in run.settings.items()}
+    lines.append("Options that differ from the defaults:\n")
+    lines.append(markdown.code(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), "yaml") + "\n")
     if start:
         cuda = f", CUDA {start['cuda']}" if start["cuda"] else ""
         versions = ", ".join(f"{package} {version}" for package, version in start["versions"].items())

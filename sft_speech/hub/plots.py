@@ -1,4 +1,4 @@
-"""A run in pictures: loss, learning rate, figures of the evaluations over the steps."""
+"""Plots of a run: loss, learning rate and evaluation figures over the optimizer steps."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from sft_speech.options.spec import TaskSpec
 
-Curve = tuple[str, list[int], list[float]]  # what it is called; steps and values
+Curve = tuple[str, list[int], list[float]]  # label, steps, values
 
 
 def plots(log: list[dict[str, Any]], spec: TaskSpec) -> dict[str, bytes]:
-    """PNG files by their name, of the entries of a trainer's log; none of what was not logged twice."""
+    """Return PNG files by name, from the entries of a trainer's log; figures logged once are not plotted."""
     figures = [curve(log, f"eval_{one.name}", one.heading, one.scale) for one in spec.metrics if one.curve]
     losses = [curve(log, "loss", "training"), curve(log, "eval_loss", "evaluation")]
     losses = [curve(log, "loss", "training"), curve(log, "eval_loss", "evaluation")]
@@ -27,7 +27,7 @@ def plots(log: list[dict[str, Any]], spec: TaskSpec) -> dict[str, bytes]:
 
 
 def curve(log: list[dict[str, Any]], key: str, label: str, scale: float = 1.0) -> Curve:
-    """One figure of the log; values that are no number are left out."""
+    """Return the curve of a figure of the log, without values that are not finite."""
     found = [(entry["step"], scale * entry[key]) for entry in log if math.isfinite(entry.get(key) or math.nan)]
     return label, [step for step, _ in found], [value for _, value in found]
 

@@ -1,4 +1,4 @@
-"""What made a run: command, preset, versions, hardware. Kept in OUT/provenance.json, which stays at home."""
+"""Command, preset, versions and hardware of a run, in OUT/provenance.json, which is never uploaded."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STACK = ("sft_speech", "transformers", "torch", "datasets", "accelerate", "huggi
 
 
 def record(config: FinetuneConfig, output: Path, resumed: Path | None, device: torch.device, processes: int) -> None:
-    """Adds this start of the run to those that were before; a run that is resumed has several.
+    """Add this start of the run to the earlier ones: a resumed run has several.
 
     Args:
-        resumed: checkpoint that it goes on from.
-        device: of this process; the others have one like it.
+        resumed: checkpoint that the run resumes from.
+        device: of this process; the others use the same kind.
     """
     starts = [*read(output), about_this_start(config, resumed, device, processes)]
     text = json.dumps({"starts": starts}, ensure_ascii=False, indent=1)
@@ -34,7 +34,7 @@ def record(config: FinetuneConfig, output: Path, resumed: Path | None, device: t
 
 
 def read(output: Path) -> list[dict[str, Any]]:
-    """Its starts; none where that was not recorded."""
+    """Return the starts of a run, [] if they were not recorded."""
     try:
         return list(json.loads((output / FILE).read_text(encoding="utf-8"))["starts"])
     except (OSError, ValueError, KeyError):
@@ -44,7 +44,7 @@ def read(output: Path) -> list[dict[str, Any]]:
 def about_this_start(
     config: FinetuneConfig, resumed: Path | None, device: torch.device, processes: int
 ) -> dict[str, Any]:
-    """What would have to be the same to see the same again."""
+    """Return what is needed to repeat the run."""
     import psutil
     import torch
 

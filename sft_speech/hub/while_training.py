@@ -1,4 +1,4 @@
-"""Uploads while a run goes on. They are a convenience: none of them stops the run, whatever happens to it."""
+"""Uploads during a run. None of them stops the run, whatever happens."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ OPTIMIZER = ("*.pt", "*.pth", "*.bin")
 
 
 def opened(config: FinetuneConfig) -> Repository | None:
-    """The repository that a run is uploaded to, before its first step: a wrong token is not found out after a week.
+    """Open the repository of a run before its first step, so that a wrong token is found at once.
 
     Raises:
-        UserError: it can't be written to.
+        UserError: the repository cannot be written.
     """
     if not config.push_to_hub:
         return None
@@ -37,9 +37,9 @@ def opened(config: FinetuneConfig) -> Repository | None:
 
 
 class RunUploads(TrainerCallback):
-    """Uploads a run: where that is wished each checkpoint's model, in the background, and all of it at the end.
+    """Uploads the whole run at its end and, by option, the model of each checkpoint in the background.
 
-    While a checkpoint is on its way, the next ones are left out.
+    While one checkpoint is being uploaded, the next ones are skipped.
 
     Args:
         output: of the run.
@@ -58,19 +58,19 @@ class RunUploads(TrainerCallback):
         if self.strategy == "end" or step >= state.max_steps:  # the end has an upload of its own
             return
         if self.thread is not None and self.thread.is_alive():
-            logger.info("step %d isn't uploaded: the one before is still on its way", step)
+            logger.info("step %d is not uploaded: the upload before it is still running", step)
             return
         try:
             self.copy(self.output / f"checkpoint-{step}")
         except Exception as error:  # a full disk, a file that is gone, a model in pieces (FSDP)
-            logger.warning("step %d isn't uploaded (%s); training goes on", step, str(error).splitlines()[0])
+            logger.warning("step %d is not uploaded (%s); training continues", step, str(error).splitlines()[0])
             return
-        # A daemon: a run that is told to stop does not wait for it, and a commit that was not finished is not seen.
+        # A daemon: a run that is stopped does not wait for it, and an unfinished commit is never visible.
         self.thread = threading.Thread(target=self.send, args=(step, list(state.log_history)), daemon=True)
         self.thread.start()
 
     def copy(self, checkpoint: Path) -> None:
-        """Gives the files of a checkpoint a second name: the trainer may remove it before they are sent."""
+        """Link the files of a checkpoint into another folder: the trainer may remove them before they are sent."""
         files.check_weights(checkpoint)
         shutil.rmtree(self.output / COPY, ignore_errors=True)
         left_out = shutil.ignore_patterns(*(() if self.strategy == "checkpoint" else OPTIMIZER))
@@ -86,31 +86,31 @@ class RunUploads(TrainerCallback):
             self.repository.upload(going, f"Training, step {step}")
         except Exception as error:  # of the Hub's library, httpx, xet
             why, _ = reason(error)
-            logger.warning("step %d was not uploaded (%s); training goes on", step, why)
+            logger.warning("step %d was not uploaded (%s); training continues", step, why)
         finally:
             shutil.rmtree(copy, ignore_errors=True)
 
     def push_at_end(self) -> None:
-        """Uploads the run, which is done and on the disk.
+        """Upload the finished run.
 
         Raises:
-            UserError: that did not work.
+            UserError: the upload failed.
         """
         if self.thread is not None and self.thread.is_alive():
-            logger.info("a checkpoint is still on its way to %s", self.repository.url)
+            logger.info("waiting for the upload of a checkpoint to %s", self.repository.url)
             self.thread.join()
-        hide_bars()  # the trainer has brought them back
+        hide_bars()  # the trainer shows them again
         going = files.uploads(self.output, self.spec)
         if self.strategy == "checkpoint" and (whole := files.checkpoints(self.output)):
             going += files.checkpoint_files(whole[-1], files.LAST_CHECKPOINT)
-        again = f"the run is done and whole in {self.output}: `sft-speech push {self.output} {self.repository.id}`"
+        again = f"the run is complete in {self.output}: `sft-speech push {self.output} {self.repository.id}`"
         with explained(f"push to {self.repository.id}", again):
             self.repository.upload(going, "End of training")
         logger.info("pushed to %s", self.repository.url)
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """A second name for the same file; where the file system knows no such thing, a copy."""
+    """Hard-link a file, or copy it where the file system has no links."""
     try:
         os.link(source, target)
     except OSError:

@@ -123,8 +123,8 @@ class Item(NamedTuple):
 class PooledBatches(IterableDataset):
     """The batches of one epoch of one process.
 
-    In a loader's worker, an iteration gives the batches of the worker's shards. Within a pool, rows are shuffled, sorted
-    by length and cut into batches, which are shuffled and then decoded.
+    In a loader's worker, an iteration gives the batches of the worker's shards. Within a pool, rows are shuffled,
+    sorted by length and cut into batches, which are shuffled and then decoded.
 
     Args:
         stream: the corpus.

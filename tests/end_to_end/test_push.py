@@ -320,7 +320,7 @@ def test_the_files_for_resuming_go_up_when_asked(hub, tones, small, tmp_path, mo
     resumable = {name.removeprefix("last-checkpoint/") for name in files if name.startswith("last-checkpoint/")}
     assert resumable >= {"optimizer.pt", "trainer_state.json", "model.safetensors"}
     assert json.loads(files["last-checkpoint/trainer_state.json"])["global_step"] == 8
-    assert "**Training goes on**: this is how it was after 4 steps" in cards[0]
+    assert "**Training is not finished**: this is the model after 4 steps" in cards[0]
     assert "model-index" not in cards[0]
     assert "model-index" in cards[1]
     assert hub_server().WRITER not in "".join(path.read_text() for path in (tmp_path / "out").glob("*.*[lnd]"))
@@ -341,7 +341,7 @@ def test_a_network_failure_does_not_stop_the_run(hub, tones, small, tmp_path, ca
         assert main(command(tones, small, output, **keys)) == 2
     assert "step 4 was not uploaded (the connection failed" in caplog.text
     said = capfd.readouterr().err
-    assert f"the run is done and whole in {output}: `sft-speech push {output} me/model`" in said
+    assert f"the run is complete in {output}: `sft-speech push {output} me/model`" in said
     assert hub.repos["me/model"].commits == []
     assert len(load_file(output / "model.safetensors")) > 10
     assert (output / "checkpoint-8" / "trainer_state.json").is_file()
@@ -365,7 +365,7 @@ def test_a_run_that_is_stopped_does_not_wait_for_an_upload(hub, tones, small, tm
         assert not arrived.is_set()
         arrived.set()
     assert hub.repos["me/model"].commits == []
-    assert "isn't uploaded: the one before is still on its way" in caplog.text
+    assert "is not uploaded: the upload before it is still running" in caplog.text
     assert list((tmp_path / "out").glob("checkpoint-*/trainer_state.json"))
 
 

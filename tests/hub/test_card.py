@@ -115,7 +115,7 @@ def test_how_it_was_made(folder):
         "Preset: wav2vec2-base\\_1h.yaml",
         "sft-speech finetune-asr --config wav2vec2-base_1h.yaml --output_dir out\n",
         "2 x NVIDIA H100; 16 cores, 128 GB of memory. Python 3.12.1, CUDA 13.0, sft_speech 0.1.0, torch 2.14.1.",
-        "2.00 h of audio heard, train loss 1.2500 nats per label, 1:01:01",
+        "2.00 h of audio, train loss 1.2500 nats per label, 1:01:01",
         'pipeline("automatic-speech-recognition", "me/model")',
         "license: cc-by-4.0\n",
         "| train | train | 48 | 1.50 | 2 | silent 2 |",
@@ -136,7 +136,7 @@ def test_settings_of_a_run_under_old_names(folder):
 
 def test_a_loss_that_was_never_logged_is_not_told(folder):
     write(folder / "all_results.json", {"audio_hours": 0.1, "train_runtime": 13.0})
-    assert "0.10 h of audio heard, 0:00:13 (h:mm:ss)." in card(folder)[1]
+    assert "0.10 h of audio, 0:00:13 (h:mm:ss)." in card(folder)[1]
 
 
 def test_plots_are_pictures_that_the_card_shows(folder):
@@ -236,7 +236,7 @@ def test_models_that_speak(folder, architecture, config, tag):
 @pytest.mark.parametrize("content", ["{", "[1]", "3"])
 def test_a_damaged_file_is_named(folder, content):
     (folder / "all_results.json").write_text(content)
-    with pytest.raises(UserError, match=r"all_results\.json: it can't be read"):
+    with pytest.raises(UserError, match=r"all_results\.json: it cannot be read"):
         write_card(folder, task_of(folder))
     assert Run(folder, task_of(folder)).starts
 

@@ -171,7 +171,7 @@ def measure(manifest: str) -> dict[str, Any]:
     import datasets  # noqa: F401
     import numpy as np
 
-    from sft_speech.audio.read import conv_frames, samples_of
+    from sft_speech.audio.units import conv_frames, samples_of
     from sft_speech.corpora import CorpusReport, load_corpus, select_usable
     from sft_speech.corpora.rows import column_of
     from sft_speech.text.normalize import TranscriptNormalizer

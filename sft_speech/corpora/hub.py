@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sft_speech.audio.read import AudioError, probe, seconds_of
+from sft_speech.audio.read import AudioError, probe
+from sft_speech.audio.units import seconds_of
 from sft_speech.corpora import headers as header_index
 from sft_speech.corpora.columns import find_columns
 from sft_speech.corpora.mapped import mapped

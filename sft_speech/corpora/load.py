@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sft_speech.audio.read import seconds_of
+from sft_speech.audio.units import seconds_of
 from sft_speech.corpora.archive import unpacked
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sft_speech.audio.read import is_audio
+from sft_speech.audio.codecs import is_audio
 from sft_speech.corpora.mapped import mapped
 from sft_speech.corpora.report import Dropped
 

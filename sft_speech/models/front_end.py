@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import FeatureExtractionMixin, PreTrainedConfig, SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor
 
-from sft_speech.audio.read import conv_frames
+from sft_speech.audio.units import conv_frames
 from sft_speech.errors import UserError
 
 # The log-mel frames of SeamlessM4TFeatureExtractor, in samples.

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sft_speech.audio.read import quietest, samples_of
+from sft_speech.audio.read import quietest
+from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from sft_speech.audio.read import samples_of
+from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport, Dropped
 from sft_speech.text.normalize import Normalized
 from sft_speech.training.plan import POOL_BATCHES, cut

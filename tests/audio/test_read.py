@@ -19,7 +19,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_speech.audio.read import AudioError, Header, conv_frames, probe, read, samples_of, seconds_of
+from sft_speech.audio.read import AudioError, Header, probe, read
+from sft_speech.audio.units import conv_frames, samples_of, seconds_of
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)  # wav2vec 2.0
 REASONS = ("unreadable", "truncated", "empty", "not finite")

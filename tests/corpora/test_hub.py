@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sft_speech.audio.read import read, samples_of
+from sft_speech.audio.read import read
+from sft_speech.audio.units import samples_of
 from sft_speech.corpora import CorpusReport, headers, hub, load_corpus, select_usable
 from sft_speech.corpora.rows import COLUMNS, features
 from sft_speech.errors import UserError

@@ -11,7 +11,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_speech.audio.read import read, samples_of
+from sft_speech.audio.read import read
+from sft_speech.audio.units import samples_of
 from sft_speech.corpora import CorpusReport, load_corpus, mapped
 from sft_speech.corpora.rows import features
 from sft_speech.errors import UserError

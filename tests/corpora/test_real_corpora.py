@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sft_speech.audio.read import read, samples_of
+from sft_speech.audio.read import read
+from sft_speech.audio.units import samples_of
 from sft_speech.corpora import CorpusReport, load_corpus
 
 

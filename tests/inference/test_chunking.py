@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_speech.audio.read import conv_frames
+from sft_speech.audio.units import conv_frames
 from sft_speech.inference.chunking import FrameGrid, Window, cut_windows, join
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)

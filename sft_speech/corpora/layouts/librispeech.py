@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sft_speech.audio.read import is_audio
+from sft_speech.audio.codecs import is_audio
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import Listing, rows_of
 from sft_speech.corpora.splits import unknown

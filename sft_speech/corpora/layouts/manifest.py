@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from sft_speech.audio.read import AUDIO_SUFFIXES
+from sft_speech.audio.codecs import AUDIO_SUFFIXES
 from sft_speech.corpora.columns import find_columns
 from sft_speech.corpora.inside import inside
 from sft_speech.corpora.report import Dropped

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sft_speech.audio.read import conv_frames
+from sft_speech.audio.units import conv_frames
 from sft_speech.models.exact.lengths import ClipGroupNorm, ClipLengths
 
 PIECE = 100  # frames of the encoder computed together, two seconds

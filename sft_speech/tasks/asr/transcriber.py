@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from sft_speech.audio.read import AUDIO_SUFFIXES, VIDEO_SUFFIXES, is_audio
+from sft_speech.audio.codecs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, is_audio
 from sft_speech.errors import UserError
 from sft_speech.inference.chunking import CONTEXT_SHARE, WINDOW_SECONDS
 

@@ -20,7 +20,7 @@ from transformers import (
     SpeechT5Tokenizer,
 )
 
-from sft_speech.audio.read import conv_frames
+from sft_speech.audio.units import conv_frames
 from sft_speech.errors import UserError
 from sft_speech.models.load import check_folder, how_to_read_weights, quiet, unreadable
 from sft_speech.tasks.speech.speakers import Speakers

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.models.speecht5.modeling_speecht5 import shift_spectrograms_right
 
-from sft_speech.audio.read import conv_frames
+from sft_speech.audio.units import conv_frames
 from sft_speech.tasks.speech.loss import IGNORED
 
 

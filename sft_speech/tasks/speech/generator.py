@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from sft_speech.audio import read as audio
-from sft_speech.audio.read import AUDIO_SUFFIXES, AudioError
+from sft_speech.audio.codecs import AUDIO_SUFFIXES
+from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.models.load import chosen_device
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sft_speech.audio.read import samples_of
+from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator

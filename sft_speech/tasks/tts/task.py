@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sft_speech.audio.read import samples_of
+from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.options.config import FinetuneTtsConfig
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint, load_speech_checkpoint

@@ -11,7 +11,8 @@ import torch
 from transformers import SpeechT5ForSpeechToSpeech
 
 from sft_speech.audio import read as audio
-from sft_speech.audio.read import AudioError, quietest, samples_of
+from sft_speech.audio.read import AudioError, quietest
+from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tasks.speech.data import clean

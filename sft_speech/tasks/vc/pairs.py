@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sft_speech.audio.read import samples_of
+from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import new_fingerprint
 from sft_speech.corpora.select import length_reason

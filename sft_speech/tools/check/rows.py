@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sft_speech.audio.read import conv_frames, samples_of
+from sft_speech.audio.units import conv_frames, samples_of
 from sft_speech.corpora.load import load_corpus, splits_of
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of, corpus_of, features

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft_speech.audio.read import AudioError, decode, probe, samples_of
+from sft_speech.audio.read import AudioError, decode, probe
+from sft_speech.audio.units import samples_of
 from sft_speech.corpora.headers import in_threads
 from sft_speech.tools.check.findings import Case, Finding, as_dict, counted, finding
 from sft_speech.tools.check.rows import Rows

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sft_speech.audio import read as audio
+from sft_speech.audio.units import seconds_of
 from sft_speech.errors import concerning
 from sft_speech.models.spec_augment import SpecAugment, collated
 from sft_speech.tasks.asr.ctc.loss import IGNORED
@@ -102,5 +103,5 @@ class CTCCollator:
             **(collated(masks) if masks else {}),
             "labels": labels,
             "frames": torch.as_tensor(self.frames(samples)),
-            "seconds": torch.tensor(audio.seconds_of(int(samples.sum()), self.rate)),
+            "seconds": torch.tensor(seconds_of(int(samples.sum()), self.rate)),
         }

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sft_speech.audio.read import AudioError, read, samples_of
+from sft_speech.audio.read import AudioError, read
+from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.inference.chunking import WINDOW_SECONDS, FrameGrid, Window, cut_windows, join
 from sft_speech.training.plan import sorted_batches

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel, TrainerCallback
 
 from sft_speech.audio import augment
-from sft_speech.audio.read import samples_of
+from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.models import adapt as freezing
 from sft_speech.models.spec_augment import SpecAugment, take_given_masks

@@ -1,0 +1,94 @@
+"""File formats: their suffixes, the error for a clip that can't be used, and decoding by torchcodec (FFmpeg).
+
+libsndfile reads WAV, FLAC, MP3, OGG, Opus, AIFF, AU, W64 and CAF (:mod:`~sft_speech.audio.read`); torchcodec, where
+installed, is the fallback for the rest: M4A, WebM, WMA and video.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sft_speech.audio.units import samples_of
+
+if TYPE_CHECKING:
+    from torchcodec.decoders import AudioDecoder
+
+# libsndfile reads those of the first line, the others need FFmpeg.
+AUDIO_SUFFIXES = frozenset(
+    [
+        *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".w64", ".rf64", ".caf"),
+        *(".m4a", ".aac", ".webm", ".mka", ".wma", ".amr"),
+    ]
+)
+VIDEO_SUFFIXES = frozenset([".mp4", ".mkv"])
+
+
+def is_audio(name: str, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> bool:
+    """Return whether a file's name has an audio suffix and isn't hidden (macOS leaves ``._a.wav`` on other disks)."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes
+
+
+class AudioError(Exception):
+    """A clip can't be used.
+
+    Attributes:
+        reason: what the corpus report counts: "missing file", "unreadable", "truncated", "empty" or "not finite".
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[AudioError], tuple[str, str]]:
+        return type(self), (self.reason, str(self))  # loader workers send it to the main process
+
+
+class NotForLibsndfile(Exception):
+    """libsndfile can't read a file, or not all of it; torchcodec may."""
+
+
+def _open(encoded: str | bytes, why: NotForLibsndfile) -> AudioDecoder:
+    try:
+        from torchcodec.decoders import AudioDecoder
+    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: torchcodec is installed, FFmpeg isn't
+        raise AudioError("unreadable", f"{why} (torchcodec with FFmpeg reads more formats; it is not here)") from error
+    try:
+        return AudioDecoder(encoded)
+    except (RuntimeError, ValueError) as error:
+        raise AudioError("unreadable", f"{why}, nor FFmpeg") from error
+
+
+def probe(encoded: str | bytes, why: NotForLibsndfile) -> tuple[int, int, int]:
+    """Return samples per channel, rate and channels as the header gives them.
+
+    Raises:
+        AudioError: unreadable, or empty.
+    """
+    metadata = _open(encoded, why).metadata
+    if not metadata.duration_seconds or not metadata.sample_rate:
+        raise AudioError("empty", "its header gives no length")
+    samples = samples_of(metadata.duration_seconds, metadata.sample_rate)
+    return samples, metadata.sample_rate, metadata.num_channels or 1
+
+
+def decode(
+    encoded: str | bytes, start: float | None, seconds: float | None, why: NotForLibsndfile
+) -> tuple[np.ndarray, int]:
+    """Decode a file, or the segment of it that begins at ``start`` and lasts ``seconds``.
+
+    Returns:
+        float32 samples (S, C) and their rate.
+
+    Raises:
+        AudioError: unreadable, or truncated.
+    """
+    decoder = _open(encoded, why)
+    try:
+        stop = None if seconds is None else (start or 0.0) + seconds
+        decoded = decoder.get_samples_played_in_range(start or 0.0, stop)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise AudioError("truncated", "cut or damaged (FFmpeg)") from error
+    return decoded.data.numpy().T, decoded.sample_rate

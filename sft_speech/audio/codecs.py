@@ -6,6 +6,7 @@ installed, is the fallback for the rest: M4A, WebM, WMA and video.
 
 from __future__ import annotations
 
+import io
 import os
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,36 @@ class AudioError(Exception):
 
 class NotForLibsndfile(Exception):
     """libsndfile can't read a file, or not all of it; torchcodec may."""
+
+
+def wav_bytes(samples: np.ndarray, rate: int | None) -> bytes:
+    """Return a waveform as a WAV file of 32-bit floats; the same samples always give the same bytes.
+
+    Args:
+        samples: (S,), or (S, C) or (C, S), where channels are the shorter axis. Integers have full scale at the limits
+            of their type; those of 64 bits, which Python makes, are 16-bit samples.
+        rate: samples per second.
+
+    Raises:
+        AudioError: no waveform, or no rate.
+    """
+    from scipy.io import wavfile
+
+    if not isinstance(rate, int | np.integer) or not 0 < rate < 1 << 31:
+        raise AudioError("unreadable", f"samples without a rate ({rate})")
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "iuf":
+        raise AudioError("unreadable", f"no waveform: an array of {samples.dtype} of shape {samples.shape}")
+    if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    if samples.dtype.kind != "f":
+        bits = 16 if samples.dtype.itemsize == 8 else 8 * samples.dtype.itemsize
+        half = 1 << (bits - 1)
+        samples = (samples.astype(np.float64) - (half if samples.dtype.kind == "u" else 0)) / half
+        if np.abs(samples).max(initial=0) > 1:
+            raise AudioError("unreadable", "integers of more than 16 bits: scale them to floats in [-1, 1]")
+    encoded = io.BytesIO()
+    wavfile.write(encoded, int(rate), samples.astype(np.float32))  # soundfile's files hold the time
+    return encoded.getvalue()
 
 
 def _open(encoded: str | bytes, why: NotForLibsndfile) -> AudioDecoder:

@@ -1,22 +1,28 @@
-"""Corpora: rows from every kind of source, the report on them, and the transcripts made ready for a checkpoint."""
+"""Corpora: rows from every kind of source, the report on them, and the choice of those that can be used."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sft_speech.corpora.from_datasets import rows_of_dataset
     from sft_speech.corpora.load import load_corpus
     from sft_speech.corpora.report import CorpusReport
     from sft_speech.corpora.select import select_usable
 
-__all__ = ["CorpusReport", "load_corpus", "select_usable"]
+__all__ = ["CorpusReport", "load_corpus", "rows_of_dataset", "select_usable"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports pyarrow and its like when a name is used, not before."""
+    """Import pyarrow and the like when a name is used, not before."""
     from importlib import import_module
 
-    modules = {"CorpusReport": "report", "load_corpus": "load", "select_usable": "select"}
+    modules = {
+        "CorpusReport": "report",
+        "load_corpus": "load",
+        "rows_of_dataset": "from_datasets",
+        "select_usable": "select",
+    }
     if name not in modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{modules[name]}"), name)

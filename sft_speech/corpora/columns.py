@@ -1,14 +1,17 @@
-"""Which column of a table means what."""
+"""The columns of a table and what they mean."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from sft_speech.corpora.splits import unknown
 from sft_speech.errors import UserError
 
-# Our name for a column first, then names that others use: audiofolder, NeMo manifests, Common Voice, LibriSpeech on
-# the Hub.
+Columns = Mapping[str, str | None]  # our names to the table's; None: there may be no such column
+
+# Our name for a column, then the names that others use: audiofolder, NeMo manifests, Common Voice, LibriSpeech on the
+# Hub.
 NAMES: dict[str, tuple[str, ...]] = {
     "audio": ("audio", "file_name", "audio_filepath", "audio_path", "path", "file"),
     "text": ("text", "transcription", "transcript", "sentence"),
@@ -17,34 +20,44 @@ NAMES: dict[str, tuple[str, ...]] = {
     "start": ("start", "offset", "start_time"),
     "end": ("end", "end_time"),
     "duration": ("duration",),  # read only beside a start and without an end
+    "split": ("split",),
+    "label": ("label", "labels", "class", "category"),  # read only where it is asked for
 }
-REQUIRED = ("audio", "text")
+MANIFEST_ONLY = ("start", "end", "duration", "split")  # a dataset of the Hub has no segments, and splits of its own
 
 
-def find_columns(seen: Iterable[str], given: Mapping[str, str | None] | None, table: str) -> dict[str, str]:
-    """Our names for the columns to theirs.
+def labelled(columns: Columns | None) -> bool:
+    """Return whether rows are to have labels."""
+    return "label" in (columns or {})
+
+
+def find_columns(seen: Iterable[str], given: Columns | None, table: str) -> dict[str, str]:
+    """Map our names of the columns to the table's.
+
+    A column that is named for the label may have another role as well: the label of a clip can be its speaker.
 
     Args:
         seen: the columns of the table.
-        given: what the user says, e.g. ``{"text": "raw_transcription"}``; None: there may be no such column.
+        given: what the user says, e.g. ``{"text": "raw_transcription"}``; where a label is asked for, the table needs
+            no transcripts.
         table: what to call the table in errors.
 
     Raises:
-        UserError: a column that isn't there, none for the audio or the text, or several that could be it.
+        UserError: a given column is missing, there is none for the audio or the text, or several could be it.
     """
-    seen, optional = list(seen), {ours for ours, theirs in (given or {}).items() if theirs is None}
-    named = {ours: theirs for ours, theirs in (given or {}).items() if theirs is not None}
+    seen, given = list(seen), dict(given or {})
+    named = {ours: theirs for ours, theirs in given.items() if theirs is not None}
     for ours, theirs in named.items():
         if ours not in NAMES:
             raise unknown("column", ours, NAMES, given=f"columns {ours}={theirs}")
         if theirs not in seen:
             raise unknown("column", theirs, seen, given=table)
         if seen.count(theirs) > 1:
-            raise twice(table, seen, theirs)
-    found = dict(named)
+            raise _twice(table, seen, theirs)
+    found, taken = dict(named), {theirs for ours, theirs in named.items() if ours != "label"}
     for ours, names in NAMES.items():
-        present = [name for name in names if name in seen and name not in named.values()]
-        if ours in named or not present:
+        present = [name for name in names if name in seen and name not in taken]
+        if ours in named or not present or (ours == "label" and not labelled(given)):
             continue
         if present[0] != ours and len(present) > 1:
             raise UserError(
@@ -53,10 +66,10 @@ def find_columns(seen: Iterable[str], given: Mapping[str, str | None] | None, ta
                 f"say which: columns {ours}={present[0]}",
             )
         if seen.count(present[0]) > 1:
-            raise twice(table, seen, present[0])
+            raise _twice(table, seen, present[0])
         found[ours] = present[0]
-    for ours in REQUIRED:
-        if ours not in found and ours not in optional:
+    for ours in ("audio",) if "text" in given or labelled(given) else ("audio", "text"):
+        if ours not in found:
             raise UserError(
                 table,
                 f"no column for the {ours} (known names: {', '.join(NAMES[ours])}); its columns are: {', '.join(seen)}",
@@ -65,6 +78,38 @@ def find_columns(seen: Iterable[str], given: Mapping[str, str | None] | None, ta
     return found
 
 
-def twice(table: str, seen: list[str], name: str) -> UserError:
-    """The error for a name that several columns have."""
+def _twice(table: str, seen: list[str], name: str) -> UserError:
     return UserError(table, f"it has {seen.count(name)} columns called {name}", "rename all but one")
+
+
+# ---- labels ----
+
+
+def label_of(value: object, names: Sequence[str] = ()) -> str:
+    """Return a label, or several, as one string.
+
+    Several labels of a clip (a list) are joined by ``|``, and so may they be written in a table; a ``|`` or backslash
+    within one of a list is escaped by a backslash. :func:`split_labels` takes them apart.
+
+    Args:
+        value: a string, a number, a list of them, or None for no label.
+        names: of the classes, where numbers stand for them; a number outside them means no label.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        labels = (label_of(one, names) for one in value)
+        return "|".join(re.sub(r"([\\|])", r"\\\1", label) for label in labels if label)
+    if names and isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else ""
+    return str(value)
+
+
+def split_labels(label: str) -> list[str]:
+    """Return the labels in a row's ``label``, in order: ``"dog|bark"`` is two, ``""`` none.
+
+    Only for tasks in which a clip has several labels: where it has one, the string is the label as it stands.
+    """
+    parts = re.findall(r"((?:\\.|[^\\|]|\\$)*)(?:\||$)", label, re.DOTALL)
+    labels = (re.sub(r"\\([\\|])", r"\1", part).strip() for part in parts)
+    return [label for label in labels if label]

@@ -1,46 +1,39 @@
-"""What kind of corpus lies in a folder, by what is in it."""
+"""Which layout the corpus in a folder has, by what is in the folder."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 from sft_speech.corpora.archive import ARCHIVES
-from sft_speech.corpora.columns import NAMES
-from sft_speech.corpora.layouts.librispeech import LibriSpeech, first_transcripts
-from sft_speech.corpora.layouts.ljspeech import LJSpeech
-from sft_speech.corpora.layouts.manifest import SUFFIXES, AudioFolder, Manifest, csv_header, metadata_of
-from sft_speech.corpora.rows import Source
+from sft_speech.corpora.columns import Columns
+from sft_speech.corpora.layouts import LAYOUTS
+from sft_speech.corpora.layouts.manifest import METADATA, SUFFIXES
+from sft_speech.corpora.rows import Layout, Source
 from sft_speech.errors import UserError
 
-EXPECTED = (
-    "a LibriSpeech or LibriTTS folder (SUBSET/SPEAKER/CHAPTER/*.trans.txt or *.normalized.txt), "
-    "an LJSpeech folder (metadata.csv of ID|text|text beside wavs/), "
-    "a folder with metadata.csv or metadata.jsonl (file_name, text), a manifest (.csv, .tsv, .jsonl), "
-    "a folder of parquet files, an archive of one of these (.tar, .tar.gz, .zip, ...), "
-    "or a dataset on the Hub (OWNER/NAME)"
+EXPECTED = ", ".join(
+    [
+        *(layout.expected for layout in LAYOUTS),
+        "an archive of one of these (.tar, .tar.gz, .zip, ...), or a dataset on the Hub (OWNER/NAME)",
+    ]
 )
-_PARQUET = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def open_source(source: str | os.PathLike[str], columns: Mapping[str, str | None] | None = None) -> Source | None:
-    """The rows of a folder or a manifest; None where ``source`` is for the ``datasets`` library: parquet files or a
-    name on the Hub.
+def open_source(source: str | os.PathLike[str], columns: Columns | None = None) -> Source | None:
+    """Return the rows of a folder or a manifest; None where the ``datasets`` library reads ``source``: parquet files or
+    a name on the Hub.
 
     Raises:
-        UserError: nothing there, or nothing that is known; says what was seen and what is expected.
+        UserError: there is nothing, nothing known, or more than one corpus; says what was found and what is expected.
     """
     path = Path(source).expanduser()
-    if path.is_file():
-        return Manifest(path, columns)
-    if path.is_dir():
-        return _open_folder(path, columns)
+    if path.exists():
+        return _layout_of(path, columns or {}).open(path, columns or {})
     name = os.fspath(source)
     if _HUB.fullmatch(name) and not name.endswith((*SUFFIXES, *ARCHIVES)) and not path.parent.is_dir():
         return None
@@ -48,48 +41,29 @@ def open_source(source: str | os.PathLike[str], columns: Mapping[str, str | None
     raise UserError(name, "no such file or folder", f"did you mean {near}?" if near else f"give {EXPECTED}")
 
 
-def _open_folder(folder: Path, columns: Mapping[str, str | None] | None) -> Source | None:
-    tables = metadata_of(folder)
-    if _is_ljspeech(folder, columns):
-        if not (folder / "wavs").is_dir():
-            seen = "its metadata.csv is of LJSpeech's form, but there is no folder wavs"
-            raise UserError(str(folder), seen, f"give {EXPECTED}")
-        return LJSpeech(folder)
-    subfolders = [path for path in sorted(folder.iterdir()) if path.is_dir() and metadata_of(path)]
-    subsets = [path.name for path in subfolders if not _is_ljspeech(path, columns)]
-    if tables and subsets:
-        seen = f"it holds {tables[0]} and so do its folders {', '.join(subsets[:5])}"
-        raise UserError(str(folder), seen, f"give {folder / subsets[0]}, or move {tables[0]} away")
-    if tables:
-        return AudioFolder(folder, columns)
-    transcripts = first_transcripts(folder)
-    parquet = next((path for depth in _PARQUET for path in sorted(folder.glob(depth))), None)
-    kinds = [path for path in (*(folder / name for name in subsets[:1]), transcripts, parquet) if path]
-    if len(kinds) > 1:
-        seen = "several corpora are in it: " + ", ".join(str(path.relative_to(folder)) for path in kinds)
-        raise UserError(str(folder), seen, "give the folder of the one that is meant")
-    if subsets:
-        return AudioFolder(folder, columns)
-    if transcripts:
-        return LibriSpeech(folder)
-    if parquet:
-        return None
-    manifests = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
-    do = f"give a manifest itself: {folder / manifests[0]}" if manifests else f"give {EXPECTED}"
-    raise UserError(str(folder), f"no corpus that is known: it holds {_seen(folder)}", do)
+def _layout_of(path: Path, columns: Columns) -> Layout:
+    """Return the layout of a file or a folder; a metadata table right in the folder decides, whatever is below it."""
+    found: list[tuple[Layout, Path]] = []
+    for layout in LAYOUTS:
+        evidence = None if layout.fallback and found else layout.find(path, columns)
+        if evidence is None:
+            continue
+        if evidence == path or (evidence.parent == path and evidence.name in METADATA):
+            return layout
+        found.append((layout, evidence))
+    if len(found) > 1:
+        seen = "several corpora are in it: " + ", ".join(str(evidence.relative_to(path)) for _, evidence in found)
+        raise UserError(str(path), seen, "give the folder of the one that is meant")
+    if found:
+        return found[0][0]
+    if not path.is_dir():
+        raise UserError(str(path), "neither a file nor a folder", f"give {EXPECTED}")
+    manifests = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
+    do = f"give a manifest itself: {path / manifests[0]}" if manifests else f"give {EXPECTED}"
+    raise UserError(str(path), f"no corpus that is known: it holds {_contents(path)}", do)
 
 
-def _is_ljspeech(folder: Path, columns: Mapping[str, str | None] | None) -> bool:
-    """The first line of its metadata.csv has bars, and is no CSV header."""
-    try:
-        header = csv_header(folder / "metadata.csv")
-    except (OSError, UnicodeDecodeError, csv.Error, UserError):
-        return False
-    named = set(NAMES["audio"]) | set((columns or {}).values())
-    return "|" in ",".join(header) and not named & set(header)
-
-
-def _seen(folder: Path) -> str:
+def _contents(folder: Path) -> str:
     kinds = Counter("folders" if path.is_dir() else f"*{path.suffix or path.name}" for path in folder.iterdir())
     return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5)) or "nothing"
 

@@ -1,10 +1,9 @@
-"""From a source to a corpus: rows listed, selected, their headers read, what can't be used dropped."""
+"""From a source to a corpus: list the rows, select some, read their headers, drop what can't be used."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,12 @@ import pyarrow.compute as pc
 
 from sft_speech.audio.units import seconds_of
 from sft_speech.corpora.archive import unpacked
+from sft_speech.corpora.columns import Columns, labelled
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import Listing, Source, column_of, corpus_of, duplicate, first_of_each, is_text
-from sft_speech.corpora.splits import Part, parse_split
+from sft_speech.corpora.rows import Listing, Source, column_of, corpus_of, is_text, not_duplicate
+from sft_speech.corpora.splits import Part, parse_split, unknown
 from sft_speech.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,76 +35,73 @@ def load_corpus(
     *,
     name: str | None = None,
     config: str | None = None,
-    columns: Mapping[str, str | None] | None = None,
+    columns: Columns | None = None,
     streaming: bool = False,
     min_shards: int = 1,
     report: CorpusReport | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """Reads a corpus: one row per utterance, no audio decoded, nothing copied.
+    """Read a corpus: one row per utterance, no audio decoded, nothing copied.
 
     Args:
-        source: a folder (LibriSpeech, LibriTTS, LJSpeech, audiofolder or parquet files, told apart by what is in it), a
-            manifest (.csv, .tsv, .jsonl; paths relative to it, in its folder, or absolute; segments by ``start`` and
-            ``end`` in seconds), an archive of one of these (.tar, .tar.gz, .zip, ...: unpacked once, beside the cache
-            of ``datasets``), or a dataset on the Hub.
-        split: a subset; or several joined by ``+``, each with an optional range of rows: ``train-clean-100:0.1`` is a
-            tenth of it, ``train-clean-100:200`` are 200 rows of it, ``train-clean-100[0.1:]`` is the rest of the
-            tenth. Where there are no subsets: ``:0.9`` and ``[0.9:]`` part the rows in two, ``speaker=anna,bob`` takes
-            those of some speakers (``speaker=anna,bob:100``: 100 of them). A range is spread over the corpus by a hash
-            of the ids, always the same one. None takes all there is, if there is one subset at most.
+        source: a folder or manifest of one of the :data:`~sft_speech.corpora.layouts.LAYOUTS`, an archive of one (.tar,
+            .tar.gz, .zip, ...: unpacked once, beside the cache of ``datasets``), or a dataset on the Hub.
+        split: a subset, a range of rows or some speakers, see :func:`~sft_speech.corpora.splits.parse_split`. None
+            takes all rows, if there is one subset at most, or where the subsets are those of a column ``split``.
         name: what the report calls these rows; ``split``, or else the name of the source.
         config: configuration of a dataset on the Hub, e.g. ``clean``.
-        columns: where they are called otherwise, the names of the columns for ``audio``, ``text``, ``speaker``,
-            ``id``, ``start``, ``end``, e.g. ``{"text": "raw_transcription"}``; None where there may be no such column.
-        streaming: rows are made while they are iterated, for datasets too large for this disk; rows that can't be used
+        columns: the names of columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``start``, ``end``,
+            ``split``, where the table calls them otherwise: ``{"text": "raw_transcription"}``; None where there may be
+            no such column. ``label`` asks for labels, see below.
+        streaming: make the rows while they are iterated, for datasets too large for this disk; rows that can't be used
             are then dropped on the way, and the same id may come twice.
-        min_shards: into how many shards, at least, a stream is cut where that is possible, for as many readers.
+        min_shards: the least number of shards of a stream, where possible, for as many readers.
         report: gets every dropped row; without one they are logged.
-        cache_dir: in place of the cache of ``datasets``, beside which the index of headers is kept.
+        cache_dir: replaces the cache of ``datasets``, beside which the index of headers is kept.
 
     Returns:
-        rows {id, audio, text, speaker, seconds, start}: ``audio`` is ``{"path", "bytes"}``, ``speaker`` is ""
-        where unknown, ``start`` is None for a whole file, else the segment's offset in seconds within the file.
+        rows {id, audio, text, speaker, seconds, start}: ``audio`` is ``{"path", "bytes"}``, ``speaker`` is "" where
+        unknown, ``start`` is None for a whole file, else the segment's offset in seconds within the file. Where
+        ``columns`` names a ``label``, rows have it too, a string ("" for none), and need no transcript; several labels
+        of a clip are joined by ``|``, see :func:`~sft_speech.corpora.columns.split_labels`.
 
     Raises:
-        UserError: no such source, split, speaker or column; a layout that isn't known; no row that can be used.
+        UserError: no such source, split, speaker or column; an unknown layout; no row that can be used.
     """
-    parts = parse_split(split)
-    shown = os.fspath(source)
+    parts, shown = parse_split(split), os.fspath(source)
     name = name or split or Path(shown).name
-    own_report = CorpusReport() if report is None else report
+    rows_report = CorpusReport() if report is None else report
     if not is_text(os.path.abspath(shown)):
-        raise UserError(shown, "its name is no UTF-8", "rename the folder")
+        raise UserError(shown, "its name is not UTF-8", "rename the folder")
     shown = unpacked(shown, cache_dir)
     local = open_source(shown, columns)
     if local is None:
         from sft_speech.corpora.hub import load_hub, stream_hub
 
         if streaming:
-            return stream_hub(shown, parts, config, columns, own_report, name, min_shards)
-        corpus = load_hub(shown, parts, config, columns, own_report, name, cache_dir)
+            return stream_hub(shown, parts, config, columns, rows_report, name, min_shards)
+        corpus = load_hub(shown, parts, config, columns, rows_report, name, cache_dir)
     else:
         if config is not None:
-            raise UserError(
-                f"config {config!r}", f"{shown} is no dataset on the Hub, it has no configurations", "leave config out"
-            )
-        corpus = _load_local(local, shown, parts, own_report, name, cache_dir)
-    _check(corpus, shown, own_report, name, logged=report is None)
+            why = f"{shown} is not a dataset on the Hub, it has no configurations"
+            raise UserError(f"config {config!r}", why, "leave config out")
+        corpus = _load_local(local, shown, parts, columns, rows_report, name, cache_dir)
+    seconds = pc.sum(column_of(corpus, "seconds")).as_py() or 0.0
+    rows_report.complete(name, len(corpus), seconds, shown, logged=report is None)
     pa.default_memory_pool().release_unused()  # of the tables that this one was made of: 0.5 GB in a million rows
     return corpus.to_iterable_dataset(min(min_shards, len(corpus))) if streaming else corpus
 
 
 def splits_of(
-    source: str | os.PathLike[str], *, config: str | None = None, columns: Mapping[str, str | None] | None = None
+    source: str | os.PathLike[str], *, config: str | None = None, columns: Columns | None = None
 ) -> list[str]:
-    """The names of a source's subsets; none where it has no subsets.
+    """Return the names of a source's subsets; none where it has no subsets.
 
     Args:
-        source, config, columns: as :func:`load_corpus` takes them.
+        source, config, columns: as for :func:`load_corpus`.
 
     Raises:
-        UserError: no such source, or no layout that is known.
+        UserError: no such source, or an unknown layout.
     """
     opened = unpacked(os.fspath(source))
     local = open_source(opened, columns)
@@ -115,19 +112,11 @@ def splits_of(
     return split_names(opened, config)
 
 
-def _check(corpus: datasets.Dataset, shown: str, report: CorpusReport, name: str, logged: bool) -> None:
-    """Completes the report; a corpus without rows is an error."""
-    report.keep(name, len(corpus), pc.sum(column_of(corpus, "seconds")).as_py() or 0.0)
-    if len(corpus) == 0:
-        raise UserError(f"corpus {name}", f"no row of {shown} can be used\n{report.table()}", "see the reasons above")
-    if logged and report.dropped(name):
-        logger.warning("rows that can't be used were dropped:\n%s", report.table())
-
-
 def _load_local(
     source: Source,
     shown: str,
     parts: list[Part],
+    columns: Columns | None,
     report: CorpusReport,
     name: str,
     cache_dir: str | os.PathLike[str] | None,
@@ -135,35 +124,36 @@ def _load_local(
     tables = []
     for part in parts:
         listing = _listing(source, part, shown)
-        paths = pc.unique(listing.rows["path"])
+        rows = _with_labels(listing.rows, (columns or {})["label"], shown) if labelled(columns) else listing.rows
+        paths = pc.unique(rows["path"])
         # An index per subset: each stays valid whichever subsets are asked for together.
         index = index_path(cache_dir, Path(shown).absolute(), part)
-        headers = scan_files(paths.to_pylist(), index).take(pc.index_in(listing.rows["path"], paths))
+        headers = scan_files(paths.to_pylist(), index).take(pc.index_in(rows["path"], paths))
         for row in listing.dropped:
             report.drop(name, *row)
-        tables.append(_with_lengths(listing.rows, headers, report, name))
-    table = without_duplicates(pa.concat_tables(tables), report, name)
-    return corpus_of(table, cache_dir)
+        tables.append(_with_lengths(rows, headers, report, name))
+    table = pa.concat_tables(tables)
+    first = not_duplicate(table["id"], report, name)
+    return corpus_of(table if first.all() else table.filter(pa.array(first)), cache_dir)
 
 
 def _listing(source: Source, part: Part, shown: str) -> Listing:
-    """The rows of one term of the split."""
-    splits = source.splits()
-    subset = part.name
-    if subset is None and len(splits) > 1:
-        raise UserError(
-            shown,
-            f"it has the splits {', '.join(splits)}",
-            f"say which, or several joined by +: split={'+'.join(splits[:2])}",
-        )
-    if subset is None and splits:
+    """Return the rows of one term of the split.
+
+    Raises:
+        UserError: there are splits and none is named, or the other way round; no row.
+    """
+    splits, subset = source.splits(), part.name
+    if subset is None and splits and not source.whole:
+        if len(splits) > 1:
+            do = f"say which, or several joined by +: split={'+'.join(splits[:2])}"
+            raise UserError(shown, f"it has the splits {', '.join(splits)}", do)
         subset = splits[0]
     if subset is not None and not splits:
-        raise UserError(
-            shown,
-            f"there is no split {subset!r}: it has no splits",
-            "leave split out, or use :0.9, [0.9:], speaker=NAME",
-        )
+        do = "leave split out, or use :0.9, [0.9:], speaker=NAME"
+        raise UserError(shown, f"there is no split {subset!r}: it has no splits", do)
+    if subset is None and len(splits) > 1:
+        logger.warning("%s: rows of all its splits (%s) are taken; split=NAME takes one", shown, ", ".join(splits))
     listing = source.listing(subset)
     if part.everything:
         listing.dropped += listing.unlisted
@@ -175,8 +165,23 @@ def _listing(source: Source, part: Part, shown: str) -> Listing:
     return listing
 
 
+def _with_labels(rows: pa.Table, label: str | None, shown: str) -> pa.Table:
+    """Return rows with a column of labels: their layout's own, or else another column of theirs, by name.
+
+    Raises:
+        UserError: no such column.
+    """
+    if "label" in rows.column_names:
+        return rows
+    if label is None:
+        return rows.append_column("label", pa.array([""] * len(rows), pa.string()))
+    if label not in ("speaker", "text"):
+        raise unknown("column", label, ("speaker", "text"), given=shown)
+    return rows.append_column("label", rows[label])
+
+
 def _with_lengths(rows: pa.Table, headers: pa.Table, report: CorpusReport, name: str) -> pa.Table:
-    """Rows of a corpus; what its header or its segment makes impossible goes to the report."""
+    """Return the rows of a corpus; those with a bad header or segment go to the report."""
     whole = seconds_of(headers["samples"].to_numpy(), headers["rate"].to_numpy())
     start, end = (rows[column].to_numpy() for column in ("start", "end"))  # NaN where null
     segment = ~(np.isnan(start) & np.isnan(end))
@@ -190,20 +195,9 @@ def _with_lengths(rows: pa.Table, headers: pa.Table, report: CorpusReport, name:
         span = f"{start[row]:.2f} to {end[row]:.2f} s of a file of {whole[row]:.2f} s"
         report.drop(name, rows["id"][row].as_py(), "bad segment", span)
     nothing = pa.nulls(len(rows), pa.binary())
-    columns = {
-        "id": rows["id"],
+    columns = {name: rows[name] for name in ("id", "text", "speaker", "label") if name in rows.column_names} | {
         "audio": pa.StructArray.from_arrays([nothing, rows["path"].combine_chunks()], ["bytes", "path"]),
-        "text": rows["text"],
-        "speaker": rows["speaker"],
         "seconds": np.minimum(end, whole) - start,
         "start": pa.array(start, mask=~segment),
     }
     return pa.table(columns).filter(pa.array(readable & ~outside))
-
-
-def without_duplicates(table: pa.Table, report: CorpusReport, name: str) -> pa.Table:
-    """Of rows with the same id the first stays."""
-    first = first_of_each(table["id"])
-    for row in np.flatnonzero(~first):
-        report.drop(name, *duplicate(table["id"][row].as_py()))
-    return table if first.all() else table.filter(pa.array(first))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 
 from sft_speech.errors import UserError, printable
 from sft_speech.files import write_whole
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = 3  # ids per reason in the table; the file has them all
 
@@ -58,6 +61,22 @@ class CorpusReport:
         """Sets what is left of a split; the last call counts."""
         found = self._split(split)
         found.rows, found.seconds = rows, seconds
+
+    def complete(self, split: str, rows: int, seconds: float, shown: str, logged: bool) -> None:
+        """Set what is left of a split, once its corpus is read, and log what was dropped if nobody else looks at it.
+
+        Args:
+            shown: the source as the user names it.
+
+        Raises:
+            UserError: no row is left.
+        """
+        self.keep(split, rows, seconds)
+        if not rows:
+            why = f"no row of {shown} can be used\n{self.table()}"
+            raise UserError(f"corpus {split}", why, "see the reasons above")
+        if logged and self.dropped(split):
+            logger.warning("rows that can't be used were dropped:\n%s", self.table())
 
     def missing_characters(self, split: str, missing: Counter[str]) -> None:
         """Adds characters that the vocabulary lacks, with their counts."""

@@ -1,25 +1,28 @@
-"""What every source of rows hands over before any audio file is opened, and the row that a corpus is made of."""
+"""The rows of a corpus, and what the layouts list before any audio file is opened."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sft_speech.audio.codecs import is_audio
+from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.mapped import mapped
-from sft_speech.corpora.report import Dropped
+from sft_speech.corpora.report import CorpusReport, Dropped
 
 if TYPE_CHECKING:
     import datasets
 
-# A segment has a start, an end or both, in seconds within its file; a row without is the whole file.
+# A segment has a start, an end or both, in seconds within its file; a row without them is a whole file. A table of
+# labelled rows has a column ``label`` as well.
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -30,14 +33,14 @@ SCHEMA = pa.schema(
         ("end", pa.float64()),
     ]
 )
-COLUMNS = ("id", "audio", "text", "speaker", "seconds", "start")  # of a corpus
+COLUMNS = ("id", "audio", "text", "speaker", "seconds", "start")  # of a corpus; "label" follows where it is asked for
 
 
 @dataclass
 class Listing:
-    """Rows as listed by a source, of :data:`SCHEMA`, and those that are wrong already.
+    """The rows that a source lists, of :data:`SCHEMA`, and those dropped so far.
 
-    ``unlisted`` are audio files that no row speaks of: dropped rows too, unless only a part of the rows is asked for.
+    ``unlisted`` are audio files without a row: dropped as well, unless only a part of the rows is asked for.
     """
 
     rows: pa.Table
@@ -48,17 +51,37 @@ class Listing:
 class Source(Protocol):
     """A corpus on disk."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether the rows of all its subsets can be taken together."""
+
     def splits(self) -> list[str]:
-        """Names of its subsets, sorted; none where it has no subsets."""
+        """Return the names of its subsets, sorted; none where it has no subsets."""
 
     def listing(self, split: str | None) -> Listing:
-        """Its rows, or those of one subset, in an order that never changes."""
+        """Return its rows, or those of one subset, always in the same order."""
+
+
+class Layout(NamedTuple):
+    """A kind of corpus that can be read from disk.
+
+    Args:
+        expected: what it looks like, for errors.
+        find: returns the file or folder by which a path is recognised as this layout, or None.
+        open: returns the rows; None where the ``datasets`` library reads them.
+        fallback: it is looked for only where no other layout was found.
+    """
+
+    expected: str
+    find: Callable[[Path, Columns], Path | None]
+    open: Callable[[Path, Columns], Source | None]
+    fallback: bool = False
 
 
 def rows_of(
     ids: list[str], paths: list[str], texts: list[str], speakers: list[str], dropped: list[Dropped]
 ) -> pa.Table:
-    """A table of :data:`SCHEMA` of whole files; those whose names are no UTF-8, which no table holds, are dropped."""
+    """Return whole files as a table of :data:`SCHEMA`; files whose names aren't UTF-8 are added to ``dropped``."""
     kept = [row for row in zip(ids, paths, texts, speakers, strict=True) if is_text(row[1])]
     if len(kept) < len(ids):
         dropped += [unnameable(id, path) for id, path in zip(ids, paths, strict=True) if not is_text(path)]
@@ -68,7 +91,7 @@ def rows_of(
 
 
 def is_text(path: str) -> bool:
-    """Whether a path is UTF-8; Python writes other bytes as halves of characters."""
+    """Return whether a path is UTF-8; Python represents other bytes as surrogates."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -77,55 +100,81 @@ def is_text(path: str) -> bool:
 
 
 def unnameable(id: str, path: str) -> Dropped:
-    """A file whose path is no UTF-8."""
-    return Dropped(id, "bad file name", f"{path} is no UTF-8: rename it")
+    """Return the dropped row of a file whose path isn't UTF-8."""
+    return Dropped(id, "bad file name", f"{path} is not UTF-8: rename it")
 
 
-def features() -> datasets.Features:
-    """The contract: what the columns of every corpus are."""
+def features(labels: bool = False) -> datasets.Features:
+    """Return the types of a corpus's columns, with or without labels."""
     import datasets
 
     text, number = datasets.Value("string"), datasets.Value("float64")
     audio = datasets.Audio(decode=False)
-    return datasets.Features(dict(zip(COLUMNS, (text, audio, text, text, number, number), strict=True)))
+    columns = dict(zip(COLUMNS, (text, audio, text, text, number, number), strict=True))
+    return datasets.Features(columns | ({"label": text} if labels else {}))
 
 
 def corpus_of(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> datasets.Dataset:
-    """A corpus out of the columns that :func:`features` names; :func:`~sft_speech.corpora.mapped.mapped` if large."""
+    """Return the corpus of a table that has the columns of :func:`features`, mapped from a file if it is large."""
     import datasets
 
-    info = datasets.DatasetInfo(features=features())
-    table = table.select(COLUMNS).cast(features().arrow_schema)
+    types = features("label" in table.column_names)
+    table = table.select(list(types)).cast(types.arrow_schema)
+    info = datasets.DatasetInfo(features=types)
     return datasets.Dataset(mapped(table, cache_dir), info=info, fingerprint=new_fingerprint())
 
 
 def column_of(corpus: datasets.Dataset, name: str) -> pa.ChunkedArray:
-    """A whole column, none of its values a Python object; ``with_format("arrow")`` makes one of every row selected."""
+    """Return a whole column of the rows selected, without making Python objects of its values."""
     column = corpus.data.column(name)
     return column if corpus._indices is None else column.take(corpus._indices.column(0))
 
 
+def with_columns(
+    corpus: datasets.Dataset, columns: pa.Table, cache_dir: str | os.PathLike[str] | None = None
+) -> datasets.Dataset:
+    """Return the same rows with columns of strings or numbers added or replaced.
+
+    ``Dataset.add_column`` and ``concatenate_datasets`` would copy the audio of a corpus that leaves rows out; this
+    copies nothing.
+
+    Args:
+        columns: a value for each row of the corpus.
+    """
+    import datasets
+
+    types = {**corpus.features, **datasets.Features.from_arrow_schema(columns.schema)}
+    if corpus._indices is not None:  # rows of the corpus to rows of the table below it
+        places = np.full(corpus.data.num_rows, -1)
+        places[corpus._indices.column(0).to_numpy()] = np.arange(len(corpus))
+        columns = columns.take(pa.array(places, mask=places < 0))
+    kept = corpus.data.drop([name for name in columns.column_names if name in corpus.column_names])
+    table = datasets.table.concat_tables([kept, mapped(columns, cache_dir)], axis=1) if kept.num_columns else columns
+    info = corpus.info.copy()
+    info.features = datasets.Features({name: types[name] for name in table.column_names})
+    return datasets.Dataset(
+        table, info, corpus.split, indices_table=corpus._indices, fingerprint=new_fingerprint()
+    ).select_columns(list(types))
+
+
 def new_fingerprint() -> str:
-    """What ``datasets`` tells tables apart by; left to itself it pickles the whole table to find one."""
+    """Return the name by which ``datasets`` tells tables apart; it would pickle the whole table to make one."""
     return uuid.uuid4().hex[:16]
 
 
-def duplicate(id: str) -> Dropped:
-    """A row whose id an earlier one has."""
-    return Dropped(id, "duplicate id", "an earlier row has it")
-
-
-def first_of_each(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Mask (rows,) of the rows whose id did not come before."""
+def not_duplicate(ids: pa.Array | pa.ChunkedArray, report: CorpusReport, name: str) -> np.ndarray:
+    """Return a mask (rows,) of the rows whose id no earlier row has; the others go to the report."""
     # The place of each row's id among the distinct ids, which are in order of appearance.
     first = pc.index_in(ids, pc.unique(ids))
     mask = np.zeros(len(ids), bool)
     mask[np.unique(first.to_numpy(zero_copy_only=False), return_index=True)[1]] = True
+    for row in np.flatnonzero(~mask):
+        report.drop(name, ids[row].as_py(), "duplicate id", "an earlier row has it")
     return mask
 
 
 def audio_files(folder: str | os.PathLike[str]) -> Iterable[str]:
-    """Paths of the audio files in and below a folder, sorted within each folder."""
+    """Yield the paths of the audio files in and below a folder, sorted within each folder."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         yield from (os.path.join(parent, name) for name in sorted(files) if is_audio(name))

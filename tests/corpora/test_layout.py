@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sft_speech.corpora.layout import open_source
+from sft_speech.corpora.layouts.audiofolder import AudioFolder
 from sft_speech.corpora.layouts.librispeech import LibriSpeech
 from sft_speech.corpora.layouts.ljspeech import LJSpeech
-from sft_speech.corpora.layouts.manifest import AudioFolder, Manifest
+from sft_speech.corpora.layouts.manifest import Manifest
 from sft_speech.errors import UserError
 
 
@@ -71,7 +72,7 @@ def test_missing(tmp_path):
     fill(tmp_path, {"librispeech/a": ""})
     with pytest.raises(UserError, match=r"did you mean .*/librispeech"):
         open_source(tmp_path / "libripseech")
-    with pytest.raises(UserError, match=r"no such file or folder.\n-> give a LibriSpeech or LibriTTS folder"):
+    with pytest.raises(UserError, match=r"no such file or folder.\n-> give a manifest .* a LibriSpeech"):
         open_source(tmp_path / "nowhere" / "corpus")
     with pytest.raises(UserError, match="no such file"):
         open_source("data/train.csv")

@@ -1,9 +1,9 @@
 """The layout of LibriSpeech: SUBSET/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside SPEAKER-CHAPTER-NNNN.flac.
 
-That of LibriTTS differs in its transcripts: a file ID.normalized.txt for each ID.wav (Zen et al. 2019,
-arXiv:1904.02882); ID.original.txt, its text before numbers and abbreviations were spelt out, isn't read.
+LibriTTS has a transcript ID.normalized.txt for each ID.wav (Zen et al. 2019, arXiv:1904.02882); ID.original.txt, the
+text before numbers and abbreviations were spelt out, is not read.
 
-A subset is any folder below which such files lie, so that the limited sets of Libri-light (``1h/0``, ``9h``) are
+A subset is any folder that has such files below it, so that the limited sets of Libri-light (``1h/0``, ``9h``) are
 subsets too.
 """
 
@@ -14,35 +14,38 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sft_speech.audio.codecs import is_audio
+from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.report import Dropped
-from sft_speech.corpora.rows import Listing, rows_of
+from sft_speech.corpora.rows import Layout, Listing, rows_of
 from sft_speech.corpora.splits import unknown
 
 TRANSCRIPTS, TRANSCRIPT = ".trans.txt", ".normalized.txt"  # of a chapter, of an utterance
-ARCHIVES = ("LibriSpeech", "LibriTTS", "LibriTTS_R")  # the folders that they unpack into
+ROOTS = ("LibriSpeech", "LibriTTS", "LibriTTS_R")  # the folders that the archives unpack into
 
 
-def is_transcripts(name: str) -> bool:
+def _is_transcripts(name: str) -> bool:
     return name.endswith((TRANSCRIPTS, TRANSCRIPT)) and not name.startswith(".")
 
 
 def first_transcripts(folder: Path) -> Path | None:
-    """The first file of transcripts in or below a folder."""
+    """Return the first file of transcripts in or below a folder."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
-        for name in sorted(filter(is_transcripts, files)):
+        for name in sorted(filter(_is_transcripts, files)):
             return Path(parent, name)
     return None
 
 
 class LibriSpeech:
-    """Rows of a LibriSpeech or LibriTTS folder, of the folder that their archives unpack into, or of one subset."""
+    """Rows of a LibriSpeech or LibriTTS folder, of the folder above it, or of one subset."""
+
+    whole = False
 
     def __init__(self, folder: Path) -> None:
-        self.folder = next((folder / name for name in ARCHIVES if (folder / name).is_dir()), folder)
+        self.folder = next((folder / name for name in ROOTS if (folder / name).is_dir()), folder)
 
     def splits(self) -> list[str]:
-        """The folders above the speakers'; none where ``folder`` is a subset itself."""
+        """Return the folders above the speakers'; none where ``folder`` is a subset itself."""
         first = first_transcripts(self.folder)
         if first is None or len(first.relative_to(self.folder).parts) <= 3:  # SPEAKER/CHAPTER/file
             return []
@@ -50,12 +53,12 @@ class LibriSpeech:
         return [path.name for path in folders if first_transcripts(path) is not None]
 
     def listing(self, split: str | None) -> Listing:
-        """In the order of the folders' and the utterances' names.
+        """Return the rows in the order of the folders' and the utterances' names.
 
         Raises:
             UserError: no such subset.
         """
-        folder = self.folder.absolute() / (split or "")  # a speaker's folder is above the files, wherever one stands
+        folder = self.folder.absolute() / (split or "")  # absolute: a speaker may be above the working directory
         if split and (os.path.isabs(split) or ".." in Path(split).parts or first_transcripts(folder) is None):
             raise unknown("split", split, self.splits(), given=str(self.folder))
         ids: list[str] = []
@@ -68,7 +71,7 @@ class LibriSpeech:
             folders.sort()
             audio = {os.path.splitext(name)[0]: os.path.join(parent, name) for name in sorted(files) if is_audio(name)}
             speaker = os.path.basename(os.path.dirname(parent))
-            for name in sorted(filter(is_transcripts, files)):
+            for name in sorted(filter(_is_transcripts, files)):
                 for id, text in _transcripts(os.path.join(parent, name)):
                     path = audio.pop(id, None)
                     if path is None:
@@ -83,7 +86,7 @@ class LibriSpeech:
 
 
 def _transcripts(path: str) -> Iterator[tuple[str, str]]:
-    """Id and transcript of every line ``ID WORDS OF THE TRANSCRIPT``; of LibriTTS's files, the one in it."""
+    """Yield id and transcript of each line ``ID WORDS OF THE TRANSCRIPT``; a file of LibriTTS is one transcript."""
     with open(path, encoding="utf-8-sig", errors="replace") as lines:
         if path.endswith(TRANSCRIPT):
             yield os.path.basename(path).removesuffix(TRANSCRIPT), " ".join(lines.read().split())
@@ -92,3 +95,15 @@ def _transcripts(path: str) -> Iterator[tuple[str, str]]:
             id, *text = line.strip().split(maxsplit=1) or [""]
             if id:
                 yield id, "".join(text)
+
+
+def find(folder: Path, columns: Columns) -> Path | None:
+    """Return the first file of transcripts."""
+    return first_transcripts(folder)
+
+
+LAYOUT = Layout(
+    "a LibriSpeech or LibriTTS folder (SUBSET/SPEAKER/CHAPTER/*.trans.txt or *.normalized.txt)",
+    find,
+    lambda folder, columns: LibriSpeech(folder),
+)

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_speech.corpora import load_corpus
-from sft_speech.corpora.layouts.manifest import AudioFolder, Manifest
+from sft_speech.corpora import CorpusReport, load_corpus
+from sft_speech.corpora.layouts.audiofolder import AudioFolder
+from sft_speech.corpora.layouts.manifest import Manifest
+from sft_speech.corpora.load import splits_of
 from sft_speech.corpora.report import Dropped
 from sft_speech.errors import UserError
 
@@ -119,7 +121,7 @@ def test_numbers_and_null_in_jsonl(tmp_path):
         ("m.csv", "audio;text\na.wav;hello\n", "its columns are: audio;text"),
         ("m.jsonl", "", "no line of it is a JSON object"),
         ("m.jsonl", '[{"audio": "a.wav"}]', "no line of it is a JSON object"),
-        ("m.txt", "a.wav hello", "is no manifest"),
+        ("m.txt", "a.wav hello", "is not a manifest"),
     ],
 )
 def test_tables_that_can_not_be_read(tmp_path, name, text, message):
@@ -136,7 +138,8 @@ def test_latin_1_is_an_error(tmp_path, name):
         Manifest(tmp_path / name).listing()
 
 
-names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
+# Paths with dots or slashes may lead out of the folder.
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="./"), min_size=1, max_size=8)
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 
 
@@ -221,7 +224,7 @@ def test_json_that_was_made_to_do_harm_is_a_dropped_row(tmp_path, write, line):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.csv", b"a" * 200_000, "its first line is no table's"),
+        ("m.csv", b"a" * 200_000, "its first line is not that of a table"),
         ("m.csv", b"audio,text\na.wav,x\na.wav,\xe9,too,many\n", "not UTF-8 text"),  # found by atheris
         ("m.jsonl", b'{"audio": "a\\u0000b.wav", "text": "x"}', "missing file"),  # found by atheris
         ("m.csv", b"a\x1b[2J,b\n", r"its columns are: a\\x1b\[2J, b"),  # found by atheris
@@ -231,3 +234,35 @@ def test_tables_that_were_made_to_do_harm(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         load_corpus(tmp_path / name)
+
+
+@pytest.fixture
+def with_splits(tmp_path, write):
+    for name in ("a.wav", "b.wav", "c.wav", "unlisted.wav"):
+        write(name)
+    lines = ["file_name,text,split", "a.wav,A,train", "b.wav,B,test", "c.wav,C,train", ",D,test", "gone.wav,E,"]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", ""])
+def test_a_column_names_the_splits(with_splits, name, caplog):
+    source, report = with_splits / name, CorpusReport()
+    assert splits_of(source) == ["test", "train"]
+    assert load_corpus(source, "train", report=report)["text"][:] == ["A", "C"]
+    assert load_corpus(source, "test", report=report)["text"][:] == ["B"]
+    assert load_corpus(source, "test+train", report=report)["text"][:] == ["B", "A", "C"]
+    assert report.dropped("train") == []
+    assert [(row.id, row.reason) for row in report.dropped("test")] == [("row 4", "missing file")]
+    assert "rows of all its splits" not in caplog.text
+    assert load_corpus(source)["text"][:] == ["A", "B", "C"]
+    assert "rows of all its splits (test, train) are taken" in caplog.text
+    with pytest.raises(UserError, match="did you mean 'train'"):
+        load_corpus(source, "trian")
+
+
+def test_a_column_of_splits_of_another_name(tmp_path, write):
+    for name in "ab":
+        write(f"{name}.wav")
+    (tmp_path / "m.tsv").write_text("path\ttext\tsubset\na.wav\tA\tdev\nb.wav\tB\teval\n")
+    assert load_corpus(tmp_path / "m.tsv", "eval", columns={"split": "subset"})["text"][:] == ["B"]

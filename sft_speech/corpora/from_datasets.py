@@ -1,0 +1,460 @@
+"""Rows of a corpus out of a ``datasets.Dataset`` or ``IterableDataset``: of the Hub, or made in Python."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sft_speech.audio.codecs import AudioError, wav_bytes
+from sft_speech.audio.read import probe
+from sft_speech.audio.units import seconds_of
+from sft_speech.corpora import headers as header_index
+from sft_speech.corpora.columns import MANIFEST_ONLY, Columns, find_columns, label_of, labelled
+from sft_speech.corpora.mapped import mapped
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.rows import column_of, features, new_fingerprint, not_duplicate, with_columns
+from sft_speech.corpora.splits import Part
+from sft_speech.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+    AnyDataset = TypeVar("AnyDataset", datasets.Dataset, datasets.IterableDataset)
+
+logger = logging.getLogger(__name__)
+
+ROLES = ("audio", "text", "speaker", "id", "label")
+RATES = ("sampling_rate", "sample_rate")  # columns that may give the rate of plain arrays
+_CLIPS = 32  # encoded clips that a thread, or a step of a stream, holds at a time
+_ARRAYS = 256  # decoded clips that are encoded at a time
+_DISTINCT_IDS = 2 / 3  # of the rows; a column with fewer distinct values is no id (FLEURS: it is the sentence's)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What rows are made for.
+
+    Args:
+        columns: the names of the columns by their roles.
+        report: gets the rows dropped, under ``name``.
+        shown: what errors call the dataset.
+        may_name: whether a row may name a file of this path instead of holding its audio.
+        prefix: begins the ids of rows that have neither id nor path: ``prefix-00000000``.
+        rate: samples per second of plain arrays.
+    """
+
+    columns: Columns | None
+    report: CorpusReport
+    name: str
+    shown: str
+    may_name: Callable[[str], bool]
+    prefix: str
+    rate: int | None = None
+
+
+def nothing(path: str) -> bool:
+    """Return False: no row may name a file."""
+    return False
+
+
+def anything(path: str) -> bool:
+    """Return True: rows may name any file."""
+    return True
+
+
+def rows_of_dataset(
+    dataset: AnyDataset,
+    *,
+    columns: Columns | None = None,
+    rate: int | None = None,
+    name: str = "data",
+    report: CorpusReport | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> AnyDataset:
+    """Return a dataset's rows in the form of :func:`~sft_speech.corpora.load_corpus`; rows in that form pass unchanged.
+
+    Audio may be paths, the bytes of files, a ``datasets.Audio`` column, or arrays: ``{"array", "sampling_rate"}``, or
+    plain ones of a known rate. Files are neither decoded nor copied. Arrays become WAV files of 32-bit floats, see
+    :func:`~sft_speech.audio.codecs.wav_bytes`.
+
+    Args:
+        dataset: with a column of audio and, if no label is asked for, of transcripts.
+        columns: the names of its columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``label``, as
+            ``load_corpus`` takes them.
+        rate: samples per second of plain arrays, if no column ``sampling_rate`` gives it.
+        name: what the report calls these rows.
+        report: gets every dropped row; without one they are logged.
+        cache_dir: as for ``load_corpus``.
+
+    Returns:
+        a Dataset where one was given; or an IterableDataset, whose rows are checked while they are iterated.
+
+    Raises:
+        UserError: not a dataset, no such column, or no row that can be used.
+    """
+    import datasets
+
+    if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
+        kind = type(dataset).__name__
+        do = "give one of its splits" if isinstance(dataset, dict) else "give a datasets.Dataset or IterableDataset"
+        raise UserError(f"dataset {name}", f"it is a {kind}", do)
+    request = Request(
+        columns,
+        CorpusReport() if report is None else report,
+        name,
+        f"dataset {name}",
+        anything if _is_own(dataset) else nothing,
+        name,
+        rate,
+    )
+    if isinstance(dataset, datasets.IterableDataset):
+        return dataset if _is_corpus(dataset, columns) else stream_rows(dataset, request)
+    if not _is_corpus(dataset, columns):
+        dataset = without_duplicates(table_rows(dataset, Part(), request, cache_dir), request)
+    seconds = pc.sum(column_of(dataset, "seconds")).as_py() or 0.0
+    request.report.complete(name, len(dataset), seconds, request.shown, logged=report is None)
+    return dataset
+
+
+def without_duplicates(corpus: datasets.Dataset, request: Request) -> datasets.Dataset:
+    """Return the first row of each id; the others go to the report."""
+    first = not_duplicate(column_of(corpus, "id"), request.report, request.name)
+    return corpus if first.all() else corpus.select(np.flatnonzero(first))
+
+
+def _is_corpus(dataset: AnyDataset, columns: Columns | None) -> bool:
+    """Return whether rows have the columns that are asked for already."""
+    found, wanted = dataset.features or {}, features(labelled(columns))
+    return all(found.get(column) == kind for column, kind in wanted.items())
+
+
+def _is_own(dataset: AnyDataset) -> bool:
+    """Return whether a row may name an audio file instead of holding it.
+
+    So may rows that were made in Python, files that ``datasets`` has downloaded itself, and tables given to a loader of
+    ``datasets`` by their paths; but not those of a repository, which may be anyone's.
+    """
+    info = dataset.info
+    return info.builder_name in (None, "generator", "audiofolder", info.dataset_name)
+
+
+def table_rows(
+    dataset: datasets.Dataset,
+    part: Part,
+    request: Request,
+    cache_dir: str | os.PathLike[str] | None,
+    index: Path | None = None,
+) -> datasets.Dataset:
+    """Return the rows of a part of a dataset; those that can't be used go to the report.
+
+    Args:
+        index: where headers are remembered; it must be of this very dataset and part.
+    """
+    labels = labelled(request.columns)
+    found, dataset = _find(dataset, request)
+    audio, errors = _encoded_column(dataset, found, request.rate)
+    texts = _texts(dataset, found, audio, request.prefix, labels)
+    chosen = np.flatnonzero(part.mask(texts["id"], texts["speaker"]))
+    clips = audio if part.everything else audio.select(chosen)
+    headers = _headers(clips, [errors.get(row) for row in chosen.tolist()] if errors else [], index, request.may_name)
+    readable = headers["reason"].is_null().to_numpy()
+    for place in np.flatnonzero(~readable):
+        reason, detail = (headers[column][place].as_py() for column in ("reason", "detail"))
+        request.report.drop(request.name, texts["id"][chosen[place]].as_py(), reason, detail)
+    seconds = np.full(len(texts), np.nan)
+    seconds[chosen] = seconds_of(headers["samples"].to_numpy(), headers["rate"].to_numpy())
+    texts = texts.append_column("seconds", pa.array(seconds)).append_column("start", pa.nulls(len(texts), pa.float64()))
+    # The texts are set beside the audio before rows are left out: the other way round would copy the audio.
+    corpus = with_columns(audio, texts, cache_dir).select_columns(list(features(labels)))
+    kept = chosen[readable]
+    return corpus if len(kept) == len(corpus) else corpus.select(kept)
+
+
+def stream_rows(dataset: datasets.IterableDataset, request: Request) -> datasets.IterableDataset:
+    """Return the rows of a stream; they are made, and those that can't be used dropped, while it is iterated."""
+    import datasets
+
+    found, dataset = _find(dataset, request)
+    names = _class_names(dataset.features[found["label"]]) if "label" in found else ()
+    stream = dataset.select_columns(list(dict.fromkeys(found.values())))
+    if isinstance(stream.features[found["audio"]], datasets.Audio):
+        stream = stream.cast_column(found["audio"], datasets.Audio(decode=False))
+    wanted = features(labelled(request.columns))
+    return stream.map(
+        _RowMaker(found, list(wanted), names, request),
+        with_indices=True,
+        batched=True,
+        batch_size=_CLIPS,
+        features=wanted,
+        remove_columns=stream.column_names,
+    )
+
+
+class _RowMaker:
+    """Makes rows of a corpus out of those of a stream, and leaves out those that can't be used."""
+
+    def __init__(
+        self, found: Mapping[str, str], columns: Sequence[str], names: Sequence[str], request: Request
+    ) -> None:
+        self.found, self.columns, self.names, self.request = found, columns, names, request
+
+    def __call__(self, batch: Mapping[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        rows: dict[str, list[Any]] = {column: [] for column in self.columns}
+        request = self.request
+        for place, number in enumerate(numbers):
+            given = {ours: batch[theirs][place] for ours, theirs in self.found.items()}
+            path = given["audio"].get("path") if isinstance(given["audio"], Mapping) else None
+            id = str(given.get("id") or path or f"{request.prefix}-{number:08d}")
+            try:
+                audio = _encoded(given["audio"], given.get("rate", request.rate))
+                checked = _checked(audio, request.may_name)
+                if isinstance(checked, AudioError):
+                    raise checked
+                header = probe(checked)
+                if header.silent:
+                    raise AudioError("silent", "nothing is louder than -80 dB")
+            except AudioError as error:
+                request.report.drop(request.name, id, error.reason, str(error))
+                logger.warning("%s is left out: %s (%s)", id, error.reason, error)
+                continue
+            row = {"id": id, "audio": audio, "seconds": header.seconds, "start": None}
+            row |= {column: label_of(given.get(column)) for column in ("text", "speaker")}
+            row["label"] = label_of(given.get("label"), self.names)
+            for column in self.columns:
+                rows[column].append(row[column])
+        return rows
+
+
+# ---- columns ----
+
+
+def _find(dataset: AnyDataset, request: Request) -> tuple[dict[str, str], AnyDataset]:
+    """Return our names of the columns to theirs, and the dataset with its types known and no format set.
+
+    Raises:
+        UserError: no such column, or none that could be it.
+    """
+    import datasets
+
+    for role in MANIFEST_ONLY:
+        if role in (request.columns or {}):
+            what = "splits by a column" if role == "split" else "segments"
+            raise UserError(f"columns {role}", f"{what} are read from manifests only", "leave it out")
+    dataset = dataset.with_format(None)
+    if dataset.features is None:
+        try:
+            dataset = dataset._resolve_features()
+        except (pa.ArrowException, StopIteration) as error:
+            why = f"the types of its columns can't be found out from its first rows: {error}"
+            raise UserError(request.shown, why, "give it features, or audio as waveforms of one channel") from error
+    typed = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Audio)]
+    given = dict(request.columns or {})
+    if "audio" not in given and len(typed) == 1:
+        given["audio"] = typed[0]
+    known = find_columns(dataset.features, given, request.shown)
+    found = {ours: theirs for ours, theirs in known.items() if ours in ROLES}
+    rates = [column for column in RATES if column in dataset.features]
+    return found | ({"rate": rates[0]} if rates else {}), dataset
+
+
+def _encoded_column(
+    dataset: datasets.Dataset, found: Mapping[str, str], rate: int | None
+) -> tuple[datasets.Dataset, dict[int, AudioError]]:
+    """Return the audio as it was encoded, in a column "audio"; and, by row, why it couldn't be encoded."""
+    import datasets
+
+    column, feature = found["audio"], dataset.features[found["audio"]]
+    if isinstance(feature, datasets.Value):
+        return _of_values(dataset, column, feature.dtype), {}
+    if isinstance(feature, datasets.Audio) or (isinstance(feature, dict) and "array" not in feature):
+        audio = dataset.select_columns([column]).cast_column(column, datasets.Audio(decode=False))
+        return audio if column == "audio" else audio.rename_column(column, "audio"), {}
+    chunks: list[pa.Array] = []
+    errors: dict[int, AudioError] = {}
+    kind = datasets.Audio().pa_type
+    arrays = dataset.select_columns(list({column, found.get("rate", column)})).with_format("arrow")
+    for number, batch in enumerate(arrays.iter(_ARRAYS)):
+        rates = batch[found["rate"]].to_pylist() if "rate" in found else [rate] * len(batch)
+        clips: list[dict[str, Any] | None] = []
+        for place, (value, known) in enumerate(zip(batch[column], rates, strict=True)):
+            try:
+                clips.append(_encoded(_from_arrow(value), known))
+            except AudioError as error:
+                errors[number * _ARRAYS + place] = error
+                clips.append(None)
+        chunks.append(pa.array(clips, kind))
+    table = mapped(pa.table({"audio": pa.chunked_array(chunks, kind)}))
+    return datasets.Dataset(table, _audio_info(), fingerprint=new_fingerprint()), errors
+
+
+def _of_values(dataset: datasets.Dataset, column: str, dtype: str) -> datasets.Dataset:
+    """Return the audio of a column of paths or of the bytes of files; nothing is copied.
+
+    Raises:
+        UserError: a column of something else.
+    """
+    import datasets
+
+    if not dtype.endswith(("string", "binary")):
+        raise UserError(f"column {column}", f"it holds no audio: {dtype}", "name another column")
+    place = int(dtype.endswith("string"))
+    kinds, chunks = (pa.binary(), pa.string()), []
+    for chunk in dataset.data.column(column).chunks:
+        fields = [pa.nulls(len(chunk), kind) for kind in kinds]
+        fields[place] = chunk.cast(kinds[place])
+        chunks.append(pa.StructArray.from_arrays(fields, ["bytes", "path"], mask=chunk.is_null()))
+    table = datasets.table.InMemoryTable(pa.table({"audio": pa.chunked_array(chunks, datasets.Audio().pa_type)}))
+    return datasets.Dataset(table, _audio_info(), indices_table=dataset._indices, fingerprint=new_fingerprint())
+
+
+def _audio_info() -> datasets.DatasetInfo:
+    import datasets
+
+    return datasets.DatasetInfo(features=datasets.Features({"audio": datasets.Audio(decode=False)}))
+
+
+def _from_arrow(value: pa.Scalar) -> Any:
+    """Return what :func:`_encoded` takes of a value of an Arrow table: lists as arrays, which don't pass by Python."""
+    if not value.is_valid:
+        return None
+    if isinstance(value, pa.StructScalar):
+        return {name: _from_arrow(value[name]) for name in value}
+    if isinstance(value, pa.ExtensionScalar):
+        return np.array(value.as_py())
+    if isinstance(value, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar):
+        nested = value.values
+        flat = pa.types.is_integer(nested.type) or pa.types.is_floating(nested.type)
+        return nested.to_numpy(zero_copy_only=False) if flat else np.array(nested.to_pylist())
+    return value.as_py()
+
+
+def _encoded(value: Any, rate: int | None) -> dict[str, Any] | None:
+    """Return a clip as ``{"path", "bytes"}``.
+
+    Args:
+        value: a path, bytes, ``{"path", "bytes"}``, ``{"array", "sampling_rate"}``, an array, or None.
+        rate: of an array.
+
+    Raises:
+        AudioError: an array that is no waveform, or has no rate.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str | os.PathLike):
+        return {"path": os.fspath(value), "bytes": None}
+    if isinstance(value, bytes):
+        return {"path": None, "bytes": value}
+    path = None
+    if isinstance(value, Mapping):
+        if value.get("array") is None:
+            return {"path": value.get("path"), "bytes": value.get("bytes")}
+        value, rate, path = value["array"], value.get("sampling_rate", rate), value.get("path")
+    return {"path": path, "bytes": wav_bytes(np.asarray(value), rate)}
+
+
+def _texts(
+    dataset: datasets.Dataset, found: Mapping[str, str], audio: datasets.Dataset, prefix: str, labels: bool
+) -> pa.Table:
+    """Return the columns id, text, speaker (and label) as strings."""
+    empty = pa.array([""] * len(dataset), pa.string())
+    columns = {}
+    for ours in ("text", "speaker"):
+        columns[ours] = _strings(dataset, found[ours]) if ours in found else empty
+    if labels and "label" in found:
+        names, values = _class_names(dataset.features[found["label"]]), column_of(dataset, found["label"])
+        columns["label"] = pa.array([label_of(value, names) for value in values.to_pylist()], pa.string())
+    elif labels:
+        columns["label"] = empty
+    return pa.table({"id": _ids(dataset, found, audio, prefix), **columns})
+
+
+def _strings(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
+    try:
+        return pc.fill_null(pc.cast(column_of(dataset, column), pa.string()), "")
+    except pa.ArrowException as error:
+        kind = dataset.features[column]
+        raise UserError(f"column {column}", f"it holds no text: {kind}", "name another column") from error
+
+
+def _class_names(feature: Any) -> Sequence[str]:
+    """Return the names of a column of classes, or of lists of them; none for another column."""
+    return getattr(getattr(feature, "feature", feature), "names", None) or ()
+
+
+def _ids(
+    dataset: datasets.Dataset, found: Mapping[str, str], audio: datasets.Dataset, prefix: str
+) -> pa.Array | pa.ChunkedArray:
+    """Return the column of ids, else the paths where they are distinct, else numbers."""
+    if "id" in found:
+        ids = column_of(dataset, found["id"])
+        ids = pc.fill_null(pc.struct_field(ids, "path") if pa.types.is_struct(ids.type) else ids.cast(pa.string()), "")
+        distinct = len(pc.unique(ids))
+        if distinct >= _DISTINCT_IDS * len(ids):
+            return ids
+        logger.info("column %r has %d values in %d rows: it is not an id", found["id"], distinct, len(ids))
+    paths = pc.struct_field(audio.data.column("audio"), "path")
+    paths = paths if audio._indices is None else paths.take(audio._indices.column(0))
+    if not paths.null_count and len(pc.unique(paths)) == len(paths):
+        return paths
+    return pa.array([f"{prefix}-{row:08d}" for row in range(len(dataset))], pa.string())
+
+
+# ---- headers ----
+
+
+def _checked(audio: Mapping[str, Any] | None, may_name: Callable[[str], bool]) -> Mapping[str, Any] | AudioError:
+    """Return a row's audio; or the error that it names a file which it may not, and which isn't opened."""
+    audio = audio or {"path": None}
+    path = audio.get("path")
+    if audio.get("bytes") is not None or not path or may_name(path):
+        return audio
+    return AudioError("outside the corpus folder", f"a path, {path}, in place of audio: no file is read for that")
+
+
+class _Checked(Sequence[Any]):
+    """The audio of rows, read and checked when it is asked for; or the error of a row that has one already."""
+
+    def __init__(
+        self, clips: datasets.Dataset, errors: Sequence[AudioError | None], may_name: Callable[[str], bool]
+    ) -> None:
+        self.rows, self.errors, self.may_name = clips["audio"], errors, may_name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: Any) -> Any:
+        found = [_checked(audio, self.may_name) for audio in self.rows[places]]
+        errors = self.errors[places] if self.errors else [None] * len(found)
+        return [error or audio for error, audio in zip(errors, found, strict=True)]
+
+
+def _headers(
+    clips: datasets.Dataset,
+    errors: Sequence[AudioError | None],
+    index: Path | None,
+    may_name: Callable[[str], bool],
+) -> pa.Table:
+    """Return the headers of all clips, in their order.
+
+    Args:
+        errors: of the clips, or empty.
+    """
+    known = header_index.load(index)
+    if len(known) == len(clips):
+        return known
+    keys = np.arange(len(clips), dtype=np.uint64)
+    new = np.flatnonzero(~np.isin(keys, known["key"].to_numpy()))  # all, or those that couldn't be read
+    unread = _Checked(clips.select(new), [errors[place] for place in new.tolist()] if errors else [], may_name)
+    fresh = header_index.probe_all(unread, keys[new], _CLIPS)
+    headers = pa.concat_tables([known, fresh]).sort_by("key")
+    if index is not None:
+        header_index.save(headers, index)
+    return headers

@@ -1,89 +1,115 @@
-"""Rows that a checkpoint can be trained or judged on, with their transcripts as it writes them."""
+"""Rows that a checkpoint can be trained or evaluated on, with their transcripts as it writes them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
 
-from sft_speech.corpora.mapped import mapped
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import column_of, new_fingerprint
+from sft_speech.corpora.rows import column_of, with_columns
 from sft_speech.text.normalize import Normalized
 
 if TYPE_CHECKING:
     import datasets
 
+Reason = tuple[str, str]  # why a row can't be used: a category, and what is special about the row
+
+_BATCH = 10_000  # rows whose texts are Python strings at a time: these take several times the memory of Arrow's
+
+
+class Rules(TypedDict):
+    """What makes an utterance usable.
+
+    Args:
+        min_seconds, max_seconds: shorter and longer clips are left out.
+        normalize: the checkpoint's transcript normalizer.
+        encode: a transcript to its L label ids.
+        frames_of: seconds to the model's T frames, for an array of them.
+        max_missing_share: of a transcript's characters without spaces; with more of them outside the vocabulary, the
+            rest is another text.
+        why_unusable: labels and T to a reason why they don't go together, or None; by default CTC's, :func:`ctc_fits`.
+    """
+
+    min_seconds: float
+    max_seconds: float
+    normalize: Callable[[str], Normalized]
+    encode: Callable[[str], Sequence[int]]
+    frames_of: Callable[[np.ndarray], np.ndarray]
+    max_missing_share: float
+    why_unusable: NotRequired[Callable[[Sequence[int], int], Reason | None] | None]
+
 
 def select_usable(
-    corpus: datasets.Dataset,
-    split: str,
-    report: CorpusReport,
-    *,
-    min_seconds: float,
-    max_seconds: float,
-    normalize: Callable[[str], Normalized],
-    encode: Callable[[str], Sequence[int]],
-    frames_of: Callable[[np.ndarray], np.ndarray],
-    max_missing_share: float,
-    why_unusable: Callable[[Sequence[int], int], tuple[str, str] | None] | None = None,
+    corpus: datasets.Dataset, split: str, report: CorpusReport, **rules: Unpack[Rules]
 ) -> datasets.Dataset:
-    """Leaves out what can't be used, with its reason, and replaces each ``text`` by its normalized form.
+    """Leave out the rows that can't be used, and replace each ``text`` by its normalized form.
 
     Args:
         corpus: of :func:`~sft_speech.corpora.load_corpus`.
         split: what the report calls these rows.
         report: gets every row left out, the characters that the vocabulary lacks, and what is left.
-        min_seconds, max_seconds: shorter and longer clips are left out.
-        normalize: the checkpoint's transcript normalizer.
-        encode: a transcript to its L label ids.
-        frames_of: seconds to the model's T frames, for an array of them.
-        max_missing_share: of a transcript's characters, spaces aside; with more of them missing the rest says
-            something else.
-        why_unusable: labels and T to a reason why they don't go together; None: CTC's, which needs a frame
-            per label and a blank between equal neighbors: T >= L + repeats, else the loss is infinite.
+        rules: see :class:`Rules`.
 
     Returns:
         the rows kept, in their order; no audio is touched.
     """
-    meta = pa.table({name: column_of(corpus, name) for name in ("id", "text", "seconds")})
-    seconds = meta["seconds"].to_numpy()
-    frames = frames_of(seconds)
+    ids, given = column_of(corpus, "id"), column_of(corpus, "text")
+    seconds = column_of(corpus, "seconds").to_numpy()
     kept = np.zeros(len(corpus), bool)
     texts: list[pa.Array] = []
     missing: Counter[str] = Counter()
-    row = 0
-    for batch in meta.to_batches(max_chunksize=10_000):  # Python strings take several times the room of Arrow's
+    for first in range(0, len(corpus), _BATCH):
+        batch = slice(first, first + _BATCH)
         written: list[str] = []
-        available = frames[row : row + len(batch)].tolist()
-        for id, given, length, room in zip(*(column.to_pylist() for column in batch), available, strict=True):
-            normalized = normalize(given or "")
+        judged = _judged(given[batch].to_pylist(), seconds[batch], rules)
+        for row, (normalized, reason) in enumerate(judged, first):
             written.append(normalized.text)
             if normalized.missing:
                 missing.update(normalized.missing)
-            reason = _reason(
-                normalized, length, room, min_seconds, max_seconds, encode, max_missing_share, why_unusable
-            )
             if reason is None:
                 kept[row] = True
             else:
-                report.drop(split, id, *reason)
-            row += 1
+                report.drop(split, ids[row].as_py(), *reason)
         texts.append(pa.array(written, pa.string()))
     report.missing_characters(split, missing)
     report.keep(split, int(kept.sum()), float(seconds[kept].sum()))
-    corpus = with_texts(corpus, pa.chunked_array(texts, pa.string()))
-    del meta, texts
+    normalized_texts = pa.chunked_array(texts, pa.string())
+    if normalized_texts != given:
+        corpus = with_columns(corpus, pa.table({"text": normalized_texts}))
+    del ids, given, texts, normalized_texts
     pa.default_memory_pool().release_unused()
     return corpus if kept.all() else corpus.select(np.flatnonzero(kept))
 
 
-def length_reason(seconds: float, min_seconds: float, max_seconds: float) -> tuple[str, str] | None:
-    """Why an utterance is too short or too long, if it is."""
+def judge(row: Mapping[str, Any], **rules: Unpack[Rules]) -> tuple[Normalized, Reason | None]:
+    """Return a single row's transcript as the checkpoint writes it, and why the row can't be used, if it can't."""
+    (judged,) = _judged([row["text"]], np.array([row["seconds"]]), rules)
+    return judged
+
+
+def _judged(
+    texts: Sequence[str | None], seconds: np.ndarray, rules: Rules
+) -> Iterator[tuple[Normalized, Reason | None]]:
+    """Yield each transcript as the checkpoint writes it, and the first of the rules that it breaks."""
+    why_unusable = rules.get("why_unusable") or ctc_fits
+    frames = rules["frames_of"](seconds).tolist()
+    for text, length, available in zip(texts, seconds.tolist(), frames, strict=True):
+        normalized = rules["normalize"](text or "")
+        yield (
+            normalized,
+            length_reason(length, rules["min_seconds"], rules["max_seconds"])
+            or _missing_reason(normalized, rules["max_missing_share"])
+            or why_unusable(rules["encode"](normalized.text), int(available)),
+        )
+
+
+def length_reason(seconds: float, min_seconds: float, max_seconds: float) -> Reason | None:
+    """Return why an utterance is too short or too long, if it is."""
     if seconds < min_seconds:
         return "too short", f"{seconds:.3f} s, min_seconds is {min_seconds:g}"
     if seconds > max_seconds:
@@ -91,83 +117,25 @@ def length_reason(seconds: float, min_seconds: float, max_seconds: float) -> tup
     return None
 
 
-def judge(
-    row: Mapping[str, Any],
-    *,
-    min_seconds: float,
-    max_seconds: float,
-    normalize: Callable[[str], Normalized],
-    encode: Callable[[str], Sequence[int]],
-    frames_of: Callable[[np.ndarray], np.ndarray],
-    max_missing_share: float,
-) -> tuple[Normalized, tuple[str, str] | None]:
-    """The transcript of a single row as the checkpoint writes it, and why it can't be used, if it can't.
-
-    Args:
-        row: of a stream; the others are those of :func:`select_usable`.
-    """
-    normalized, seconds = normalize(row["text"] or ""), row["seconds"]
-    frames = int(frames_of(np.array([seconds]))[0])
-    return normalized, _reason(normalized, seconds, frames, min_seconds, max_seconds, encode, max_missing_share)
-
-
-def _reason(
-    normalized: Normalized,
-    seconds: float,
-    frames: int,
-    min_seconds: float,
-    max_seconds: float,
-    encode: Callable[[str], Sequence[int]],
-    max_missing_share: float,
-    why_unusable: Callable[[Sequence[int], int], tuple[str, str] | None] | None = None,
-) -> tuple[str, str] | None:
-    """The rules, in the order in which they are asked: why an utterance can't be used, if it can't."""
-    return (
-        length_reason(seconds, min_seconds, max_seconds)
-        or _missing_reason(normalized, max_missing_share)
-        or (why_unusable or ctc_fits)(encode(normalized.text), frames)
-    )
-
-
-def _missing_reason(normalized: Normalized, max_missing_share: float) -> tuple[str, str] | None:
+def _missing_reason(normalized: Normalized, max_missing_share: float) -> Reason | None:
     lost = normalized.missing.total() if normalized.missing else 0
     if lost:
-        said = len(normalized.text) - normalized.text.count(" ")
-        if lost > max_missing_share * (lost + said):
+        written = len(normalized.text) - normalized.text.count(" ")
+        if lost > max_missing_share * (lost + written):
             shown = "".join(character for character, _ in normalized.missing.most_common(10))
-            return "characters outside the vocabulary", f"{lost} of {lost + said}: {shown}"
+            return "characters outside the vocabulary", f"{lost} of {lost + written}: {shown}"
     return None if normalized.text.strip() else ("empty transcript", "")
 
 
-def ctc_fits(labels: Sequence[int], frames: int) -> tuple[str, str] | None:
-    """Why CTC can't align so many frames with labels, if it can't."""
+def ctc_fits(labels: Sequence[int], frames: int) -> Reason | None:
+    """Return why CTC can't align labels with frames, if it can't: it needs a frame for each label, and one for a blank
+    between equal neighbours, or else its loss is infinite.
+    """
     if frames < 1:
         return "too short", "not one frame"
     needed = len(labels)
     if 2 * needed > frames:  # else there is room for a blank between any two
         needed += sum(left == right for left, right in pairwise(labels))
-    return (
-        ("more labels than frames", f"{needed} with blanks between repeats, {frames} frames")
-        if needed > frames
-        else None
-    )
-
-
-def with_texts(corpus: datasets.Dataset, texts: pa.ChunkedArray) -> datasets.Dataset:
-    """The same rows with other texts. ``Dataset.add_column`` would copy the audio of a corpus that leaves rows out;
-    this doesn't.
-    """
-    import datasets
-
-    if texts == column_of(corpus, "text"):
-        return corpus
-    if corpus._indices is not None:  # rows of the corpus to rows of the table below it
-        places = np.full(corpus.data.num_rows, -1)
-        places[corpus._indices.column(0).to_numpy()] = np.arange(len(corpus))
-        texts = texts.take(pa.array(places, mask=places < 0)).fill_null("")
-    column = mapped(pa.table([texts], ["text"]))
-    table = datasets.table.concat_tables([corpus.data.drop(["text"]), column], axis=1)
-    replaced = datasets.Dataset(
-        table, corpus.info.copy(), corpus.split, indices_table=corpus._indices, fingerprint=new_fingerprint()
-    )
-    return replaced.select_columns(corpus.column_names)
+    if needed <= frames:
+        return None
+    return "more labels than frames", f"{needed} with blanks between repeats, {frames} frames"

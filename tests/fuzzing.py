@@ -118,13 +118,15 @@ def audio_seeds() -> list[bytes]:
 # ---- corpora ----
 
 
-def corpus(source: Path, folder: Path, split: str | None = None) -> None:
+def corpus(source: Path, folder: Path, split: str | None = None, labels: bool = False) -> None:
     """All that is done with a corpus before training."""
     from sft_speech.corpora import CorpusReport, load_corpus
 
     report = CorpusReport()
     with refusals():
-        rows = load_corpus(source, split, report=report, cache_dir=folder / "cache")
+        rows = load_corpus(
+            source, split, report=report, cache_dir=folder / "cache", columns={"label": None} if labels else None
+        )
         for row in rows:
             assert row["seconds"] > 0
             assert Path(row["audio"]["path"]).resolve().is_relative_to(folder.resolve())
@@ -136,11 +138,11 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 
 
 def manifest(data: bytes, folder: Path) -> None:
-    """The first byte picks the kind."""
+    """The first byte picks the kind, and whether labels are asked for."""
     (folder / "a.wav").write_bytes(sound("WAV"))
     path = folder / ("m" + SUFFIXES[data[0] % 4 if data else 0])
     path.write_bytes(data[1:])
-    corpus(path, folder)
+    corpus(path, folder, labels=bool(data and data[0] & 4))
 
 
 def manifest_seeds() -> list[bytes]:
@@ -151,6 +153,8 @@ def manifest_seeds() -> list[bytes]:
         b"\0id,audio_filepath,sentence,start,duration\n1,a.wav,hello,0.0,0.05\n2,a.wav,there,x,1e9\n",
         b'\1path\tsentence\tclient_id\na.wav\tso "he said\tanna\n',
         b"\2" + lines.encode(),
+        b'\6{"audio": "a.wav", "label": ["yes", null, 2, "a|b"], "split": "train"}\n{"audio": "a.wav", "id": 2}\n',
+        b"\4path,label,split\na.wav,yes,train\na.wav,,\n",
         b'\3{"audio": "a.wav", "text": "\\ud800", "id": [1]}\n{"audio": "a.wav", "text": "a\\u001b[2J"}\n',
     ]
 

@@ -1,7 +1,7 @@
-"""Waveform augmentation: the ways in which one recording differs from another.
+"""Waveform augmentation: the ways in which recordings differ.
 
-Every function takes a float32 waveform (S,) and a numpy generator, and returns a float32 waveform; what the generator
-draws decides everything, so that one seed gives one result.
+Every function takes a float32 waveform (S,) of ``rate`` samples per second and a numpy generator, and returns a float32
+waveform. All chance comes from the generator, so that one seed gives one result.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 
 Waveform = np.ndarray
 Augmentation = Callable[[Waveform, int, np.random.Generator], Waveform]
-Chain = list[tuple[Augmentation, float]]  # each with the probability that it befalls an utterance
+Chain = list[tuple[Augmentation, float]]  # each with its probability of being applied
 
 
-SLOWEST, FASTEST = 0.85, 1.18  # of speed; a clip becomes longer by up to 1 / SLOWEST
+SLOWEST, FASTEST = 0.85, 1.18  # factors of speed; a clip becomes up to 1 / SLOWEST longer
 
 
 def speed(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """Plays faster or slower: tempo, pitch and formants move together (Ko et al. 2015, "Audio augmentation")."""
+    """Play faster or slower: tempo, pitch and formants move together (Ko et al. 2015, "Audio augmentation")."""
     import soxr
 
     factor = np.exp(rng.uniform(np.log(SLOWEST), np.log(FASTEST)))
@@ -27,10 +27,10 @@ def speed(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
 
 
 def vocal_tract(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """Lengthens or shortens the speaker's vocal tract by up to 20 %: formants move, pitch and tempo stay.
+    """Lengthen or shorten the speaker's vocal tract by up to 20 %: formants move, pitch and tempo stay.
 
-    Vocal tract length perturbation (Jaitly and Hinton 2013), on the waveform: each frame's spectral envelope, which
-    is what its first cepstral coefficients hold, is stretched along frequency under the harmonics.
+    Vocal tract length perturbation (Jaitly and Hinton 2013), on the waveform: the spectral envelope of each frame, held
+    by its first cepstral coefficients, is stretched along the frequency axis while the harmonics stay.
     """
     from scipy import fft, signal
 
@@ -53,7 +53,7 @@ def vocal_tract(waveform: Waveform, rate: int, rng: np.random.Generator) -> Wave
 
 
 def drift(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """Lets the tempo wander by about 15 % a few times a second, as no synthetic voice does on its own."""
+    """Let the tempo drift by about 15 % a few times a second, as synthetic voices don't."""
     knots = max(2, int(len(waveform) / rate * 3) + 2)
     pace = np.exp(rng.normal(0, 0.15, knots))
     pace = np.interp(np.linspace(0, 1, len(waveform)), np.linspace(0, 1, knots), pace)
@@ -63,13 +63,13 @@ def drift(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
 
 
 def equalize(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """Colours the spectrum by a random smooth curve (standard deviation 6 dB), with random band limits."""
+    """Colour the spectrum by a random smooth curve (standard deviation 6 dB), with random band limits."""
     from scipy import fft
 
     size = fft.next_fast_len(len(waveform), real=True)  # a prime length is ten times slower
     spectrum = fft.rfft(waveform, size)
     hertz = fft.rfftfreq(size, 1 / rate)
-    mel = np.log1p(hertz / 700)  # bends the curve evenly over what the ear hears evenly
+    mel = np.log1p(hertz / 700)  # the knots of the curve are evenly spaced in mel
     knots = np.linspace(0, mel[-1], 9)
     decibels = np.interp(mel, knots, rng.normal(0, 6, len(knots)))
     if rng.random() < 0.4:  # telephones, old microphones, codecs
@@ -82,7 +82,7 @@ def equalize(waveform: Waveform, rate: int, rng: np.random.Generator) -> Wavefor
 
 
 def reverberate(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """Puts the speaker into a room: decaying noise after the direct sound (Moorer 1979), RT60 of 0.1 to 0.6 s."""
+    """Put the speaker into a room: decaying noise after the direct sound (Moorer 1979), RT60 of 0.1 to 0.6 s."""
     from scipy.signal import fftconvolve
 
     rt60 = rng.uniform(0.1, 0.6)
@@ -95,7 +95,7 @@ def reverberate(waveform: Waveform, rate: int, rng: np.random.Generator) -> Wave
 
 
 def add_noise(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """Adds steady or swelling noise of a random colour, 5 to 40 dB below the speech."""
+    """Add steady or swelling noise of a random colour, 5 to 40 dB below the speech."""
     from scipy import fft
 
     size = fft.next_fast_len(len(waveform), real=True)
@@ -111,13 +111,13 @@ def add_noise(waveform: Waveform, rate: int, rng: np.random.Generator) -> Wavefo
 
 
 def distort(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """Overdrives the recording: the loudest samples are bent, as by a microphone too near."""
+    """Overdrive the recording: the loudest samples are compressed, as by a microphone that is too close."""
     drive = rng.uniform(0.5, 4) / (np.abs(waveform).max() + 1e-6)
     return (np.tanh(waveform * drive) / drive).astype(np.float32)
 
 
 def apply(waveform: Waveform, rate: int, rng: np.random.Generator, chain: Chain) -> Waveform:
-    """Runs through ``chain``, each augmentation with its own probability."""
+    """Apply the augmentations of ``chain`` in order, each with its own probability."""
     for augmentation, probability in chain:
         if rng.random() < probability:
             waveform = augmentation(waveform, rate, rng)
@@ -135,5 +135,5 @@ STANDARD: Chain = [
 
 
 def standard(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """What ``augment: true`` does to a training utterance."""
+    """Augment a training utterance as ``augment: true`` does."""
     return apply(waveform, rate, rng, STANDARD)

@@ -1,6 +1,7 @@
-"""Corpora as they are handed out: a tar or zip archive, unpacked once beside the cache of ``datasets``.
+"""Corpora in tar or zip archives, unpacked once beside the cache of ``datasets``.
 
-Whole or not at all, and nothing but plain files and folders below its own place: an archive may come from anywhere.
+An archive is unpacked completely or not at all, and only plain files and folders below its own folder are written: it
+may come from anywhere.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from sft_speech.errors import UserError
 logger = logging.getLogger(__name__)
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
-# Beyond these it is no corpus: speech as WAV shrinks to a half, transcripts to a tenth, while a bomb of zip's usual
-# method grows by 1032 and one of xz by more.
+# More than any corpus needs: speech as WAV shrinks to a half, transcripts to a tenth, while a zip bomb grows 1032-fold
+# and one of xz more.
 MOST_FILES = 5_000_000
 MOST_GROWTH = 100  # bytes unpacked for one of the archive
-ALWAYS_FINE = 1 << 28  # bytes unpacked, whatever the archive's
-LONGEST_HEADER = 1 << 20  # bytes: tarfile reads the extended headers, which hold names, into memory
-RESERVE = 5e9  # bytes that stay free, or this share of a small disk:
+ALWAYS_FINE = 1 << 28  # bytes unpacked, whatever the size of the archive
+LONGEST_HEADER = 1 << 20  # bytes; tarfile reads extended headers, which hold names, into memory
+RESERVE = 5e9  # bytes that stay free, or on a small disk this share:
 RESERVE_SHARE = 0.05
 _BLOCK = 1 << 20
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
 class _Member(NamedTuple):
-    """One plain file in an archive."""
+    """A plain file in an archive."""
 
     name: str
     size: int
@@ -45,11 +46,10 @@ class _Member(NamedTuple):
 
 
 def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> str:
-    """The folder of an archive's contents, any other source as it stands.
+    """Return the folder of an archive's contents, and any other source as it is.
 
-    Unpacked where an archive of this place, size and time wasn't before.
-
-    Links and devices in it are left out, and counted in a warning; archives in it stay archives.
+    The archive is unpacked unless one of this path, size and time already was. Links and devices in it are left out
+    and counted in a warning; archives in it stay archives.
 
     Raises:
         UserError: it is damaged, a member leads out of its folder, or it takes more than the disk has or
@@ -65,17 +65,17 @@ def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> st
     name = f"{archive.name[: -len(suffix)]}-{key_of(archive.absolute(), status.st_size, status.st_mtime_ns):016x}"
     folder = own_cache(cache_dir) / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):  # others wait for the one that unpacks
+    with FileLock(f"{folder}.lock"):  # other processes wait
         if not folder.is_dir():
             part = folder.with_name(f"{name}.part")
-            shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+            shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
             _clear(folder.parent)
             try:
                 _unpack(archive, part, folder)
                 part.rename(folder)
             except UserError:
                 raise
-            except Exception as error:  # of damaged ones tarfile, zipfile and what they unpack with raise all kinds
+            except Exception as error:  # tarfile and zipfile raise all kinds for damaged archives
                 if isinstance(error, OSError) and error.errno in _REFUSED:
                     raise
                 why = f"it can't be unpacked ({str(error) or type(error).__name__})"
@@ -89,7 +89,7 @@ def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> st
 
 
 def _clear(cache: Path) -> None:
-    """Removes what runs that were killed had unpacked of other archives; one that goes on holds its lock."""
+    """Remove what killed processes left of other archives; those at work hold their locks."""
     from filelock import FileLock, Timeout
 
     for part in cache.glob("*.part"):
@@ -115,9 +115,9 @@ def _unpack(archive: Path, part: Path, folder: Path) -> None:
             path = part / _safe(member.name, archive)
             path.parent.mkdir(parents=True, exist_ok=True)
             source = member.open()
-            assert source is not None  # that of a plain file never is
+            assert source is not None  # it is a plain file
             with source, open(path, "wb") as target:
-                while block := source.read(_BLOCK):  # never more than its header says: tarfile and zipfile see to it
+                while block := source.read(_BLOCK):  # tarfile and zipfile give no more than the header says
                     written += len(block)
                     target.write(block)
                     bar.update(len(block))
@@ -126,7 +126,7 @@ def _unpack(archive: Path, part: Path, folder: Path) -> None:
 
 
 def _limit(archive: Path, part: Path) -> float:
-    """Bytes that it may take."""
+    """Return how many bytes an archive may take."""
     disk = shutil.disk_usage(part)
     free = disk.free - min(RESERVE, RESERVE_SHARE * disk.total)
     return min(free, max(ALWAYS_FINE, MOST_GROWTH * archive.stat().st_size))
@@ -137,10 +137,10 @@ def _too_large(archive: Path, why: str) -> UserError:
 
 
 def _safe(name: str, archive: Path) -> PurePosixPath:
-    """A member's path below the folder of the archive.
+    """Return a member's path below the folder of the archive.
 
     Raises:
-        UserError: it leads out of it.
+        UserError: it leads out of that folder.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
@@ -151,17 +151,17 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
 
 @contextlib.contextmanager
 def _members(archive: Path) -> Iterator[Iterator[_Member]]:
-    """The plain files in it."""
+    """Yield the plain files of an archive."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as zipped:
             yield _of_zip(zipped)
     else:
-        with tarfile.open(archive, "r|*", tarinfo=_Header) as tar:  # a stream: read once, from end to end
+        with tarfile.open(archive, "r|*", tarinfo=_Header) as tar:  # a stream, read once
             yield _of_tar(tar)
 
 
 class _Header(tarfile.TarInfo):
-    """A header that doesn't fill the memory, and doesn't take the end of a cut file for that of the archive."""
+    """A header of limited size; the end of a cut file isn't taken for that of the archive."""
 
     _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 
@@ -182,7 +182,7 @@ def _of_zip(archive: zipfile.ZipFile) -> Iterator[_Member]:
             left_out += 1
         elif not info.is_dir():
             yield _Member(info.filename, info.file_size, partial(archive.open, info))
-    _tell(left_out)
+    _warn(left_out)
 
 
 def _of_tar(archive: tarfile.TarFile) -> Iterator[_Member]:
@@ -192,10 +192,10 @@ def _of_tar(archive: tarfile.TarFile) -> Iterator[_Member]:
             yield _Member(info.name, info.size, partial(archive.extractfile, info))
         elif not info.isdir():
             left_out += 1
-        archive.members = []  # type: ignore[attr-defined]  # which would be all of them in the end
-    _tell(left_out)
+        archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+    _warn(left_out)
 
 
-def _tell(left_out: int) -> None:
+def _warn(left_out: int) -> None:
     if left_out:
         logger.warning("%d links or devices in it are left out", left_out)

@@ -1,4 +1,4 @@
-"""Synthetic speech by espeak-ng, in-process: the wheel of ``espeakng-loader`` carries the library."""
+"""Synthetic speech by espeak-ng, in this process: the library comes with the package ``espeakng-loader``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _PARAMETERS = {"words_per_minute": 1, "pitch": 3, "pitch_range": 4}  # espeak_PA
 
 @dataclass(frozen=True)
 class Voice:
-    """One way of speaking.
+    """A way of speaking.
 
     Args:
         accent: one of :data:`ACCENTS`.
-        variant: a name out of :func:`variants` (timbre), or "" for the plain voice.
+        variant: timbre, one of :func:`variants`; "" is the plain voice.
         words_per_minute: 80 to 450; people read aloud at about 150 to 200.
         pitch: 0 to 99, 50 is the variant's own.
         pitch_range: 0 (monotone) to 99.
@@ -60,7 +60,7 @@ def _library() -> ctypes.CDLL:
 
 
 def variants() -> list[str]:
-    """The timbres that come with espeak-ng (about 100), sorted."""
+    """Return the timbres that come with espeak-ng (about 100), sorted."""
     import espeakng_loader
 
     folder = Path(espeakng_loader.get_data_path()) / "voices" / "!v"
@@ -68,7 +68,7 @@ def variants() -> list[str]:
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
-    """Says one text.
+    """Speak a text.
 
     Returns:
         float32 waveform (S,), S samples at :data:`ESPEAK_RATE`, in [-1, 1).

@@ -1,4 +1,4 @@
-"""The headers of many files, read in threads, once: an index remembers them for as long as the files are unchanged."""
+"""The headers of many files, read in threads; an index remembers them for as long as the files don't change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sft_speech.audio.read import Audio, AudioError, probe
 
 logger = logging.getLogger(__name__)
 
-# A row per file. key: of its name, size and time; reason: why it can't be used, null where it can.
+# A row per file. key: fingerprint of its name, size and time; reason: why it can't be used, null if it can.
 SCHEMA = pa.schema(
     [
         ("key", pa.uint64()),
@@ -34,16 +34,16 @@ SCHEMA = pa.schema(
     ]
 )
 _BLOCK = 256  # files that a thread takes at a time
-_ABANDONED = 86_400  # seconds after which nobody writes on at a file: an index takes some
-_MISSING = 0  # key of a file that is not there
+_ABANDONED = 86_400  # seconds after which a file that is being written counts as abandoned
+_MISSING = 0  # key of a file that doesn't exist
 
 
 def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
-    """Reads the headers of files.
+    """Read the headers of files.
 
     Args:
         paths: distinct.
-        index: where the index lies, or is to lie; None for none.
+        index: the file of the index; None for none.
 
     Returns:
         a table of :data:`SCHEMA`, a row per path in the order given.
@@ -65,10 +65,12 @@ def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
 
 
 def probe_all(audio: Sequence[Audio | AudioError], keys: np.ndarray, block: int = _BLOCK) -> pa.Table:
-    """Headers of files or of encoded bytes, a row each; ``audio`` is sliced by the threads, ``block`` at a time.
+    """Read the headers of files or of encoded bytes, a row each.
 
     Args:
-        audio: an error where it is known already that this one can't be used.
+        audio: clips, sliced by the threads; or the error of one that is known to be unusable.
+        keys: of the clips.
+        block: how many clips a thread takes at a time.
     """
     columns = list(zip(*chain.from_iterable(in_threads(_probe, audio, "Reading headers", block)), strict=True))
     samples, rates, reasons, details = columns or ((),) * 4
@@ -93,12 +95,12 @@ def _probe(block: Sequence[Audio | AudioError]) -> list[tuple[int, int, str | No
 def in_threads(
     work: Callable[[Sequence[Any]], Any], items: Sequence[Any], title: str | None = None, block: int = _BLOCK
 ) -> list[Any]:
-    """``work`` on blocks of items, results in their order; a progress bar where there is a title and a terminal."""
+    """Run ``work`` on blocks of items and return the results in order; a title makes a progress bar on a terminal."""
     from tqdm import tqdm
 
-    # Threads wait for the disk, or the network behind it, most of the time: more of them than cores.
+    # More threads than cores: most of the time they wait for the disk or the network.
     pool = ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1)))
-    quiet = None if title and len(items) else True  # None: where there is a terminal
+    quiet = None if title and len(items) else True  # None: quiet unless there is a terminal
     results = []
     try:
         with tqdm(total=len(items), desc=title, unit=" files", disable=quiet) as bar:
@@ -111,7 +113,7 @@ def in_threads(
 
 
 def _keys(paths: Sequence[str]) -> np.ndarray:
-    """A 64-bit fingerprint of each file's name, size and time of change; 0 where there is no such file of data."""
+    """Return a fingerprint of each file's name, size and time; 0 where there is no such file."""
     keys = np.zeros(len(paths), np.uint64)
     for row, path in enumerate(paths):
         try:
@@ -119,19 +121,19 @@ def _keys(paths: Sequence[str]) -> np.ndarray:
         except (OSError, ValueError):
             continue
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            continue  # a pipe, which would be waited for
+            continue  # a pipe, which would block
         keys[row] = key_of(path, status.st_size, status.st_mtime_ns)
     return keys
 
 
 def key_of(*parts: object) -> int:
-    """A 64-bit fingerprint."""
+    """Return a 64-bit fingerprint."""
     text = "\0".join(map(str, parts)).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 def _find(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Place of each key among the known ones, -1 where it isn't there."""
+    """Return the place of each key among the known ones, -1 where it isn't there."""
     if not len(known):
         return np.full(len(keys), -1)
     order = np.argsort(known)
@@ -140,29 +142,29 @@ def _find(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def load(index: Path | None) -> pa.Table:
-    """What an index holds; nothing where there is none, or none that can be read."""
+    """Return what an index holds; nothing if there is none, or it can't be read."""
     empty = SCHEMA.empty_table()
     if index is None or not index.is_file():
         return empty
     try:
         table = pq.read_table(index)
     except (OSError, pa.ArrowException) as error:
-        logger.warning("%s can't be read (%s): headers are read anew", index, error)
+        logger.warning("%s can't be read (%s): headers are read again", index, error)
         return empty
     return table if table.schema == SCHEMA else empty
 
 
 def save(headers: pa.Table, index: Path) -> None:
-    """Writes the index, whole or not at all; where that isn't possible, the next run reads the headers again.
+    """Write the index, completely or not at all; if it can't be written, the next run reads the headers again.
 
-    What couldn't be read isn't remembered: torchcodec may come, or the right to read a file, and no file has changed.
+    What couldn't be read isn't remembered: torchcodec or a permission may come without the file changing.
     """
     headers = headers.filter(pc.invert(pc.is_in(headers["reason"], pa.array(["missing file", "unreadable"]))))
     part = index.with_name(f"{index.name}.{os.getpid()}.part")
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
-        for left in index.parent.glob("*.part"):  # by runs that were killed, on any machine
-            with contextlib.suppress(FileNotFoundError):  # another process removes it too
+        for left in index.parent.glob("*.part"):  # left by killed processes, on any machine
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
                 if left.is_file() and time.time() - left.stat().st_mtime > _ABANDONED:
                     left.unlink()
         pq.write_table(headers, part, compression="zstd")
@@ -174,12 +176,12 @@ def save(headers: pa.Table, index: Path) -> None:
 
 
 def index_path(cache_dir: str | os.PathLike[str] | None, *parts: object) -> Path:
-    """Where the index of a corpus lies."""
+    """Return the file of a corpus's index."""
     return own_cache(cache_dir) / f"headers-{key_of(*parts):016x}.parquet"
 
 
 def own_cache(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """What we keep, beside the cache of ``datasets``."""
+    """Return the folder of our own files, in the cache of ``datasets``."""
     if cache_dir is None:
         import datasets
 

@@ -1,9 +1,8 @@
-"""Whether the files that a table names by relative paths lie in its own folder, links followed.
+"""Whether the files that a table names by relative paths are in its own folder, links resolved.
 
-A table may come from elsewhere, and so may the links beside it: neither is to make a private recording, or what can be
-told of a file, part of a corpus. A path that is written out from the root is there for all to see, and is allowed. So
-is whatever the source itself is a link to; and links into the stores of contents that belong to a folder: those of
-git-annex, of DVC and of the Hub's cache.
+A table may come from elsewhere, and so may the links beside it: neither may make a private recording, or anything about
+a file, part of a corpus. An absolute path is plain to see and allowed. So is whatever the source itself is a link to,
+and links into a folder's own stores of contents: those of git-annex, DVC and the Hub's cache.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ import numpy as np
 
 from sft_speech.corpora.headers import in_threads
 
-# Below a folder that the corpus lies in; the Hub's cache has `snapshots/REVISION` beside `blobs`.
+# Below a folder that the corpus is in; the Hub's cache has `snapshots/REVISION` beside `blobs`.
 _STORES = (".git/annex/objects", ".dvc/cache")
 
 
 def inside(paths: Sequence[str], root: str) -> np.ndarray:
-    """Mask of the paths that lie in ``root`` or a store of its own; what isn't there at all is taken for inside.
+    """Return a mask of the paths that are in ``root`` or one of its stores; a path that doesn't exist counts as inside.
 
-    Folders are resolved once, files asked for one thing, whether they are links: a million take some seconds.
+    Each folder is resolved once, and a file only if it is a link: a million paths take some seconds.
 
     Args:
-        paths: absolute; distinct, or the same is asked twice.
+        paths: absolute and distinct.
         root: a folder.
     """
     allowed = (_closed(os.path.realpath(root)), *_stores(os.path.realpath(root)))
@@ -38,7 +37,7 @@ def inside(paths: Sequence[str], root: str) -> np.ndarray:
     def look(block: Sequence[str]) -> np.ndarray:
         found = np.ones(len(block), bool)
         for row, path in enumerate(block):
-            if "\0" in path:  # nothing is called so
+            if "\0" in path:  # no file has such a name
                 continue
             folder, name = os.path.split(path)
             linked = name in (os.curdir, os.pardir) or os.path.islink(path)

@@ -153,7 +153,8 @@ def _listing(source: Source, part: Part, shown: str) -> Listing:
         do = "leave split out, or use :0.9, [0.9:], speaker=NAME"
         raise UserError(shown, f"there is no split {subset!r}: it has no splits", do)
     if subset is None and len(splits) > 1:
-        logger.warning("%s: rows of all its splits (%s) are taken; split=NAME takes one", shown, ", ".join(splits))
+        names = ", ".join(splits[:10])
+        logger.warning("%s: rows of all its splits (%s) are taken; split=NAME takes one", shown, names)
     listing = source.listing(subset)
     if part.everything:
         listing.dropped += listing.unlisted

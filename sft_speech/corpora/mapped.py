@@ -1,4 +1,4 @@
-"""Large tables as files mapped into memory: the processes of a machine share them, and the system may let them go."""
+"""Large tables in files that are mapped into memory: processes share them, and the system can drop their pages."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LARGE = 20_000  # rows; fewer of them take some MB, and are quicker where they are
-DAYS = 30  # that a file is kept after its last use
+LARGE = 20_000  # rows; smaller tables take a few MB and stay in memory
+DAYS = 30  # how long a file is kept after its last use
 _CHUNK = 10_000  # rows
 
 
 def mapped(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> datasets.table.Table:
-    """The same table for a ``Dataset``: where it is large, mapped from a file.
+    """Return a table for a ``Dataset``, mapped from a file if it is large.
 
-    The file lies beside the cache of ``datasets`` under a fingerprint of its content: it never changes, and whatever
-    makes the same table finds it. It is written whole or not at all; where that isn't possible, the table stays in the
-    memory of this process.
+    The file is beside the cache of ``datasets``, named by a fingerprint of its content: it never changes, and another
+    process that makes the same table finds it. It is written completely or not at all; if that fails, the table
+    stays in memory.
     """
     import datasets
 
@@ -45,11 +45,11 @@ def mapped(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> 
             with open(part, "wb") as file:
                 _write(table, file)
             os.replace(part, path)
-        with contextlib.suppress(PermissionError):  # it is another user's
+        with contextlib.suppress(PermissionError):  # another user owns it
             os.utime(path)
         return datasets.table.MemoryMappedTable.from_file(str(path))
     except (OSError, pa.ArrowException) as error:
-        for broken in (part, path):  # a damaged one too: the next run writes it anew
+        for broken in (part, path):  # a damaged one too: the next run writes it again
             with contextlib.suppress(OSError):
                 broken.unlink()
         logger.warning("%s can't be used (%s): every process holds %d rows in its own memory", path, error, len(table))
@@ -57,7 +57,7 @@ def mapped(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> 
 
 
 def remove_old(folder: Path) -> None:
-    """Removes the tables that nobody has asked for lately; who has one of them mapped keeps it."""
+    """Remove the tables that nobody has used lately; a process that has one mapped keeps it."""
     for path in folder.glob("rows-*"):
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < time.time() - DAYS * 86_400:
@@ -70,7 +70,7 @@ def _write(table: pa.Table, file: Any) -> None:
 
 
 class _Digest:
-    """A file that keeps nothing of what is written but a fingerprint."""
+    """A file that keeps only a fingerprint of what is written to it."""
 
     closed = False
 
@@ -81,7 +81,7 @@ class _Digest:
         self.hash.update(data)
 
     def flush(self) -> None:
-        """There is nothing to flush."""
+        """Do nothing; Arrow calls it."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing; Arrow calls it."""

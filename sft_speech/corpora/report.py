@@ -1,4 +1,4 @@
-"""What became of every row of a corpus: kept, or dropped with its reason."""
+"""What became of every row of a corpus: kept, or dropped for a reason."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ class _Split:
 
 
 class CorpusReport:
-    """Filled by :func:`~sft_speech.corpora.load_corpus` and :func:`~sft_speech.corpora.select.select_usable`, shown
-    before step 1.
-    """
+    """The rows kept and dropped, by split: filled while corpora are read and selected, shown before step 1."""
 
     def __init__(self) -> None:
         self._splits: dict[str, _Split] = {}
@@ -54,11 +52,11 @@ class CorpusReport:
         return self._splits.setdefault(split, _Split())
 
     def drop(self, split: str, id: str, reason: str, detail: str = "") -> None:
-        """Adds a row that is left out; ``reason`` is a short category, ``detail`` what is special about this row."""
+        """Add a dropped row; ``reason`` is a short category, ``detail`` what is special about this row."""
         self._split(split).dropped.setdefault(reason, []).append(Dropped(id, reason, detail))
 
     def keep(self, split: str, rows: int, seconds: float) -> None:
-        """Sets what is left of a split; the last call counts."""
+        """Set what is left of a split; the last call counts."""
         found = self._split(split)
         found.rows, found.seconds = rows, seconds
 
@@ -79,25 +77,25 @@ class CorpusReport:
             logger.warning("rows that can't be used were dropped:\n%s", self.table())
 
     def missing_characters(self, split: str, missing: Counter[str]) -> None:
-        """Adds characters that the vocabulary lacks, with their counts."""
+        """Add characters that the vocabulary lacks, with their counts."""
         self._split(split).missing.update(missing)
 
     def dropped(self, split: str) -> list[Dropped]:
-        """Every row dropped from a split so far."""
+        """Return every row dropped from a split so far."""
         return [row for rows in self._split(split).dropped.values() for row in rows]
 
     def take(self, split: str) -> tuple[list[Dropped], Counter[str]]:
-        """The rows dropped from a split, and the characters missing, since this was last asked; it forgets them."""
+        """Return and forget the rows dropped from a split and the characters missing."""
         dropped, missing = self.dropped(split), self.missing(split)
         self._splits.pop(split)
         return dropped, missing
 
     def missing(self, split: str) -> Counter[str]:
-        """Characters of a split's transcripts that the vocabulary lacks, so far."""
+        """Return the characters of a split's transcripts that the vocabulary lacks, so far."""
         return self._split(split).missing
 
     def table(self) -> str:
-        """A line per split, below it a line per reason with the first ids."""
+        """Return a line per split, and below it a line per reason with the first ids."""
         lines = [f"{'corpus':<30} {'rows kept':>10} {'hours':>8} {'dropped':>9} {'share':>7}"]
         for name, split in self._splits.items():
             hours = split.seconds / 3600
@@ -114,7 +112,7 @@ class CorpusReport:
         return "\n".join(lines)
 
     def check(self, max_dropped_share: float) -> None:
-        """Stops where too much is lost.
+        """Check that not too much is lost.
 
         Args:
             max_dropped_share: of the rows given, 0 to 1.
@@ -128,11 +126,11 @@ class CorpusReport:
                     f"corpus {name}",
                     f"{split.lost:,} of {split.rows + split.lost:,} rows ({split.share:.1%}) can't be used, "
                     f"more than max_dropped_share = {max_dropped_share:.1%}\n{self.table()}",
-                    "mend the corpus, or raise max_dropped_share if this is what you expect",
+                    "fix the corpus, or raise max_dropped_share if this is what you expect",
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Per split: rows and hours kept, every dropped row under its reason, characters that the vocabulary lacks."""
+        """Return per split: rows and hours kept, every dropped row by reason, characters that the vocabulary lacks."""
         return {
             name: {
                 "kept": {"rows": split.rows, "hours": split.seconds / 3600},
@@ -150,17 +148,15 @@ class CorpusReport:
         }
 
     def save(self, path: str | Path) -> None:
-        """Writes all of it as JSON, whole or not at all."""
+        """Write all of it as JSON, completely or not at all."""
         write_whole(Path(path), json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
 
 
 def file_stem(split: str) -> str:
-    """A split's name as the name of a file: ``train:0.1`` -> ``train_0.1``."""
+    """Return a split's name as the name of a file: ``train:0.1`` -> ``train_0.1``."""
     return re.sub(r"[^\w.+,=-]", "_", split) or "all"
 
 
 def source_name(source: str) -> str:
-    """A corpus as the figures of an evaluation name it: a place on the disk from its root, so that nobody takes it for
-    an id on the Hub.
-    """
+    """Return what the results of an evaluation call a corpus: paths are absolute, unlike ids on the Hub."""
     return str(Path(source).resolve()) if Path(source).exists() else source

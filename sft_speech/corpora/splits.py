@@ -22,9 +22,9 @@ class Part:
     """One term of a split.
 
     Args:
-        name: a subset, or None for all there is.
-        speakers: only these; none given means all.
-        lower, upper: bounds of a range of rows in an order that depends on their ids alone: fractions (float) or
+        name: a subset, or None for all rows.
+        speakers: only these; empty means all.
+        lower, upper: bounds of a range of rows, in an order that depends on their ids alone: fractions (float) or
             counts (int).
     """
 
@@ -39,10 +39,10 @@ class Part:
         return not self.speakers and self.lower == 0 and isinstance(self.upper, float) and self.upper == 1
 
     def mask(self, ids: pa.ChunkedArray, speakers: pa.ChunkedArray) -> np.ndarray:
-        """Which rows are meant, bool (rows,).
+        """Return a mask (rows,) of the rows that are meant.
 
         Raises:
-            UserError: a speaker that isn't there.
+            UserError: no such speaker.
         """
         mask = np.ones(len(ids), bool)
         if self.speakers:
@@ -61,15 +61,15 @@ class Part:
 
 
 def parse_split(split: str | None) -> list[Part]:
-    """``split`` as terms.
+    """Parse ``split`` into its terms, joined by ``+``.
 
-    ``NAME``, several joined by ``+``, each with an optional range of rows: ``NAME:0.1`` (a tenth), ``NAME:100`` (a
-    hundred rows), ``NAME[0.1:]`` (the other nine tenths). ``speaker=A,B`` in place of a name selects speakers; without
-    either all rows are meant, so that ``:0.9`` and ``[0.9:]`` part a folder in two. Rows are ranked by a hash of their
-    id: a range is spread over the corpus and stays the same wherever the corpus lies.
+    A term is the name of a subset with an optional range of rows: ``NAME``, ``NAME:0.1`` (a tenth of it), ``NAME:100``
+    (100 rows of it), ``NAME[0.1:]`` (the other nine tenths). ``speaker=A,B`` instead of a name selects speakers;
+    without either all rows are meant, so that ``:0.9`` and ``[0.9:]`` split a folder in two. Ranges are spread over the
+    corpus by a hash of the ids: they are always the same rows, wherever the corpus is.
 
     Raises:
-        UserError: not of this grammar.
+        UserError: it doesn't follow this grammar.
     """
     if split is None:
         return [Part()]
@@ -97,12 +97,12 @@ def _parse_part(term: str, split: str) -> Part:
 
 
 def _bound(number: str) -> float:
-    """A count where it is written without a point, else a fraction."""
+    """Return a count, or a fraction if it is written with a point."""
     if number.isdecimal():
         return int(number)
     value = float(number)
     if not 0 <= value <= 1:
-        raise ValueError(f"{number} is no fraction (0.0 to 1.0)")
+        raise ValueError(f"{number} is not a fraction (0.0 to 1.0)")
     return value
 
 
@@ -111,13 +111,13 @@ def _row(bound: float, rows: int) -> int:
 
 
 def _shuffled(ids: list[str]) -> np.ndarray:
-    """An order that looks random and depends on nothing but the ids."""
+    """Return an order that looks random and depends on the ids alone."""
     hashes = [hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest() for id in ids]
     return np.argsort(np.array(hashes, "S8").view(">u8") if hashes else np.zeros(0, int), kind="stable")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], given: str | None = None) -> UserError:
-    """The error for a name that isn't among the known ones; the nearest is suggested."""
+    """Return the error for an unknown name, with the nearest known one as a suggestion."""
     choices = sorted(map(str, known))
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     shown = ", ".join(choices[:20]) + (f" and {len(choices) - 20} more" if len(choices) > 20 else "")

@@ -1,9 +1,9 @@
-"""The demos' corpora: telephone calls spoken by espeak-ng, laid out as LibriSpeech is; or one reader, as LJSpeech is.
+"""The demos' corpora: telephone calls in the layout of LibriSpeech, or one reader in that of LJSpeech, by espeak-ng.
 
-Everyday sentences of our own (``assets/telephone_sentences.txt``), voices that the embedded checkpoint never heard, and
-a telephone line between the speaker and the file: what the embedded checkpoint does badly and can learn in minutes.
-No voice and no sentence is in two splits. A reader, for synthesis, reads all sentences without a telephone.
-The same seed gives the same bytes on the same versions of the libraries.
+Everyday sentences of our own (``assets/telephone_sentences.txt``), over a telephone line, in voices that the embedded
+checkpoint was not trained on: it recognizes them badly and learns them in minutes. No voice and no sentence is in two
+splits. A reader, for synthesis, reads all sentences without a telephone. The same seed and the same versions of the
+libraries give the same bytes.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ HELD_OUT = tuple(variant for split in TIMBRES.values() for variant in split)
 ACCENTS = ("en-us", "en-gb-x-rp")  # each timbre speaks both: two speakers
 SHARE = {"train-demo": 1.0, "dev-demo": 1 / 12, "test-demo": 1 / 6}  # of the minutes asked for
 STAMP = "synthetic.json"
-PROCESSES = 2  # a constant, whatever the machine: it decides who speaks after whom, see record
+PROCESSES = 2  # a constant, whatever the machine: it decides the order of speakers, see record
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """One speaker of one split, and what they say in the order in which they say it."""
+    """A speaker of a split, and what they say, in order."""
 
     id: int
     split: str
@@ -57,14 +57,14 @@ class Speaker:
 
 
 def sentences_of(split: str) -> list[str]:
-    """The sentences of one split: of every ten lines, two are for testing and one for development."""
+    """Return the sentences of a split: of every ten lines, two are for testing and one for development."""
     lines = files("sft_speech").joinpath("assets/telephone_sentences.txt").read_text("utf-8").splitlines()
     tenths = {"train-demo": (0, 1, 2, 4, 6, 8, 9), "dev-demo": (5,), "test-demo": (3, 7)}[split]
     return [line for number, line in enumerate(lines) if number % 10 in tenths]
 
 
 def cast(seed: int, minutes: float) -> list[Speaker]:
-    """Draws the speakers: pace and pitch of their voices, and the sentences each of them is given."""
+    """Draw the speakers: pace and pitch of their voices, and the sentences of each."""
     speakers: list[Speaker] = []
     for split, timbres in TIMBRES.items():
         rng = np.random.default_rng((seed, *split.encode()))
@@ -78,7 +78,7 @@ def cast(seed: int, minutes: float) -> list[Speaker]:
                 pitch=int(rng.integers(35, 65)),
                 pitch_range=int(rng.integers(35, 75)),
             )
-            # Each speaker starts elsewhere in the order: a sentence is said twice only once all have been said.
+            # Each speaker starts at another place: no sentence comes twice before all have been said.
             own = np.roll(order, -number * len(order) // count)
             seconds = 60 * minutes * SHARE[split] / count
             speakers.append(Speaker(len(speakers) + 1, split, timbres[variant], voice, seconds, tuple(map(str, own))))
@@ -86,7 +86,7 @@ def cast(seed: int, minutes: float) -> list[Speaker]:
 
 
 def telephone(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sends a waveform over a telephone line: a room, noise, 300 to 3400 Hz, 8 bits on the mu-law curve (ITU-T G.711).
+    """Send a waveform over a telephone line: a room, noise, 300 to 3400 Hz, 8 bits on the mu-law curve (ITU-T G.711).
 
     Args:
         waveform: float32 (S,) at :data:`RATE`.
@@ -105,15 +105,15 @@ def telephone(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     line *= 10 ** (-rng.uniform(1, 15) / 20) / np.abs(line).max()
     mu = 255
     codes = np.round(np.sign(line) * np.log1p(mu * np.abs(line)) / np.log1p(mu) * 127)
-    heard = np.sign(codes) * np.expm1(np.abs(codes) / 127 * np.log1p(mu)) / mu
-    return np.clip(resample_poly(heard, 2, 1)[: len(waveform)], -1, 1).astype(np.float32)
+    received = np.sign(codes) * np.expm1(np.abs(codes) / 127 * np.log1p(mu)) / mu
+    return np.clip(resample_poly(received, 2, 1)[: len(waveform)], -1, 1).astype(np.float32)
 
 
 def record(speakers: list[Speaker], seed: int, folder: Path) -> list[float]:
-    """Writes the files of ``speakers`` under ``folder`` and returns the seconds of each.
+    """Write the files of ``speakers`` under ``folder`` and return the seconds of each.
 
-    To be called once in a process: espeak-ng's noise and flutter go on from one utterance to the next, so what it said
-    before changes the bytes of what it says now.
+    To be called once in a process: espeak-ng's noise and flutter continue from one utterance to the next, so that the
+    bytes of an utterance depend on those before it.
     """
     return [_record(speaker, np.random.default_rng((seed, speaker.id)), folder) for speaker in speakers]
 
@@ -138,13 +138,13 @@ def _record(speaker: Speaker, rng: np.random.Generator, folder: Path) -> float:
 
 
 def make_corpus(folder: str | Path, *, seed: int = 0, minutes: float = 18.0, reader: str | None = None) -> Path:
-    """Makes the corpus, or finds it made.
+    """Make the corpus, unless the folder holds it already.
 
     Args:
-        folder: where to; must be new, or hold the same corpus.
+        folder: a new one, or one that holds the same corpus.
         seed: another seed gives other voices (of the same timbres), another choice of sentences and other lines.
-        minutes: of training speech; there is a twelfth of it for development and a sixth for testing. Of a reader: all.
-        reader: timbre of a single voice, one of :data:`HELD_OUT`, in place of the telephone calls.
+        minutes: of training speech; a twelfth of it is added for development and a sixth for testing. Of a reader: all.
+        reader: timbre of a single voice, one of :data:`HELD_OUT`, instead of telephone calls.
 
     Returns:
         ``folder``, holding SPEAKERS.TXT and SUBSET/speaker/chapter/speaker-chapter-number.flac with their trans.txt;
@@ -171,7 +171,7 @@ def make_corpus(folder: str | Path, *, seed: int = 0, minutes: float = 18.0, rea
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        # Processes of their own even for one reader, see record.
+        # A process of its own even for one reader, see record.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(PROCESSES, mp_context=context, max_tasks_per_child=1) as pool:
             if reader is not None:
@@ -192,7 +192,7 @@ def make_corpus(folder: str | Path, *, seed: int = 0, minutes: float = 18.0, rea
 
 
 def read_aloud(reader: str, minutes: float, seed: int, folder: Path) -> None:
-    """Writes what one voice reads, in the layout of LJSpeech; to be called once in a process, see :func:`record`."""
+    """Write what one voice reads, in the layout of LJSpeech; to be called once in a process, see :func:`record`."""
     import soundfile
     import soxr
 
@@ -211,7 +211,7 @@ def read_aloud(reader: str, minutes: float, seed: int, folder: Path) -> None:
 
 
 def _describe(folder: Path, seconds: Iterable[tuple[Speaker, float]]) -> None:
-    """Writes SPEAKERS.TXT in the form of LibriSpeech."""
+    """Write SPEAKERS.TXT in the form of LibriSpeech."""
     lines = [";ID  |SEX| SUBSET           |MINUTES| NAME\n"]
     for speaker, length in sorted(seconds, key=lambda pair: pair[0].id):
         lines.append(

@@ -72,12 +72,12 @@ def test_what_could_not_be_read_is_tried_again(tmp_path, probed):
     assert probed == ["text.m4a", "text.m4a"]
 
 
-def test_a_damaged_index_is_made_anew(tmp_path, files, caplog):
+def test_a_damaged_index_is_made_again(tmp_path, files, caplog):
     index = tmp_path / "index.parquet"
     first = headers.scan_files(files, index)
     index.write_bytes(index.read_bytes()[:100])
     assert headers.scan_files(files, index) == first
-    assert "read anew" in caplog.text
+    assert "read again" in caplog.text
     assert headers.load(index) == first
 
 

@@ -80,7 +80,7 @@ def test_a_file_that_is_not_whole_has_no_name(tmp_path, monkeypatch, caplog):
     assert len(names(tmp_path)) == 1
 
 
-def test_a_damaged_file_is_made_anew(tmp_path, caplog):
+def test_a_damaged_file_is_made_again(tmp_path, caplog):
     mapped(table(), tmp_path)
     (name,) = names(tmp_path)
     file = tmp_path / "sft_speech" / name

@@ -57,7 +57,7 @@ def load_corpus(
             are then dropped on the way, and the same id may come twice.
         min_shards: the least number of shards of a stream, where possible, for as many readers.
         report: gets every dropped row; without one they are logged.
-        cache_dir: replaces the cache of ``datasets``, beside which the index of headers is kept.
+        cache_dir: replaces the cache of ``datasets``, in which the index of headers is kept.
 
     Returns:
         rows {id, audio, text, speaker, seconds, start}: ``audio`` is ``{"path", "bytes"}``, ``speaker`` is "" where
@@ -83,8 +83,7 @@ def load_corpus(
         corpus = load_hub(shown, parts, config, columns, rows_report, name, cache_dir)
     else:
         if config is not None:
-            why = f"{shown} is not a dataset on the Hub, it has no configurations"
-            raise UserError(f"config {config!r}", why, "leave config out")
+            raise UserError(f"config {config!r}", f"{shown} has no configurations, as on the Hub", "leave config out")
         corpus = _load_local(local, shown, parts, columns, rows_report, name, cache_dir)
     seconds = pc.sum(column_of(corpus, "seconds")).as_py() or 0.0
     rows_report.complete(name, len(corpus), seconds, shown, logged=report is None)

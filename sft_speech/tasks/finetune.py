@@ -87,6 +87,8 @@ def finetune(
     Raises:
         UserError: the options, the model or the data cannot be used.
     """
+    import datasets
+
     spec = spec_of(task)
     data = {"train": train, "eval": eval, **(test or {})}
     rows = {role: corpus for role, corpus in data.items() if corpus is not None}
@@ -100,7 +102,7 @@ def finetune(
     if rows:
         values |= {"source": IN_MEMORY, "train_split": "train", "eval_split": "eval" if "eval" in rows else None}
         values |= {"test_splits": [role for role in rows if role not in ("train", "eval")]}
-        values |= {"streaming": True} if hasattr(train, "state_dict") else {}
+        values |= {"streaming": True} if isinstance(train, datasets.IterableDataset) else {}
     settings = load_config(spec.config, None if config is None else str(config), values)
     from sft_speech.training.run import Given, fine_tune
 

@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from sft_speech.corpora import load_corpus
+from sft_speech.corpora import load_corpus, rows_of_dataset
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import Stopped
@@ -224,6 +224,11 @@ def load_splits(config: FinetuneConfig, report: CorpusReport, given: Given) -> d
     """Return the rows of every split by its role in the run."""
     corpora: dict[str, Rows] = {}
     for name, (source, split) in config.corpora.items():
+        if name in given.data:
+            dropped = CorpusReport() if name in config.streamed else report
+            rows = rows_of_dataset(given.data[name], columns=config.columns, name=name, report=dropped)
+            corpora[name] = StreamedRows(Stream(rows, dropped)) if name in config.streamed else StoredRows(rows)
+            continue
         load = partial(load_corpus, source, split, name=name, config=config.source_config, columns=config.columns)
         if name in config.streamed:
             readers = accelerate.PartialState().num_processes * max(1, config.dataloader_num_workers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 
 from sft_speech.errors import UserError
@@ -43,3 +45,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def honour_umask(folder: Path) -> None:
+    """Give weights the mode of any new file in their folder; safetensors makes them readable for their owner only."""
+    probe = folder / ".mode"
+    probe.unlink(missing_ok=True)
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for file in folder.glob("*.safetensors"):
+        with contextlib.suppress(PermissionError):  # some network disks have no modes
+            file.chmod(mode)

@@ -1,8 +1,10 @@
-"""What a run says while it goes on."""
+"""What a run tells its user while it trains."""
 
 from __future__ import annotations
 
 import logging
+import math
+import statistics
 import sys
 import time
 from datetime import timedelta
@@ -27,12 +29,12 @@ SHOWN = {
 
 
 class Progress(ProgressCallback):
-    """The bar shows the last figures; evaluations get a line of their own. Without a terminal, every log is a line."""
+    """Shows the last figures in a bar and each evaluation on a line; without a terminal every log is a line."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.current_step = self.first_step = state.global_step
         self.began = time.monotonic()
-        transformers_logging.disable_progress_bar()  # those of every save would run through ours
+        transformers_logging.disable_progress_bar()  # those of saving would disturb ours
         if state.is_world_process_zero:
             bar: Any = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, disable=None)
             self.training_bar = bar
@@ -42,14 +44,15 @@ class Progress(ProgressCallback):
             return
         evaluated = {key: value for key, value in logs.items() if key.startswith("eval_") and isinstance(value, float)}
         if evaluated:
-            said = ", ".join(f"{key.removeprefix('eval_')} {value:.4f}" for key, value in evaluated.items())
-            self.training_bar.write(f"step {state.global_step}, epoch {state.epoch:.2f}: {said}", file=sys.stderr)
+            figures = ", ".join(f"{key.removeprefix('eval_')} {value:.4f}" for key, value in evaluated.items())
+            self.training_bar.write(f"step {state.global_step}, epoch {state.epoch:.2f}: {figures}", file=sys.stderr)
         elif "loss" in logs:
-            said = ", ".join(text.format(logs[key]) for key, text in SHOWN.items() if key in logs)
+            figures = ", ".join(text.format(logs[key]) for key, text in SHOWN.items() if key in logs)
             if self.training_bar.disable:
-                print(f"step {state.global_step}/{state.max_steps}, {said}, {self.left(state)} left", file=sys.stderr)
+                line = f"step {state.global_step}/{state.max_steps}, {figures}, {self.left(state)} left"
+                print(line, file=sys.stderr)
             else:
-                self.training_bar.set_postfix_str(said)
+                self.training_bar.set_postfix_str(figures)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:  # a run that is stopped while it loads a checkpoint has none yet
@@ -57,15 +60,15 @@ class Progress(ProgressCallback):
         transformers_logging.enable_progress_bar()
 
     def left(self, state: Any) -> str:
-        """Time to the end of the run at its pace so far, evaluations and all."""
+        """Return the time to the end of the run at its pace so far, evaluations included."""
         pace = (time.monotonic() - self.began) / max(1, state.global_step - self.first_step)
         return str(timedelta(seconds=round(pace * (state.max_steps - state.global_step))))
 
 
 class Tolerated(TrainerCallback):
-    """A tracker that can't end the run: when it first fails it is said, and from then on it is left alone.
+    """A tracker that can't end the run: its first failure is logged, and it is not called again.
 
-    But for its start: who asks for a tracker that can't be had is told before step 1.
+    Only where it can't be started does it end the run, before step 1.
     """
 
     def __init__(self, tracker: TrainerCallback) -> None:
@@ -113,28 +116,84 @@ class EarlyStopping(EarlyStoppingCallback):
             logger.info("step %d: no improvement in %d evaluations, training ends early", state.global_step, count)
 
 
+class Divergence(TrainerCallback):
+    """Warns once when training diverges, and says at the end whether it ended worse than it began.
+
+    Lines of the log are compared with the first one, which is a mean over its first steps. Training has diverged when
+    :data:`LINES` lines in a row are above it and above :data:`FACTOR` times the lowest line; a single bad batch is no
+    divergence, nor are the ups and downs of a plateau. Lines with a loss that is not finite don't count: those steps
+    are skipped and judged by :mod:`~sft_speech.training.nonfinite_steps`.
+    """
+
+    LINES, FACTOR = 3, 10.0
+    WORSE = 1.5  # median of the last lines over the first one
+
+    def __init__(self) -> None:
+        self.warned = False
+
+    @classmethod
+    def diverged(cls, losses: list[float]) -> bool:
+        """Return whether the last lines of a log are those of a training that diverged."""
+        lines = [loss for loss in losses if math.isfinite(loss)]
+        return len(lines) > cls.LINES and min(lines[-cls.LINES :]) > max(lines[0], cls.FACTOR * min(lines))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" not in (logs or {}) or self.warned or not state.is_world_process_zero:
+            return
+        if not self.diverged(losses_of(state)):
+            return
+        self.warned = True
+        logger.warning(
+            "training diverges: loss %.4g at step %d, %.4g in the first line of the log. Stop the run and start it "
+            "with a lower learning_rate (now %.2e at its peak) or a longer warm-up (warmup_steps), or resume from a "
+            "checkpoint before this with a lower learning_rate",
+            *(logs["loss"], state.global_step, losses_of(state)[0], args.learning_rate),
+        )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        lines = [loss for loss in losses_of(state) if math.isfinite(loss)]
+        ended = state.global_step >= state.max_steps or control.should_training_stop  # else it can be resumed
+        if not ended or len(lines) < 2 or not state.is_world_process_zero:
+            return
+        last = statistics.median(lines[1:][-self.LINES :])
+        if last > self.WORSE * lines[0]:
+            best = state.best_model_checkpoint
+            logger.warning(
+                "training ended worse than it began (loss %.4g, first %.4g); the model is that of %s. Try a lower "
+                "learning_rate or a longer warm-up",
+                *(last, lines[0], f"step {state.best_global_step}, the best evaluation" if best else "the last step"),
+            )
+
+
+def losses_of(state: Any) -> list[float]:
+    """Return the training losses that were logged so far."""
+    return [entry["loss"] for entry in state.log_history if "loss" in entry]
+
+
 class BlankAdvice(TrainerCallback):
-    """Says what a silent model means: CTC learns the blank first, and many give up there (transformers#12956)."""
+    """Explains a model that outputs only blanks: CTC learns the blank first, and many users give up there
+    (transformers#12956).
+    """
 
     SILENT = 0.995  # share of blank frames; read speech in characters has 0.6 to 0.85
 
     def __init__(self) -> None:
         self.since: int | None = None
-        self.said = False
+        self.warned = False
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         share = (logs or {}).get("blank_share")
-        if share is None or self.said:
+        if share is None or self.warned or not state.is_world_process_zero:
             return
-        if share < self.SILENT:
+        if share < self.SILENT or Divergence.diverged(losses_of(state)):  # which has a warning of its own
             self.since = None
             return
         self.since = state.global_step if self.since is None else self.since
         if state.global_step - self.since >= max(500, state.max_steps // 10):
-            self.said = True
+            self.warned = True
             logger.warning(
                 "only blanks for %d steps (loss %.2f). A few hundred are usual; after that: is the learning rate high "
-                "enough, do transcripts fit their audio, does the checkpoint have pretrained weights?",
+                "enough, do transcripts match their audio, does the checkpoint have pretrained weights?",
                 state.global_step - self.since,
                 logs["loss"],
             )

@@ -20,7 +20,6 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerState
-from transformers.trainer_utils import rotate_checkpoints
 
 from sft_speech.errors import UserError
 from sft_speech.files import sync, write_whole
@@ -121,10 +120,13 @@ def last_whole(output: Path) -> Path | None:
     return None
 
 
-def best_whole(output: Path, history: list[dict[str, Any]], metric: str) -> Path | None:
-    """Of the checkpoints that are whole, the one with the lowest metric."""
+def best_whole(
+    output: Path, history: list[dict[str, Any]], metric: str, greater_is_better: bool = False
+) -> Path | None:
+    """Return the checkpoint with the best metric among those that are whole."""
     scores = {f"checkpoint-{entry['step']}": entry[metric] for entry in history if metric in entry}
-    ranked = sorted((path for path in in_order(output) if path.name in scores), key=lambda path: scores[path.name])
+    scored = [path for path in in_order(output) if path.name in scores]
+    ranked = sorted(scored, key=lambda path: scores[path.name], reverse=greater_is_better)
     return next((path for path in ranked if damage(path) is None), None)
 
 
@@ -151,11 +153,20 @@ def awaits_evaluation(state: Any) -> bool:
 
 
 def rotate(output: Path, keep: int, best: str | None) -> None:
-    """Removes all but the newest checkpoints and the best one, and what was not written to its end."""
+    """Remove all but the ``keep`` last checkpoints by their step, and those that were not written to the end.
+
+    The best one is one of them; it and the last one are kept in any case.
+    """
+    whole = []
     for folder in in_order(output):
-        if not (folder / LIST).is_file():
+        if (folder / LIST).is_file():
+            whole.append(folder)
+        else:
             remove(folder)
-    rotate_checkpoints(str(output), keep, best, use_mtime=True)
+    protected = whole[:1] + [folder for folder in whole[1:] if best is not None and folder == Path(best)]
+    others = [folder for folder in whole if folder not in protected]
+    for folder in others[max(0, keep - len(protected)) :]:
+        remove(folder)
 
 
 def remove(folder: Path) -> None:

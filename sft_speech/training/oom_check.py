@@ -1,7 +1,7 @@
 """The most expensive batch, once, before step 1: memory runs short at once or never.
 
-Step 1 is made of it too (:func:`~sft_speech.training.plan.epoch_plan`), but the optimizer takes its memory only after
-that. Without a GPU, a process that takes too much is ended, not refused: there a rehearsal would only cost a step.
+Step 1 has it too (:func:`~sft_speech.training.plan.epoch_plan`), but the optimizer takes its memory only after that.
+Without a GPU, a process that takes too much memory is killed, not refused: there this check would only cost a step.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 import torch
+from accelerate.utils import send_to_device
 
 from sft_speech.errors import UserError
 from sft_speech.training.trainer import ExactTrainer, is_memory_error
@@ -17,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 def oom_check(trainer: ExactTrainer) -> None:
-    """Runs the worst batch of the plan forward and backward, beside the memory that the optimizer will take.
+    """Run the worst batch of the plan forward and backward, beside the memory that the optimizer will take.
 
-    Weights, gradients and random states are afterwards what they were.
+    Weights, gradients and random states are restored.
 
     Raises:
         UserError: it does not fit into memory; says what to lower.
@@ -41,7 +42,7 @@ def oom_check(trainer: ExactTrainer) -> None:
             batch = trainer.data_collator(plan.rehearsal(trainer.utterances))
             model.train()
             with trainer.accelerator.autocast():
-                summed = trainer.criterion.loss(model, trainer._prepare_inputs(batch))
+                summed = trainer.criterion.loss(model, send_to_device(batch, trainer.args.device))
             summed.total.backward()
         except Exception as error:
             if not is_memory_error(error):
@@ -53,7 +54,7 @@ def oom_check(trainer: ExactTrainer) -> None:
     if cuda:
         used = torch.cuda.max_memory_allocated() / 2**30
         total = torch.cuda.get_device_properties(trainer.args.device).total_memory / 2**30
-        logger.info("rehearsal: the worst batch (%.0f padded s) takes %.1f of %.1f GiB", seconds, used, total)
+        logger.info("oom_check: the worst batch (%.0f padded s) takes %.1f of %.1f GiB", seconds, used, total)
         torch.cuda.empty_cache()
 
 

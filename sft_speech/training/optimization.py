@@ -1,4 +1,4 @@
-"""Learning rates: their course over the run and their share per layer."""
+"""Learning rates: over the steps of a run and over the layers of a model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sft_speech.models.adapt import LAYER
 ADAPTER = ".adapter."  # convolutions between the encoder and the head, usually new
 
 
-def tri_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: float) -> Callable[[int], float]:
-    """The schedule of wav2vec 2.0 fine-tuning (Baevski et al. 2020, appendix B): linear up, level, exponential down.
+def tri_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: float) -> Callable[[float], float]:
+    """Return the schedule of wav2vec 2.0 fine-tuning (Baevski et al. 2020, appendix B): linear up, level, exponential down.
 
     Args:
         steps: optimizer steps of the run.
@@ -27,12 +27,19 @@ def tri_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: f
     decay = max(1, steps - warmup - hold)
     final = final_scale or 0.01
 
-    def factor(step: int) -> float:
+    def factor(step: float) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
         return final ** (min(max(0, step - warmup - hold), decay) / decay)
 
     return factor
+
+
+def stretched(schedule: Callable[[float], float], steps: int, run_steps: int) -> Callable[[float], float]:
+    """Return a schedule that was made for ``steps`` optimizer steps, for a run of ``run_steps``."""
+    if steps == run_steps:
+        return schedule
+    return lambda step: schedule(step * steps / run_steps)
 
 
 def parameter_groups(
@@ -44,10 +51,10 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float,
 ) -> list[dict[str, Any]]:
-    """Groups for the optimizer by layer and by weight decay, from the head down (the log shows the first one's rate).
+    """Return groups for the optimizer by layer and weight decay, from the head down; the log shows the first rate.
 
     The head (and an adapter below it) learns at ``learning_rate``, the top layer at ``learning_rate * layer_decay`` and
-    so on down; what lies below the layers (projection, convolutions) counts as one layer more (Clark et al. 2020,
+    so on down; what is below the layers (projection, convolutions) counts as one more layer (Clark et al. 2020,
     ELECTRA).
 
     Args:
@@ -77,11 +84,11 @@ def parameter_groups(
 
 
 def set_rates(scheduler: Any, rates: list[float]) -> None:
-    """Gives a schedule, at whatever step it is, other peaks.
+    """Give a schedule other peaks, whatever step it is at.
 
     Args:
         scheduler: a :class:`torch.optim.lr_scheduler.LambdaLR`.
-        rates: of each group of weights, at its peak.
+        rates: peak of each group of weights.
     """
     scheduler.base_lrs = list(rates)
     for group, rate, factor in zip(scheduler.optimizer.param_groups, rates, scheduler.lr_lambdas, strict=True):

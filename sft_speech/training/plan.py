@@ -6,6 +6,8 @@ a pure function of (lengths, budget, seed, epoch, world), so that a run resumes 
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -15,8 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from sft_speech.training import same_corpus
+from sft_speech.training import same_corpus, splits
+from sft_speech.training.splits import Split
 
+logger = logging.getLogger(__name__)
 # Lengths are sorted within a pool of about this many batches per process: 100 keep padding near 1 %, while who meets
 # whom in a batch still changes with every epoch.
 POOL_BATCHES = 100
@@ -140,41 +144,88 @@ def _multiple_of(spans: list[tuple[int, int]], world: int) -> list[tuple[int, in
     return spans
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a run is between two splits.
+
+    Args:
+        epoch: the epoch that it is in.
+        left: (M,) utterances that are still to come in it, None for all; those of the next epoch have N added, and so
+            on. N is the number of utterances in the corpus.
+        span: how many epochs ``left`` reaches into.
+    """
+
+    epoch: int = 0
+    left: np.ndarray | None = None
+    span: int = 1
+
+    def next(self) -> Place:
+        return Place(self.epoch + self.span)
+
+    def epochs(self, utterances: int) -> float:
+        """Return the epochs of so many utterances that are done."""
+        return self.epoch if self.left is None else self.epoch + self.span - len(self.left) / utterances
+
+
+def rest_of_epoch(seconds: np.ndarray, split: Split, place: Place) -> tuple[Place, EpochPlan]:
+    """Plan what an epoch has left; where that is less than an utterance per process, together with the next epoch."""
+    count = len(seconds)
+    left, span = np.arange(count) if place.left is None else place.left, place.span
+    while len(left) < split.world:
+        left, span = np.concatenate([left, span * count + np.arange(count)]), span + 1
+    given = {"seed": split.seed, "epoch": place.epoch, "world": split.world}
+    plan = epoch_plan(seconds[left % count], split.max_batch_seconds, **given)
+    return Place(place.epoch, left, span), EpochPlan(left[plan.order], plan.spans)
+
+
+def after(seconds: np.ndarray, split: Split, place: Place) -> Place:
+    """Return where the batches of a split lead to."""
+    batches = split.batches
+    while batches > 0:
+        place, plan = rest_of_epoch(seconds, split, place)
+        if batches < len(plan):
+            trained = [plan.order[begin:end] for begin, end in plan.spans[:batches].reshape(-1, 2)]
+            left = np.setdiff1d(plan.order, np.concatenate(trained))
+            return dataclasses.replace(place, left=left)
+        batches, place = batches - len(plan), place.next()
+    return place
+
+
 class Plan(Protocol):
     """The batches of one process in a whole run, as the trainer wants them."""
 
     max_batch_seconds: float
     seconds: np.ndarray  # of its utterances
+    batches: int  # of the whole run
 
     def loader(self, utterances: Any, **options: Any) -> Any:
-        """What gives the batches, one after the other; as many as its length says.
+        """Return what gives the batches, one after the other; its length is their number.
 
         Args:
-            utterances: the training data of the job.
+            utterances: the training data of the task.
             options: of :class:`torch.utils.data.DataLoader`, ``collate_fn`` among them.
         """
 
     def epochs(self, batches: int) -> float:
-        """Passes over the corpus after so many batches."""
+        """Return the passes over the corpus after so many batches."""
 
     def hours(self, batches: int) -> float:
-        """Of audio in so many batches of each process."""
+        """Return the hours of audio in so many batches of each process."""
 
     def worst(self) -> list[int]:
-        """Places in `seconds` of the utterances that make the costliest batch."""
+        """Return the places in `seconds` of the utterances that make the costliest batch."""
 
     def rehearsal(self, utterances: Any) -> list[Any]:
-        """That batch, not collated yet."""
+        """Return the utterances of that batch, not collated yet."""
 
     def resume(self, checkpoint: Path, batches: int) -> None:
-        """Goes on after so many batches of the run, and what `save` wrote; before the loader is made."""
+        """Continue after so many batches of the run, with what `save` wrote; before the loader is made."""
 
-    def save(self, checkpoint: Path) -> None:
-        """Writes what the number of batches does not tell."""
-        return None
+    def save(self, checkpoint: Path, batches: int) -> None:
+        """Write what the number of batches done does not tell."""
 
     def complete(self) -> None:
-        """Brings together, when the run ends, what the processes know of the corpus."""
+        """Bring together, when the run ends, what the processes know of the corpus."""
         return None
 
 
@@ -182,7 +233,8 @@ class BatchPlan(Plan):
     """The batches of a whole run, as a batch sampler for one process.
 
     Epochs follow each other without a seam, so that an optimizer step may take its last micro-batches from the next
-    epoch, and position ``n`` of the run is the same however often the run was interrupted.
+    epoch, and position ``n`` of the run is the same however often the run was interrupted. Resumed with another split
+    (:class:`~sft_speech.training.resplit.Split`), the run continues with the utterances that its epoch has left.
 
     Args:
         seconds: (N,) length of every utterance.
@@ -190,7 +242,9 @@ class BatchPlan(Plan):
         batches: how many batches the run has, per process.
         seed: of the shuffling.
         rank, world: this process and their number.
-        corpus: what :func:`same_corpus.identity` says of it, to tell when a run is resumed with another one.
+        accumulation: batches of this process in an optimizer step.
+        max_epochs: where the run ends; None where ``batches`` says it.
+        corpus: its :func:`same_corpus.identity`, to notice when a run is resumed with another one.
 
     Attributes:
         done: batches of the run that need not come again.
@@ -205,27 +259,35 @@ class BatchPlan(Plan):
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        accumulation: int = 1,
+        max_epochs: float | None = None,
         corpus: dict[str, Any] | None = None,
     ) -> None:
         self.corpus = corpus if rank == 0 else None
         self.seconds = np.asarray(seconds, dtype=float)
         self.max_batch_seconds, self.batches, self.seed = max_batch_seconds, batches, seed
         self.rank, self.world, self.done = rank, world, 0
+        self.accumulation, self.max_epochs = accumulation, max_epochs
+        self.past: list[Split] = []  # that the run had before this one
+        self.begun, self.start = 0, Place()  # `done` when this split began, and where that was
+        self.first_whole = 0  # `done` when its first whole epoch begins
         self._last: tuple[int, EpochPlan] | None = None
 
     def __len__(self) -> int:
         return self.batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yields batches of (epoch, utterance): the epoch decides how an utterance is augmented this time."""
-        left, epoch, first = self.batches - self.done, 0, self.done
-        while first >= len(self.epoch(epoch)) and left > 0:  # an epoch that is done costs its plan
-            first, epoch = first - len(self.epoch(epoch)), epoch + 1
-        while left > 0:
-            plan = self.epoch(epoch)
+        """Yield batches of (epoch, utterance): the epoch decides how an utterance is augmented this time."""
+        count, place = len(self.seconds), self.start
+        left, first = self.batches - self.done, self.done - self.begun
+        while left > 0:  # an epoch that is done costs its plan
+            if place.left is None:
+                plan = self.epoch(place.epoch)
+            else:
+                place, plan = rest_of_epoch(self.seconds, self.split(), place)
             for step in range(first, min(len(plan), first + left)):
-                yield [(epoch, index) for index in plan[step][self.rank]]
-            left, epoch, first = left - (len(plan) - first), epoch + 1, 0
+                yield [(place.epoch + key // count, key % count) for key in plan[step][self.rank]]
+            left, first, place = left - max(0, len(plan) - first), max(0, first - len(plan)), place.next()
 
     @cached_property
     def per_epoch(self) -> int:
@@ -242,28 +304,68 @@ class BatchPlan(Plan):
     def loader(self, utterances: Dataset, **options: Any) -> DataLoader:
         return DataLoader(utterances, batch_sampler=self, **options)
 
+    def split(self, batches: int = 0) -> Split:
+        """Return this split, after so many batches."""
+        return Split(self.world, self.seed, self.accumulation, batches, self.max_batch_seconds)
+
     def resume(self, checkpoint: Path, batches: int) -> None:
         self.done = batches
         if self.corpus is not None:
             same_corpus.compare(self.corpus, checkpoint)
+        parts, now = splits.read(checkpoint), self.split()
+        if not parts:
+            return
+        same = parts[-1].is_like(now)
+        self.past, own = (parts[:-1], parts[-1].batches) if same else (parts, 0)
+        self.begun, self.start = batches - own, Place()
+        for part in self.past:
+            self.start = after(self.seconds, part, self.start)
+        if not same and self.rank == 0:
+            left = len(self.seconds) if self.start.left is None else len(self.start.left)
+            logger.warning("%s", now.change(parts[-1], left))
+        self.first_whole = self.begun
+        if self.start.left is not None:
+            self.start, plan = rest_of_epoch(self.seconds, now, self.start)
+            self.first_whole += len(plan)
+        if self.max_epochs is not None:
+            steps = round((self.batches_at(self.max_epochs) - batches) / self.accumulation)
+            self.batches = batches + max(0, steps) * self.accumulation
 
-    def save(self, checkpoint: Path) -> None:
+    def save(self, checkpoint: Path, batches: int) -> None:
         if self.corpus is not None:
             same_corpus.save(self.corpus, checkpoint)
+        if self.rank == 0:
+            splits.write([*self.past, self.split(batches - self.begun)], checkpoint)
 
     def epochs(self, batches: int) -> float:
-        """By the length of the first one."""
-        return batches / self.per_epoch
+        """Return the passes over the corpus: epochs count as the first one, by its batches."""
+        begun, whole = self._epochs
+        if batches < self.first_whole:
+            return begun + (batches - self.begun) / (self.first_whole - self.begun) * (whole - begun)
+        return whole + (batches - self.first_whole) / self.per_epoch
+
+    def batches_at(self, epochs: float) -> float:
+        """Return the batches after so many passes over the corpus."""
+        begun, whole = self._epochs
+        if epochs < whole:
+            return self.begun + (epochs - begun) / (whole - begun) * (self.first_whole - self.begun)
+        return self.first_whole + (epochs - whole) * self.per_epoch
+
+    @property
+    def _epochs(self) -> tuple[float, float]:
+        """Epochs done when this split began, and when its first whole epoch begins."""
+        whole = self.start.epoch if self.start.left is None else self.start.next().epoch
+        return self.start.epochs(len(self.seconds)), whole
 
     def hours(self, batches: int) -> float:
         return float(self.epochs(batches) * self.seconds.sum() / 3600)
 
     def padding(self) -> float:
-        """Padded over real seconds, minus one, in the first epoch."""
+        """Return padded over real seconds, minus one, in the first epoch."""
         return float(self.epoch(0).padded(self.seconds).sum() / self.seconds.sum() - 1)
 
     def worst(self) -> list[int]:
-        """The costliest batch of the first epoch: one of its first step."""
+        """Return the costliest batch of the first epoch: one of its first step."""
         step, rank = self.epoch(0).costliest(self.seconds)
         return self.epoch(0)[step][rank]
 

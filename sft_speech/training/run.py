@@ -301,7 +301,7 @@ def build_trainer(
         schedule=schedule,
         layer_decay=task.layer_decay,
         max_nonfinite_steps=config.max_nonfinite_steps,
-        unread=SkippedAudio(config.max_dropped_share, rows.window),
+        skipped_audio=SkippedAudio(config.max_dropped_share, rows.window),
         keep=config.save_total_limit,
         callbacks=[*task.callbacks(), *early_stopping],
     )

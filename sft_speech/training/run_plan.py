@@ -44,7 +44,17 @@ def plan_run(
     batch_seconds, accumulation = budget(config, world)
     batch_seconds /= max_stretch
     rank, corpus = processes.process_index, same_corpus.identity(rows, seconds)
-    plan = BatchPlan(seconds, batch_seconds, batches=0, seed=config.seed, rank=rank, world=world, corpus=corpus)
+    plan = BatchPlan(
+        seconds,
+        batch_seconds,
+        batches=0,
+        seed=config.seed,
+        rank=rank,
+        world=world,
+        accumulation=accumulation,
+        max_epochs=None if config.max_steps > 0 else config.num_train_epochs,
+        corpus=corpus,
+    )
     wanted = max(1, round(config.num_train_epochs * plan.per_epoch / accumulation))
     steps = config.max_steps if config.max_steps > 0 else wanted
     plan.batches = steps * accumulation

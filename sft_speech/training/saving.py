@@ -1,10 +1,9 @@
-"""The Hugging Face Trainer with checkpoints to be trusted, from which a run goes on as if nothing had happened."""
+"""The Hugging Face Trainer with checkpoints that are whole, and runs that resume to the same bits."""
 
 from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,92 +12,93 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import Trainer, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from sft_speech.training import checkpoints, sharding
+from sft_speech.files import honour_umask
+from sft_speech.training import checkpoints, optimization, sharding
+from sft_speech.training.log_interval import LogInterval
+from sft_speech.training.nonfinite_steps import NonfiniteSteps
+from sft_speech.training.plan import Plan
 from sft_speech.training.start import from_main
 from sft_speech.training.stop import Stop
 
 logger = logging.getLogger(__name__)
 
-UNLOGGED = "unlogged_{}.pt"  # of a process in a checkpoint
-GO_ON = "go on with --resume_from_checkpoint auto"
+RESUME = "resume with --resume_from_checkpoint auto"
 
 
 class SavingTrainer(Trainer):
     """Differs from :class:`transformers.Trainer` in this:
 
-    - A checkpoint is known to be whole. The plain one takes what was killed half-way for a checkpoint.
-    - It is saved before it is evaluated, so that whatever ends the evaluation costs no training; a resumed run makes up
-      for it.
-    - The one before it is deleted when it is whole; the plain trainer does that earlier.
+    - A checkpoint is known to be whole. The plain Trainer resumes from one that was half written.
+    - It is saved before it is evaluated: whatever ends the evaluation, no training is lost. A resumed run makes up for
+      the evaluation.
+    - The checkpoint before it is removed once it is whole; the plain Trainer does that earlier.
     - Lines of the log are means over the same steps, however often the run was interrupted.
 
     Args:
-        keep: checkpoints that are kept, the best one among them; the last one in any case.
+        keep: checkpoints to keep, the best one among them; the last one is always kept.
         save_processor: writes what belongs beside the weights into a directory.
 
     Attributes:
-        stop: ends the run when it is asked to.
-        before_saving: sees that there is a directory to save into; called on the main process.
+        stop: ends the run on a signal.
+        before_saving: called on the main process; sees to it that the output directory exists.
     """
 
-    # of :class:`ExactTrainer`
-    plan: Any
-    nonfinite_steps: Any
-    evaluator: Any
-    sums: dict[str, torch.Tensor]
-    clock: float
-    asked: int
-    left_out: int
+    # set by :class:`ExactTrainer`
+    plan: Plan
+    nonfinite_steps: NonfiniteSteps
+    evaluator: Callable[[], dict[str, float]] | None
+    peak_rates: list[float]  # learning rate of each group of weights, at the peak of this run's schedule
 
     def __init__(self, *, keep: int, save_processor: Callable[[str], None] | None, **kwargs: Any) -> None:
-        kwargs["args"].save_total_limit = None  # see `_save_checkpoint`
+        kwargs["args"].save_total_limit = None  # `checkpoints.rotate` does it, after the evaluation
         super().__init__(**kwargs)
         self.keep, self.save_processor = keep, save_processor
         self.folder = Path(self.args.output_dir or ".")
+        self.interval = LogInterval()
         self.stop = Stop(PartialState())
         self.before_saving: Callable[[], None] = lambda: None
-        self.saved: Path | None = None  # the checkpoint of the step at hand, where there is one
+        self.saved: Path | None = None  # the checkpoint of the current step, where there is one
+        self.resumed_from: Path | None = None
         self.evaluation_due = False
+        self.add_callback(Resumption(self))
 
-    def begin_at(self, checkpoint: Path, state: TrainerState) -> None:
-        """Before training: goes on from a checkpoint, its state given."""
-        self.saved = self.folder / checkpoint.name if checkpoint.resolve().parent == self.folder.resolve() else None
-        self.evaluation_due = self.evaluator is not None and checkpoints.awaits_evaluation(state)
-
-    # ---- to save
+    # ---- save
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Saves a checkpoint, or has the one that was saved before its evaluation say how that went.
+        """Save a checkpoint; where the current step has one, add to it what its evaluation gave.
 
         Raises:
-            UserError: the disk does not take it. What was written of it is removed, the one before it stays.
+            UserError: the disk refuses it. What was written of it is removed, the checkpoint before it stays.
         """
         folder = self.folder / f"checkpoint-{self.state.global_step}"
         if self.saved != folder:
-            self._save_whole(folder, model, trial)
+            self.save_whole(folder, model, trial)
             self.saved = folder
         if self.control.should_evaluate:
             return
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(folder)
         if self.is_world_process_zero():
-            with checkpoints.disk_errors(folder, GO_ON):
+            with checkpoints.disk_errors(folder, RESUME):
                 checkpoints.evaluated(folder, self.state, self.control)
                 checkpoints.rotate(self.folder, self.keep, self.state.best_model_checkpoint)
 
-    def _save_whole(self, folder: Path, model: Any, trial: Any) -> None:
+    def save_whole(self, folder: Path, model: Any, trial: Any) -> None:
+        """Write a checkpoint and seal it; all processes have to call it."""
         processes = PartialState()
         self.nonfinite_steps.check_weights()
         sharding.complete_state(self)
         if processes.is_main_process:
             self.before_saving()
-        with checkpoints.disk_errors(folder, GO_ON):
+        with checkpoints.disk_errors(folder, RESUME):
             try:
                 checkpoints.begin(folder, processes)
                 super()._save_checkpoint(model, trial)
+                self.plan.save(folder, self.state.global_step * self.args.gradient_accumulation_steps)
+                self.interval.save(folder, processes.process_index, processes.num_processes)
                 checkpoints.seal(folder, processes)
             except Exception as error:
                 if checkpoints.is_disk_error(error):
@@ -106,73 +106,49 @@ class SavingTrainer(Trainer):
                 raise
         self.stop.saved = self.state.global_step
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        # A pickle that nothing needs, with places on the disk.
-        Path(output_dir or self.folder, TRAINING_ARGS_NAME).unlink(missing_ok=True)
-        if self.save_processor is not None and self.args.should_save:
-            self.save_processor(output_dir or str(self.folder))
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        self.plan.save(Path(output_dir))
-        unlogged = {  # what the next line of the log will be the mean of
-            "world": self.accelerator.num_processes,
-            "loss": self._tr_loss,
-            "logged": self._globalstep_last_logged,
-            "sums": self.sums,
-            "seconds": time.monotonic() - self.clock,
-            "utterances": [self.asked, self.left_out],
-        }
-        torch.save(unlogged, Path(output_dir) / UNLOGGED.format(self.accelerator.process_index))
-
-    # ---- to go on
-
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
-        begun = super()._init_training_state(*args, **kwargs)
-        best = self.folder / f"checkpoint-{self.state.best_global_step}"
-        if best.is_dir():  # the directory may have been moved
-            self.state.best_model_checkpoint = str(best)
-        return begun
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        super()._load_rng_state(checkpoint)
-        if checkpoint is not None:
-            self._load_unlogged(Path(checkpoint) / UNLOGGED.format(self.accelerator.process_index))
-            self._evaluate_if_due()
-
-    def _load_unlogged(self, file: Path) -> None:
-        """With more or fewer processes than before, the next line of the log is about a part of its steps."""
-        if not file.is_file():
+    def save_model(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """Save the model with its processor; all processes have to call it."""
+        folder = Path(output_dir or self.folder)
+        super().save_model(str(folder), *args, **kwargs)
+        if not self.args.should_save or not folder.is_dir():  # FSDP writes its pieces elsewhere
             return
-        kept = torch.load(file, map_location="cpu", weights_only=True)
-        if kept["world"] == self.accelerator.num_processes:
-            self._tr_loss, self._globalstep_last_logged = kept["loss"].to(self.args.device), kept["logged"]
-            self.sums = {name: value.to(self.args.device) for name, value in kept["sums"].items()}
-            self.clock = time.monotonic() - kept["seconds"]
-            self.asked, self.left_out = kept["utterances"]
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing needs, with local paths
+        honour_umask(folder)
+        if self.save_processor is not None:
+            self.save_processor(str(folder))
 
-    def _evaluate_if_due(self) -> None:
-        """Evaluates the checkpoint that the run is resumed from, where that was not done before it ended."""
-        if self.evaluation_due:
-            self.evaluation_due = False
-            self.control.should_evaluate = self.control.should_save = True
-            given: Any = (self._tr_loss, None, self.model, None, self.state.epoch, None, 0.0)
-            self._maybe_log_save_evaluate(*given)
+    # ---- resume
 
-    # ---- to end
+    def resume_at(self, checkpoint: Path) -> None:
+        """Prepare to resume from a checkpoint, before training starts."""
+        state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE))
+        accumulation = self.args.gradient_accumulation_steps
+        self.plan.resume(checkpoint, state.global_step * accumulation)
+        self.args.max_steps = self.plan.batches // accumulation  # another number of processes may need more or fewer
+        self.saved = self.folder / checkpoint.name if checkpoint.resolve().parent == self.folder.resolve() else None
+        self.evaluation_due = self.evaluator is not None and checkpoints.awaits_evaluation(state)
+        self.args.eval_on_start = self.evaluation_due
+        self.resumed_from = checkpoint
 
-    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        self._evaluate_if_due()  # it was that of the last step
-        return super()._finalize_training(*args, **kwargs)
+    def complete_evaluation(self, metrics: dict[str, float]) -> None:
+        """Keep the metrics of the checkpoint that the run is resumed from, as the Trainer does after a step."""
+        self.evaluation_due = False
+        self._determine_best_metric(metrics, trial=None)
+        if self.saved is not None:
+            self._save_checkpoint(self.model, trial=None)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        elif self.state.best_global_step == self.state.global_step:  # it is in another output directory
+            self.state.best_model_checkpoint = str(self.resumed_from)
+
+    # ---- end
 
     def _load_best_model(self) -> None:
-        """Of a best checkpoint that is damaged, the best one that isn't; without any, what training ended with."""
+        """Load the best checkpoint that is whole; without any, keep the weights that training ended with."""
         best, metric = Path(str(self.state.best_model_checkpoint)), str(self.args.metric_for_best_model)
         wrong = from_main(PartialState(), lambda: checkpoints.damage(best))
         if wrong is not None:
-            history = self.state.log_history
-            other = from_main(PartialState(), lambda: checkpoints.best_whole(self.folder, history, metric))
+            history, highest = self.state.log_history, bool(self.args.greater_is_better)
+            other = from_main(PartialState(), lambda: checkpoints.best_whole(self.folder, history, metric, highest))
             instead = other or "that of the last step"
             logger.warning("the best checkpoint, %s, can't be used: %s; the model is %s", best, wrong, instead)
             if other is None:
@@ -181,9 +157,29 @@ class SavingTrainer(Trainer):
         super()._load_best_model()
 
 
+class Resumption(TrainerCallback):
+    """Completes what the Trainer restores from a checkpoint, before the first step."""
+
+    def __init__(self, trainer: SavingTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer, processes = self.trainer, PartialState()
+        if trainer.resumed_from is None:
+            return
+        best = trainer.folder / f"checkpoint-{state.best_global_step}"
+        if best.is_dir():  # the output directory may have been moved
+            state.best_model_checkpoint = str(best)
+        # A run that diverged is resumed with a lower learning rate: that of this run holds.
+        optimization.set_rates(trainer.lr_scheduler, trainer.peak_rates)
+        trainer.interval = LogInterval.load(
+            trainer.resumed_from, processes.process_index, processes.num_processes, args.device
+        )
+
+
 @contextmanager
 def preserved_rng(device: torch.device) -> Iterator[None]:
-    """Within, random numbers may be drawn that training goes on without: an evaluation cut short changes nothing."""
+    """Restore the random states afterwards: an evaluation changes nothing in training, even when it is cut short."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:

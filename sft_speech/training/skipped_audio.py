@@ -1,4 +1,4 @@
-"""Utterances that could be read when the run began and can't be any more: counted, and too many of them end it."""
+"""Utterances that could be read when the run began and can't be any more: counted; too many end the run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from sft_speech.errors import UserError
 
-# Utterances that are judged together. A run is long: counted from its beginning on, a disk that goes away after a week
-# would be noticed after a day.
+# Utterances that are judged together. Counted from the beginning of a run, a disk that fails after a week would be
+# noticed a day later.
 WINDOW = 1000
 CONTENTS = "contents"  # key of a batch; no tensor
 
 
 @dataclass(frozen=True)
 class WithContents:
-    """A collator whose batches tell what they are made of: the ids of the utterances, and how many couldn't be read.
+    """A collator whose batches hold the ids of their utterances, and how many could not be read.
 
     Args:
         collate: utterances, some of them None, to a batch.
@@ -26,47 +26,47 @@ class WithContents:
 
     def __call__(self, utterances: list[Any]) -> dict[str, Any]:
         ids = [utterance["id"] for utterance in utterances if utterance is not None]
-        return {**self.collate(utterances), CONTENTS: {"ids": ids, "left_out": len(utterances) - len(ids)}}
+        return {**self.collate(utterances), CONTENTS: {"ids": ids, "skipped": len(utterances) - len(ids)}}
 
 
 class SkippedAudio:
-    """Judges how many utterances were left out.
+    """Judges how many utterances were skipped because they could not be read.
 
     Args:
-        max_share: of them that is suffered.
-        corpus: utterances of it; of a small one the share is that of an epoch.
+        max_share: more of them end the run.
+        corpus: utterances in the corpus; of a small one the share is that of an epoch.
     """
 
     def __init__(self, max_share: float, corpus: int = WINDOW) -> None:
         self.max_share, self.window = max_share, min(WINDOW, corpus)
-        self.asked, self.left_out = 0, 0  # since the last window was full
+        self.asked, self.skipped = 0, 0  # since the last window was full
 
-    def judge(self, asked: int, left_out: int) -> None:
-        """Adds utterances to the window.
+    def judge(self, asked: int, skipped: int) -> None:
+        """Add utterances to the window.
 
         Raises:
-            UserError: more of them were left out than may be in a whole window.
+            UserError: more of them were skipped than may be in a whole window.
         """
-        self.asked, self.left_out = self.asked + asked, self.left_out + left_out
-        if self.left_out > self.max_share * max(self.window, self.asked):
-            shown = f"{self.left_out:,} of the last {self.asked:,} utterances"
+        self.asked, self.skipped = self.asked + asked, self.skipped + skipped
+        if self.skipped > self.max_share * max(self.window, self.asked):
+            shown = f"{self.skipped:,} of the last {self.asked:,} utterances"
             bound = f"more than max_dropped_share = {self.max_share:.1%}"
             why = f"they could be read when the run began, but no longer: {bound}"
-            do = "bring their files back (messages above), then go on with --resume_from_checkpoint"
+            do = "restore their files (messages above), then resume with --resume_from_checkpoint"
             raise UserError(shown, why, do)
         if self.asked >= self.window:
-            self.asked, self.left_out = 0, 0
+            self.asked, self.skipped = 0, 0
 
 
-def check_evaluation(asked: int, left_out: int, max_share: float) -> None:
-    """See that an evaluation is still one of its whole split: figures of another part of it tell of no progress.
+def check_evaluation(asked: int, skipped: int, max_share: float) -> None:
+    """Check that an evaluation covers its split: figures of another part of it can't be compared.
 
     Raises:
-        UserError: nothing could be heard, or too little.
+        UserError: none of its utterances could be read, or too few.
     """
-    if left_out == asked:  # no errors, which would be the best word error rate of all
-        raise UserError("the evaluation", "none of its utterances could be heard", "see the messages above")
-    if left_out > max_share * asked:
-        why = f"{left_out:,} of its {asked:,} utterances can't be read any more"
-        do = "bring their files back (messages above), or raise max_dropped_share; --resume_from_checkpoint goes on"
+    if skipped == asked:  # no errors, which would be the best word error rate of all
+        raise UserError("the evaluation", "none of its utterances could be read", "see the messages above")
+    if skipped > max_share * asked:
+        why = f"{skipped:,} of its {asked:,} utterances can't be read any more"
+        do = "restore their files (messages above), or raise max_dropped_share; --resume_from_checkpoint continues"
         raise UserError("the evaluation", f"{why}, more than max_dropped_share = {max_share:.1%}", do)

@@ -177,7 +177,7 @@ class StreamPlan(Plan):
     def rehearsal(self, utterances: Any) -> list[Any]:
         return [utterances.made_of(noise(float(self.seconds[0]), utterances.rate), 0, 0)] * self.fill
 
-    def save(self, checkpoint: Path) -> None:
+    def save(self, checkpoint: Path, batches: int) -> None:
         kept = dataclasses.asdict(self.place) | {
             "dropped": self.report.dropped("train"),
             "missing": self.report.missing("train"),

@@ -6,18 +6,22 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainingArguments
+from transformers.trainer_utils import TrainOutput
 
 from sft_speech.errors import Stopped, UserError
 from sft_speech.models import adapt as freezing
-from sft_speech.training import checkpoints, optimization, sharding
+from sft_speech.training import optimization, sharding
+from sft_speech.training.callbacks import Divergence
+from sft_speech.training.log_interval import LogInterval
 from sft_speech.training.loss import Criterion
 from sft_speech.training.nonfinite_steps import NonfiniteSteps
 from sft_speech.training.plan import Plan
@@ -27,29 +31,38 @@ from sft_speech.training.workers import leave_signals_to_the_trainer, let_go, wo
 
 logger = logging.getLogger(__name__)
 
+# All that this package uses of transformers' Trainer and TrainingArguments that is not public, and why.
+PRIVATE_NAMES = {
+    "_save_checkpoint": "a checkpoint has to be saved before the evaluation, sealed, and rotated after it",
+    "_determine_best_metric": "the evaluation of a resumed checkpoint counts as one after a step",
+    "_load_best_model": "where the best checkpoint is damaged, the next best one is loaded",
+    "_get_grad_norm": "the norm before clipping decides whether the optimizer takes the step; no callback is given it",
+    "_n_gpu": "one process uses one GPU; the plain Trainer would cut batches in pieces for DataParallel",
+}
+
 
 class ExactTrainer(SavingTrainer):
     """Differs from :class:`transformers.Trainer` in this:
 
     - The loss of an optimizer step is the sum over its utterances, on all micro-batches and processes, over one count.
-      The plain one takes CTC losses for normalized by the step's count, which they are not, and gives gradients that
-      grow with accumulation and processes (transformers#47688).
-    - Batches come from a :class:`Plan` over the whole run; a resumed run goes on at the very batch.
-    - Evaluation is handed in as a function: it knows words and speakers, where the plain one gathers logits.
-    - A step whose gradient is no number is left out (:mod:`~sft_speech.training.nonfinite_steps`).
+      The plain Trainer takes CTC losses for normalized by the step's count, which they are not, and gives gradients
+      that grow with accumulation and processes (transformers#47688).
+    - Batches come from a :class:`Plan` over the whole run; a resumed run continues with the very next batch.
+    - Evaluation is a function that knows words and speakers; the plain Trainer gathers logits.
+    - A step with a non-finite gradient is skipped (:mod:`~sft_speech.training.nonfinite_steps`).
     - A checkpoint is known to be whole, and never costs the one before it (:class:`SavingTrainer`).
 
     Args:
         criterion: loss and figures.
         plan: the batches of this process, of the whole run.
         train_dataset: makes the utterances that the plan asks for.
-        evaluator: gives the metrics of the evaluation split, on every process the same.
+        evaluator: returns the metrics of the evaluation split, the same on every process.
         save_processor: writes what belongs beside the weights into a directory.
         schedule: factor on the learning rate by step, or None for the one that ``args`` names.
         layer_decay: learning rate of a layer over that of the layer above.
-        max_nonfinite_steps: more steps without a finite gradient, among a hundred, end the run.
-        unread: judges the utterances that can't be read any more.
-        keep: checkpoints that are kept, the best one among them; the last one in any case.
+        max_nonfinite_steps: the run ends when more of a hundred steps have a non-finite gradient.
+        skipped_audio: judges the utterances that can't be read any more.
+        keep: checkpoints to keep, the best one among them; the last one is always kept.
     """
 
     def __init__(
@@ -60,10 +73,10 @@ class ExactTrainer(SavingTrainer):
         train_dataset: Dataset,
         evaluator: Callable[[], dict[str, float]] | None = None,
         save_processor: Callable[[str], None] | None = None,
-        schedule: Callable[[int], float] | None = None,
+        schedule: Callable[[float], float] | None = None,
         layer_decay: float = 1.0,
         max_nonfinite_steps: int = 10,
-        unread: SkippedAudio | None = None,
+        skipped_audio: SkippedAudio | None = None,
         keep: int = 2,
         **kwargs: Any,
     ) -> None:
@@ -76,29 +89,25 @@ class ExactTrainer(SavingTrainer):
         sharding.prepare(self)
         self.criterion, self.plan, self.utterances = criterion, plan, train_dataset
         self.evaluator = evaluator
-        self.schedule, self.layer_decay = schedule, layer_decay
+        self.schedule, self.layer_decay, self.scheduled_steps = schedule, layer_decay, self.args.max_steps
         self.model_accepts_loss_kwargs = False  # keeps the count of labels out of the model's forward
         self.loss_is_scaled_for_ga = True
-        self.args.ignore_data_skip = True  # the plan goes on at the right place; the plain trainer would replay it
-        self.sums: dict[str, torch.Tensor] = {}
+        self.args.ignore_data_skip = True  # the plan resumes at the right place; the plain Trainer would replay it
         self.nonfinite_steps = NonfiniteSteps(self, max_nonfinite_steps)
-        self.unread, self.asked, self.left_out = unread or SkippedAudio(max_share=1.0), 0, 0
-        self.clock = time.monotonic()
-        self.audio_seconds, self.training_seconds = 0.0, 0.0  # learnt from since the start or resumption, in what time
+        self.skipped_audio = skipped_audio or SkippedAudio(max_share=1.0)
+        self.audio_seconds, self.training_seconds = 0.0, 0.0  # trained on since the start or resumption, and how long
+        self.add_callback(Divergence())
 
     # ---- data
 
-    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if resume_from_checkpoint:
-            checkpoint = Path(resume_from_checkpoint)
-            state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE))
-            self.plan.resume(checkpoint, state.global_step * self.args.gradient_accumulation_steps)
-            self.begin_at(checkpoint, state)
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        if isinstance(resume_from_checkpoint, str):
+            self.resume_at(Path(resume_from_checkpoint))
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except pickle.UnpicklingError as error:  # transformers reads with weights_only, which makes nothing but tensors
-            why = "one of its *.pt and *.pth files isn't what a run writes; it may be made to do harm"
-            raise UserError(f"{resume_from_checkpoint}", why, "go on from a checkpoint of your own") from error
+            why = "one of its *.pt and *.pth files isn't what a run writes; it may be malicious"
+            raise UserError(f"{resume_from_checkpoint}", why, "resume from a checkpoint of your own") from error
         except BaseException as error:
             if isinstance(error, Stopped):  # trackers write their last lines
                 self.callback_handler.on_train_end(self.args, self.state, self.control)
@@ -117,29 +126,34 @@ class ExactTrainer(SavingTrainer):
             prefetch_factor=4 if workers else None,
             pin_memory=self.args.device.type == "cuda",
             worker_init_fn=leave_signals_to_the_trainer,
-            generator=torch.Generator(),  # the loader draws a number: not from what dropout goes on with when resumed
+            generator=torch.Generator(),  # the loader draws a number, which must not come from the random state restored
         )
 
     # ---- loss
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        if not self.sums:  # the first step after a line of the log
-            self.clock = time.monotonic()
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor | int]:
+        self.interval.begin_step()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.nonfinite_steps.begin(batches)
         for batch in batches:
-            made_of = batch.pop(CONTENTS)
-            self.left_out += made_of["left_out"]
-            self.asked += made_of["left_out"] + len(made_of["ids"])
+            contents = batch.pop(CONTENTS)
+            self.interval.skipped += contents["skipped"]
+            self.interval.utterances += contents["skipped"] + len(contents["ids"])
         count = sum(self.criterion.count(batch) for batch in batches)
-        if self.accelerator.num_processes == 1:  # a number need not wait for the device
+        if self.accelerator.num_processes == 1:  # no need to wait for the device
             return batches, max(1, count)
         return batches, self.accelerator.reduce(torch.tensor(count, device=device), "sum").clamp(min=1)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Raises UserError where a batch does not fit into memory."""
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Raise UserError where a batch does not fit into memory."""
+        # The loader pins memory, so that the copy need not wait for what the device has still to do.
+        inputs = send_to_device(inputs, self.args.device, non_blocking=True)
         try:
-            loss = super().training_step(*args, **kwargs)
+            loss = super().training_step(model, inputs, num_items_in_batch)
         except Exception as error:
             if not is_memory_error(error):
                 raise
@@ -148,36 +162,34 @@ class ExactTrainer(SavingTrainer):
                 f"lower max_batch_seconds (now {self.plan.max_batch_seconds:g}), and resume where there is a checkpoint"
             )
             raise UserError(given, "it does not fit into memory", do) from error
+        self.interval.loss = self.interval.loss + loss
         self.nonfinite_steps.step.losses.append(loss)
         return loss
 
-    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         norm = super()._get_grad_norm(*args, **kwargs)
         self.nonfinite_steps.guard(norm)
         return norm
 
-    def _prepare_input(self, data: Any) -> Any:
-        """On its way to the device without waiting for what that has still to do; the loader pins its memory."""
-        if isinstance(data, torch.Tensor):
-            return data.to(self.args.device, non_blocking=True)
-        return super()._prepare_input(data)
-
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         summed = self.criterion.loss(model, inputs)
-        for name, value in summed.figures.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
+        self.interval.add(summed.figures)
         loss = summed.total + self.anchor(model)
         # DistributedDataParallel averages gradients over processes; their sum is wanted.
         return loss * self.accelerator.num_processes / num_items_in_batch
 
     def anchor(self, model: torch.nn.Module) -> torch.Tensor | float:
-        """An exact zero that depends on every trained parameter.
+        """Return an exact zero that depends on every trained parameter.
 
-        Under several processes each of them must get a gradient, or DistributedDataParallel waits forever for those of
-        a layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet. Layers of a
-        model in pieces (FSDP; their weights are no plain tensors here) see to it themselves.
+        Under several processes each parameter must get a gradient, or DistributedDataParallel waits forever for those
+        of a layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet. Layers of
+        a sharded model (FSDP; its weights are no plain tensors here) do this themselves.
         """
         if self.accelerator.num_processes == 1:
             return 0.0
@@ -188,7 +200,7 @@ class ExactTrainer(SavingTrainer):
 
     # ---- optimizer and schedule
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             model = self.model if model is None else model
             cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
@@ -203,50 +215,47 @@ class ExactTrainer(SavingTrainer):
             self.optimizer = cls(groups, **kwargs)
         return self.optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        optimizer = self.optimizer if optimizer is None else optimizer
         if self.schedule is None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        if self.lr_scheduler is None:
-            optimizer = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
-            self._created_lr_scheduler = True
+            super().create_scheduler(num_training_steps, optimizer)
+        else:
+            factor = optimization.stretched(self.schedule, self.scheduled_steps, num_training_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        self.peak_rates = [group["initial_lr"] for group in optimizer.param_groups]
         return self.lr_scheduler
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """The learning rate is that of this run: one that went astray is resumed with a lower one."""
-        optimizer: Any = self.optimizer
-        rates = [group["initial_lr"] for group in optimizer.param_groups]
-        super()._load_optimizer_and_scheduler(checkpoint)
-        optimization.set_rates(self.lr_scheduler, rates)
 
     # ---- figures
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        done = self.state.global_step * self.args.gradient_accumulation_steps
-        self.state.epoch = self.plan.epochs(done)
-        if "loss" in logs and self.sums:
-            names = sorted(self.sums)
-            sums = self.accelerator.reduce(torch.stack([self.sums[name].double() for name in names]), "sum").tolist()
-            logs |= self.criterion.report(dict(zip(names, sums, strict=True)))
-            if "seconds" in names:
-                audio, taken = sums[names.index("seconds")], time.monotonic() - self.clock
-                logs["audio_seconds_per_second"] = audio / taken
-                self.audio_seconds, self.training_seconds = self.audio_seconds + audio, self.training_seconds + taken
-            self.sums = {}
-            logs |= self.nonfinite_steps.figures() | self.unread_figures()
+        self.state.epoch = self.plan.epochs(self.state.global_step * self.args.gradient_accumulation_steps)
+        if "loss" in logs:
+            logs |= self.interval_figures()
         super().log(logs, start_time)
 
-    def unread_figures(self) -> dict[str, float]:
-        """How many utterances couldn't be read since the last line of the log, on all processes, if any.
+    def interval_figures(self) -> dict[str, float]:
+        """Return what all processes measured since the last line of the log, and begin the next interval.
 
         Raises:
-            UserError: too many.
+            UserError: too many utterances could not be read, or too many gradients were not finite.
         """
-        counts = torch.tensor([self.asked, self.left_out], device=self.args.device)
-        asked, left_out = self.accelerator.reduce(counts, "sum").tolist()
-        self.asked, self.left_out = 0, 0
-        self.unread.judge(asked, left_out)
-        return {"left_out_utterances": left_out} if left_out else {}
+        interval, self.interval = self.interval, LogInterval()
+        names = sorted(interval.sums)
+        values = [interval.loss, interval.utterances, interval.skipped, *(interval.sums[name] for name in names)]
+        stacked = torch.stack([torch.as_tensor(value, device=self.args.device).double() for value in values])
+        loss, utterances, skipped, *sums = self.accelerator.reduce(stacked, "sum").tolist()
+        totals = dict(zip(names, sums, strict=True))
+        figures = {"loss": loss / self.accelerator.num_processes / interval.steps} | self.criterion.report(totals)
+        if "seconds" in totals:
+            taken = interval.seconds()
+            figures["audio_seconds_per_second"] = totals["seconds"] / taken
+            self.audio_seconds += totals["seconds"]
+            self.training_seconds += taken
+        figures |= self.nonfinite_steps.figures()
+        self.skipped_audio.judge(int(utterances), int(skipped))
+        return figures | ({"left_out_utterances": int(skipped)} if skipped else {})
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -255,24 +264,26 @@ class ExactTrainer(SavingTrainer):
             return {}
         started = time.monotonic()
         if self.control.should_save:
-            self._save_checkpoint(self.model, None)  # whatever ends the evaluation, this is kept
+            self._save_checkpoint(self.model, None)  # before the evaluation, whatever ends that
         with self.stop.at_once(), preserved_rng(self.args.device), sharding.whole(self):
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator().items()}
         self.log(metrics)
-        if self.args.metric_for_best_model:  # the evaluator leaves out what is no number
+        if self.args.metric_for_best_model:  # the evaluator leaves out what is not a number
             metrics.setdefault(self.args.metric_for_best_model, math.nan)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self.clock += time.monotonic() - started  # training speed is that of training
+        if self.evaluation_due:
+            self.complete_evaluation(metrics)
+        self.interval.began += time.monotonic() - started  # evaluation does not count in the speed of training
         return metrics
 
 
 def one_gpu(args: TrainingArguments) -> None:
-    """Keeps a process that was started without a launcher from torch's DataParallel, which cuts batches in pieces."""
+    """Keep a process that was started without a launcher from torch's DataParallel, which cuts batches in pieces."""
     if args.n_gpu > 1:
         logger.warning("%d GPUs, of which one is used: start with `accelerate launch` to use all", args.n_gpu)
         args._n_gpu = 1
 
 
 def is_memory_error(error: Exception) -> bool:
-    """Memory that ran short, in the words of torch's allocators and of Python."""
+    """Return whether memory ran short, by the messages of torch's allocators and of Python."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

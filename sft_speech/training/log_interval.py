@@ -1,0 +1,59 @@
+"""What a process has measured since the last line of the log."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import torch
+
+FILE = "unlogged_{}.pt"  # of a process, in a checkpoint
+
+
+@dataclasses.dataclass
+class LogInterval:
+    """Sums over the optimizer steps of one process; the next line of the log is made of them.
+
+    Args:
+        steps: optimizer steps.
+        loss: scalar on the device, the sum of their losses.
+        sums: figures of the criterion, scalars on the device.
+        utterances: asked of the loader.
+        skipped: of those, how many could not be read.
+        began: when the first step began, in seconds of the monotonic clock.
+    """
+
+    steps: int = 0
+    loss: torch.Tensor | float = 0.0
+    sums: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    utterances: int = 0
+    skipped: int = 0
+    began: float = 0.0
+
+    def begin_step(self) -> None:
+        if self.steps == 0:
+            self.began = time.monotonic()
+        self.steps += 1
+
+    def add(self, figures: dict[str, torch.Tensor]) -> None:
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def save(self, checkpoint: Path, rank: int, world: int) -> None:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        torch.save(values | {"began": self.seconds(), "world": world}, checkpoint / FILE.format(rank))
+
+    @classmethod
+    def load(cls, checkpoint: Path, rank: int, world: int, device: torch.device) -> LogInterval:
+        """Return what was saved; an empty interval where another number of processes saved it."""
+        file = checkpoint / FILE.format(rank)
+        if not file.is_file():
+            return cls()
+        values = torch.load(file, map_location=device, weights_only=True)
+        if values.pop("world") != world:
+            return cls()
+        return cls(**values | {"began": time.monotonic() - values["began"]})

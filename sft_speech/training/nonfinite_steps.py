@@ -127,10 +127,16 @@ class NonfiniteSteps:
             *(shapes, ", ".join(ids[:_SHOWN]), more, self.file),
         )
 
+    @property
+    def model(self) -> torch.nn.Module:
+        """The model of the trainer, which FSDP replaces when training starts."""
+        model: Any = self.trainer.model
+        return model
+
     def too_many(self, step: Step) -> UserError:
         why = f"{sum(self.recent)} of the last {len(self.recent)} steps had a gradient that is not finite"
         do = "lower learning_rate, or remove the recordings that recur there"
-        name = broken_weights(self.trainer.model)
+        name = broken_weights(self.model)
         if name is not None:
             why, do = f"{why}, for {name} holds NaN or infinity", "start from a checkpoint that is whole"
         why = f"{why}; {self.file} has their batches"
@@ -144,9 +150,9 @@ class NonfiniteSteps:
         """
         self.settle()
         trainer = self.trainer
-        broken = torch.tensor(float(broken_weights(trainer.model) is not None), device=trainer.args.device)
+        broken = torch.tensor(float(broken_weights(self.model) is not None), device=trainer.args.device)
         if trainer.accelerator.reduce(broken, "sum") > 0:
-            name = broken_weights(trainer.model) or "a weight of another process"
+            name = broken_weights(self.model) or "a weight of another process"
             why = f"{name} holds NaN or infinity after step {trainer.state.global_step}, which is not saved"
             raise UserError("the model", why, "lower learning_rate, and resume with --resume_from_checkpoint")
 

@@ -11,7 +11,7 @@ ADAPTER = ".adapter."  # convolutions between the encoder and the head, usually 
 
 
 def tri_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: float) -> Callable[[float], float]:
-    """Return the schedule of wav2vec 2.0 fine-tuning (Baevski et al. 2020, appendix B): linear up, level, exponential down.
+    """Return the schedule of wav2vec 2.0 (Baevski et al. 2020, appendix B): linear up, level, exponential down.
 
     Args:
         steps: optimizer steps of the run.

@@ -211,7 +211,7 @@ def finish_run(
                     logger.info("%s\n%s", split, evaluation.table())
     weights = sharding.gathered(trainer)
     if main:
-        with checkpoints.disk_errors(output, "go on with --resume_from_checkpoint auto"):
+        with checkpoints.disk_errors(output, "resume with --resume_from_checkpoint auto"):
             task.save(output, weights)
             write_whole(output / RESULTS, json.dumps(figures, indent=2) + "\n")
             write_whole(output / LOG, json.dumps({"log_history": trainer.state.log_history}, indent=1) + "\n")

@@ -65,10 +65,14 @@ def read(checkpoint: Path) -> list[Split]:
         return []
     try:
         splits = [
-            Split(*map(int, numbers), float(seconds))
-            for *numbers, seconds in (
-                [one[field.name] for field in dataclasses.fields(Split)] for one in json.loads(file.read_text())
+            Split(
+                world=int(one["world"]),
+                seed=int(one["seed"]),
+                accumulation=int(one["accumulation"]),
+                batches=int(one["batches"]),
+                max_batch_seconds=float(one["max_batch_seconds"]),
             )
+            for one in json.loads(file.read_text(encoding="utf-8"))
         ]
         if any(split.world < 1 or split.batches < 0 or not split.max_batch_seconds > 0 for split in splits):
             raise ValueError

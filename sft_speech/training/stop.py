@@ -102,7 +102,7 @@ class Stop(TrainerCallback):
         """Says how to go on; of several processes, each ends here: others may wait for what it would have said next."""
         if self.processes.is_main_process:
             step = f", saved at step {self.saved}" if self.saved else ""
-            logger.warning("stopped%s; go on with --resume_from_checkpoint auto", step)
+            logger.warning("stopped%s; resume with --resume_from_checkpoint auto", step)
         if self.processes.num_processes > 1:
             logging.shutdown()
             sys.stdout.flush()

@@ -101,6 +101,7 @@ class ExactTrainer(SavingTrainer):
     # ---- data
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        self.resumed_from = None
         if isinstance(resume_from_checkpoint, str):
             self.resume_at(Path(resume_from_checkpoint))
         try:
@@ -126,7 +127,7 @@ class ExactTrainer(SavingTrainer):
             prefetch_factor=4 if workers else None,
             pin_memory=self.args.device.type == "cuda",
             worker_init_fn=leave_signals_to_the_trainer,
-            generator=torch.Generator(),  # the loader draws a number, which must not come from the random state restored
+            generator=torch.Generator(),  # the loader draws from it, not from the state that dropout resumes with
         )
 
     # ---- loss
@@ -202,12 +203,12 @@ class ExactTrainer(SavingTrainer):
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            model = self.model if model is None else model
-            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+            trained: Any = self.model if model is None else model
+            cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, trained)
             groups = optimization.parameter_groups(
-                [(name, p) for name, p in model.named_parameters() if p.requires_grad],
-                freezing.head_names(self.accelerator.unwrap_model(model)),
-                set(self.get_decay_parameter_names(model)),
+                [(name, p) for name, p in trained.named_parameters() if p.requires_grad],
+                freezing.head_names(self.accelerator.unwrap_model(trained)),
+                set(self.get_decay_parameter_names(trained)),
                 learning_rate=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
                 layer_decay=self.layer_decay,
@@ -218,14 +219,14 @@ class ExactTrainer(SavingTrainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        optimizer = self.optimizer if optimizer is None else optimizer
+        used: Any = self.optimizer if optimizer is None else optimizer
         if self.schedule is None:
-            super().create_scheduler(num_training_steps, optimizer)
+            scheduler = super().create_scheduler(num_training_steps, used)
         else:
             factor = optimization.stretched(self.schedule, self.scheduled_steps, num_training_steps)
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        self.peak_rates = [group["initial_lr"] for group in optimizer.param_groups]
-        return self.lr_scheduler
+            scheduler = self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(used, factor)
+        self.peak_rates = [group["initial_lr"] for group in used.param_groups]
+        return scheduler
 
     # ---- figures
 

@@ -48,7 +48,7 @@ def worker_error(error: BaseException, workers: int) -> UserError | None:
         why = f"it was ended from outside ({how}), as systems do when memory is full"
         do = "lower --dataloader_num_workers or --max_batch_seconds"
     given = f"one of the {workers} processes that decode audio"
-    return UserError(given, why, f"{do}; then go on with --resume_from_checkpoint")
+    return UserError(given, why, f"{do}; then resume with --resume_from_checkpoint")
 
 
 def is_cut_off(error: BaseException) -> bool:

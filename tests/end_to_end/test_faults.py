@@ -89,7 +89,7 @@ def test_asked_to_stop_in_training(start, undisturbed, learnt, tmp_path):
     for step, signals in ((6, "term twice"), (9, "usr1 twice")):
         run = start(faults=[("step", f"after {step}", signals, "")])
         assert run.ends() == RESUMABLE, run.said()
-        assert last_line(run).endswith(f"saved at step {step + 1}; go on with --resume_from_checkpoint auto")
+        assert last_line(run).endswith(f"saved at step {step + 1}; resume with --resume_from_checkpoint auto")
     assert start().ends() == 0
     same(learnt, undisturbed, tmp_path / "out")
 
@@ -113,7 +113,7 @@ def test_asked_to_stop_before_the_first_step_and_after_the_last(start, undisturb
     for at in (("os.rename", "out/corpus_report.json.part"), ("open", "out/evaluation/dev-tones.jsonl")):
         run = start(faults=[(*at, "term", "")])
         assert run.ends() == RESUMABLE, run.said()
-        assert "go on with --resume_from_checkpoint auto" in last_line(run)
+        assert "resume with --resume_from_checkpoint auto" in last_line(run)
     assert start().ends() == 0
     same(learnt, undisturbed, tmp_path / "out")
 
@@ -168,7 +168,7 @@ def test_a_disk_that_does_not_take_it(start, undisturbed, learnt, disk, fault, p
     run = start(*output, inside=disk.pid, faults=[("open", path, fault, where)])
     assert run.ends() == 2, run.said()
     assert "it could not be written (" in run.said()
-    assert last_line(run).startswith("-> make room, then go on with --resume_from_checkpoint auto")
+    assert last_line(run).startswith("-> make room, then resume with --resume_from_checkpoint auto")
     assert "Traceback" not in run.said()
     if fault == "fill":
         (disk.outside / "filler").unlink()

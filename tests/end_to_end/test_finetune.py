@@ -108,7 +108,7 @@ def test_asked_to_stop_it_saves_first(arguments, tmp_path):
             break
     said = process.stderr.read()
     assert process.wait(timeout=120) == 75
-    assert "go on with --resume_from_checkpoint auto" in said
+    assert "resume with --resume_from_checkpoint auto" in said
     assert list((tmp_path / "out").glob("checkpoint-*/files.json"))
 
 
@@ -132,7 +132,7 @@ def test_two_processes_asked_to_stop_save_first(arguments, tmp_path):
             break
     said = launcher.stderr.read()
     assert launcher.wait(timeout=120) == 1
-    assert "go on with --resume_from_checkpoint auto" in said
+    assert "resume with --resume_from_checkpoint auto" in said
     (saved,) = (tmp_path / "out").glob("checkpoint-*/files.json")
     assert {"rng_state_0.pth", "rng_state_1.pth", "unlogged_1.pt"} <= json.loads(saved.read_text()).keys()
 

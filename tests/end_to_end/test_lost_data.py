@@ -96,7 +96,7 @@ def test_a_disk_that_goes_away_ends_the_run_and_comes_back(arguments, copy, tmp_
     assert main(run) == 2
     said = capsys.readouterr().err
     assert "utterances: they could be read when the run began, but no longer" in said
-    assert "go on with --resume_from_checkpoint" in said
+    assert "resume with --resume_from_checkpoint" in said
     assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-4"]
     (tmp_path / "gone").rename(copy)
     assert main([*run, "--resume_from_checkpoint"]) == 0

@@ -1,4 +1,4 @@
-"""Steps whose gradient is no number: the run goes on without them, or ends with what it had."""
+"""Steps whose gradient is not finite: the run continues without them, or ends with what it had."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
 from sft_speech.cli import main
+from sft_speech.training.nonfinite_steps import NonfiniteSteps
 from sft_speech.training.trainer import ExactTrainer
 
 BAD = 5  # step; the checkpoint after four is the one to resume from
@@ -43,8 +44,8 @@ def without_number(monkeypatch, where: str) -> None:
 
 @pytest.fixture
 def around_the_optimizer(monkeypatch):
-    """For each step whether weights, moments and counts of steps are the same behind it, and all numbers."""
-    found, step = {}, Trainer._get_grad_norm
+    """For each step whether weights, moments and counts of steps are the same after it, and all finite."""
+    found, guard = {}, NonfiniteSteps.guard
 
     def everything(trainer):
         states = trainer.optimizer.state.values()
@@ -52,25 +53,26 @@ def around_the_optimizer(monkeypatch):
         numbers = [*trainer.model.parameters(), *(one for one in moments if one is not None)]
         return [torch.as_tensor(one).detach().clone() for one in numbers]
 
-    def before(self, *args, **kwargs):
-        was, number, zero_grad = everything(self), self.state.global_step + 1, self.model.zero_grad
+    def before(self, norm):
+        trainer = self.trainer
+        was, number, zero_grad = everything(trainer), trainer.state.global_step + 1, trainer.model.zero_grad
 
         def after(*args, **kwargs):
-            now = everything(self)
+            now = everything(trainer)
             same = len(was) == len(now) and all(torch.equal(one, other) for one, other in zip(was, now, strict=True))
             found[number] = same, all(torch.isfinite(one).all() for one in now)
-            self.model.zero_grad = zero_grad
+            trainer.model.zero_grad = zero_grad
             return zero_grad(*args, **kwargs)
 
-        self.model.zero_grad = after
-        return step(self, *args, **kwargs)
+        trainer.model.zero_grad = after
+        guard(self, norm)
 
-    monkeypatch.setattr(Trainer, "_get_grad_norm", before)
+    monkeypatch.setattr(NonfiniteSteps, "guard", before)
     return found
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_one_bad_step_is_left_out_and_told(arguments, tmp_path, monkeypatch, around_the_optimizer, caplog, where):
+def test_one_bad_step_is_skipped_and_reported(arguments, tmp_path, monkeypatch, around_the_optimizer, caplog, where):
     without_number(monkeypatch, where)
     run = [*arguments, "--save_total_limit", "3", "--gradient_accumulation_steps", "2"]
     assert main(run) == 0
@@ -83,13 +85,13 @@ def test_one_bad_step_is_left_out_and_told(arguments, tmp_path, monkeypatch, aro
         rows, samples = batch["shapes"]["input_values"]
         assert len(set(batch["ids"])) == rows
         assert batch["seconds"] <= rows * samples / 16_000 <= 6
-    assert f"step {BAD} is left out, its gradient is no number" in caplog.text
+    assert f"step {BAD} is skipped, its gradient is not finite" in caplog.text
     assert entry["batches"][0]["ids"][0] in caplog.text
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert results["skipped_steps"] == 1
     assert math.isfinite(results["train_loss"])
     assert [line["step"] for line in history(tmp_path / "out") if "skipped_steps" in line] == [BAD]
-    # Resumed before it, the run leaves out the same step, and goes the same way.
+    # Resumed before it, the run skips the same step and ends with the same weights.
     other = [
         "--resume_from_checkpoint",
         str(tmp_path / "out" / "checkpoint-4"),
@@ -118,7 +120,7 @@ def test_a_checkpoint_with_a_broken_weight(arguments, small, tmp_path, capsys):
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     assert main([*arguments, "--model", str(broken), "--max_nonfinite_steps", "2"]) == 2
     said = capsys.readouterr().err
-    assert "step 3: 3 of the last 3 steps had a gradient that is no number, for lm_head.weight holds NaN" in said
+    assert "step 3: 3 of the last 3 steps had a gradient that is not finite, for lm_head.weight holds NaN" in said
     assert len((tmp_path / "out" / "bad_batches.jsonl").read_text().splitlines()) == 3
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 

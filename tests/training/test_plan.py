@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sft_speech.errors import UserError
 from sft_speech.training import plan as module
 from sft_speech.training.plan import BatchPlan, cut, epoch_plan, sorted_batches
 
@@ -139,3 +144,124 @@ def test_the_costliest_batch_comes_first(seconds, budget, world):
 def test_fewer_utterances_than_processes():
     with pytest.raises(ValueError, match="3 utterances can't be shared among 4"):
         epoch_plan(np.ones(3), 10.0, seed=0, epoch=0, world=4)
+
+
+# ---- resumed with another split
+
+SPLITS = st.lists(
+    st.tuples(st.integers(1, 4), st.sampled_from([5.0, 20.0, 60.0]), st.integers(0, 25)), min_size=1, max_size=4
+)
+
+
+def run_of_splits(seconds, splits, folder, epochs):
+    """A run that is resumed again and again: (world, budget, batches until it is stopped); the last one is not.
+
+    Gives the batches of every rank, as lists of (epoch, utterance).
+    """
+    came, done = [], 0
+    for number, (world, budget, batches) in enumerate([*splits, (*splits[0][:2], None)]):
+        plans = [BatchPlan(seconds, budget, batches=10**6, seed=5, rank=rank, world=world) for rank in range(world)]
+        for plan in plans if number else []:
+            plan.resume(folder, done)
+        for plan in plans:
+            given = iter(plan)
+            if batches is None:
+                came += itertools.takewhile(lambda batch: min(epoch for epoch, _ in batch) < epochs, given)
+            else:
+                came += itertools.islice(given, batches)
+        if batches is not None:
+            done += batches
+            plans[0].save(folder, done)
+    return came
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths, SPLITS)
+def test_whatever_number_of_processes_takes_over_every_epoch_stays_whole(tmp_path_factory, seconds, splits):
+    folder = tmp_path_factory.mktemp("run")
+    came = run_of_splits(seconds, splits, folder, epochs=30)
+    counts = Counter(item for batch in came for item in batch)
+    everything = {(epoch, index) for epoch in range(25) for index in range(len(seconds))}
+    assert everything <= set(counts)
+    for batch in came:
+        longest = max(seconds[index] for _, index in batch)
+        assert len(batch) == 1 or len(batch) * longest <= 60.0
+        if any(counts[item] > 1 for item in batch):
+            assert len(batch) == 1, "an utterance comes twice only where there is nothing to split"
+
+
+def test_the_rest_of_an_epoch_comes_once_under_the_new_split(tmp_path, caplog):
+    """A literal one: 16 utterances of a second in batches of two; one process has done three of eight."""
+    seconds = np.ones(16)
+    before = BatchPlan(seconds, 2.0, batches=8, seed=1)
+    trained = [index for batch in itertools.islice(before, 3) for _, index in batch]
+    before.save(tmp_path, 3)
+    plans = [BatchPlan(seconds, 2.0, batches=8, seed=1, rank=rank, world=2, accumulation=2) for rank in (0, 1)]
+    for plan in plans:
+        plan.resume(tmp_path, 3)
+    rest = [list(itertools.islice(plan, 3)) for plan in plans]
+    assert [[len(batch) for batch in own] for own in rest] == [[2, 2, 1], [2, 2, 1]]
+    assert sorted(index for own in rest for batch in own for _, index in batch) == sorted(set(range(16)) - set(trained))
+    assert {epoch for own in rest for batch in own for epoch, _ in batch} == {0}
+    assert caplog.messages == [
+        "resumed with another split (processes x batches: 2 x 2 s, before 1 x 2 s): each of the 10 utterances left of "
+        "this epoch comes once, in a new order; an optimizer step has up to 8 s of audio, before 2 s"
+    ]
+    assert [plans[0].epochs(batches) for batches in (3, 6, 10)] == pytest.approx([6 / 16, 1.0, 2.0])
+
+
+def test_fewer_utterances_than_processes_left_join_the_next_epoch(tmp_path):
+    seconds = np.ones(5)
+    before = BatchPlan(seconds, 1.0, batches=9)
+    (last,) = {0, 1, 2, 3, 4} - {index for batch in itertools.islice(before, 4) for _, index in batch}
+    before.save(tmp_path, 4)
+    plans = [BatchPlan(seconds, 1.0, batches=7, rank=rank, world=3) for rank in range(3)]
+    for plan in plans:
+        plan.resume(tmp_path, 4)
+    items = [item for plan in plans for batch in itertools.islice(plan, 2) for item in batch]
+    assert sorted(items) == sorted([(0, last), *((1, index) for index in range(5))])
+
+
+def test_the_same_split_resumes_at_the_same_place_after_another_one(tmp_path, caplog):
+    """The file of a checkpoint is all that it takes; the second split is told once, when it begins."""
+    seconds = np.random.default_rng(0).uniform(1, 9, 40)
+
+    def plan(world, rank, done=None):
+        plan = BatchPlan(seconds, 20.0, batches=100, seed=2, rank=rank, world=world)
+        if done is not None:
+            plan.resume(tmp_path, done)
+        return plan
+
+    plan(1, 0).save(tmp_path, 4)
+    begun = plan(2, 1, done=4)
+    whole = list(itertools.islice(begun, 20))
+    plan(2, 0, done=4).save(tmp_path, 9)
+    assert len(caplog.messages) == 1
+    assert list(itertools.islice(plan(2, 1, done=9), 15)) == whole[5:]
+    assert len(caplog.messages) == 1
+    assert json.loads((tmp_path / "batch_plan.json").read_text()) == [
+        {"world": 1, "seed": 2, "accumulation": 1, "batches": 4, "max_batch_seconds": 20.0},
+        {"world": 2, "seed": 2, "accumulation": 1, "batches": 5, "max_batch_seconds": 20.0},
+    ]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_run_of_epochs_ends_with_its_last_epoch_however_it_is_split(tmp_path, accumulation):
+    seconds = np.random.default_rng(0).uniform(1, 9, 200)
+    one = BatchPlan(seconds, 20.0, batches=0, max_epochs=2.0)
+    one.save(tmp_path, one.per_epoch // 2)
+    two = BatchPlan(seconds, 20.0, batches=0, world=2, accumulation=accumulation, max_epochs=2.0)
+    two.resume(tmp_path, done := one.per_epoch // 2 * accumulation)
+    assert two.epochs(two.batches) == pytest.approx(2.0, abs=accumulation / two.per_epoch)
+    assert (two.batches - done) % accumulation == 0
+    two.save(tmp_path, later := done + 10 * accumulation)
+    again = BatchPlan(seconds, 20.0, batches=0, world=2, accumulation=accumulation, max_epochs=2.0)
+    again.resume(tmp_path, later)
+    assert again.batches == two.batches
+
+
+@pytest.mark.parametrize("text", ["{", "3", "[{}]", '[{"world": 0}]', "[null]"])
+def test_a_file_of_splits_that_is_something_else(tmp_path, text):
+    (tmp_path / "batch_plan.json").write_text(text)
+    with pytest.raises(UserError, match="it is not what a run writes"):
+        BatchPlan(np.ones(4), 2.0, batches=1).resume(tmp_path, 1)

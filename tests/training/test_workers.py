@@ -43,7 +43,7 @@ def test_a_worker_that_ends_is_told(number, why, do):
     said = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
     assert why in said
     assert do in said
-    assert "go on with --resume_from_checkpoint" in said
+    assert "resume with --resume_from_checkpoint" in said
 
 
 def test_other_errors_are_left_alone():

@@ -59,6 +59,18 @@ def test_the_last_whole_ones_and_the_best_one_are_kept(tmp_path, checkpoint):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-4"]
 
 
+def test_the_last_ones_are_told_by_their_step_not_by_their_age(tmp_path, checkpoint):
+    """As after a copy of the directory, which writes them in any order."""
+    for age, step in enumerate((1000, 200, 30, 4)):  # the last step has the oldest time
+        os.utime(checkpoint(tmp_path, step), (10_000 * (1 + age),) * 2)
+    rotate(tmp_path, 2, best=None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1000", "checkpoint-200"]
+    rotate(tmp_path, 1, best=str(tmp_path / "checkpoint-200"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1000", "checkpoint-200"]
+    rotate(tmp_path, 1, best=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1000"]
+
+
 def test_the_best_of_those_that_are_whole(tmp_path, checkpoint):
     history = [{"step": step, "eval_wer": wer} for step, wer in ((1, 0.5), (2, 0.1), (3, 0.3))] + [{"step": 3}]
     for step in (1, 2, 3, 4):
@@ -67,6 +79,7 @@ def test_the_best_of_those_that_are_whole(tmp_path, checkpoint):
     cut(tmp_path / "checkpoint-2" / "model.safetensors")
     assert best_whole(tmp_path, history, "eval_wer") == tmp_path / "checkpoint-3"
     assert best_whole(tmp_path, [], "eval_wer") is None
+    assert best_whole(tmp_path, history, "eval_wer", greater_is_better=True) == tmp_path / "checkpoint-1"
 
 
 @pytest.mark.parametrize(

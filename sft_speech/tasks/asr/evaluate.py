@@ -297,10 +297,11 @@ def evaluate_corpus(
             result.infeasible += recognition.infeasible
     result.runtime = time.perf_counter() - began
     if result.utterances and result.blank_share > BLANK_SHARE_OF_SILENCE:
-        logger.warning(
-            "%.1f %% of frames are blank: the model says next to nothing yet (usual in the first hundreds of steps)",
-            100 * result.blank_share,
-        )
+        chance = result.frames * math.log(checkpoint.model.config.vocab_size)  # bounds the loss of equal probabilities
+        share, why = 100 * result.blank_share, "usual in the first hundreds of steps"
+        if result.loss_sum > chance:
+            why = f"its loss of {result.loss:.4g} is worse than chance: it diverged, or was not trained"
+        logger.warning("%.1f %% of frames are blank: the model outputs next to nothing (%s)", share, why)
     return result
 
 

@@ -25,7 +25,7 @@ from sft_speech.corpora import load_corpus, rows_of_dataset
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import Stopped
-from sft_speech.files import write_whole
+from sft_speech.files import honour_umask, write_whole
 from sft_speech.hub import provenance
 from sft_speech.hub.card import LOG, write_card
 from sft_speech.hub.repository import Repository
@@ -213,6 +213,7 @@ def finish_run(
     if main:
         with checkpoints.disk_errors(output, "resume with --resume_from_checkpoint auto"):
             task.save(output, weights)
+            honour_umask(output)
             write_whole(output / RESULTS, json.dumps(figures, indent=2) + "\n")
             write_whole(output / LOG, json.dumps({"log_history": trainer.state.log_history}, indent=1) + "\n")
             write_card(output, spec, repository.id if repository else None, ask_hub=repository is not None)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,22 @@ def test_weights_that_overflow_are_not_saved(arguments, tmp_path, capsys):
     assert "holds NaN or infinity after step 8, which is not saved" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-4"]
     assert (tmp_path / "out" / "checkpoint-4" / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_that_diverges_is_told_so(arguments, tmp_path, caplog):
+    """At a learning rate beyond all reason, with numbers that stay finite: the run is complete, its files are there."""
+    run = [*arguments, "--lr_scheduler_type", "constant_with_warmup", "--warmup_steps", "0", "--learning_rate", "30"]
+    assert main(run) == 0
+    (diverges,) = (line for line in caplog.messages if line.startswith("training diverges: loss "))
+    assert "lower learning_rate (now 3.00e+01 at its peak)" in diverges
+    assert any(line.startswith("training ended worse than it began (loss ") for line in caplog.messages)
+    assert not any("usual in the first hundreds of steps" in line for line in caplog.messages)
+    assert math.isfinite(json.loads((tmp_path / "out" / "all_results.json").read_text())["train_loss"])
+    (mode,) = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").glob("*.*") if path.is_file()}
+    assert mode == 0o666 & ~umask()
+
+
+def umask() -> int:
+    before = os.umask(0)
+    os.umask(before)
+    return before

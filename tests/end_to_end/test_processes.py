@@ -172,3 +172,21 @@ def test_one_of_two_processes_runs_out_of_memory(arguments, several_runs):
     wrong = told(lines)[told(lines).index("a batch of step 3: it does not fit into memory.") :]
     assert wrong[1].startswith("-> lower max_batch_seconds")
     assert [line for line in wrong[2:] if "stopping after this step" not in line] == []
+
+
+def test_two_processes_take_over_what_one_began(arguments, tmp_path, two_processes):
+    """In the middle of an epoch: both epochs end whole, after fewer steps than one process would take."""
+    script, out = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py"), tmp_path / "out"
+    assert main(changed(arguments, max_steps=4, eval_steps=2)) == 0
+    (out / ".run.json").unlink()  # it is not finished, but waits for more processes
+    run = changed(arguments, max_steps=-1, num_train_epochs=2, eval_steps=2, save_total_limit=9)
+    two_processes(script, *run[1:], "--resume_from_checkpoint", "auto")
+    begun, other = json.loads((last_whole(out) / "batch_plan.json").read_text())
+    assert [begun[key] for key in ("world", "batches", "max_batch_seconds")] == [1, 4, 6.0]
+    assert [other[key] for key in ("world", "max_batch_seconds")] == [2, 6.0]
+    assert last_whole(out).name == f"checkpoint-{4 + other['batches']}"
+    history = json.loads((out / "log_history.json").read_text())["log_history"]
+    epochs = [entry["epoch"] for entry in history if "loss" in entry]
+    assert epochs == sorted(epochs)
+    assert epochs[3] < 1
+    assert epochs[-1] == pytest.approx(2, abs=0.2)

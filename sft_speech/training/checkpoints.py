@@ -1,8 +1,8 @@
-"""Checkpoints that are whole: each ends with a list of its files; one that differs from its list is not gone on from.
+"""Checkpoints that are whole: each ends with a list of its files, and a run resumes only from one that matches it.
 
-A process may be killed between any two bytes that it writes, and a machine may lose what its disk hasn't got yet. So
-the list comes last, when all other files are on the disk. It holds their sizes and checksums: half a second per GB,
-beside three that the files themselves take (two cores, local disk).
+A process may be killed between any two bytes that it writes, and a machine may lose what is not on its disk yet. So
+the list comes last, when all other files are on the disk. It holds their sizes and checksums: half a second per GB, to
+three for the files themselves (two cores, local disk).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState
 
 from sft_speech.errors import UserError
 from sft_speech.files import sync, write_whole
@@ -27,23 +27,23 @@ from sft_speech.files import sync, write_whole
 logger = logging.getLogger(__name__)
 
 LIST = "files.json"
-# Written anew, in one piece, when the checkpoint has been evaluated: the list doesn't hold it.
+# Replaced, in one piece, after the evaluation of the checkpoint: so the list doesn't hold it.
 STATE = "trainer_state.json"
-# What is raised for a JSON file that is none, or holds other things than it should.
+# What a JSON file may raise that is damaged or holds something else.
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 def begin(folder: Path, processes: PartialState) -> None:
-    """Clears the way for a checkpoint; all processes have to call it."""
+    """Remove what is in the way of a checkpoint; all processes have to call it."""
     if processes.is_main_process:
         remove(folder)
     processes.wait_for_everyone()
 
 
 def seal(folder: Path, processes: PartialState) -> None:
-    """Ends a checkpoint with its list; all processes have to call it, when they have written their files.
+    """End a checkpoint with its list; all processes have to call it, when they have written their files.
 
-    Each looks after a share of the files, of all of them: on a network disk one may not see yet what another wrote.
+    Each lists a share of the files: on a network disk one may not see yet what another wrote.
     """
     processes.wait_for_everyone()
     here = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != STATE]
@@ -59,7 +59,7 @@ def seal(folder: Path, processes: PartialState) -> None:
 
 
 def fingerprints(folder: Path, names: list[str]) -> list[list[int]]:
-    """Size and CRC-32 of each file."""
+    """Return the size and CRC-32 of each file."""
     with ThreadPoolExecutor(4) as threads:
         return list(threads.map(lambda name: fingerprint(folder / name), names))
 
@@ -73,7 +73,7 @@ def fingerprint(file: Path) -> list[int]:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, by the name of the file; None where it is whole."""
+    """Return what is wrong with a checkpoint, and with which file; None where it is whole."""
     try:
         listed = json.loads((folder / LIST).read_text(encoding="utf-8"))
         wanted = {str(name): (int(size), int(checksum)) for name, (size, checksum) in listed.items()}
@@ -105,13 +105,13 @@ def damage(folder: Path) -> str | None:
 
 
 def in_order(output: Path) -> list[Path]:
-    """All checkpoints, whole or not, the newest first."""
+    """Return all checkpoints, whole or not, the last step first."""
     numbered = [path for path in output.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     return sorted(numbered, key=lambda path: -int(path.name.removeprefix("checkpoint-")))
 
 
 def last_whole(output: Path) -> Path | None:
-    """The newest checkpoint that is whole; says which ones are passed over."""
+    """Return the last checkpoint that is whole; warn of those that are not."""
     for folder in in_order(output):
         wrong = damage(folder)
         if wrong is None:
@@ -130,26 +130,20 @@ def best_whole(
     return next((path for path in ranked if damage(path) is None), None)
 
 
-def evaluated(folder: Path, state: Any, control: Any) -> None:
-    """Has a checkpoint say what its evaluation came to.
-
-    Args:
-        state, control: of the trainer.
-    """
-    state.stateful_callbacks[type(control).__name__] = control.state()
-    state.save_to_json(folder / f"{STATE}.part")
+def evaluated(folder: Path, state: TrainerState, control: TrainerControl) -> None:
+    """Add the evaluation of a checkpoint to its state."""
+    callbacks: Any = state.stateful_callbacks
+    callbacks[type(control).__name__] = control.state()
+    state.save_to_json(str(folder / f"{STATE}.part"))
     sync(folder / f"{STATE}.part")
     (folder / f"{STATE}.part").replace(folder / STATE)
     sync(folder)
 
 
-def awaits_evaluation(state: Any) -> bool:
-    """Whether the run ended between the saving of a checkpoint and the end of its evaluation.
-
-    Args:
-        state: of the trainer, as the checkpoint has it.
-    """
-    return bool(state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_evaluate"))
+def awaits_evaluation(state: TrainerState) -> bool:
+    """Return whether the run ended between the saving of a checkpoint, with this state, and its evaluation."""
+    callbacks: Any = state.stateful_callbacks
+    return bool(callbacks.get("TrainerControl", {}).get("args", {}).get("should_evaluate"))
 
 
 def rotate(output: Path, keep: int, best: str | None) -> None:
@@ -170,30 +164,29 @@ def rotate(output: Path, keep: int, best: str | None) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Its list first: what is half gone isn't whole."""
+    """Remove a checkpoint, its list first: what is half removed isn't whole."""
     (folder / LIST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path, do: str) -> Iterator[None]:
-    """Tells of a disk that doesn't take what is written to it within.
+    """Within, errors of the disk become user errors.
 
     Raises:
-        UserError: ``path`` could not be written; ``do`` says what to do once it can.
+        UserError: ``path`` could not be written; ``do`` says what to do once there is room.
     """
     try:
         yield
     except Exception as error:
         if not is_disk_error(error):
             raise
-        said = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-        raise UserError(str(path), f"it could not be written ({said})", f"make room, then {do}") from error
+        message = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise UserError(str(path), f"it could not be written ({message})", f"make room, then {do}") from error
 
 
 def is_disk_error(error: Exception) -> bool:
-    """A full disk or a lost permission, in the words of Python, of torch's zip writer and of safetensors."""
-    said = str(error).lower()
-    return (
-        isinstance(error, OSError) or "file write failed" in said or "no space left" in said or "writing file" in said
-    )
+    """Return whether a disk is full or a permission is lost, by the messages of Python, torch and safetensors."""
+    message = str(error).lower()
+    phrases = ("file write failed", "no space left", "writing file")
+    return isinstance(error, OSError) or any(phrase in message for phrase in phrases)

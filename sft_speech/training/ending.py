@@ -1,4 +1,4 @@
-"""How processes that train together end when one of them fails: soon, all of them, with its error and no other."""
+"""How processes that train together end when one fails: all of them, soon, with its error and no other."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch.distributed
+from accelerate import PartialState
 
 from sft_speech.errors import UserError
 
@@ -23,14 +24,10 @@ LOST = ("connection closed by peer", "connection reset by peer", "gloo", "socket
 
 
 @contextmanager
-def told_once(processes: Any) -> Iterator[None]:
-    """Of the errors of several processes the first goes on to be told; the others are silent, with their exit code.
+def told_once(processes: PartialState) -> Iterator[None]:
+    """Let the first error among several processes through; the other processes end silently, with their exit code.
 
-    Those follow from the first one: who waits for a process that is gone fails as well, and some errors all of them
-    meet at once.
-
-    Args:
-        processes: the :class:`accelerate.PartialState`.
+    Their errors follow from the first one, as a process that waits for one that is gone fails too, or are the same.
     """
     try:
         yield
@@ -44,8 +41,8 @@ def told_once(processes: Any) -> Iterator[None]:
             raise SystemExit(2 if isinstance(error, UserError) else 1) from None
         if is_loss(error):
             logger.error(
-                "process %d lost another one (%s): that was killed, perhaps for want of memory, or the network failed; "
-                "what the launcher says below tells which",
+                "process %d lost another one (%s): that was killed, perhaps because memory ran out, or the network "
+                "failed; the launcher's messages below say which",
                 *(processes.process_index, gist(error)),
             )
             raise SystemExit(1) from None
@@ -53,24 +50,24 @@ def told_once(processes: Any) -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether no other process of this run has failed before; asked once. The launcher keeps count for all."""
+    """Return whether no other process of this run has failed yet; call it once. The launcher's store counts them."""
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         distributed: Any = torch.distributed
         store = distributed.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))
         return store.add(f"sft_speech/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
-    except (KeyError, ValueError, RuntimeError):  # better told twice than not at all
+    except (KeyError, ValueError, RuntimeError):  # better two messages than none
         return True
 
 
 def is_loss(error: Exception) -> bool:
-    """Whether an error says no more than that another process, or the way to it, is gone."""
-    said = str(error).lower()
+    """Return whether an error says only that another process, or the connection to it, is gone."""
+    message = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        isinstance(error, torch.distributed.DistError) or any(word in said for word in LOST)
+        isinstance(error, torch.distributed.DistError) or any(word in message for word in LOST)
     )
 
 
 def gist(error: Exception) -> str:
-    """What gloo has to say, but for the place in its source and its advice."""
+    """Return gloo's message without its place in the source and its advice."""
     return str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0]

@@ -1,4 +1,4 @@
-"""What a run says of itself when it is done."""
+"""Figures of a whole run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ logger = logging.getLogger(__name__)
 
 
 def tell_counts(figures: dict[str, float]) -> None:
-    """Says what the run did not learn from, although it was to."""
-    said = {
+    """Log what the run could not train on."""
+    messages = {
         "left_out_utterances": "utterances were left out, they could not be read any more (messages above)",
-        "skipped_steps": f"steps were left out, their gradients were no numbers (see {FILE})",
-        "zeroed_utterances": "utterances counted nothing, their transcripts don't fit into their frames",
+        "skipped_steps": f"steps were skipped, their gradients were not finite (see {FILE})",
+        "zeroed_utterances": "utterances had no effect, their transcripts are too long for their audio",
     }
-    for name, what in said.items():
+    for name, what in messages.items():
         if name in figures:
             logger.info("%d %s", figures[name], what)
 
 
 def training_figures(trainer: ExactTrainer) -> dict[str, float]:
-    """Of the whole run, but for the time and the speed: those are of the part since it was last resumed."""
+    """Return the figures of a run; its time and speed are those since it was last resumed."""
     state, accumulation = trainer.state, trainer.args.gradient_accumulation_steps
     losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
     steps = [step - before for (step, _), before in zip(losses, [0, *(step for step, _ in losses)], strict=False)]

@@ -1,7 +1,8 @@
 """Which utterances share a batch, and in which order the batches come.
 
-A batch costs its padded seconds: utterances times the longest of them. Every plan here is bounded in that cost, and is
-a pure function of (lengths, budget, seed, epoch, world), so that a run resumes to the step.
+A batch costs its padded seconds: the number of its utterances times the length of the longest. Every plan here is
+bounded in that cost, and is a pure function of (lengths, budget, seed, epoch, world), so that a run resumes to the
+step.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from sft_speech.training import same_corpus, splits
 from sft_speech.training.splits import Split
 
 logger = logging.getLogger(__name__)
-# Lengths are sorted within a pool of about this many batches per process: 100 keep padding near 1 %, while who meets
-# whom in a batch still changes with every epoch.
+# Lengths are sorted within a pool of about this many batches per process: 100 keep padding near 1 %, while the
+# utterances that share a batch still change with every epoch.
 POOL_BATCHES = 100
 
 
 def cut(order: Iterable[int], seconds: np.ndarray, max_batch_seconds: float) -> list[list[int]]:
-    """Cuts utterances, already in order, into batches of at most ``max_batch_seconds`` padded seconds.
+    """Cut utterances, already in order, into batches of at most ``max_batch_seconds`` padded seconds.
 
     An utterance longer than the budget gets a batch of its own.
     """
@@ -36,7 +37,7 @@ def cut(order: Iterable[int], seconds: np.ndarray, max_batch_seconds: float) -> 
 
 
 def _spans(seconds: np.ndarray, max_batch_seconds: float) -> list[tuple[int, int]]:
-    """Where the batches begin and end, of utterances in order."""
+    """Return where the batches begin and end, of utterances in order."""
     spans: list[tuple[int, int]] = []
     begin, longest = 0, 0.0
     for place, length in enumerate(seconds.tolist()):  # numpy's numbers take five times as long, one by one
@@ -49,7 +50,7 @@ def _spans(seconds: np.ndarray, max_batch_seconds: float) -> list[tuple[int, int
 
 
 def sorted_batches(seconds: Sequence[float] | np.ndarray, max_batch_seconds: float) -> list[list[int]]:
-    """The plan of evaluation: every utterance once, the longest first, so that memory runs short at once or never."""
+    """Plan an evaluation: every utterance once, the longest first, so that memory runs short at once or never."""
     lengths = np.asarray(seconds, dtype=float)
     return cut(np.argsort(-lengths, kind="stable"), lengths, max_batch_seconds)
 
@@ -76,16 +77,16 @@ class EpochPlan(Sequence[list[list[int]]]):
         return [self.order[begin:end].tolist() for begin, end in self.spans[step].tolist()]
 
     def longest(self, seconds: np.ndarray) -> np.ndarray:
-        """Seconds (steps, world) of each batch's longest utterance."""
+        """Return the seconds (steps, world) of each batch's longest utterance."""
         return seconds[self.order[self.spans[..., 1] - 1]]
 
     def padded(self, seconds: np.ndarray) -> np.ndarray:
-        """Padded seconds (steps, world) of each batch."""
+        """Return the padded seconds (steps, world) of each batch."""
         return (self.spans[..., 1] - self.spans[..., 0]) * self.longest(seconds)
 
     def costliest(self, seconds: np.ndarray) -> tuple[int, int]:
-        """Step and rank of the batch that takes most memory: of those with most padded seconds, to the second, the
-        first one with the longest utterance.
+        """Return step and rank of the batch that takes most memory: of those with most padded seconds, to the second,
+        the first one with the longest utterance.
         """
         costs = np.rint(self.padded(seconds))
         place = np.where(costs == costs.max(), self.longest(seconds), -1).argmax()
@@ -94,11 +95,11 @@ class EpochPlan(Sequence[list[list[int]]]):
 
 
 def epoch_plan(seconds: np.ndarray, max_batch_seconds: float, *, seed: int, epoch: int, world: int = 1) -> EpochPlan:
-    """The plan of one epoch of training.
+    """Plan one epoch of training.
 
-    Shuffled, sorted by length within pools, cut into batches, dealt out in rows of ``world`` batches of nearly the same
-    cost (one for each process), the rows shuffled. In the first epoch the costliest row comes first: memory runs short
-    at once or never.
+    Utterances are shuffled, sorted by length within pools, cut into batches, and dealt out in rows of ``world`` batches
+    of nearly the same cost, one for each process; then the rows are shuffled. In the first epoch the costliest row
+    comes first: memory runs short at once or never.
 
     Returns:
         every utterance in exactly one batch; where the number of batches is no multiple of ``world``, the fullest
@@ -130,7 +131,7 @@ def epoch_plan(seconds: np.ndarray, max_batch_seconds: float, *, seed: int, epoc
 
 
 def _multiple_of(spans: list[tuple[int, int]], world: int) -> list[tuple[int, int]]:
-    """Splits the batches with most utterances in halves until their number is a multiple of ``world``.
+    """Split the batches with most utterances in halves until their number is a multiple of ``world``.
 
     Where all hold but one utterance, the first ones come twice: no utterance is left out, no process without a batch.
     """

@@ -1,4 +1,4 @@
-"""Whether a resumed run trains on what it began with: a place in the plan means nothing in another corpus."""
+"""Whether a resumed run trains on the corpus that it began with: a place in the plan means nothing in another one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FILE = "corpus.json"  # in a checkpoint
 
 
 def identity(rows: Any, seconds: np.ndarray) -> dict[str, Any]:
-    """What tells a corpus from others: its ids and lengths, in their order.
+    """Return what identifies a corpus: its ids and lengths, in their order.
 
     Args:
-        seconds: (N,) what each utterance takes of a batch.
+        seconds: (N,) that each utterance takes of a batch.
     """
     digest = hashlib.blake2b(seconds.tobytes(), digest_size=16)
     for block in column_of(rows, "id").chunks:
@@ -30,12 +30,12 @@ def identity(rows: Any, seconds: np.ndarray) -> dict[str, Any]:
 
 
 def save(corpus: dict[str, Any], checkpoint: Path) -> None:
-    """Writes a corpus's :func:`identity` into a checkpoint."""
+    """Write a corpus's :func:`identity` into a checkpoint."""
     (checkpoint / FILE).write_text(json.dumps(corpus) + "\n", encoding="utf-8")
 
 
 def compare(corpus: dict[str, Any], checkpoint: Path) -> None:
-    """Says where a checkpoint was trained on another corpus. It is no error: recordings may have been mended."""
+    """Warn where a checkpoint was trained on another corpus. It is no error: recordings may have been repaired."""
     try:
         before = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # written before there was such a file
@@ -45,6 +45,6 @@ def compare(corpus: dict[str, Any], checkpoint: Path) -> None:
         what = "{} then, {} now".format(*shown) if shown[0] != shown[1] else "other ids or lengths"
         logger.warning(
             "the training corpus has changed since %s (%s): utterances come in another order from here on, some of "
-            "this epoch twice, others not",
+            "this epoch twice, others not at all",
             *(checkpoint.name, what),
         )

@@ -1,8 +1,7 @@
-"""Models cut in pieces over the processes (FSDP2): what accelerate leaves to be done for speech models.
+"""Models sharded over the processes (FSDP2): what speech models need beyond accelerate.
 
-Each layer's weights are gathered when it runs and given up behind it, so that every forward and backward pass is a
-conversation between the processes: one that runs the model once more than the others, or leaves out a layer, waits for
-them forever.
+Each layer's weights are gathered when it runs and released after it, so every forward and backward pass communicates
+between the processes: one that runs the model once more than the others, or skips a layer, waits for them forever.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(trainer: Trainer) -> None:
-    """Makes the model fit to be cut in pieces, which accelerate does when training starts; whole models stay whole.
+    """Prepare the model for sharding, which accelerate does when training starts; without FSDP it stays as it is.
 
     Raises:
-        UserError: FSDP1 is asked for, or the model can't be cut.
+        UserError: FSDP1 is asked for, or the model can't be sharded.
     """
     if not trainer.is_fsdp_enabled:
         if parse_flag_from_env("ACCELERATE_USE_FSDP"):
@@ -47,31 +46,31 @@ def prepare(trainer: Trainer) -> None:
         plugin.mixed_precision_policy = dataclasses.replace(
             plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
         )
-    model.get_input_embeddings = lambda: None  # accelerate asks for them, and models that hear raise an error
+    model.get_input_embeddings = lambda: None  # accelerate asks for them, and speech models raise an error
     for stack in stacks:
         drop_within_layers(stack)
         # Encoders write into their input. Those that accelerate takes for a last norm, by the name of their class
-        # (Wav2Vec2EncoderStableLayerNorm), become a piece of their own, the input of which must not be written into.
+        # (Wav2Vec2EncoderStableLayerNorm), become a shard of their own, whose input must not be written into.
         stack.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(), *inputs[1:]))
-    # Said of logits; nobody writes into those.
+    # It is about logits, which nothing writes into.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
 
 
 def check(model: nn.Module, plugin: Any) -> None:
-    """See that FSDP2 can cut this model."""
+    """Raise UserError where FSDP2 can't shard this model."""
     if plugin.fsdp_version != 2:
-        raise UserError("fsdp_version 1", "models are cut in pieces by FSDP2 only", "take configs/accelerate/fsdp.yaml")
+        raise UserError("fsdp_version 1", "models are sharded by FSDP2 only", "use configs/accelerate/fsdp.yaml")
     for name, weights in model.named_parameters():
         if weights.ndim == 0:  # SpeechT5's positions have such a factor
-            why = f"FSDP can't cut a model with a weight of a single number ({name})"
+            why = f"FSDP can't shard a model with a weight of a single number ({name})"
             raise UserError("distributed_type FSDP", why, "launch with configs/accelerate/multi_gpu.yaml")
 
 
 def check_resumable(trainer: Trainer, checkpoint: Path | None) -> None:
-    """See that a checkpoint to go on from was written as this run would write it.
+    """Check that a checkpoint to resume from was written as this run would write it.
 
     Raises:
-        UserError: one of the two cuts its model in pieces, the other one doesn't.
+        UserError: only one of the two shards its model.
     """
     if checkpoint is not None and any(checkpoint.glob("pytorch_model_fsdp*")) != trainer.is_fsdp_enabled:
         one, other = ("without", "with") if trainer.is_fsdp_enabled else ("with", "without")
@@ -80,9 +79,9 @@ def check_resumable(trainer: Trainer, checkpoint: Path | None) -> None:
 
 
 def uploadable(trainer: Trainer, strategy: str) -> str:
-    """The ``hub_strategy`` that this run can have; says so where it isn't the one that was asked for.
+    """Return the ``hub_strategy`` that this run can have; warn where it isn't the one that was asked for.
 
-    A checkpoint of a model in pieces holds no weights that anybody could load: the end of the run puts them together.
+    A checkpoint of a sharded model holds no weights that a user could load; the end of the run puts them together.
     """
     if strategy == "end" or not trainer.is_fsdp_enabled:
         return strategy
@@ -91,17 +90,17 @@ def uploadable(trainer: Trainer, strategy: str) -> str:
 
 
 def stacks_of(model: nn.Module) -> list[Any]:
-    """The encoder: what has its layers in `layers`."""
+    """Return the encoders: modules that have their layers in `layers`."""
     named = dict(model.named_modules())
     return [named[name.removesuffix(".layers")] for name in named if name.endswith("encoder.layers")]
 
 
 def drop_within_layers(stack: Any) -> None:
-    """Moves LayerDrop from an encoder into its layers.
+    """Move LayerDrop from an encoder into its layers.
 
-    A layer that is left out runs nevertheless; its output counts for nothing, and its weights get a gradient of zero.
-    So every process may draw for itself. In transformers it is the encoder that draws: a process would leave out what
-    the others wait for, or, where the encoder knows of FSDP, all layers run and count.
+    A dropped layer runs nevertheless; its output is not used, and its weights get a gradient of zero. So every process
+    may draw for itself. In transformers the encoder draws: a process would skip what the others wait for, or, where
+    the encoder knows of FSDP, all layers run and count.
     """
     share = stack.config.layerdrop
     stack.config = copy.copy(stack.config)  # the model's own is saved with it
@@ -112,15 +111,15 @@ def drop_within_layers(stack: Any) -> None:
 
 
 def drop_within(layer: nn.Module, share: float) -> None:
-    """Has a layer pass on its input (B, T, H) in that share of training steps."""
+    """Have a layer return its input (batch B, frames T, hidden H) in that share of training steps."""
     run = layer.forward
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        left_out = layer.training and bool(torch.rand([]) < share)
+        dropped = layer.training and bool(torch.rand([]) < share)
         output = run(hidden_states, *args, **kwargs)
-        if not left_out:
+        if not dropped:
             return output
-        if isinstance(output, tuple):  # WavLM's layers give the bias of their attention as well
+        if isinstance(output, tuple):  # WavLM's layers return the bias of their attention as well
             return (hidden_states + 0.0 * output[0], *output[1:])
         return hidden_states + 0.0 * output
 
@@ -129,7 +128,7 @@ def drop_within(layer: nn.Module, share: float) -> None:
 
 @contextmanager
 def whole(trainer: Trainer) -> Iterator[None]:
-    """Within, every process holds all weights and may run the model alone, forward."""
+    """Within, every process holds all weights and may run the model forward by itself."""
     model: Any = trainer.model
     pieces = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for piece in pieces:
@@ -147,9 +146,9 @@ def whole(trainer: Trainer) -> Iterator[None]:
 
 
 def complete_state(trainer: Trainer) -> None:
-    """Gives weights that were not trained yet the state with which the optimizer will begin.
+    """Give weights that were not trained yet the state with which the optimizer will begin.
 
-    torch would write a state without them and then refuse to resume from it.
+    Otherwise torch writes a state without them, and refuses to resume from it.
     """
     if not trainer.is_fsdp_enabled or trainer.optimizer is None:
         return
@@ -163,5 +162,5 @@ def complete_state(trainer: Trainer) -> None:
 
 
 def gathered(trainer: Trainer) -> dict[str, Tensor] | None:
-    """The weights of a model in pieces, put together on the main process; None of a whole one. All have to call it."""
+    """Return the weights of a sharded model, on the main process, or None without FSDP; all have to call it."""
     return trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None

@@ -1,4 +1,4 @@
-"""How a run ends when it is asked to, so that it can be resumed."""
+"""How a run ends on a signal, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from sft_speech.errors import RESUMABLE, Stopped
 
 logger = logging.getLogger(__name__)
 
-# Ctrl-C, what schedulers send before they take a machine back, and what Slurm's --signal is mostly told to send.
+# Ctrl-C, what schedulers send before they take a machine back, and the usual choice for Slurm's --signal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stop(TrainerCallback):
-    """Signals end the run: while it trains after the step at hand, with a checkpoint; at any other time at once.
+    """Ends the run on a signal: while it trains, after the current step and with a checkpoint; else at once.
 
-    Evaluation is such a time, for it begins with a checkpoint. With several processes all must save at the same step,
-    or they wait for each other forever: they agree on it after every step, since their launcher gives them 30 s from
-    the signal to the end.
+    Evaluation is ended at once, for a checkpoint comes before it. All processes must save at the same step, or they
+    wait for each other forever: they agree on it after every step, since their launcher gives them 30 s from the
+    signal to the end.
 
-    As a context it listens, and raises :class:`Stopped` within.
+    As a context manager it handles the signals, and raises :class:`Stopped` within.
 
     Args:
         processes: of the run.
 
     Attributes:
-        saved: the step of the last checkpoint since this start, as the trainer tells it.
+        saved: step of the last checkpoint since this start; set by the trainer.
     """
 
     def __init__(self, processes: PartialState) -> None:
@@ -57,20 +57,20 @@ class Stop(TrainerCallback):
         if not self.waits:
             self._end()
         if not again and self.processes.is_main_process:
-            # Not by print, which raises where the signal came in the midst of another one.
+            # Not by print, which raises where the signal interrupted another print.
             os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C once more stops at once\n")
-        if again and number == signal.SIGINT:  # the others come twice where a scheduler and a launcher both send them
+        if again and number == signal.SIGINT:  # a scheduler and a launcher may both send the others
             signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
 
     def _end(self) -> NoReturn:
-        for number in SIGNALS:  # nothing is to disturb the tidying up; what that can't do SIGKILL does
+        for number in SIGNALS:  # nothing may disturb the cleanup but SIGKILL
             signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
         raise Stopped
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Within, the run trains, from the first step on."""
+        """Within, the run trains; from its first step on, signals wait for the end of a step."""
         try:
             yield
         finally:
@@ -80,7 +80,7 @@ class Stop(TrainerCallback):
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within, nothing would be lost."""
+        """Within, signals end the run at once: nothing would be lost."""
         waits, self.waits = self.waits, False
         if self.asked:
             self._end()
@@ -99,7 +99,7 @@ class Stop(TrainerCallback):
             self._end()
 
     def leave(self) -> None:
-        """Says how to go on; of several processes, each ends here: others may wait for what it would have said next."""
+        """Say how to resume. Of several processes each ends here: others may wait for its next message."""
         if self.processes.is_main_process:
             step = f", saved at step {self.saved}" if self.saved else ""
             logger.warning("stopped%s; resume with --resume_from_checkpoint auto", step)
@@ -109,7 +109,7 @@ class Stop(TrainerCallback):
             os._exit(RESUMABLE)
 
     def _agreed(self) -> bool:
-        """Whether any process was asked: then all were."""
+        """Return whether any process got a signal; then all of them know."""
         if self.processes.num_processes > 1:
             asked = reduce(torch.tensor(float(self.asked), device=self.processes.device), "sum")
             self.asked = bool(asked > 0)

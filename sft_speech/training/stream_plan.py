@@ -1,4 +1,4 @@
-"""The batches of a run out of a stream: what was taken from the workers, where each of them goes on, what was read."""
+"""The batches of a run on a stream: what was taken from the workers, where each of them continues, what was read."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ JUDGED_AFTER = 1000  # rows after which too many unusable ones end the run
 
 @dataclasses.dataclass
 class Place:
-    """How far a process is."""
+    """How far a process has come."""
 
     epoch: int = 0
-    last: int = -1  # worker whose item came last in this epoch
+    last: int = -1  # worker of the last item in this epoch
     positions: list[Position] = dataclasses.field(default_factory=list)  # of the workers
     batches: int = 0
     ends: list[int] = dataclasses.field(default_factory=list)  # batches at the end of each epoch
@@ -45,16 +45,16 @@ class StreamPlan(Plan):
     """The batches of a whole run, as they come out of a stream.
 
     The workers of a process go through an epoch together: all of their share is read before anything comes again.
-    Processes don't wait for each other: each begins its next epoch when its share is through, and the shares are as
+    Processes don't wait for each other: each begins its next epoch when its share is read, and the shares are as
     equal as their shards.
 
     Args:
         stream: the corpus, its rows judged.
-        report: gets what was read and what was dropped in the first epoch, as far as it came.
+        report: receives what was read and dropped in the first epoch, as far as it came.
         max_dropped_share: more unusable rows than this end the run.
         max_batch_seconds: padded seconds per batch and process.
         max_seconds: of the longest utterance.
-        batches: how many the run has, per process.
+        batches: how many batches the run has, per process.
         seed: of the shuffling.
         rank, world: this process and their number.
     """
@@ -82,7 +82,7 @@ class StreamPlan(Plan):
         self.readers: list[int] = []  # processes and workers of each, once they are known
 
     def loader(self, utterances: Any, **options: Any) -> StreamLoader:
-        """As of any plan.
+        """Return what gives the batches.
 
         Args:
             utterances: its ``made_of(row, epoch, number)`` makes one; the number tells it from others by its id.
@@ -92,7 +92,7 @@ class StreamPlan(Plan):
             self.place.positions = [Position()] * self.readers[1]
         elif before != self.readers:
             logger.warning(
-                "resumed with %d processes x %d workers, not %d x %d as before: the stream goes on with its next epoch",
+                "resumed with %d processes x %d workers, before %d x %d: the stream continues with its next epoch",
                 *(*self.readers, *before),
             )
             self.next_epoch()
@@ -111,7 +111,7 @@ class StreamPlan(Plan):
         return StreamLoader(self, batches, options)
 
     def take(self, item: Item) -> dict[str, Any] | None:
-        """Notes that an item was taken from the loader; the batch in it, if there is one."""
+        """Note that an item was taken from the loader; return its batch, if there is one."""
         place = self.place
         if item.read is None and item.batch is None:  # a turn passed
             return None
@@ -127,7 +127,7 @@ class StreamPlan(Plan):
         return item.batch
 
     def note(self, read: Read) -> None:
-        """Adds to the report.
+        """Add to the report.
 
         Raises:
             UserError: too much can't be used.
@@ -141,7 +141,7 @@ class StreamPlan(Plan):
             self.report.check(self.max_dropped_share)
 
     def end_epoch(self) -> None:
-        """Sets out for the next one.
+        """Begin the next one.
 
         Raises:
             UserError: there was nothing for this process, or too much of the first epoch couldn't be used.
@@ -161,14 +161,14 @@ class StreamPlan(Plan):
         self.place.positions = [Position()] * self.readers[1]
 
     def epochs(self, batches: int) -> float:
-        """Within an epoch by the length of the one before; nothing is known within the first."""
+        """Return the passes over the corpus, by the length of the epoch before; within the first, 0."""
         ends = [0, *self.place.ends]
         if len(ends) == 1:
             return 0.0
         return len(ends) - 1 + min(0.99, (batches - ends[-1]) / max(1, ends[-1] - ends[-2]))
 
     def hours(self, batches: int) -> float:
-        """As if all processes heard as much as this one."""
+        """Return the hours of audio, as if all processes had as much as this one."""
         return self.place.seconds * self.world / 3600
 
     def worst(self) -> list[int]:
@@ -214,7 +214,7 @@ class StreamPlan(Plan):
 
 
 class StreamLoader:
-    """What the trainer iterates: the batches of one epoch after those of the other."""
+    """What the trainer iterates: the batches of one epoch after those of another."""
 
     def __init__(self, plan: StreamPlan, batches: PooledBatches, options: dict[str, Any]) -> None:
         self.plan, self.batches, self.options = plan, batches, options

@@ -1,4 +1,4 @@
-"""The processes that decode audio for a run: how they behave to signals, and what it means that one of them is gone."""
+"""The processes that decode audio for a run: how they handle signals, and what it means when one of them is gone."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ SIGNAL = re.compile(r"is killed by signal: ([^.]+)")
 
 
 def leave_signals_to_the_trainer(_worker: int) -> None:
-    """Ctrl-C goes to the whole process group; it must not take the loader away before the checkpoint is written."""
+    """Ignore signals: Ctrl-C goes to the whole process group, and must not end the loader before the checkpoint."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def let_go(error: BaseException) -> None:
-    """Ends the loader that is among the variables of a failed run.
+    """End the loader that is among the variables of a failed run.
 
-    Its workers heed no signal: they would keep this process from its end, and with it all that wait for it.
+    Its workers ignore signals: they would keep this process alive, and all that wait for it.
     """
-    for _ in range(2):  # torch may raise once more that a worker is gone, wherever Python is by then
+    for _ in range(2):  # torch may raise again that a worker is gone, anywhere in Python
         with contextlib.suppress(RuntimeError):
             traceback.clear_frames(error.__traceback__)
 
 
 def worker_error(error: BaseException, workers: int) -> UserError | None:
-    """What torch's error means, where it is that a worker is gone; torch raises it wherever the run is by then.
+    """Return what torch's error means, where it says that a worker is gone; torch raises it anywhere in the run.
 
     Args:
         workers: of each process.
     """
     if not (GONE.search(str(error)) or is_cut_off(error)):
         return None
-    # The signal is told by this error, or by the one that it followed from.
+    # The signal is in this error, or in the one that caused it.
     found = SIGNAL.search(f"{error} {error.__cause__} {error.__context__}")
     if found and found[1] == "Bus error":
         why = "it ended with a bus error: shared memory is full"
@@ -52,7 +52,7 @@ def worker_error(error: BaseException, workers: int) -> UserError | None:
 
 
 def is_cut_off(error: BaseException) -> bool:
-    """Whether a worker ended while it handed over a tensor, which torch doesn't put in words."""
+    """Return whether a worker ended while it handed over a tensor; torch has no message of its own for that."""
     if not isinstance(error, ConnectionError | EOFError):
         return False
     return any(

@@ -194,7 +194,7 @@ def test_with_another_number_of_readers_the_next_epoch_begins(tmp_path, caplog):
     resumed.resume(tmp_path, 1)
     with contextlib.closing(iter(loader(resumed, 2))) as given:
         assert epoch_of(next(given)) == 1
-    assert "resumed with 2 processes x 2 workers, not 1 x 1 as before" in caplog.text
+    assert "resumed with 2 processes x 2 workers, before 1 x 1" in caplog.text
     assert resumed.place.rows == 0, "what the other one read is not counted again"
 
 

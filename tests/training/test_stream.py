@@ -174,7 +174,7 @@ def test_taken_up_anywhere_it_goes_on_with_the_very_batch(workers, shards, tmp_p
             next(given)
             if number % 5 in (0, 3) or number == len(whole) - 1:
                 (tmp_path / str(number)).mkdir()
-                first.save(tmp_path / str(number))
+                first.save(tmp_path / str(number), number)
     for saved in tmp_path.iterdir():
         resumed = plan()
         resumed.resume(saved, int(saved.name) + 1)
@@ -189,7 +189,7 @@ def test_with_another_number_of_readers_the_next_epoch_begins(tmp_path, caplog):
     first = a_plan(a_stream([1.0] * 30, 3))
     with contextlib.closing(iter(loader(first))) as given:
         next(given)
-        first.save(tmp_path)
+        first.save(tmp_path, 0)
     resumed = a_plan(a_stream([1.0] * 30, 3), rank=1, world=2)
     resumed.resume(tmp_path, 1)
     with contextlib.closing(iter(loader(resumed, 2))) as given:

@@ -98,19 +98,19 @@ def test_one_of_several_processes_tells_it(caplog):
     state = logged(12.0, 3.1, 40.0, 900.0, 5000.0)
     state.is_world_process_zero = False
     Divergence().on_log(ARGUMENTS, state, None, {"loss": 5000.0})
-    Divergence().on_train_end(ARGUMENTS, state, None)
+    Divergence().on_train_end(ARGUMENTS, state, TrainerControl())
     assert not caplog.messages
 
 
 def test_a_run_that_ended_worse_than_it_began_says_so(caplog):
     watch = Divergence()
     for fine in (logged(12.0, 3.1, 2.9), logged(1.0), logged(1.0, 1.2), logged(12.0, 5e4, 6e4, max_steps=1000)):
-        watch.on_train_end(ARGUMENTS, fine, None)
+        watch.on_train_end(ARGUMENTS, fine, TrainerControl())
     assert not caplog.messages
     worse = logged(12.0, 3.1, 900.0, 4e4, 3.0, 53123.0)
-    watch.on_train_end(ARGUMENTS, worse, None)
+    watch.on_train_end(ARGUMENTS, worse, TrainerControl())
     worse.best_global_step, worse.best_model_checkpoint = 20, "out/checkpoint-20"
-    watch.on_train_end(ARGUMENTS, worse, None)
+    watch.on_train_end(ARGUMENTS, worse, TrainerControl())
     begin = "training ended worse than it began (loss 4e+04, first 12); the model is that of "
     assert caplog.messages[0].startswith(begin + "the last step.")
     assert caplog.messages[1].startswith(begin + "step 20, the best evaluation.")

@@ -175,7 +175,7 @@ def test_auto_goes_on_where_it_can_and_begins_where_it_cannot(tmp_path, checkpoi
         begun(out, "true")
     four = checkpoint(out, 4)
     assert begun(out, "auto") == begun(out, "true") == begun(out, str(four)) == start.Beginning(four)
-    with pytest.raises(UserError, match="or go on with --resume_from_checkpoint auto"):
+    with pytest.raises(UserError, match="or resume with --resume_from_checkpoint auto"):
         begun(out, None)
 
 

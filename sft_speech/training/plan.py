@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from sft_speech.inference.batching import batch_spans
 from sft_speech.training import same_corpus, splits
 from sft_speech.training.splits import Split
 
@@ -25,34 +26,6 @@ logger = logging.getLogger(__name__)
 # Lengths are sorted within a pool of about this many batches per process: 100 keep padding near 1 %, while the
 # utterances that share a batch still change with every epoch.
 POOL_BATCHES = 100
-
-
-def cut(order: Iterable[int], seconds: np.ndarray, max_batch_seconds: float) -> list[list[int]]:
-    """Cut utterances, already in order, into batches of at most ``max_batch_seconds`` padded seconds.
-
-    An utterance longer than the budget gets a batch of its own.
-    """
-    ordered = np.fromiter(order, int)
-    return [ordered[begin:end].tolist() for begin, end in _spans(seconds[ordered], max_batch_seconds)]
-
-
-def _spans(seconds: np.ndarray, max_batch_seconds: float) -> list[tuple[int, int]]:
-    """Return where the batches begin and end, of utterances in order."""
-    spans: list[tuple[int, int]] = []
-    begin, longest = 0, 0.0
-    for place, length in enumerate(seconds.tolist()):  # numpy's numbers take five times as long, one by one
-        longest_with = length if length > longest else longest
-        if place > begin and (place - begin + 1) * longest_with > max_batch_seconds:
-            spans.append((begin, place))
-            begin, longest_with = place, length
-        longest = longest_with
-    return [*spans, (begin, len(seconds))] if len(seconds) else spans
-
-
-def sorted_batches(seconds: Sequence[float] | np.ndarray, max_batch_seconds: float) -> list[list[int]]:
-    """Plan an evaluation: every utterance once, the longest first, so that memory runs short at once or never."""
-    lengths = np.asarray(seconds, dtype=float)
-    return cut(np.argsort(-lengths, kind="stable"), lengths, max_batch_seconds)
 
 
 class EpochPlan(Sequence[list[list[int]]]):
@@ -120,7 +93,7 @@ def epoch_plan(seconds: np.ndarray, max_batch_seconds: float, *, seed: int, epoc
     for start, stop in pairwise([*starts, len(order)]):
         chunk = order[start:stop]
         order[start:stop] = chunk[np.argsort(seconds[chunk], kind="stable")]
-        spans = _multiple_of(_spans(seconds[order[start:stop]], max_batch_seconds), world)
+        spans = _multiple_of(batch_spans(seconds[order[start:stop]], max_batch_seconds), world)
         pools.append(start + np.array(spans).reshape(-1, world, 2))
     steps = np.concatenate(pools)
     plan = EpochPlan(order.astype(np.int32), steps[rng.permutation(len(steps))])

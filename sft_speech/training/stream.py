@@ -23,8 +23,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport, Dropped
+from sft_speech.inference.batching import cut
 from sft_speech.text.normalize import Normalized
-from sft_speech.training.plan import POOL_BATCHES, cut
+from sft_speech.training.plan import POOL_BATCHES
 
 if TYPE_CHECKING:
     import datasets

@@ -13,23 +13,9 @@ from hypothesis import strategies as st
 
 from sft_speech.errors import UserError
 from sft_speech.training import plan as module
-from sft_speech.training.plan import BatchPlan, cut, epoch_plan, sorted_batches
+from sft_speech.training.plan import BatchPlan, epoch_plan
 
 lengths = st.lists(st.floats(0.1, 40.0), min_size=4, max_size=200).map(np.array)
-
-
-def test_cut_counts_padding():
-    # two of 3 s cost 6; a third one of 4 s would make it 3 x 4 = 12
-    assert cut([0, 1, 2, 3], np.array([3.0, 3.0, 4.0, 4.0]), 8.0) == [[0, 1], [2, 3]]
-
-
-def test_cut_gives_an_overlong_utterance_its_own_batch():
-    assert cut([0, 1, 2], np.array([1.0, 50.0, 1.0]), 10.0) == [[0], [1], [2]]
-
-
-def test_sorted_batches_start_with_the_longest():
-    assert sorted_batches([1.0, 5.0, 2.0, 4.0], 8.0) == [[1], [3, 2], [0]]
-    assert sorted_batches([], 8.0) == []
 
 
 def test_epoch_plan_is_a_literal():

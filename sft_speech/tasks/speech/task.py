@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from sft_speech.corpora.report import file_stem
+from sft_speech.inference.batching import sorted_batches
 from sft_speech.models.exact.speecht5 import make_padding_exact
 from sft_speech.options.config import FinetuneSpeechConfig
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
@@ -26,7 +27,6 @@ from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
 from sft_speech.tasks.speech.loss import SpectrogramCriterion
 from sft_speech.tasks.speech.samples import SpeechSamples
 from sft_speech.tasks.speech.speakers import MelStatistics, SpeakerEncoder, Speakers, XVectors
-from sft_speech.training.plan import sorted_batches
 from sft_speech.training.rows import Rows
 from sft_speech.training.skipped_audio import check_evaluation
 from sft_speech.training.start import main_first, tensorboard_folder, trackers

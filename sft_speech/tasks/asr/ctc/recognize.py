@@ -24,8 +24,8 @@ import numpy as np
 from sft_speech.audio.read import AudioError, read
 from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
+from sft_speech.inference.batching import sorted_batches
 from sft_speech.inference.chunking import WINDOW_SECONDS, FrameGrid, Window, cut_windows, join
-from sft_speech.training.plan import sorted_batches
 
 if TYPE_CHECKING:
     import torch

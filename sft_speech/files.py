@@ -1,45 +1,66 @@
-"""Files that are there whole or not at all, whenever the process or the machine ends."""
+"""Files that are complete or absent, whenever the process or the machine stops."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import stat
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sft_speech.errors import UserError
 
 
 def check_output(flag: str, file: str) -> None:
-    """See that a file can be made, before hours are spent on what goes into it.
+    """Check that a file can be created, before hours are spent on its content.
 
     Args:
-        flag: that it was given by.
+        flag: the option that named it.
 
     Raises:
-        UserError: it is a folder, or lies in none.
+        UserError: it is a folder, or its folder does not exist.
     """
     path = Path(file).absolute()
     if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"{flag} {file}", "it is to be a file in a folder that exists", "name another one")
+        raise UserError(f"{flag} {file}", "it must be a file in a folder that exists", "choose another path")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text in place of what the file held before; that stays until the new one is on the disk.
+@contextlib.contextmanager
+def open_whole(path: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a binary file that replaces ``path`` once the block has ended without an error.
 
-    Names of files that are no UTF-8 are written with backslashes.
+    Until then ``path`` keeps its old content. When the block ends, the new content is on the disk (fsync). The
+    temporary file has a name of its own, so any number of processes and machines may write the same path: the last
+    one wins. It is removed on an error; a killed process leaves it behind, with the suffix ``.part``.
+
+    Args:
+        path: in a folder that exists.
+        scratch: folder on the same file system for the temporary file; that of ``path`` by default.
     """
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    part = (scratch or path.parent) / f"{uuid.uuid4().hex}.part"
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:  # a full disk, for example
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
     sync(path.parent)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text as :func:`open_whole` does, in UTF-8; parts of file names that are not UTF-8 become backslashes."""
+    with open_whole(path) as file:
+        file.write(text.encode("utf-8", errors="backslashreplace"))
+
+
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk: they then outlive the machine."""
+    """Wait until a file, or the names in a folder, are on the disk and would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -20,13 +20,13 @@ import os
 import re
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sft_speech.errors import UserError
+from sft_speech.files import open_whole, write_whole
 
 # Recordings of a block: as many as fill a pool of the recognizer, fewer where each process would get few blocks.
 BLOCK = 512
@@ -76,7 +76,7 @@ class Parts:
         Raises:
             FileNotFoundError: another process has finished the run, this part too.
         """
-        with self._whole(self.folder / _name(first, first + len(lines))) as part:
+        with open_whole(self.folder / _name(first, first + len(lines))) as part:
             part.writelines(lines)
 
     def merge(self, failed: Callable[[bytes], bool]) -> int | None:
@@ -95,7 +95,7 @@ class Parts:
         if self.missing():
             return None
         there, first, heard = self._there(), 0, 0
-        with self._whole(self.output) as merged:
+        with open_whole(self.output, scratch=self.folder) as merged:
             while first < self.recordings:
                 path, stop = self.folder / _name(first, there[first]), there[first]
                 with open(path, "rb") as part:
@@ -121,20 +121,6 @@ class Parts:
         """First recording of each part: the one after its last."""
         found = (re.fullmatch(r"(\d+)-(\d+)\.part", name) for name in os.listdir(self.folder))
         return {int(match[1]): int(match[2]) for match in found if match}
-
-    @contextlib.contextmanager
-    def _whole(self, path: Path) -> Iterator[Any]:
-        """A file that is there only once it is whole, also after a power cut."""
-        unfinished = self.folder / uuid.uuid4().hex
-        try:
-            with open(unfinished, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        except BaseException:  # a full disk, for one
-            unfinished.unlink(missing_ok=True)
-            raise
 
 
 def begin(output: Path, settings: dict[str, Any], recordings: int, world: int, resume: bool) -> Parts | None:
@@ -162,8 +148,7 @@ def begin(output: Path, settings: dict[str, Any], recordings: int, world: int, r
     if not output.exists() and parts.empty:
         began = {"settings": settings, "recordings": recordings, "block": parts.block}
         folder.mkdir(exist_ok=True)
-        with parts._whole(folder / "run.json") as file:
-            file.write(json.dumps(began, indent=2).encode())
+        write_whole(folder / "run.json", json.dumps(began, indent=2))
     return join(output, settings)
 
 

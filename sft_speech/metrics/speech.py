@@ -1,8 +1,7 @@
-"""How near a spoken text is to a recording of it: cepstra, pitch, voicing, duration.
+"""Distance between synthesized speech and a recording of the same text: cepstra, pitch, voicing.
 
-Both are first laid beside each other by dynamic time warping, since nobody says a text twice at the same pace. What a
-figure is worth depends on its spectrograms and pitch tracker: compare figures of this file with each other, not with
-those of other toolkits.
+The two are first aligned by dynamic time warping, since nobody reads a text twice at the same pace. The figures depend
+on the spectrograms and the pitch tracker: compare them with each other, not with those of other toolkits.
 
 Legend: S samples, T and U mel frames of two recordings, M mel bands, P frame pairs of a warping path.
 """
@@ -14,16 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CEPSTRA = 13  # coefficients 1 to 13; the 0th is loudness, which nobody is judged by (Kubichek 1993)
+from sft_speech.metrics.intervals import bootstrap_interval, mean
+
+CEPSTRA = 13  # coefficients 1 to 13; the 0th is loudness, which is not scored (Kubichek 1993)
 DECIBELS = 10 / np.log(10) * np.sqrt(2)
 PITCH_HERTZ = (60.0, 500.0)  # of human speech
-RESAMPLES = 1000
 
 
 def cepstra(mels: np.ndarray) -> np.ndarray:
-    """(T, M) log10 mels (of magnitudes) to (T, 13) mel cepstra c: ``ln |X| = c0 + sum of c_k cos(k w)``, w along M.
+    """Turn log10 mel magnitudes (T, M) into mel cepstra c (T, 13): ``ln |X| = c0 + sum of c_k cos(k w)``, w along M.
 
-    An orthonormal cosine transform has ``sqrt(M / 2)`` times as much, and its distortions that many times the decibels.
+    An orthonormal cosine transform is larger by ``sqrt(M / 2)``, and so are its distortions in decibels.
     """
     from scipy.fft import dct
 
@@ -33,7 +33,7 @@ def cepstra(mels: np.ndarray) -> np.ndarray:
 
 
 def warping_path(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Pairs (P, 2) of frames of two cepstra (T, 13), (U, 13) that say the same (librosa's dynamic time warping)."""
+    """Align two cepstra (T, 13), (U, 13) by librosa's dynamic time warping; return pairs of frames (P, 2)."""
     import librosa
 
     _, path = librosa.sequence.dtw(first.T, second.T, metric="euclidean")
@@ -41,11 +41,11 @@ def warping_path(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray, path: np.ndarray) -> float:
-    """Mel cepstral distortion in dB: ``10 / ln 10 * sqrt(2 * sum of squares)``, a mean over the path.
+    """Return the mel cepstral distortion in dB: ``10 / ln 10 * sqrt(2 * sum of squares)``, a mean over the path.
 
     Kubichek 1993, "Mel-cepstral distance measure for objective speech quality assessment", on the cepstra of
     :func:`cepstra` rather than those of a vocoder. It is the root mean square over the bands of the difference of two
-    spectra in dB, as far as thirteen coefficients tell it.
+    spectra in dB, as far as thirteen coefficients describe them.
 
     Args:
         first, second: (T, 13), (U, 13).
@@ -56,12 +56,12 @@ def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray, path: np.ndar
 
 
 def pitch(waveform: np.ndarray, rate: int, hop: int, frames: int) -> np.ndarray:
-    """Fundamental frequency (T,) in Hz, NaN where nothing is voiced (pYIN: Mauch and Dixon 2014).
+    """Return the fundamental frequency (T,) in Hz, NaN where nothing is voiced (pYIN: Mauch and Dixon 2014).
 
     Args:
         waveform: (S,).
         hop: samples from one frame to the next, those of the mels.
-        frames: T; what pYIN has more or less is cut or unvoiced.
+        frames: T; pYIN's result is cut to it, or filled with unvoiced frames.
     """
     import librosa
 
@@ -72,11 +72,11 @@ def pitch(waveform: np.ndarray, rate: int, hop: int, frames: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PitchErrors:
-    """Of one utterance.
+    """Pitch errors of one utterance.
 
-    Args:
-        log_f0_rmse: root mean square of the difference of natural logarithms, where both are voiced; NaN where nowhere.
-        voicing_error: share of frame pairs of which one is voiced and the other isn't.
+    Attributes:
+        log_f0_rmse: root mean square of the difference of natural logarithms, where both are voiced; NaN if nowhere.
+        voicing_error: share of frame pairs of which only one is voiced.
     """
 
     log_f0_rmse: float
@@ -84,7 +84,7 @@ class PitchErrors:
 
 
 def pitch_errors(first: np.ndarray, second: np.ndarray, path: np.ndarray) -> PitchErrors:
-    """How pitches (T,), (U,) in Hz differ along a path (P, 2)."""
+    """Compare two pitches (T,), (U,) in Hz along a path (P, 2)."""
     left, right = first[path[:, 0]], second[path[:, 1]]
     voiced = np.isfinite(left) & np.isfinite(right)
     different = np.isfinite(left) != np.isfinite(right)
@@ -93,14 +93,9 @@ def pitch_errors(first: np.ndarray, second: np.ndarray, path: np.ndarray) -> Pit
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean over utterances, and its 95 % bootstrap interval (scipy's, percentiles); NaN values are left out."""
-    from scipy.stats import bootstrap
-
+    """Return the mean over utterances and its 95 % bootstrap interval; NaN values are left out."""
     finite = np.asarray([value for value in values if np.isfinite(value)])
     if not len(finite):
         return float("nan"), float("nan"), float("nan")
-    mean = float(finite.mean())
-    if len(finite) == 1 or np.ptp(finite) == 0:
-        return mean, mean, mean
-    found = bootstrap((finite,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
-    return mean, float(found.confidence_interval.low), float(found.confidence_interval.high)
+    found = bootstrap_interval(np.stack([finite, np.ones_like(finite)], axis=1), mean)
+    return float(finite.mean()), found.low, found.high

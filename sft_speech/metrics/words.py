@@ -1,12 +1,11 @@
-"""Word and character errors: counts that add up, and what is said of them.
+"""Word and character errors: counts that add up, their rates, and intervals of those.
 
 A rate is always the sum of errors over the sum of reference words (characters) of the whole set, never a mean of rates.
 The alignment is jiwer's. Characters include the spaces between words, as jiwer counts them.
 
-Empty texts: an empty hypothesis deletes every word of its reference; against an empty reference each word of the
-hypothesis is an insertion, so silence that is transcribed as speech costs errors though it adds no reference words.
-Where the whole set has no reference words, a rate is the bare number of errors (jiwer's convention), 0 when there are
-none.
+Empty texts: an empty hypothesis deletes every word of its reference. Against an empty reference each word of the
+hypothesis is an insertion, so silence transcribed as speech costs errors although it adds no reference words. If the
+whole set has no reference words, its rate is the number of errors (jiwer's convention).
 """
 
 from __future__ import annotations
@@ -19,17 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from sft_speech.metrics.intervals import Comparison, Interval, bootstrap_interval, compare
+
 # For `evaluate.load(METRIC_PATH)`: word and character error rate without asking the Hub.
 METRIC_PATH = str(Path(__file__).with_name("wer_metric.py"))
-
-RESAMPLES = 1000
-# Below this many speakers a bootstrap over speakers says nothing (three speakers have ten distinct resamples).
-FEWEST_SPEAKERS = 5
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Counts over any number of utterances; ``sum`` them by ``+``."""
+    """Counts over any number of utterances; they add up with ``+``."""
 
     hits: int = 0
     substitutions: int = 0
@@ -61,7 +58,7 @@ class Errors:
 
 
 def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[Errors]:
-    """Errors in words of each utterance.
+    """Return the errors in words of each utterance.
 
     Raises:
         ValueError: the two differ in length.
@@ -74,7 +71,7 @@ def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[Er
 
 
 def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> list[Errors]:
-    """Errors in characters of each utterance, spaces between words included.
+    """Return the errors in characters of each utterance, spaces between words included.
 
     Raises:
         ValueError: the two differ in length.
@@ -83,7 +80,7 @@ def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> li
 
     if not references and not hypotheses:
         return []
-    # A double space would be an error in a character, though none in a word.
+    # A double space would be a character error, though no word error.
     return _counts(jiwer.process_characters([_squeezed(t) for t in references], [_squeezed(t) for t in hypotheses]))
 
 
@@ -104,7 +101,7 @@ def _counts(output: Any) -> list[Errors]:
 
 
 def confusions(references: Sequence[str], hypotheses: Sequence[str]) -> Counter[tuple[str, str]]:
-    """How often a word was heard as another one: (reference word, hypothesis word), "" for a word that isn't there.
+    """Count which word became which: pairs (reference word, hypothesis word), "" for a missing one.
 
     ("the", "a") was substituted, ("the", "") deleted, ("", "the") inserted. Counters of parts of a corpus add up.
     """
@@ -116,57 +113,48 @@ def confusions(references: Sequence[str], hypotheses: Sequence[str]) -> Counter[
     output = jiwer.process_words(list(references), list(hypotheses))
     for reference, hypothesis, chunks in zip(output.references, output.hypotheses, output.alignments, strict=True):
         for chunk in chunks:
-            spoken = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-            heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            expected = reference[chunk.ref_start_idx : chunk.ref_end_idx]
+            found = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
             if chunk.type == "substitute":
-                counter.update(zip(spoken, heard, strict=True))
+                counter.update(zip(expected, found, strict=True))
             elif chunk.type == "delete":
-                counter.update((word, "") for word in spoken)
+                counter.update((word, "") for word in expected)
             elif chunk.type == "insert":
-                counter.update(("", word) for word in heard)
+                counter.update(("", word) for word in found)
     return counter
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % interval of a rate, and over what was resampled: "speakers" or "utterances"."""
-
-    low: float
-    high: float
-    over: str
-
-
 def interval(errors: Sequence[Errors], speakers: Sequence[str] | None = None, *, seed: int = 0) -> Interval:
-    """The 95 % percentile bootstrap interval of a rate.
-
-    Whole speakers are drawn where all are known and there are at least FEWEST_SPEAKERS of them, because errors of one
-    speaker go together; else utterances, which makes intervals too narrow for a new speaker. After Bisani and Ney,
-    "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004. The same input gives the
-    same interval.
+    """Return the 95 % bootstrap interval of a rate; see :func:`~sft_speech.metrics.intervals.bootstrap_interval`.
 
     Args:
         errors: counts of each utterance.
         speakers: of each utterance; "" is an unknown one.
-
-    Returns:
-        NaN limits when there is no utterance.
     """
-    counts = np.array([(e.total, e.reference) for e in errors], dtype=np.int64).reshape(-1, 2)
-    over = "utterances"
-    if speakers and all(speakers) and len(set(speakers)) >= FEWEST_SPEAKERS:
-        over = "speakers"
-        names, owner = np.unique(np.asarray(speakers), return_inverse=True)
-        grouped = np.zeros((len(names), 2), dtype=np.int64)
-        np.add.at(grouped, owner, counts)
-        counts = grouped
-    if len(counts) == 0:
-        return Interval(float("nan"), float("nan"), over)
-    rng = np.random.default_rng(seed)
-    sums = np.array([counts[rng.integers(0, len(counts), len(counts))].sum(axis=0) for _ in range(RESAMPLES)])
-    low, high = np.quantile(sums[:, 0] / np.maximum(sums[:, 1], 1), [0.025, 0.975])
-    return Interval(float(low), float(high), over)
+    return bootstrap_interval(counts_of(errors), rate_of, speakers, seed=seed)
+
+
+def compare_rates(
+    first: Sequence[Errors], second: Sequence[Errors], speakers: Sequence[str] | None = None, *, seed: int = 0
+) -> Comparison:
+    """Compare the rates of two systems on the same utterances by a paired bootstrap.
+
+    Raises:
+        ValueError: the systems differ in their number of utterances, or there is none.
+    """
+    return compare(counts_of(first), counts_of(second), rate_of, speakers, seed=seed)
+
+
+def counts_of(errors: Sequence[Errors]) -> np.ndarray:
+    """Return errors and reference words (characters) of each utterance, (N, 2)."""
+    return np.array([(one.total, one.reference) for one in errors], dtype=float).reshape(-1, 2)
+
+
+def rate_of(sums: np.ndarray) -> np.ndarray:
+    """Return the rates (R,) of sums of errors and reference words (R, 2), as :attr:`Errors.rate` defines them."""
+    return sums[:, 0] / np.maximum(sums[:, 1], 1)
 
 
 def sum_errors(errors: Iterable[Errors]) -> Errors:
-    """All counts together."""
+    """Return all counts added up."""
     return sum(errors, Errors())

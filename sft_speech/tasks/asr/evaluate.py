@@ -20,7 +20,8 @@ from sft_speech.corpora.arguments import evaluation_folder, rows_of_arguments
 from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
-from sft_speech.metrics.words import Errors, Interval, character_errors, confusions, interval, sum_errors, word_errors
+from sft_speech.metrics.intervals import Interval
+from sft_speech.metrics.words import Errors, character_errors, confusions, interval, sum_errors, word_errors
 from sft_speech.tasks.asr.ctc.decoding import GREEDY, add_decoding_arguments, decoding_of
 
 if TYPE_CHECKING:

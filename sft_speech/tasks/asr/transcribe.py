@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sft_speech.errors import UserError, printable
+from sft_speech.files import write_whole
 from sft_speech.inference import shards as parts
 from sft_speech.inference.processes import Process, end_with_parent, launch
 from sft_speech.inference.shards import Parts
@@ -339,9 +340,7 @@ def _output_stream(given: str | None, format: str) -> Iterator[TextIO]:
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)  # whole or not there
+        write_whole(path, text)
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -17,6 +17,7 @@ import torch
 from sft_speech.audio import read as audio
 from sft_speech.corpora.headers import key_of
 from sft_speech.errors import UserError, concerning
+from sft_speech.files import open_whole
 from sft_speech.tasks.speech.speakers import SpeakerEncoder, Speakers
 
 if TYPE_CHECKING:
@@ -170,9 +171,8 @@ def _embedding(
     if cached is not None:
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
-            scratch = cached.with_name(f"{cached.stem}.{os.getpid()}.npy")
-            np.save(scratch, embedding.numpy())
-            os.replace(scratch, cached)
+            with open_whole(cached) as file:
+                np.save(file, embedding.numpy())
         except OSError as error:
             logger.warning("%s can't be written (%s): the next run makes it again", cached, error)
     return embedding

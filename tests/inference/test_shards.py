@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft_speech.errors import UserError
-from sft_speech.inference import shards as parts
-from sft_speech.inference.shards import Parts, begin, fingerprint, join, weights
+from sft_speech.inference.shards import Shards, begin, fingerprint, join, weights
 
 SETTINGS = {"model": "m", "format": "text"}
 
@@ -23,8 +22,8 @@ def output(tmp_path):
     return tmp_path / "out.txt"
 
 
-def started(output, recordings: int, block: int) -> Parts:
-    run = Parts(output, recordings, block)
+def started(output, recordings: int, block: int) -> Shards:
+    run = Shards(output, recordings, block)
     run.folder.mkdir()
     return run
 
@@ -60,7 +59,7 @@ def test_blocks_are_dealt_in_turn(output):
 
 @pytest.mark.parametrize(("recordings", "world", "block"), [(100_000, 8, 512), (1000, 8, 31), (3, 8, 1), (100, 1, 25)])
 def test_size_of_blocks(output, recordings, world, block):
-    assert begin(output, SETTINGS, recordings, world, resume=False) == Parts(output, recordings, block)
+    assert begin(output, SETTINGS, recordings, world, resume=False) == Shards(output, recordings, block)
 
 
 def test_parts_become_the_file_in_order_without_bare_lines(output):
@@ -121,7 +120,7 @@ def test_two_that_put_the_parts_together_at_once(output):
         run.write(0, [b"0\n"])
 
 
-def test_a_part_that_is_not_what_was_written_is_written_anew(output):
+def test_a_part_that_is_not_what_was_written_is_written_again(output):
     run = started(output, 2, 2)
     run.write(0, lines(0, 2))
     (run.folder / "000000000-000000002.part").write_bytes(b"0\n")
@@ -138,24 +137,23 @@ def test_what_is_there_is_not_overwritten(output):
     output.unlink()
     begin(output, SETTINGS, 2, 1, resume=False)
     begin(output, SETTINGS | {"format": "jsonl"}, 3, 1, resume=False).write(0, lines(0, 1))  # nothing was there yet
-    with pytest.raises(UserError, match=r"unfinished run.\n-> go on with --resume"):
+    with pytest.raises(UserError, match=r"unfinished run.\n-> continue with --resume"):
         begin(output, SETTINGS | {"format": "jsonl"}, 3, 1, resume=False)
 
 
-def test_a_run_is_gone_on_with_as_it_was_begun(output):
-    began = begin(output, SETTINGS, 9, 1, resume=True)
-    began.write(0, lines(0, 1))
-    assert begin(output, SETTINGS, 9, 8, resume=True) == began == join(output, SETTINGS)
-    assert json.loads((began.folder / "run.json").read_text())["settings"] == SETTINGS
+def test_a_run_resumes_only_as_it_was_started(output):
+    first = begin(output, SETTINGS, 9, 1, resume=True)
+    first.write(0, lines(0, 1))
+    assert begin(output, SETTINGS, 9, 8, resume=True) == first == join(output, SETTINGS)
+    assert json.loads((first.folder / "run.json").read_text())["settings"] == SETTINGS
     for other in ({"model": "n"}, {"format": "jsonl"}):
-        with pytest.raises(UserError, match=f"begun with other {next(iter(other))}"):
+        with pytest.raises(UserError, match=f"started with other {next(iter(other))}"):
             begin(output, SETTINGS | other, 9, 1, resume=True)
 
 
-def test_the_others_wait_for_the_main_process(output, monkeypatch):
-    monkeypatch.setattr(parts, "_PATIENCE_SECONDS", 0.0)
-    with pytest.raises(UserError, match="the main process hasn't begun"):
-        join(output, SETTINGS)
+def test_the_others_wait_for_the_main_process(output):
+    with pytest.raises(UserError, match="the main process hasn't started"):
+        join(output, SETTINGS, patience_seconds=0.0)
     output.write_text("")  # so quick were the others that nothing is left to do
     assert join(output, SETTINGS) is None
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sft_speech.metrics import intervals
 from sft_speech.metrics.intervals import bootstrap_interval, compare, mean
 from sft_speech.metrics.words import Errors, compare_rates, interval
 
@@ -35,11 +34,12 @@ def test_the_interval_of_a_word_error_rate_is_the_published_one():
     assert (by_speaker.low, by_speaker.high, by_speaker.over) == (0.18627450980392157, 0.23265306122448978, "speakers")
 
 
-def test_drawing_in_pieces_changes_nothing(monkeypatch):
-    units = of_values(np.random.default_rng(0).normal(size=31))
-    whole = bootstrap_interval(units, mean)
-    monkeypatch.setattr(intervals, "_DRAWS_AT_ONCE", 100)
-    assert bootstrap_interval(units, mean) == whole
+def test_many_utterances_are_drawn_in_pieces_that_change_nothing():
+    values = np.random.default_rng(0).integers(0, 9, 9000).astype(float)
+    rng = np.random.default_rng(5)
+    means = [values[rng.integers(0, 9000, 9000)].mean() for _ in range(1000)]
+    found = bootstrap_interval(of_values(values), mean, seed=5)
+    assert [found.low, found.high] == pytest.approx(np.quantile(means, [0.025, 0.975]), rel=1e-12)
 
 
 def test_accuracy_and_macro_f1_have_intervals():

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from sft_speech.errors import UserError, printable
 from sft_speech.files import write_whole
-from sft_speech.inference import shards as parts
+from sft_speech.inference import shards
 from sft_speech.inference.processes import Process, end_with_parent, launch
-from sft_speech.inference.shards import Parts
+from sft_speech.inference.shards import Shards
 from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
@@ -190,17 +190,17 @@ def _to_parts(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[
     return None
 
 
-def _begun(args: argparse.Namespace, files: Sequence[Path], process: Process) -> Parts | None:
+def _begun(args: argparse.Namespace, files: Sequence[Path], process: Process) -> Shards | None:
     """The run that this process works on; None where it is finished."""
     output = Path(args.output)
     settings = {name: value for name, value in vars(args).items() if name not in _FREE}
-    settings["files of the model"] = parts.weights(args.model)
-    settings["recordings"] = parts.fingerprint(list(map(str, files)))
+    settings["files of the model"] = shards.weights(args.model)
+    settings["recordings"] = shards.fingerprint(list(map(str, files)))
     if not process.main:
-        return parts.join(output, settings)
+        return shards.join(output, settings)
     try:
         world = max(process.world, args.num_processes)
-        return parts.begin(output, settings, len(files), world, args.resume)
+        return shards.begin(output, settings, len(files), world, args.resume)
     except OSError as error:
         raise _unwritable(output, error) from error
 
@@ -227,7 +227,7 @@ def _launch(args: argparse.Namespace, listed: Sequence[Path]) -> bool:
         return launch([*args.argv[:end], *again, *args.argv[end:]], args.num_processes)
 
 
-def _unfinished(run: Parts) -> int:
+def _unfinished(run: Shards) -> int:
     """Says how to go on, where there is anything to go on with."""
     if run.empty:
         run.discard()

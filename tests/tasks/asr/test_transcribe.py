@@ -115,14 +115,14 @@ def test_a_run_is_not_gone_on_with_from_other_inputs(model, clips, tmp_path, sma
     with broken_after(1), pytest.raises(RuntimeError):
         run(model, clips, "-o", output)
     for others, said in (
-        ((clips, clips / "00.wav"), "begun with other recordings"),
-        ((clips, "--timestamps", "word"), "begun with other timestamps"),
+        ((clips, clips / "00.wav"), "started with other recordings"),
+        ((clips, "--timestamps", "word"), "started with other timestamps"),
     ):
         assert run(model, *others, "-o", output, "--resume") == 2
         assert said in capsys.readouterr().err
     os.utime(model / "model.safetensors")
     assert run(model, clips, "-o", output, "--resume") == 2
-    assert "begun with other files of the model" in capsys.readouterr().err
+    assert "started with other files of the model" in capsys.readouterr().err
 
 
 def test_a_run_that_could_not_begin_leaves_nothing(clips, tmp_path, capsys):

@@ -104,7 +104,7 @@ class Shards:
                 if first != stop:
                     path.unlink()
                     raise UserError(
-                        f"{path}", "it isn't what was written", "continue with --resume: it is written again"
+                        f"{path}", "it isn't what was written", "continue with --resume, which writes it again"
                     )
         self.discard()
         return readable

@@ -1,78 +1,111 @@
-"""The convolutions over a waveform as products of matrices, for what is computed on a CPU without a graph.
+"""The convolutions over a waveform as matrix products, for what is computed on a CPU without a graph.
 
-Frames stand in rows, channels in columns, so that the frames a kernel sees lie side by side in memory: a convolution is
-one product for the first ``stride`` taps, taken together, and one for each tap behind them. A clip goes through all
-layers in pieces of two seconds, which stay in the processor's cache, and only over its own frames; torch's own
-convolutions go layer after layer through the memory of a whole padded batch. The values are the same to rounding.
+Frames are rows and channels columns, so that the frames under a kernel are adjacent in memory: a convolution is one
+product for the first ``stride`` taps together, and one for each further tap. A clip passes through all layers in pieces
+of two seconds, which stay in the processor's cache, and only over its own frames; torch's convolutions pass layer by
+layer through the memory of a whole padded batch. The values are the same to rounding.
 
 Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sft_speech.audio.units import conv_frames
-from sft_speech.models.exact.lengths import ClipGroupNorm, ClipLengths
+from sft_speech.models.exact.lengths import ClipLengths
+from sft_speech.models.exact.norms import ClipNormConvolution
 
 PIECE = 100  # frames of the encoder computed together, two seconds
 
 
-def use_matrix_products(encoder: nn.Module, lengths: ClipLengths) -> None:
-    """Has the convolutions of a wav2vec2-like model computed so where that is possible: on a CPU, in float32, frozen or
-    without gradients. Everywhere else they stay as they are. Call it once; nothing else about the model changes.
+def with_matrix_products(encoder: nn.Module, lengths: ClipLengths) -> nn.Module:
+    """Return a feature encoder with the same layers that uses matrix products where possible: see `MatrixEncoder`.
 
     Args:
-        encoder: a model's ``feature_extractor``, its layers in ``conv_layers``.
-        lengths: of the clips under way.
+        encoder: a model's ``feature_extractor``; returned as it is if its layers are not those of wav2vec 2.0.
+        lengths: of the current forward pass.
     """
     layers = list(getattr(encoder, "conv_layers", []))
     if layers and all(is_plain(layer) for layer in layers) and layers[0].conv.in_channels == 1:
-        encoder.forward = partial(encode, encoder, lengths)
+        return MatrixEncoder(encoder, lengths)
+    return encoder
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is a convolution, perhaps a norm that is known here, and an activation."""
+    """Return whether a layer is a convolution, perhaps a norm that is known here, and an activation."""
     convolution, norm = getattr(layer, "conv", None), getattr(layer, "layer_norm", None)
     if not isinstance(convolution, nn.Conv1d) or not hasattr(layer, "activation"):
         return False
     (kernel,), (stride,) = convolution.kernel_size, convolution.stride
     unusual = (convolution.padding, convolution.dilation, convolution.groups) != ((0,), (1,), 1)
-    return not unusual and kernel >= stride and (norm is None or isinstance(norm, ClipGroupNorm | nn.LayerNorm))
+    known = norm is None or isinstance(norm, nn.LayerNorm) or isinstance(layer, ClipNormConvolution)
+    return not unusual and kernel >= stride and known
 
 
-def encode(encoder: Any, lengths: ClipLengths, input_values: Tensor) -> Tensor:
-    """In place of the forward pass of ``encoder``: (B, S) to (B, C, T), zeros behind a clip's own frames."""
-    weights = [input_values, *encoder.parameters()]
-    graph = torch.is_grad_enabled() and any(one.requires_grad for one in weights)
-    single = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in weights)
-    if graph or not single or torch.is_autocast_enabled("cpu"):
-        return type(encoder).forward(encoder, input_values)
-    samples = lengths.inputs
-    if samples is None:
-        samples = torch.full((len(input_values),), input_values.shape[1])
-    if len(samples) != len(input_values):
-        raise RuntimeError(f"lengths of another batch: {len(samples)} for {len(input_values)} clips")
-    with torch.no_grad():
-        stack = Stack(encoder)
-        encoded = input_values.new_zeros(len(input_values), int(stack.frames(input_values.shape[1])), stack.channels)
-        affine: Any = [None] * len(input_values)
-        if isinstance(norm := getattr(encoder.conv_layers[0], "layer_norm", None), ClipGroupNorm):
-            affine = zip(*norm.affine_of(input_values, samples), strict=True)
-        for waveform, own, frames, scaling in zip(input_values, samples.tolist(), encoded, affine, strict=True):
-            stack.encode(waveform[:own], frames, scaling)
-    return encoded.transpose(1, 2)
+class MatrixEncoder(nn.Module):
+    """A feature encoder that uses matrix products on a CPU, in float32, frozen or without gradients.
+
+    In any other case it does what the feature encoders of transformers do.
+
+    Args:
+        old: the feature encoder that it replaces, whose layers it takes over.
+        lengths: of the current forward pass.
+    """
+
+    def __init__(self, old: Any, lengths: ClipLengths) -> None:
+        super().__init__()
+        self.conv_layers = old.conv_layers
+        self.gradient_checkpointing = old.gradient_checkpointing
+        self._requires_grad = old._requires_grad
+        self.lengths = lengths
+        self.train(old.training)
+
+    def _freeze_parameters(self) -> None:
+        """Freeze the layers; called by ``freeze_feature_encoder`` of transformers' models."""
+        self.requires_grad_(False)
+        self._requires_grad = False
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        """Encode (B, S) to (B, C, T)."""
+        weights = [input_values, *self.parameters()]
+        graph = torch.is_grad_enabled() and any(one.requires_grad for one in weights)
+        single = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in weights)
+        if not graph and single and not torch.is_autocast_enabled("cpu"):
+            return self._encode(input_values)
+        hidden = input_values[:, None]
+        if self._requires_grad and self.training:  # or gradient checkpointing would find nothing to differentiate
+            hidden.requires_grad = True
+        for layer in self.conv_layers:
+            hidden = layer(hidden)
+        return hidden
+
+    def _encode(self, input_values: Tensor) -> Tensor:
+        """Encode (B, S) to (B, C, T) by matrix products, zeros behind a clip's own frames."""
+        samples = self.lengths.inputs
+        if samples is None:
+            samples = torch.full((len(input_values),), input_values.shape[1])
+        if len(samples) != len(input_values):
+            raise RuntimeError(f"lengths of another batch: {len(samples)} for {len(input_values)} clips")
+        with torch.no_grad():
+            stack = Stack(self.conv_layers)
+            encoded = input_values.new_zeros(len(input_values), stack.frames(input_values.shape[1]), stack.channels)
+            affine: Any = [None] * len(input_values)
+            if isinstance(first := self.conv_layers[0], ClipNormConvolution):
+                affine = zip(*first.affine_of(input_values, samples), strict=True)
+            for waveform, own, frames, scaling in zip(input_values, samples.tolist(), encoded, affine, strict=True):
+                stack.encode(waveform[:own], frames, scaling)
+        return encoded.transpose(1, 2)
 
 
 class Stack:
-    """The layers of an encoder with their weights as matrices (K * C, C), which takes next to no time to lay out."""
+    """The layers of an encoder with their weights as matrices (K * C, C); cheap to build."""
 
-    def __init__(self, encoder: Any) -> None:
-        self.layers = list(encoder.conv_layers)
+    def __init__(self, layers: Any) -> None:
+        self.layers = list(layers)
         self.kernels = [layer.conv.kernel_size[0] for layer in self.layers]
         self.strides = [layer.conv.stride[0] for layer in self.layers]
         self.channels = self.layers[-1].conv.out_channels
@@ -82,15 +115,15 @@ class Stack:
             self.step, self.field = self.step * stride, (self.field - 1) * stride + kernel
 
     def frames(self, samples: int) -> int:
-        return conv_frames(samples, self.kernels, self.strides)
+        return int(conv_frames(samples, self.kernels, self.strides))
 
     def encode(self, waveform: Tensor, out: Tensor, scaling: tuple[Tensor, Tensor] | None) -> None:
-        """One clip.
+        """Encode one clip.
 
         Args:
             waveform: (S,), its own samples.
-            out: (T, C) or longer; its own frames are written.
-            scaling: of the first layer's channels (C,): a factor and a term, in place of its norm.
+            out: (T, C) or longer; the clip's own frames are written.
+            scaling: scale and shift (C,) of the first layer's channels, in place of its norm.
         """
         weights, biases = list(self.weights), [layer.conv.bias for layer in self.layers]
         if scaling is not None:
@@ -111,14 +144,14 @@ class Stack:
 
 
 def convolved(hidden: Tensor, weight: Tensor, bias: Tensor | None, kernel: int, stride: int) -> Tensor:
-    """(T, C) to the frames (T', C') of a convolution without padding.
+    """Convolve (T, C) to (T', C') without padding.
 
     Args:
         weight: (K * C, C').
     """
     frames = (len(hidden) - kernel) // stride + 1
     channels = hidden.shape[1]
-    if channels == 1:  # the waveform: windows are too narrow for a product per tap
+    if channels == 1:  # the waveform: its windows are too narrow for a product per tap
         windows, rest = hidden[:, 0].unfold(0, kernel, stride), kernel
     else:
         windows, rest = hidden[: frames * stride].view(frames, stride * channels), stride

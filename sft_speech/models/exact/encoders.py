@@ -1,81 +1,89 @@
-"""Padding that can't be heard: the logits of a clip don't depend on the clips beside it in the batch.
+"""Padding without influence: the results of a clip do not depend on the clips beside it in the batch.
 
 In plain transformers they do, in four places:
 
 1. The group norm of the first convolution (``feat_extract_norm="group"``) takes its statistics over the padding too.
-2. Convolutions over time inside the encoder see whatever the layers before them (a bias, a norm, the spread of the
+2. Convolutions over time inside the encoder see whatever the layers before them (a bias, a norm, the width of the
    convolution before) put behind a clip's end, where a clip alone sees zeros: the positional stack of data2vec-audio,
    the depthwise convolutions of conformers, the strided adapters of wav2vec2 and wav2vec2-bert.
 3. Batch norms in training mode mix the clips of a batch.
-4. Without an attention mask, attention sees the padding. That one is the caller's: the mask is always to be given.
+4. Without an attention mask, attention sees the padding. The caller has to give the mask, always.
 
-`make_padding_exact` mends the first three in a built model, once. It adds no parameter and no buffer, so the state dict
-and the saved directory stay those of plain transformers; hooks and swapped classes live inside the module, so that
-DDP, gradient checkpointing, autocast and deepcopy work as before.
+`make_padding_exact` replaces the submodules of the first three by ones that hold the same parameters under the same
+names: the state dict and the saved directory stay those of plain transformers, and DDP, gradient checkpointing,
+autocast and deepcopy work as before.
 """
 
 from __future__ import annotations
 
 import logging
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from sft_speech.models.exact.batch_norm import RunningBatchNorm
-from sft_speech.models.exact.convolutions import use_matrix_products
-from sft_speech.models.exact.lengths import ClipLengths, is_padded, silence_padding, use_own_frames
+from sft_speech.models.exact.convolutions import with_matrix_products
+from sft_speech.models.exact.lengths import ClipConv1d, ClipLengths, looks_ahead, replace
+from sft_speech.models.exact.norms import use_own_frames, use_running_statistics
+from sft_speech.models.families import FAMILIES, Leak, family_of
 
 logger = logging.getLogger(__name__)
 
-# Families whose logits were seen to be the same alone and in any batch (tests/asr/test_padding.py).
-EXACT_FAMILIES = frozenset(
-    {
-        "wav2vec2",
-        "hubert",
-        "wavlm",
-        "data2vec-audio",
-        "wav2vec2-bert",
-        "wav2vec2-conformer",
-        "unispeech",
-        "unispeech-sat",
-    }
-)
 
+def make_padding_exact(model: PreTrainedModel) -> PreTrainedModel:
+    """Make the results of a clip the same (to rounding) alone and in any batch, as far as its family's row says.
 
-def make_padding_exact(model: PreTrainedModel) -> None:
-    """Make the logits of a clip the same (to rounding) alone and in any batch.
-
-    Call it once, on a model with a CTC head. The attention mask must then come with every batch, for group-norm
-    checkpoints too.
+    Call it once. The attention mask must then come with every batch, for group-norm checkpoints too.
 
     Args:
-        model: a transformers CTC model; changed in place.
+        model: an encoder with a head; changed in place.
     """
-    if model.config.model_type not in EXACT_FAMILIES:
+    family = family_of(model.config)
+    if not family.exact and family.model_type in FAMILIES:
         logger.warning(
-            "%s isn't known to ignore padding: transcripts may change a little with the clips beside them in a batch",
-            model.config.model_type,
+            "%s isn't known to ignore padding: results may change a little with the clips beside them in a batch",
+            family.model_type,
         )
-    base: Any = model.base_model
+    base = family.body_of(model)
     lengths = ClipLengths()
-    base.register_forward_pre_hook(lengths.read_input, with_kwargs=True)
-    base.encoder.register_forward_pre_hook(lengths.read_frames, with_kwargs=True)
-    if hasattr(base, "feature_extractor"):
-        use_own_frames(base.feature_extractor.conv_layers[0], lengths)
-        use_matrix_products(base.feature_extractor, lengths)
-    for module in base.encoder.modules():
-        if type(module) is nn.BatchNorm1d:
-            module.__class__ = RunningBatchNorm
-        elif is_padded(module):
-            module.register_forward_pre_hook(partial(silence_padding, (), lengths))
+    if family.leaks:
+        base.register_forward_pre_hook(lengths.read_input, with_kwargs=True)
+        base.encoder.register_forward_pre_hook(lengths.read_frames, with_kwargs=True)
+    for leak, close in CLOSED_BY.items():
+        if leak in family.leaks:
+            close(base, lengths)
+    if (name := family.feature_encoder) and family.leaks:
+        replace(base, name, with_matrix_products(base.get_submodule(name), lengths))
+    return model
+
+
+def _group_norm(base: Any, lengths: ClipLengths) -> None:
+    use_own_frames(base.feature_extractor, lengths)
+
+
+def _convolutions(base: Any, lengths: ClipLengths) -> None:
+    for name, module in list(base.encoder.named_modules()):
+        if looks_ahead(module):
+            replace(base.encoder, name, ClipConv1d(module, lengths))
+
+
+def _batch_norm(base: Any, lengths: ClipLengths) -> None:
+    use_running_statistics(base.encoder)
+
+
+def _adapter(base: Any, lengths: ClipLengths) -> None:
     strided: tuple[nn.Conv1d, ...] = ()
     for layer in getattr(getattr(base, "adapter", None), "layers", []):
-        convolutions = [module for module in layer.modules() if is_padded(module)]
-        for convolution in convolutions:
-            convolution.register_forward_pre_hook(partial(silence_padding, strided, lengths))
-        strided = (
-            *strided,
-            convolutions[0],
-        )  # those of a layer stand side by side and shorten alike
+        convolutions = {name: module for name, module in layer.named_modules() if looks_ahead(module)}
+        for name, module in convolutions.items():
+            replace(layer, name, ClipConv1d(module, lengths, strided))
+        strided = (*strided, next(iter(convolutions.values())))  # those of a layer are parallel and shorten alike
+
+
+CLOSED_BY: dict[Leak, Callable[[Any, ClipLengths], None]] = {
+    "group norm": _group_norm,
+    "convolutions": _convolutions,
+    "batch norm": _batch_norm,
+    "adapter": _adapter,
+}

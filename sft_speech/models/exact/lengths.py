@@ -1,4 +1,4 @@
-"""Parts of padding that can't be heard, for models on waveforms and on spectrograms alike.
+"""What padding-exact modules share: the clips' own lengths, and how a module takes another one's place.
 
 Legend: B batch, S samples, T frames, C channels.
 """
@@ -9,141 +9,98 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import transfer_parametrizations_and_params
 
 
 class ClipLengths:
-    """The clips' own lengths in the forward pass under way, told by the model to the layers that need them.
+    """The clips' own lengths in the current forward pass, written by hooks and read by the padding-exact modules.
 
-    It outlives the forward pass because gradient checkpointing runs layers again during the backward pass.
+    They are read by hooks, not by modules, because they come as an argument of the model and of its encoder: a module
+    in the place of either would have another class than transformers saves and loads. They outlive the forward pass
+    because gradient checkpointing runs layers again during the backward pass.
+
+    Attributes:
+        inputs: (B,) samples, or log-mel frames, of the model's input; None without an attention mask.
+        frames: (B,) frames of the encoder.
     """
 
     def __init__(self) -> None:
-        self.inputs: Tensor | None = None  # (B,) samples, or log-mel frames, of the model's input
-        self.frames: Tensor | None = None  # (B,) frames of the encoder
+        self.inputs: Tensor | None = None
+        self.frames: Tensor | None = None
 
     def read_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before the base model: read the mask (B, S) that came with the batch."""
-        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        self.inputs = None if mask is None else mask.sum(-1)
+        """Read the attention mask (B, S) of a batch; a hook before the base model."""
+        self.inputs = _summed(args, kwargs)
 
     def read_frames(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before the encoder: read the mask (B, T) that the model made of it."""
-        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        self.frames = None if mask is None else mask.sum(-1)
+        """Read the mask (B, T) that the model derived from it; a hook before the encoder."""
+        self.frames = _summed(args, kwargs)
 
 
-class ClipGroupNorm(nn.GroupNorm):
-    """Group norm behind a convolution over the waveform, over each clip's own frames; the same as ``nn.GroupNorm`` on
-    each clip alone.
-
-    What the convolution makes has the mean W m and the variance W C W', where W are its weights (kernel by channel), m
-    and C the mean and the covariance of the windows of the waveform that it sees. Those are small, and masked in one
-    go: nothing loops over clips, waits for the device to learn their lengths or goes through all frames again.
-    """
-
-    lengths: ClipLengths
-    convolution: nn.Conv1d
-    waveform: Tensor | None = None  # (B, 1, S) that the convolution sees
-
-    def read_waveform(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Before the convolution."""
-        self.waveform = args[0]
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalize.
-
-        Args:
-            input: (B, C, T) frames of the first convolution.
-
-        Returns:
-            (B, C, T); what stands behind a clip's end is of no use.
-        """
-        waveform, self.waveform = self.waveform, None
-        if self.lengths.inputs is None or waveform is None:
-            return super().forward(input)
-        if len(self.lengths.inputs) != len(input):
-            raise RuntimeError(f"lengths of another batch: {len(self.lengths.inputs)} for {len(input)} clips")
-        # As nn.GroupNorm does: half precision is computed in float32, and given back unless under autocast.
-        precise = torch.promote_types(input.dtype, torch.float32)
-        kept = precise if torch.is_autocast_enabled(input.device.type) else input.dtype
-        scale, shift = (one.to(precise).unsqueeze(-1) for one in self.affine_of(waveform[:, 0], self.lengths.inputs))
-        return torch.addcmul(shift, input.to(precise), scale).to(kept)
-
-    def affine_of(self, waveforms: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """What is to be done to a clip's channels: times the first, plus the second.
-
-        Args:
-            waveforms: (B, S).
-            samples: (B,) that are the clip's own.
-
-        Returns:
-            (B, C) and (B, C) in float64, where the device has it: a filter's variance is a small difference of large
-            sums.
-        """
-        (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
-        wide = torch.float32 if waveforms.device.type == "mps" else torch.float64
-        windows = waveforms.to(wide).unfold(-1, kernel, stride)  # (B, T, kernel)
-        frames = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
-        own = (torch.arange(windows.shape[1], device=windows.device) < frames[:, None]).unsqueeze(-1)  # (B, T, 1)
-        frames = frames[:, None, None]
-        center = (windows * own).sum(1, keepdim=True) / frames
-        windows = (windows - center) * own
-        covariance = windows.transpose(1, 2) @ windows / frames  # (B, kernel, kernel)
-        filters = self.convolution.weight.to(wide).squeeze(1)  # (C, kernel)
-        mean = center.squeeze(1) @ filters.T
-        variance = torch.einsum("ck,bkl,cl->bc", filters, covariance, filters)
-        if self.convolution.bias is not None:
-            mean = mean + self.convolution.bias.to(wide)
-        scale = (variance + self.eps).rsqrt()
-        if not self.affine:
-            return scale, -mean * scale
-        scale = scale * self.weight.to(wide)
-        return scale, self.bias.to(wide) - mean * scale
+def _summed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+    return None if mask is None else mask.sum(-1)
 
 
-def use_own_frames(layer: nn.Module, lengths: ClipLengths) -> None:
-    """Makes the group norm of a first convolution layer, if that is what it has, one of each clip's own frames."""
-    norm, convolution = getattr(layer, "layer_norm", None), getattr(layer, "conv", None)
-    if isinstance(norm, nn.GroupNorm) and isinstance(convolution, nn.Conv1d):
-        if norm.num_groups != norm.num_channels:
-            raise NotImplementedError(f"a group norm of {norm.num_groups} groups over {norm.num_channels} channels")
-        norm.__class__ = ClipGroupNorm
-        vars(norm).update(lengths=lengths, convolution=convolution)  # not as a module of its own: it has one place
-        convolution.register_forward_pre_hook(norm.read_waveform)  # type: ignore[arg-type]
-
-
-def silence_padding(
-    before: tuple[nn.Conv1d, ...],
-    lengths: ClipLengths,
-    module: nn.Module,
-    args: tuple[Any, ...],
-) -> tuple[Any, ...] | None:
-    """Before a convolution over time: zeros behind each clip's end, as a clip alone has them.
+def replace(root: nn.Module, name: str, new: nn.Module) -> None:
+    """Put a module in the place of another one, whose parameters and buffers it takes over under the same names.
 
     Args:
-        before: the strided convolutions between the encoder and this one (they shorten the clips).
-        lengths: of the forward pass under way.
-        module: the convolution.
-        args: its input (B, C, T).
+        root: a module above it.
+        name: of the module to replace, as ``named_modules`` gives it.
+        new: built on the meta device, or of the old one's children.
     """
-    own = lengths.frames
-    if own is None:
-        return None
-    hidden = args[0]
-    for convolution in before:
-        (kernel,), (stride,), padding = (
-            convolution.kernel_size,
-            convolution.stride,
-            convolution.padding[0],
+    old = root.get_submodule(name)
+    for key, parameter in old.named_parameters(recurse=False):
+        setattr(new, key, parameter)
+    for key, buffer in old.named_buffers(recurse=False):
+        setattr(new, key, buffer)
+    if hasattr(old, "parametrizations"):  # weight normalization
+        for key in old.parametrizations:  # type: ignore[union-attr]
+            delattr(new, str(key))
+        transfer_parametrizations_and_params(old, new)
+    root.set_submodule(name, new.train(old.training))
+
+
+class ClipConv1d(nn.Conv1d):
+    """A convolution over time that sees zeros behind each clip's end, as it does behind a clip alone.
+
+    Args:
+        old: the convolution that it replaces.
+        lengths: of the current forward pass.
+        before: strided convolutions between the encoder and this one, which shorten the clips.
+    """
+
+    def __init__(self, old: nn.Conv1d, lengths: ClipLengths, before: tuple[nn.Conv1d, ...] = ()) -> None:
+        super().__init__(
+            old.in_channels,
+            old.out_channels,
+            old.kernel_size,  # type: ignore[arg-type]
+            old.stride,  # type: ignore[arg-type]
+            old.padding,  # type: ignore[arg-type]
+            old.dilation,  # type: ignore[arg-type]
+            old.groups,
+            old.bias is not None,
+            old.padding_mode,
+            device="meta",
         )
-        own = torch.div(own + 2 * int(padding) - kernel, stride, rounding_mode="floor") + 1
-    behind = torch.arange(hidden.shape[-1], device=hidden.device) >= own[:, None]  # (B, T)
-    return hidden.masked_fill(behind[:, None], 0), *args[1:]
+        self.lengths = lengths
+        self.before = [(one.kernel_size[0], one.stride[0], int(one.padding[0])) for one in before]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve (B, C, T)."""
+        own = self.lengths.frames
+        if own is None:
+            return super().forward(input)
+        for kernel, stride, padding in self.before:
+            own = torch.div(own + 2 * padding - kernel, stride, rounding_mode="floor") + 1
+        behind = torch.arange(input.shape[-1], device=input.device) >= own[:, None]  # (B, T)
+        return super().forward(input.masked_fill(behind[:, None], 0))
 
 
-def is_padded(module: nn.Module) -> bool:
-    """Whether a module is a convolution over time that pads by itself: the ones that look past a clip's end.
+def looks_ahead(module: nn.Module) -> bool:
+    """Return whether a module is a convolution over time that pads by itself, and so looks past a clip's end.
 
-    Causal convolutions (wav2vec2-bert's) never do, and are padded outside.
+    Causal convolutions (those of wav2vec2-bert) are padded outside and never do.
     """
     return isinstance(module, nn.Conv1d) and module.padding not in {(0,), "valid"}

@@ -10,8 +10,9 @@ from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from sft_speech.models.exact import convolutions
-from sft_speech.models.exact.convolutions import convolved, use_matrix_products
-from sft_speech.models.exact.lengths import ClipLengths, use_own_frames
+from sft_speech.models.exact.convolutions import convolved, with_matrix_products
+from sft_speech.models.exact.lengths import ClipLengths
+from sft_speech.models.exact.norms import use_own_frames
 
 
 def encoder_of(lengths, norm="group", bias=False):
@@ -24,7 +25,7 @@ def encoder_of(lengths, norm="group", bias=False):
     encoder = Wav2Vec2Model(config).feature_extractor.eval().requires_grad_(False)
     for parameter in encoder.parameters():  # norms start as ones and zeros, which would hide much
         nn.init.normal_(parameter, std=0.4)
-    use_own_frames(encoder.conv_layers[0], lengths)
+    use_own_frames(encoder, lengths)
     return encoder
 
 
@@ -36,7 +37,7 @@ def test_values_are_those_of_the_convolutions(norm, bias):
     clips = torch.randn(3, 100_000)  # 312 frames: more than three pieces
     lengths.inputs = torch.tensor([100_000, 64_123, 400])
     expected = encoder(clips)
-    use_matrix_products(encoder, lengths)
+    encoder = with_matrix_products(encoder, lengths)
     found = encoder(clips)
     assert found.shape == expected.shape
     for frames, one, other in zip([312, 200, 1], expected, found, strict=True):
@@ -49,7 +50,7 @@ def test_values_are_those_of_the_convolutions(norm, bias):
 def test_a_piece_more_or_less_changes_nothing(monkeypatch):
     lengths = ClipLengths()
     encoder = encoder_of(lengths)
-    use_matrix_products(encoder, lengths)
+    encoder = with_matrix_products(encoder, lengths)
     clip = torch.randn(1, 20_000)
     whole = encoder(clip)
     for piece in (1, 7, 61, 62):
@@ -80,7 +81,7 @@ def plain_calls(encoder):
 def test_where_it_is_not_possible_nothing_changes(why):
     lengths = ClipLengths()
     encoder = encoder_of(lengths)
-    use_matrix_products(encoder, lengths)
+    encoder = with_matrix_products(encoder, lengths)
     calls, clips = plain_calls(encoder), torch.randn(2, 1000)
     if why == "training":
         encoder.requires_grad_(True)
@@ -96,14 +97,13 @@ def test_other_encoders_are_left_alone():
     lengths = ClipLengths()
     encoder = encoder_of(lengths)
     encoder.conv_layers[3].conv.dilation = (2,)
-    use_matrix_products(encoder, lengths)
-    assert "forward" not in vars(encoder)
+    assert with_matrix_products(encoder, lengths) is encoder
 
 
 def test_lengths_of_another_batch_are_refused():
     lengths = ClipLengths()
     encoder = encoder_of(lengths, "layer")
-    use_matrix_products(encoder, lengths)
+    encoder = with_matrix_products(encoder, lengths)
     lengths.inputs = torch.tensor([1000])
     with pytest.raises(RuntimeError, match="another batch"):
         encoder(torch.zeros(2, 1000))

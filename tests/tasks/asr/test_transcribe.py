@@ -17,7 +17,7 @@ import soundfile
 
 from sft_speech.cli import main
 from sft_speech.inference import shards as parts
-from sft_speech.inference.shards import Parts
+from sft_speech.inference.shards import Shards
 from sft_speech.tasks.asr import transcribe
 from sft_speech.tasks.asr.transcriber import Transcriber
 
@@ -53,19 +53,19 @@ def run(model, *arguments, format: str = "jsonl") -> int:
 @pytest.fixture
 def broken_after(monkeypatch):
     """`with broken_after(n)`: the disk fails after n parts."""
-    write = Parts.write
+    write = Shards.write
 
     @contextmanager
     def broken(count: int) -> Iterator[None]:
         left = iter(range(count))
 
-        def failing(self: Parts, first: int, lines: list[bytes]) -> None:
+        def failing(self: Shards, first: int, lines: list[bytes]) -> None:
             if next(left, None) is None:
                 raise RuntimeError("the disk is gone")
             write(self, first, lines)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Parts, "write", failing)
+            patch.setattr(Shards, "write", failing)
             yield
 
     return broken

@@ -1,0 +1,172 @@
+"""Model families: one row for each ``model_type`` of transformers that is known here.
+
+Code that depends on the family asks its row. A later family is one row in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+# "waveform": of any length; "log-mel": frames, as many as the clip has; "fixed log-mel": of one length, which the
+# feature extractor pads to and cuts at; "extracted": whatever the checkpoint's own feature extractor makes.
+Input = Literal["waveform", "log-mel", "fixed log-mel", "extracted"]
+# Parts of a model that let a clip see the padding or its neighbors, see `sft_speech.models.exact`.
+Leak = Literal["group norm", "convolutions", "batch norm", "adapter", "postnet", "prenet"]
+
+
+def unless_group_norm(config: PreTrainedConfig) -> bool:
+    """Return True for all but the models with a group norm: the published ones were trained without a mask."""
+    return getattr(config, "feat_extract_norm", "layer") != "group"
+
+
+def always(config: PreTrainedConfig) -> bool:
+    return True
+
+
+def never(config: PreTrainedConfig) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the toolkit knows of the models of one ``model_type``.
+
+    The head is whatever a model has outside its body.
+
+    Attributes:
+        model_type: as in ``config.json``.
+        tasks: what its models are fine-tuned for here: "asr", "classification", "tts", "vc".
+        input: what the model takes.
+        extractor: class of its feature extractor.
+        processor: class of the processor that is saved with a recognizer.
+        body: name of the pretrained part in models that don't have it as ``base_model``.
+        feature_encoder: name, within the body, of the convolutions over the waveform.
+        layers: pattern of the names of weights in a layer; its group is the number of the layer.
+        trained_with_mask: whether plain transformers should give a model of this configuration an attention mask.
+        leaks: what has to be replaced so that a clip doesn't depend on the padding.
+        exact: whether nothing leaks then, as the tests show.
+    """
+
+    model_type: str
+    tasks: frozenset[str]
+    input: Input = "waveform"
+    extractor: str = "Wav2Vec2FeatureExtractor"
+    processor: str = "Wav2Vec2Processor"
+    body: str | None = None
+    feature_encoder: str | None = "feature_extractor"
+    layers: str = r"\bencoder\.layers\.(\d+)\."
+    trained_with_mask: Callable[[PreTrainedConfig], bool] = unless_group_norm
+    leaks: frozenset[Leak] = frozenset()
+    exact: bool = True
+
+    def body_name(self, model: PreTrainedModel) -> str:
+        """Return the name of the pretrained part in a model; "" for a model that has no head."""
+        if model.base_model is not model:
+            return str(model.base_model_prefix)
+        return self.body if self.body and hasattr(model, self.body) else ""
+
+    def body_of(self, model: PreTrainedModel) -> Any:
+        """Return the pretrained part of a model: the model itself if it has no head."""
+        return model.get_submodule(self.body_name(model))
+
+    def feature_encoder_of(self, model: PreTrainedModel) -> nn.Module | None:
+        """Return the convolutions over the waveform; None for a model that has none."""
+        return getattr(self.body_of(model), self.feature_encoder or "", None)
+
+    def layer_of(self, name: str) -> int | None:
+        """Return the number of the layer that a weight belongs to; None outside the layers."""
+        match = re.search(self.layers, name)
+        return int(match[1]) if match else None
+
+
+def _wav2vec2(model_type: str, *leaks: Leak, **others: Any) -> Family:
+    """Return the row of an encoder built like wav2vec 2.0: for recognition and classification."""
+    return Family(model_type, frozenset({"asr", "classification"}), leaks=frozenset(leaks), **others)
+
+
+FAMILIES: dict[str, Family] = {
+    row.model_type: row
+    for row in (
+        _wav2vec2("wav2vec2", "group norm", "convolutions", "adapter"),
+        _wav2vec2("hubert", "group norm", "convolutions", "batch norm"),
+        _wav2vec2("wavlm", "group norm", "convolutions", "adapter"),
+        _wav2vec2("data2vec-audio", "convolutions", "adapter"),
+        _wav2vec2("wav2vec2-conformer", "group norm", "convolutions", "batch norm", "adapter"),
+        _wav2vec2("unispeech", "group norm", "convolutions"),
+        _wav2vec2("unispeech-sat", "group norm", "convolutions"),
+        # Pooling before and upsampling behind the layers mix frames across the end of a clip.
+        _wav2vec2("sew", "group norm", "convolutions", exact=False),
+        _wav2vec2("sew-d", "group norm", "convolutions", exact=False, layers=r"\bencoder\.encoder\.layer\.(\d+)\."),
+        _wav2vec2(
+            "wav2vec2-bert",
+            "adapter",
+            input="log-mel",
+            extractor="SeamlessM4TFeatureExtractor",
+            processor="Wav2Vec2BertProcessor",
+            feature_encoder=None,
+            trained_with_mask=always,
+        ),
+        Family(
+            "whisper",
+            frozenset({"classification"}),
+            input="fixed log-mel",
+            extractor="WhisperFeatureExtractor",
+            processor="WhisperProcessor",
+            body="encoder",
+            feature_encoder=None,
+            trained_with_mask=never,
+        ),
+        Family(
+            "audio-spectrogram-transformer",
+            frozenset({"classification"}),
+            input="fixed log-mel",
+            extractor="ASTFeatureExtractor",
+            feature_encoder=None,
+            layers=r"\baudio_spectrogram_transformer\.layers\.(\d+)\.",
+            trained_with_mask=never,
+        ),
+        Family(
+            "speecht5",
+            frozenset({"tts", "vc"}),
+            extractor="SpeechT5FeatureExtractor",
+            processor="SpeechT5Processor",
+            feature_encoder="encoder.prenet.feature_encoder",
+            layers=r"\bencoder\.wrapped_encoder\.layers\.(\d+)\.",
+            trained_with_mask=always,
+            leaks=frozenset({"postnet", "prenet"}),
+        ),
+    )
+}
+
+
+def family_of(config: PreTrainedConfig) -> Family:
+    """Return the row of a configuration; for an unknown family one of defaults, with a warning the first time."""
+    known = FAMILIES.get(config.model_type)
+    return known or _unknown(config.model_type, hasattr(config, "conv_kernel"))
+
+
+@cache  # one warning
+def _unknown(model_type: str, on_waveforms: bool) -> Family:
+    logger.warning(
+        "%s is not a known family: it is used as its Auto class loads it. Not guaranteed: that results don't change with "
+        "the clips beside them in a batch, that its feature encoder is frozen, learning rates per layer",
+        model_type or "a model without a model_type",
+    )
+    return Family(
+        model_type,
+        frozenset({"asr", "classification"}),
+        input="waveform" if on_waveforms else "extracted",
+        extractor="Wav2Vec2FeatureExtractor" if on_waveforms else "FeatureExtractionMixin",
+        exact=False,
+    )

@@ -1,45 +1,125 @@
-"""Which parts of a model are trained, and from when on."""
+"""What a run does to a model before it trains it: regularization, exact padding, masks, freezing."""
 
 from __future__ import annotations
 
-import re
-from typing import Any
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedConfig, PreTrainedModel, TrainerCallback
 
-# "encoder." keeps out the convolutions of data2vec-audio (`encoder.pos_conv_embed.layers.0`) and adapters behind it.
-LAYER = re.compile(r"\bencoder\.layers\.(\d+)\.")
+from sft_speech.errors import UserError
+from sft_speech.models.exact import encoders, speecht5
+from sft_speech.models.families import family_of
+from sft_speech.models.spec_augment import take_given_masks
+
+logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+MASK_PROBABILITIES = frozenset({"mask_time_prob", "mask_feature_prob"})
+
+# A step between loading and training: changes a model or wraps it, and logs in one line what it did.
+Preparation = Callable[[PreTrainedModel], PreTrainedModel]
 
 
-def head_names(model: PreTrainedModel) -> set[str]:
-    """Names of the parameters outside the pretrained body: the head."""
-    body = f"{model.base_model_prefix}."
-    return {name for name, _ in model.named_parameters() if not name.startswith(body)}
+def prepare(model: Model, preparations: Iterable[Preparation]) -> Model:
+    """Apply a run's preparations in order, and return the model to train."""
+    prepared: Any = model
+    for preparation in preparations:
+        prepared = preparation(prepared)
+    return prepared
 
 
-def freeze_feature_encoder(model: PreTrainedModel) -> None:
-    """Freezes the convolutions over the waveform for good; a model on log-mel features has none, which is fine."""
-    encoder = getattr(model.base_model, "feature_extractor", None)
-    if isinstance(encoder, nn.Module):
+def exact_padding(model: PreTrainedModel) -> PreTrainedModel:
+    """Make results independent of the padding: a preparation; see :mod:`sft_speech.models.exact`."""
+    family = family_of(model.config)
+    speech = "postnet" in family.leaks
+    model = speecht5.make_padding_exact(model) if speech else encoders.make_padding_exact(model)
+    if family.leaks:
+        logger.info("padding without influence: %s", ", ".join(sorted(family.leaks)))
+    return model
+
+
+def given_masks(model: PreTrainedModel) -> PreTrainedModel:
+    """Have the model mask what its batches say, if its configuration masks anything: a preparation."""
+    config: Any = model.config
+    if masks_are_on(config):
+        take_given_masks(model)
+        logger.info(
+            "SpecAugment: mask_time_prob %g of length %d, mask_feature_prob %g of length %d",
+            *(config.mask_time_prob, config.mask_time_length, config.mask_feature_prob, config.mask_feature_length),
+        )
+    return model
+
+
+def freeze_feature_encoder(model: PreTrainedModel) -> PreTrainedModel:
+    """Freeze the convolutions over the waveform for good: a preparation. Models on spectrograms have none."""
+    encoder = family_of(model.config).feature_encoder_of(model)
+    if encoder is not None:
         encoder.requires_grad_(False)
         # Encoders that ask for the gradient of their input, so that checkpointing works, would keep the backward pass
         # through the frozen convolutions alive.
         if hasattr(encoder, "_requires_grad"):
-            setattr(encoder, "_requires_grad", False)  # noqa: B010 - of the libraries' own classes, unknown to nn.Module
+            setattr(encoder, "_requires_grad", False)  # noqa: B010 - unknown to nn.Module
+        logger.info("feature encoder frozen: %s parameters", f"{sum(one.numel() for one in encoder.parameters()):,}")
+    return model
+
+
+def set_regularization(config: PreTrainedConfig, options: Mapping[str, Any]) -> None:
+    """Set the dropouts and masks that a run was given; what is None stays as the checkpoint has it.
+
+    A probability of masks that is given counts whatever the checkpoint's ``apply_spec_augment`` (w2v-bert-2.0 has it
+    off); one that isn't given is the checkpoint's, or 0 if that is off. ``apply_spec_augment`` is then whether anything
+    is masked.
+
+    Args:
+        config: of the model, before it is built.
+        options: by name, as ``mask_time_prob``.
+
+    Raises:
+        UserError: the family has no such setting.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    masking = family_of(config).spec_augment
+    for name, value in given.items():
+        if not hasattr(config, name) or (name.startswith("mask_") and not masking):
+            why = f"a {config.model_type} model has no such setting"
+            raise UserError(f"{name} {value}", why, f"leave {name} out")
+        if name in MASK_PROBABILITIES and not getattr(config, "apply_spec_augment", True):
+            for other in MASK_PROBABILITIES - given.keys():
+                setattr(config, other, 0.0)
+        setattr(config, name, value)
+    if MASK_PROBABILITIES & given.keys():
+        on = any(getattr(config, name, 0.0) > 0 for name in MASK_PROBABILITIES)
+        config.update({"apply_spec_augment": on})
+
+
+def masks_are_on(config: PreTrainedConfig) -> bool:
+    """Return whether a model of this configuration masks anything in training (SpecAugment)."""
+    if not (family_of(config).spec_augment and getattr(config, "apply_spec_augment", True)):
+        return False
+    return any(getattr(config, name, 0.0) > 0 for name in MASK_PROBABILITIES)
+
+
+def head_names(model: PreTrainedModel) -> set[str]:
+    """Return the names of the parameters outside the pretrained body: the head's."""
+    body = family_of(model.config).body_name(model)
+    return {name for name, _ in model.named_parameters() if body and not name.startswith(f"{body}.")}
 
 
 class HeadFirst(TrainerCallback):
     """Trains only the head during the first ``steps`` optimizer steps (``freeze_finetune_updates`` of fairseq).
 
-    The body runs without building a graph, in training mode, SpecAugment and all. Its parameters keep
-    ``requires_grad``, since DistributedDataParallel decides once which parameters it averages; the trainer gives them
-    an exact zero gradient meanwhile (see ``ExactTrainer.anchor``), removed before the optimizer could act on it.
+    The body runs without building a graph, in training mode, SpecAugment included. Its parameters keep
+    ``requires_grad``, since DistributedDataParallel decides once which parameters it averages; meanwhile the trainer
+    gives them a gradient of exactly zero (see ``ExactTrainer.anchor``), removed before the optimizer could act on it.
     """
 
     def __init__(self, model: PreTrainedModel, steps: int) -> None:
-        self.body, self.steps, self.frozen = model.base_model, steps, False
+        self.body, self.steps, self.frozen = family_of(model.config).body_of(model), steps, False
         self.grad_was: list[bool] = []
         self.body.register_forward_pre_hook(self._enter)
         self.body.register_forward_hook(self._leave, always_call=True)
@@ -65,8 +145,8 @@ class HeadFirst(TrainerCallback):
 
 
 def describe(model: PreTrainedModel, learning_rate: float, layer_decay: float, head_first_steps: int) -> str:
-    """One line on what is trained: parameters, share, learning rate; and what is frozen."""
-    head = head_names(model)
+    """Return one line on what is trained (parameters, share, learning rate) and what is frozen."""
+    head, layer_of = head_names(model), family_of(model.config).layer_of
     parts: dict[str, list[int]] = {}
     for name, parameter in model.named_parameters():
         part = "head" if name in head else "encoder"
@@ -74,8 +154,8 @@ def describe(model: PreTrainedModel, learning_rate: float, layer_decay: float, h
             part = "frozen " + (".".join(name.split(".")[1:2]) or name)
         parts.setdefault(part, []).append(parameter.numel())
     total = sum(sum(sizes) for sizes in parts.values())
-    layers = len({match[1] for name, _ in model.named_parameters() if (match := LAYER.search(name))})
-    said = []
+    layers = len({layer_of(name) for name, _ in model.named_parameters()} - {None})
+    described = []
     for part, sizes in sorted(parts.items(), key=lambda item: item[0].startswith("frozen")):
         line = f"{part} {sum(sizes):,} ({sum(sizes) / total:.1%})"
         if part == "head":
@@ -84,5 +164,5 @@ def describe(model: PreTrainedModel, learning_rate: float, layer_decay: float, h
             low = f" down to {learning_rate * layer_decay ** (layers + 1):.2g}" if layer_decay < 1 else ""
             line += f" at {learning_rate * (layer_decay if layer_decay < 1 else 1):.3g}{low}"
             line += f" from step {head_first_steps:,} on" if head_first_steps else ""
-        said.append(line)
-    return "trained: " + ", ".join(said)
+        described.append(line)
+    return "trained: " + ", ".join(described)

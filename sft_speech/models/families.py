@@ -38,6 +38,22 @@ def never(config: PreTrainedConfig) -> bool:
     return False
 
 
+def _wav2vec2_options(config: PreTrainedConfig) -> dict[str, Any]:
+    return {"do_normalize": True, "return_attention_mask": unless_group_norm(config)}
+
+
+def _bert_options(config: PreTrainedConfig) -> dict[str, Any]:
+    return {"padding_value": 1.0}
+
+
+def _whisper_options(config: Any) -> dict[str, Any]:
+    return {"feature_size": config.num_mel_bins, "chunk_length": config.max_source_positions // 50}  # 20 ms each
+
+
+def _ast_options(config: Any) -> dict[str, Any]:
+    return {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
+
+
 @dataclass(frozen=True)
 class Family:
     """What the toolkit knows of the models of one ``model_type``.
@@ -49,11 +65,13 @@ class Family:
         tasks: what its models are fine-tuned for here: "asr", "classification", "tts", "vc".
         input: what the model takes.
         extractor: class of its feature extractor.
+        extractor_options: how that is built for a checkpoint that brings none.
         processor: class of the processor that is saved with a recognizer.
         body: name of the pretrained part in models that don't have it as ``base_model``.
         feature_encoder: name, within the body, of the convolutions over the waveform.
         layers: pattern of the names of weights in a layer; its group is the number of the layer.
         trained_with_mask: whether plain transformers should give a model of this configuration an attention mask.
+        spec_augment: whether the body masks frames as wav2vec 2.0 does, in ``_mask_hidden_states``.
         leaks: what has to be replaced so that a clip doesn't depend on the padding.
         exact: whether nothing leaks then, as the tests show.
     """
@@ -62,11 +80,13 @@ class Family:
     tasks: frozenset[str]
     input: Input = "waveform"
     extractor: str = "Wav2Vec2FeatureExtractor"
+    extractor_options: Callable[[PreTrainedConfig], dict[str, Any]] = _wav2vec2_options
     processor: str = "Wav2Vec2Processor"
     body: str | None = None
     feature_encoder: str | None = "feature_extractor"
     layers: str = r"\bencoder\.layers\.(\d+)\."
     trained_with_mask: Callable[[PreTrainedConfig], bool] = unless_group_norm
+    spec_augment: bool = True
     leaks: frozenset[Leak] = frozenset()
     exact: bool = True
 
@@ -113,6 +133,7 @@ FAMILIES: dict[str, Family] = {
             "adapter",
             input="log-mel",
             extractor="SeamlessM4TFeatureExtractor",
+            extractor_options=_bert_options,
             processor="Wav2Vec2BertProcessor",
             feature_encoder=None,
             trained_with_mask=always,
@@ -122,19 +143,23 @@ FAMILIES: dict[str, Family] = {
             frozenset({"classification"}),
             input="fixed log-mel",
             extractor="WhisperFeatureExtractor",
+            extractor_options=_whisper_options,
             processor="WhisperProcessor",
             body="encoder",
             feature_encoder=None,
             trained_with_mask=never,
+            spec_augment=False,
         ),
         Family(
             "audio-spectrogram-transformer",
             frozenset({"classification"}),
             input="fixed log-mel",
             extractor="ASTFeatureExtractor",
+            extractor_options=_ast_options,
             feature_encoder=None,
             layers=r"\baudio_spectrogram_transformer\.layers\.(\d+)\.",
             trained_with_mask=never,
+            spec_augment=False,
         ),
         Family(
             "speecht5",
@@ -144,6 +169,7 @@ FAMILIES: dict[str, Family] = {
             feature_encoder="encoder.prenet.feature_encoder",
             layers=r"\bencoder\.wrapped_encoder\.layers\.(\d+)\.",
             trained_with_mask=always,
+            spec_augment=False,
             leaks=frozenset({"postnet", "prenet"}),
         ),
     )
@@ -159,8 +185,8 @@ def family_of(config: PreTrainedConfig) -> Family:
 @cache  # one warning
 def _unknown(model_type: str, on_waveforms: bool) -> Family:
     logger.warning(
-        "%s is not a known family: it is used as its Auto class loads it. Not guaranteed: that results don't change with "
-        "the clips beside them in a batch, that its feature encoder is frozen, learning rates per layer",
+        "%s is not a known family: it is used as its Auto class loads it. Not guaranteed: that results don't change "
+        "with the clips beside them in a batch, that its feature encoder is frozen, learning rates per layer",
         model_type or "a model without a model_type",
     )
     return Family(
@@ -168,5 +194,6 @@ def _unknown(model_type: str, on_waveforms: bool) -> Family:
         frozenset({"asr", "classification"}),
         input="waveform" if on_waveforms else "extracted",
         extractor="Wav2Vec2FeatureExtractor" if on_waveforms else "FeatureExtractionMixin",
+        spec_augment=on_waveforms,
         exact=False,
     )

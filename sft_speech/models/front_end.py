@@ -5,42 +5,38 @@ Legend: B batch, S samples, T frames, F features of a frame.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, overload
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
-from transformers import FeatureExtractionMixin, PreTrainedConfig, SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor
+from transformers import FeatureExtractionMixin, PreTrainedConfig
 
 from sft_speech.audio.units import conv_frames
 from sft_speech.errors import UserError
-
-# The log-mel frames of SeamlessM4TFeatureExtractor, in samples.
-MEL_WIDTH, MEL_STEP = 400, 160
+from sft_speech.models.families import Input, family_of
 
 
-class FrontEnd:
+class FrontEnd(ABC):
     """The feature extractor of a checkpoint together with the frame arithmetic of its model.
 
     Args:
-        config: of a model on waveforms (wav2vec2 and its kin) or on log-mel features (wav2vec2-bert).
+        config: of the model.
         extractor: the checkpoint's own.
 
-    Raises:
-        UserError: the number of frames of such a model isn't known, or its feature extractor is another one's.
+    Attributes:
+        rate: samples per second.
+        receptive_field: the fewest samples that make a frame of the encoder.
+        max_samples: what is longer is cut; None if nothing is.
     """
 
-    def __init__(self, config: PreTrainedConfig, extractor: FeatureExtractionMixin) -> None:
-        self.config: Any = config
-        self.extractor: Any = extractor
-        self.on_waveforms = hasattr(config, "conv_kernel")
-        expected = Wav2Vec2FeatureExtractor if self.on_waveforms else SeamlessM4TFeatureExtractor
-        if not self.on_waveforms and config.model_type != "wav2vec2-bert":
-            why = "how many frames it makes of a clip isn't known here"
-            raise UserError(f"a {config.model_type} model", why, "take one of the wav2vec2, HuBERT or WavLM families")
-        if not isinstance(extractor, expected):
-            given = f"a {config.model_type} model with a {type(extractor).__name__}"
-            raise UserError(given, f"it takes a {expected.__name__}", "correct its preprocessor_config.json")
+    max_samples: int | None = None
+
+    def __init__(self, config: PreTrainedConfig, extractor: Any) -> None:
+        self.config: Any = config  # each family has attributes of its own
+        self.extractor = extractor
         self.rate = int(extractor.sampling_rate)
         self.receptive_field = self._receptive_field()
 
@@ -49,43 +45,54 @@ class FrontEnd:
     @overload
     def frames(self, samples: np.ndarray) -> np.ndarray: ...
     def frames(self, samples: Any) -> Any:
-        """Frames that the model makes of a clip, adapters included: exact, 0 if it is too short for one.
+        """Return the frames that the model makes of a clip, adapters included: 0 if it is too short for one.
 
         Args:
             samples: a number, or an array of them.
         """
-        config, frames = self.config, self.encoder_frames(samples)
-        adapters = config.num_adapter_layers if getattr(config, "add_adapter", False) else 0
-        if self.on_waveforms:
-            # kernel 3 with a padding of 1 makes as many frames as kernel 1 with none
-            return conv_frames(frames, [1] * adapters, [config.adapter_stride] * adapters) if adapters else frames
-        for _ in range(adapters):
-            kernel = config.adapter_kernel_size
-            frames = conv_frames(frames + 2 * (kernel // 2), [kernel], [config.adapter_stride])
-        return frames
+        return self.encoder_frames(samples)
 
+    @abstractmethod
     def encoder_frames(self, samples: Any) -> Any:
-        """Those before adapters."""
-        if self.on_waveforms:
-            return conv_frames(samples, self.config.conv_kernel, self.config.conv_stride)
-        return conv_frames(samples, [MEL_WIDTH], [MEL_STEP]) // self.extractor.stride
+        """Return the frames before adapters; a number, or an array of them."""
 
+    @abstractmethod
     def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
-        """The model's inputs, every clip normalized on its own samples, as the extractor does it to a clip alone.
+        """Return the model's inputs: every clip is normalized on its own samples, as if it were alone.
 
         A clip shorter than the receptive field is followed by silence that counts as its own, so that the model gives
         it one frame (`frames` still says 0).
 
         Args:
             waveforms: B clips (S,), float, at the model's rate.
-
-        Returns:
-            "input_values" (B, S) or "input_features" (B, T, F), float32, and "attention_mask" (B, S) or
-            (B, T), int64.
         """
+
+    @abstractmethod
+    def _receptive_field(self) -> int: ...
+
+    def _extracted(self, waveforms: list[np.ndarray], **options: Any) -> dict[str, Tensor]:
+        """Return what the extractor makes of clips, floats in float32 and integers in int64."""
+        clips = [lengthened(np.asarray(clip, np.float32), self.receptive_field) for clip in waveforms]
+        made = self.extractor(clips, sampling_rate=self.rate, return_tensors="pt", **options)
+        return {name: value.float() if value.is_floating_point() else value.long() for name, value in made.items()}
+
+
+class WaveformFrontEnd(FrontEnd):
+    """Waveforms for wav2vec 2.0 and its relatives: "input_values" and "attention_mask" (B, S)."""
+
+    def frames(self, samples: Any) -> Any:
+        frames = self.encoder_frames(samples)
+        if not getattr(self.config, "add_adapter", False):
+            return frames
+        adapters = self.config.num_adapter_layers
+        # kernel 3 with a padding of 1 makes as many frames as kernel 1 with none
+        return conv_frames(frames, [1] * adapters, [self.config.adapter_stride] * adapters)
+
+    def encoder_frames(self, samples: Any) -> Any:
+        return conv_frames(samples, self.config.conv_kernel, self.config.conv_stride)
+
+    def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
         shortest = self.receptive_field
-        if not self.on_waveforms:
-            return self._log_mel([lengthened(np.asarray(clip, np.float32), shortest) for clip in waveforms])
         clips = [np.asarray(clip, np.float32) for clip in waveforms]
         own = np.array([max(len(clip), shortest) for clip in clips])
         values = np.full((len(clips), own.max()), self.extractor.padding_value, np.float32)
@@ -96,43 +103,129 @@ class FrontEnd:
         return {"input_values": torch.from_numpy(values), "attention_mask": torch.from_numpy(mask).long()}
 
     def _normalized(self, clip: np.ndarray) -> np.ndarray:
-        """(S,) with mean 0 and variance 1, if the checkpoint was trained so."""
+        """Return (S,) with mean 0 and variance 1, if the checkpoint was trained so."""
         if not self.extractor.do_normalize or not len(clip):
             return clip
         return (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
 
-    def _log_mel(self, clips: list[np.ndarray]) -> dict[str, Tensor]:
-        extracted = self.extractor(clips, sampling_rate=self.rate, return_tensors="pt")
-        return {
-            "input_features": extracted["input_features"].float(),
-            "attention_mask": extracted["attention_mask"].long(),
-        }
-
     def _receptive_field(self) -> int:
-        """The fewest samples that make a frame of the encoder."""
-        if not self.on_waveforms:
-            return MEL_WIDTH + MEL_STEP * (self.extractor.stride - 1)
         samples = 1
         for kernel, stride in zip(reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True):
             samples = (samples - 1) * stride + kernel
         return samples
 
 
+class LogMelFrontEnd(FrontEnd):
+    """Log-mel frames for wav2vec2-bert: "input_features" (B, T, F) and "attention_mask" (B, T)."""
+
+    WIDTH, STEP = 400, 160  # of a frame of SeamlessM4TFeatureExtractor, in samples
+
+    def frames(self, samples: Any) -> Any:
+        config, frames = self.config, self.encoder_frames(samples)
+        for _ in range(config.num_adapter_layers if config.add_adapter else 0):
+            kernel = config.adapter_kernel_size
+            frames = conv_frames(frames + 2 * (kernel // 2), [kernel], [config.adapter_stride])
+        return frames
+
+    def encoder_frames(self, samples: Any) -> Any:
+        return conv_frames(samples, [self.WIDTH], [self.STEP]) // self.extractor.stride
+
+    def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
+        return self._extracted(waveforms)
+
+    def _receptive_field(self) -> int:
+        return self.WIDTH + self.STEP * (self.extractor.stride - 1)
+
+
+class FixedFrontEnd(FrontEnd):
+    """Spectrograms of one length: Whisper's "input_features" (B, F, T), the "input_values" (B, T, F) of AST."""
+
+    def __init__(self, config: PreTrainedConfig, extractor: Any) -> None:
+        super().__init__(config, extractor)
+        if hasattr(extractor, "n_samples"):
+            self.max_samples = int(extractor.n_samples)
+            taken, given = 2 * self.config.max_source_positions, self.extractor.nb_max_frames
+        else:
+            self.max_samples = self.extractor.max_length * self.rate // 100  # Kaldi's frames of 10 ms
+            taken, given = self.config.max_length, self.extractor.max_length
+        if taken != given:
+            why = f"it takes {taken} log-mel frames, its feature extractor makes {given}"
+            raise UserError(f"a {config.model_type} model", why, "correct its preprocessor_config.json")
+
+    def encoder_frames(self, samples: Any) -> Any:
+        config = self.config
+        if hasattr(config, "max_source_positions"):
+            frames = config.max_source_positions
+        else:  # patches, and two tokens before them
+            across = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
+            frames = across * ((config.max_length - config.patch_size) // config.time_stride + 1) + 2
+        return frames if isinstance(samples, int) else np.full_like(samples, frames)
+
+    def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
+        return self._extracted(waveforms)
+
+    def _receptive_field(self) -> int:
+        return 400  # 25 ms: Kaldi makes no frame of less
+
+
+class ExtractedFrontEnd(FrontEnd):
+    """Whatever the feature extractor of an unknown family makes of clips; the model's frames can't be counted."""
+
+    def encoder_frames(self, samples: Any) -> Any:
+        raise uncounted(self.config)
+
+    def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
+        return self._extracted(waveforms, padding=True)
+
+    def _receptive_field(self) -> int:
+        return 1
+
+
+CLASSES: dict[Input, type[FrontEnd]] = {
+    "waveform": WaveformFrontEnd,
+    "log-mel": LogMelFrontEnd,
+    "fixed log-mel": FixedFrontEnd,
+    "extracted": ExtractedFrontEnd,
+}
+
+
+def make_front_end(config: PreTrainedConfig, extractor: FeatureExtractionMixin) -> FrontEnd:
+    """Return the front end of a model.
+
+    Raises:
+        UserError: the feature extractor belongs to another family.
+    """
+    family = family_of(config)
+    if not isinstance(extractor, getattr(transformers, family.extractor)):
+        given = f"a {config.model_type} model with a {type(extractor).__name__}"
+        raise UserError(given, f"it takes a {family.extractor}", "correct its preprocessor_config.json")
+    return CLASSES[family.input](config, extractor)
+
+
+def uncounted(config: PreTrainedConfig) -> UserError:
+    """Return the error of a task that has to know how many frames a model makes of a clip."""
+    why = "how many frames it makes of a clip isn't known here"
+    return UserError(f"a {config.model_type} model", why, "take one of the wav2vec2, HuBERT or WavLM families")
+
+
 def lengthened(clip: np.ndarray, samples: int) -> np.ndarray:
-    """A clip (S,) followed by silence up to so many samples."""
+    """Return a clip (S,) followed by silence up to so many samples."""
     return clip if len(clip) >= samples else np.pad(clip, (0, samples - len(clip)))
 
 
 def default_extractor(config: PreTrainedConfig) -> FeatureExtractionMixin:
-    """The feature extractor of a checkpoint that brings none: its family's."""
-    if hasattr(config, "conv_kernel"):
-        return Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=wants_mask(config))
-    return SeamlessM4TFeatureExtractor(padding_value=1.0)
+    """Return the feature extractor of a checkpoint that brings none: its family's.
+
+    Raises:
+        UserError: its family isn't known.
+    """
+    family = family_of(config)
+    if family.input == "extracted":
+        raise UserError(f"a {config.model_type} model", "it has no feature extractor", "give it its own")
+    made: FeatureExtractionMixin = getattr(transformers, family.extractor)(**family.extractor_options(config))
+    return made
 
 
 def wants_mask(config: PreTrainedConfig) -> bool:
-    """Whether plain transformers is to give the model an attention mask: what it was trained with.
-
-    Group-norm checkpoints were trained without one, all others with one.
-    """
-    return getattr(config, "feat_extract_norm", "layer") != "group"
+    """Return whether plain transformers should give the model an attention mask: whether it was trained with one."""
+    return family_of(config).trained_with_mask(config)

@@ -1,12 +1,14 @@
-"""Loading what ``save_pretrained`` wrote: what can go wrong, in words for the user."""
+"""Loading what ``save_pretrained`` wrote: safely, and with errors that a user can act on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sft_speech.errors import UserError
@@ -14,8 +16,83 @@ from sft_speech.errors import UserError
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 
 
+def read_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """Read the configuration of a checkpoint.
+
+    Raises:
+        UserError: there is no such checkpoint, or its configuration can't be read.
+    """
+    check_folder(name)
+    try:
+        # Without trust_remote_code transformers would ask on the terminal.
+        return AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise unreadable(name, error, "check the name, or the connection to the Hub") from error
+
+
+def load_pretrained(
+    model_class: Any,
+    name: str,
+    *,
+    config: PreTrainedConfig | None = None,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+    from_scratch: bool = False,
+    new_head: bool = False,
+    do: str = "check its weights (safetensors, from the Hub), or download them again",
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a model in float32, however its weights were saved, in evaluation mode.
+
+    Args:
+        model_class: a model or Auto class of transformers.
+        name: a directory, or an id on the Hub.
+        config: in place of the checkpoint's own.
+        revision: branch, tag or commit on the Hub.
+        allow_pickle: see :func:`how_to_read_weights`.
+        trust_remote_code: run code that the checkpoint brings.
+        from_scratch: build the architecture of ``config`` with random weights.
+        new_head: replace weights of another shape by random ones.
+        do: what the user should do if it can't be loaded.
+
+    Returns:
+        The model, and the names of its weights that the checkpoint doesn't have and that are random.
+
+    Raises:
+        UserError: no such checkpoint, no weights or only pickled ones, damaged files, or weights of another model.
+    """
+    if from_scratch:
+        auto = hasattr(model_class, "from_config")
+        model = model_class.from_config(config, trust_remote_code=trust_remote_code) if auto else model_class(config)
+        return model.float().eval(), [key for key, _ in model.named_parameters()]
+    check_folder(name)
+    how: dict[str, Any] = how_to_read_weights(name, allow_pickle)
+    if config is not None:
+        how["config"] = config
+    try:
+        with quiet(bars=not Path(name).is_dir()):
+            model, found = model_class.from_pretrained(
+                name,
+                revision=revision or "main",
+                trust_remote_code=trust_remote_code,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=new_head,
+                output_loading_info=True,
+                **how,
+            )
+    except Exception as error:  # damaged files, wrong shapes and the Hub each raise errors of their own
+        raise unreadable(name, error, do) from error
+    mismatched = {key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]}
+    weights = list(model.state_dict())
+    new = [key for key in weights if key in mismatched or key in found["missing_keys"]]
+    if len(new) > len(weights) / 2:
+        kind = model.config.model_type
+        raise UserError(name, f"its weights aren't those of a {kind} model", "check that config.json belongs to them")
+    return model.eval(), new
+
+
 def check_folder(name: str) -> None:
-    """See that a name which is a path is that of a saved model's directory."""
+    """Check that a name which is a path is the directory of a saved model."""
     path = Path(name)
     if path.is_file():
         raise UserError(name, "it is a file", "give the directory of a checkpoint, or its id on the Hub")
@@ -24,13 +101,13 @@ def check_folder(name: str) -> None:
 
 
 def how_to_read_weights(name: str, allow_pickle: bool = False) -> dict[str, bool]:
-    """What ``from_pretrained`` is told: safetensors, unless a directory has nothing but a pickle, and that is allowed.
+    """Return arguments of ``from_pretrained``: for safetensors, or for a pickle if that is all there is and allowed.
 
-    A pickle is a program. torch reads it by ``weights_only``, in which that program can make tensors, numbers, text and
-    collections of them, and call nothing else; what remains is a hole in torch's own reader (as CVE-2025-32434, closed
-    in torch 2.6), and memory that a small file asks for. So it is allowed by hand only, for a directory, which the
-    user can look into and which doesn't change under the name as a repository on the Hub may; from the Hub nothing but
-    safetensors is ever read.
+    A pickle is a program. torch reads it with ``weights_only``, in which that program can create tensors, numbers, text
+    and collections of them, and call nothing else. What remains is a hole in torch's own reader (as CVE-2025-32434,
+    closed in torch 2.6), and the memory that a small file may ask for. So a pickle is allowed by hand only, and for a
+    directory, which the user can inspect and which doesn't change under its name as a repository on the Hub may. From
+    the Hub nothing but safetensors is ever read.
 
     Raises:
         UserError: a directory has no weights, or only pickled ones.
@@ -48,7 +125,7 @@ def how_to_read_weights(name: str, allow_pickle: bool = False) -> dict[str, bool
 
 
 def chosen_device(device: str | torch.device | None = None) -> torch.device:
-    """The device that was asked for, or the GPU where there is one.
+    """Return the device that was asked for, or else the GPU if there is one.
 
     Raises:
         UserError: there is no such device.
@@ -65,26 +142,27 @@ def chosen_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def holds(name: str, *files: str) -> bool | None:
-    """Whether a directory has one of these files; `None` if that can't be told (the Hub)."""
+    """Return whether a directory has one of these files; None for the Hub, where this isn't known."""
     path = Path(name)
     return any((path / file).is_file() for file in files) if path.is_dir() else None
 
 
 def unreadable(name: str, error: Exception, do: str) -> UserError:
-    """The error of a library, in its first line."""
+    """Return an error with the first line of a library's message."""
     return UserError(name, f"it can't be loaded ({first_line(error)})", do)
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of a message, without its full stop."""
     return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager
 def quiet(bars: bool = False) -> Iterator[None]:
-    """Keep transformers' loading report and progress bars back: what matters is said in one line of our own.
+    """Suppress transformers' loading report and progress bars: one line of ours says what matters.
 
     Args:
-        bars: leave the bars, for downloads.
+        bars: keep the bars, for downloads.
     """
     verbosity, shown = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

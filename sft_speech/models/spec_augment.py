@@ -1,9 +1,8 @@
 """SpecAugment (Park et al. 2019, arXiv:1904.08779), drawn for each utterance in the loader's worker.
 
-transformers draws while the model runs. It waits for the device to learn the lengths of the clips, rounds the number of
-spans by one throw of the dice for a whole batch, and lets HuBERT's and SEW's spans fall on the padding as well. Here an
-utterance's masks depend on (seed, epoch, utterance) and on nothing else: not on its batch, its process or an
-interruption.
+transformers draws masks while the model runs: it waits for the device to report the lengths of the clips, rounds the
+number of spans with one random number per batch, and lets spans of HuBERT and SEW fall on the padding too. Here the
+masks of an utterance depend on (seed, epoch, utterance) alone: not on its batch, its process or an interruption.
 
 Legend: B batch, S samples, T frames of the encoder, H hidden size.
 """
@@ -20,12 +19,14 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
+from sft_speech.models.families import family_of
+
 TIME, FEATURES = "mask_time_indices", "mask_feature_indices"  # of a batch: (B, T) and (B, H), True where masked
 Masks = tuple[np.ndarray, np.ndarray]  # (T,), (H,)
 
 
 class SpecAugment:
-    """The masks of utterances.
+    """Draws the masks of utterances.
 
     Args:
         config: of the model; its ``mask_time_*`` and ``mask_feature_*``.
@@ -45,7 +46,7 @@ class SpecAugment:
         }
 
     def __call__(self, samples: int, epoch: int, index: int) -> Masks:
-        """Those of the utterance ``index`` of so many samples: (T,) and (H,), True where masked."""
+        """Draw the masks of the utterance ``index``, of so many samples: (T,) and (H,), True where masked."""
         with numpy_seeded(self.seed, epoch, index):
             return self._drawn("time", max(int(self.frames(samples)), 1)), self._drawn("feature", self.size)
 
@@ -57,7 +58,7 @@ class SpecAugment:
 
 
 def collated(masks: Sequence[Masks]) -> dict[str, Tensor]:
-    """Of B utterances, as the model's forward takes them (:func:`take_given_masks`)."""
+    """Collate the masks of B utterances into arguments of the model (:func:`take_given_masks`)."""
     time = torch.zeros((len(masks), max(len(own) for own, _ in masks)), dtype=torch.bool)
     for row, (own, _) in zip(time, masks, strict=True):
         row[: len(own)] = torch.from_numpy(own)
@@ -65,32 +66,43 @@ def collated(masks: Sequence[Masks]) -> dict[str, Tensor]:
 
 
 def take_given_masks(model: PreTrainedModel) -> None:
-    """Has a CTC model take masks as arguments of its forward, in place of drawing its own.
+    """Have a model take masks as arguments of its forward pass, instead of drawing its own.
 
     Without them nothing is masked. Call it once; weights, configuration and what is saved stay as they are.
     """
-    base: Any = model.base_model
-    given: dict[str, Tensor | None] = {}
+    GivenMasks(model)
 
-    def take(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        given.update({name: kwargs.pop(name, None) for name in (TIME, FEATURES)})
+
+class GivenMasks:
+    """The masks of the current forward pass, from the arguments of the model to the place where it masks.
+
+    A hook, since they are arguments of the model itself, which a module of another class would not save as it is.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.base: Any = family_of(model.config).body_of(model)
+        self.given: dict[str, Tensor | None] = {}
+        model.register_forward_pre_hook(self.take, with_kwargs=True)
+        self.base._mask_hidden_states = self.mask
+
+    def take(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Take the masks out of the arguments; a hook before the model."""
+        self.given = {name: kwargs.pop(name, None) for name in (TIME, FEATURES)}
         return args, kwargs
 
-    def mask(hidden: Tensor, **_: Any) -> Tensor:
-        time, features = given.get(TIME), given.get(FEATURES)
+    def mask(self, hidden: Tensor, **_: Any) -> Tensor:
+        """Mask the frames (B, T, H) that enter the encoder."""
+        time, features = self.given.get(TIME), self.given.get(FEATURES)
         if time is not None:
             # The model's own frames are more by those of the padding, fewer where a file was shorter than its header.
             time = torch.nn.functional.pad(time, (0, hidden.shape[1] - time.shape[1]))
-            hidden = torch.where(time[..., None], base.masked_spec_embed.to(hidden.dtype), hidden)
+            hidden = torch.where(time[..., None], self.base.masked_spec_embed.to(hidden.dtype), hidden)
         return hidden if features is None else hidden.masked_fill(features[:, None], 0)
-
-    model.register_forward_pre_hook(take, with_kwargs=True)
-    base._mask_hidden_states = mask
 
 
 @contextmanager
 def numpy_seeded(*seeds: int) -> Iterator[None]:
-    """numpy's global random state, from which transformers draws masks, seeded and afterwards as it was."""
+    """Seed numpy's global random state, from which transformers draws masks; restore it afterwards."""
     state = np.random.get_state()
     np.random.seed(seeds)
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from sft_speech.models.adapt import LAYER
-
 ADAPTER = ".adapter."  # convolutions between the encoder and the head, usually new
 
 
@@ -47,6 +45,7 @@ def parameter_groups(
     head: Collection[str],
     decayed: Collection[str],
     *,
+    layer_of: Callable[[str], int | None],
     learning_rate: float,
     weight_decay: float,
     layer_decay: float,
@@ -61,13 +60,13 @@ def parameter_groups(
         named_parameters: those that are trained.
         head: names of the parameters of the head.
         decayed: names of the parameters under weight decay.
+        layer_of: number of a parameter's layer by its name; None outside the layers.
     """
-    found = [int(match[1]) for name, _ in named_parameters if (match := LAYER.search(name))]
-    layers = max(found, default=-1) + 1
+    layers = max((layer for name, _ in named_parameters if (layer := layer_of(name)) is not None), default=-1) + 1
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in named_parameters:
-        match = LAYER.search(name)
-        depth = layers - int(match[1]) if match else layers + 1
+        layer = layer_of(name)
+        depth = layers - layer if layer is not None else layers + 1
         if name in head or ADAPTER in name or layer_decay == 1.0:
             depth = 0
         key = (depth, name in decayed)

@@ -19,6 +19,7 @@ from transformers.trainer_utils import TrainOutput
 
 from sft_speech.errors import Stopped, UserError
 from sft_speech.models import adapt as freezing
+from sft_speech.models.families import family_of
 from sft_speech.training import optimization, sharding
 from sft_speech.training.callbacks import Divergence
 from sft_speech.training.log_interval import LogInterval
@@ -209,6 +210,7 @@ class ExactTrainer(SavingTrainer):
                 [(name, p) for name, p in trained.named_parameters() if p.requires_grad],
                 freezing.head_names(self.accelerator.unwrap_model(trained)),
                 set(self.get_decay_parameter_names(trained)),
+                layer_of=family_of(self.accelerator.unwrap_model(trained).config).layer_of,
                 learning_rate=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
                 layer_decay=self.layer_decay,

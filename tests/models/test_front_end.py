@@ -3,18 +3,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2Config, Wav2Vec2FeatureExtractor, WhisperConfig
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    PreTrainedConfig,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+)
 
 from sft_speech.errors import UserError
 from sft_speech.models.exact.encoders import make_padding_exact
-from sft_speech.models.front_end import FrontEnd, default_extractor, wants_mask
+from sft_speech.models.front_end import default_extractor, make_front_end, wants_mask
 from sft_speech.models.spec_augment import take_given_masks
 
 FAMILIES = ["wav2vec2-group", "wav2vec2-adapter", "data2vec", "wav2vec2-bert", "wav2vec2-bert-adapter", "conformer"]
 
 
 def front_end_of(model):
-    return FrontEnd(model.config, default_extractor(model.config))
+    return make_front_end(model.config, default_extractor(model.config))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -38,7 +47,7 @@ def test_frames_are_those_of_the_model(tiny_model, family):
 
 
 def test_published_frame_counts():
-    front_end = FrontEnd(Wav2Vec2Config(), Wav2Vec2FeatureExtractor())
+    front_end = make_front_end(Wav2Vec2Config(), Wav2Vec2FeatureExtractor())
     assert front_end.receptive_field == 400
     assert [front_end.frames(n) for n in (0, 399, 400, 719, 720, 16000)] == [0, 0, 1, 1, 2, 49]
 
@@ -46,7 +55,7 @@ def test_published_frame_counts():
 @pytest.mark.parametrize("normalize", [True, False])
 def test_waveforms_are_normalized_as_transformers_does_it_to_each_alone(normalize):
     extractor = Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=True)
-    front_end = FrontEnd(Wav2Vec2Config(), extractor)
+    front_end = make_front_end(Wav2Vec2Config(), extractor)
     generator = np.random.default_rng(0)
     clips = [generator.normal(0.3, 2, samples).astype(np.float32) for samples in (9000, 4000, 5001)]
     features = front_end.features(clips)
@@ -85,8 +94,45 @@ def test_mask_by_training():
     assert wants_mask(Wav2Vec2Config(feat_extract_norm="layer"))
 
 
+def test_spectrograms_of_one_length_are_padded_or_cut():
+    config = WhisperConfig(max_source_positions=100)  # 2 s
+    front_end = make_front_end(config, default_extractor(config))
+    assert (front_end.rate, front_end.max_samples) == (16000, 32000)
+    clips = [np.ones(samples, np.float32) for samples in (0, 16000, 40000)]
+    features = front_end.features(clips)
+    assert list(features) == ["input_features"]
+    assert features["input_features"].shape == (3, 80, 200)
+    assert features["input_features"].dtype == torch.float32
+    assert front_end.frames(16000) == 100
+    assert front_end.frames(np.array([5, 16000])).tolist() == [100, 100]
+    config = ASTConfig(max_length=128)
+    front_end = make_front_end(config, default_extractor(config))
+    features = front_end.features(clips)
+    assert features["input_values"].shape == (3, 128, 128)
+    assert front_end.max_samples == 128 * 160
+    model = ASTModel(ASTConfig(max_length=128, num_hidden_layers=1, hidden_size=16, num_attention_heads=2))
+    assert model(features["input_values"]).last_hidden_state.shape[1] == front_end.frames(16000)
+
+
+def test_a_spectrogram_that_the_model_does_not_take_is_refused():
+    with pytest.raises(UserError, match="takes 200 log-mel frames, its feature extractor makes 3000"):
+        make_front_end(WhisperConfig(max_source_positions=100), WhisperFeatureExtractor())
+
+
+def test_an_unknown_family_gets_what_its_extractor_makes():
+    class NewConfig(PreTrainedConfig):
+        model_type = "another-one-never-seen"
+
+    front_end = make_front_end(NewConfig(), Wav2Vec2FeatureExtractor(return_attention_mask=True))
+    features = front_end.features([np.ones(30, np.float32), np.ones(50, np.float32)])
+    assert features["input_values"].shape == (2, 50)
+    assert features["attention_mask"].sum(-1).tolist() == [30, 50]
+    with pytest.raises(UserError, match="how many frames it makes of a clip isn't known"):
+        front_end.frames(50)
+
+
 def test_models_without_a_known_frame_count_are_refused():
     with pytest.raises(UserError, match="whisper model"):
-        FrontEnd(WhisperConfig(), Wav2Vec2FeatureExtractor())
+        make_front_end(WhisperConfig(), Wav2Vec2FeatureExtractor())
     with pytest.raises(UserError, match="it takes a Wav2Vec2FeatureExtractor"):
-        FrontEnd(Wav2Vec2Config(), SeamlessM4TFeatureExtractor())
+        make_front_end(Wav2Vec2Config(), SeamlessM4TFeatureExtractor())

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    AutoConfig,
     SpeechT5Config,
     SpeechT5FeatureExtractor,
     SpeechT5ForSpeechToSpeech,
@@ -22,7 +21,7 @@ from transformers import (
 
 from sft_speech.audio.units import conv_frames
 from sft_speech.errors import UserError
-from sft_speech.models.load import check_folder, how_to_read_weights, quiet, unreadable
+from sft_speech.models.load import load_pretrained, quiet, read_config, unreadable
 from sft_speech.tasks.speech.speakers import Speakers
 from sft_speech.tasks.speech.text import SpeakableText
 
@@ -141,49 +140,30 @@ def load_speech_checkpoint(
         UserError: no such checkpoint, no SpeechT5 of that kind, no weights or only pickled ones, damaged files.
     """
     name = str(name)
-    where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
-    check_folder(name)
-    try:
-        config = AutoConfig.from_pretrained(name, **where)
-    except (OSError, ValueError, KeyError) as error:
-        raise unreadable(name, error, "check the name, or the connection to the Hub") from error
+    config = read_config(name, revision=revision)
     does, example = DOES[kind.__name__]
     kinds = config.architectures or [kind.__name__]
     if not isinstance(config, SpeechT5Config) or kind.__name__ not in kinds:
         found = kinds[0] if isinstance(config, SpeechT5Config) else f"{config.model_type} model"
         raise UserError(name, f"a {found} does not {does}", f"take a SpeechT5, as {example}")
-    how = {} if from_scratch else how_to_read_weights(name, allow_pickle)
     if language:
         config.update({LANGUAGE: language})
     try:
         with quiet(bars=not Path(name).is_dir()):
-            tokenizer = SpeechT5Tokenizer.from_pretrained(name, **where)
-            extractor = SpeechT5FeatureExtractor.from_pretrained(name, **where)
+            tokenizer = SpeechT5Tokenizer.from_pretrained(name, revision=revision or "main")
+            extractor = SpeechT5FeatureExtractor.from_pretrained(name, revision=revision or "main")
     except Exception as error:  # sentencepiece, JSON and the Hub each have their own
         raise unreadable(name, error, "repair its spm_char.model and preprocessor_config.json") from error
-    model = _model(kind, name, where | how, config, from_scratch)
+    model: Any
+    model, new = load_pretrained(
+        kind, name, config=config, revision=revision, allow_pickle=allow_pickle, from_scratch=from_scratch
+    )
+    if new and not from_scratch:
+        why = f"{len(new)} of its weights are missing ({min(new)}, ...)"
+        raise UserError(name, why, f"take one that was trained to {does}, as {example}")
     if len(tokenizer) > config.vocab_size:
         why = f"its tokenizer has {len(tokenizer)} entries, its model {config.vocab_size}"
         raise UserError(name, why, "check that they belong together")
     speakers = Speakers.load(name, config.speaker_embedding_dim, revision)
     text = SpeakableText(tokenizer.get_vocab(), str(getattr(config, LANGUAGE, "en")))
-    return SpeechCheckpoint(model.eval(), tokenizer, extractor, speakers, text)
-
-
-def _model(kind: type[Model], name: str, where: dict[str, Any], config: SpeechT5Config, from_scratch: bool) -> Model:
-    if from_scratch:
-        return kind(config)
-    try:
-        with quiet(bars=not Path(name).is_dir()):
-            load: Any = kind.from_pretrained
-            model, found = load(name, config=config, dtype=torch.float32, output_loading_info=True, **where)
-    except Exception as error:  # a cut file raises the reader's own error, a wrong shape RuntimeError, the Hub its own
-        raise unreadable(
-            name, error, "check its weights (safetensors, from the Hub), or download them again"
-        ) from error
-    if found["missing_keys"]:
-        missing = sorted(found["missing_keys"])
-        why = f"{len(missing)} of its weights are missing ({missing[0]}, ...)"
-        does, example = DOES[kind.__name__]
-        raise UserError(name, why, f"take one that was trained to {does}, as {example}")
-    return model
+    return SpeechCheckpoint(model, tokenizer, extractor, speakers, text)

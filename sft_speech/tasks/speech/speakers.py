@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sft_speech.errors import UserError
-from sft_speech.models.load import check_folder, how_to_read_weights, quiet, unreadable
+from sft_speech.models.load import load_pretrained, unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -48,24 +48,17 @@ class XVectors:
     def __init__(self, name: str, device: str | torch.device = "cpu", allow_pickle: bool = False) -> None:
         from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
-        check_folder(name)
-        how: dict[str, Any] = how_to_read_weights(name, allow_pickle)
-        no_code: dict[str, Any] = {"trust_remote_code": False}  # absent, transformers would ask on the terminal
+        do = "take one trained for speaker verification, as microsoft/wavlm-base-plus-sv"
+        model, new = load_pretrained(AutoModelForAudioXVector, name, allow_pickle=allow_pickle, do=do)
+        if new:
+            raise UserError(name, f"it has no x-vector head (no weights for {sorted(new)[0]})", do)
         try:
-            with quiet(bars=not Path(name).is_dir()):
-                self.model, found = AutoModelForAudioXVector.from_pretrained(
-                    name, dtype=torch.float32, output_loading_info=True, **how, **no_code
-                )
-                self.extractor = AutoFeatureExtractor.from_pretrained(name, **no_code)
-        except Exception as error:  # the Hub, the readers of weights and of configurations each have their own
-            raise unreadable(
-                name, error, "name a model with an x-vector head, as microsoft/wavlm-base-plus-sv"
-            ) from error
-        if found["missing_keys"]:
-            why = f"it has no x-vector head (no weights for {sorted(found['missing_keys'])[0]})"
-            raise UserError(name, why, "take one trained for speaker verification, as microsoft/wavlm-base-plus-sv")
+            # Without trust_remote_code transformers would ask on the terminal.
+            self.extractor: Any = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
+        except Exception as error:  # the Hub and the reader of configurations each have their own
+            raise unreadable(name, error, do) from error
         self.name, self.device = name, torch.device(device)
-        self.model.eval().to(self.device)
+        self.model: Any = model.to(self.device)  # type: ignore[arg-type]
 
     def __call__(self, waveform: np.ndarray) -> Tensor:
         inputs = self.extractor(waveform, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")

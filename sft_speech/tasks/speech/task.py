@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from sft_speech.corpora.report import file_stem
 from sft_speech.inference.batching import sorted_batches
-from sft_speech.models.exact.speecht5 import make_padding_exact
+from sft_speech.models.adapt import exact_padding, prepare
 from sft_speech.options.config import FinetuneSpeechConfig
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
 from sft_speech.tasks.speech.collator import SpeechCollator
@@ -50,8 +50,8 @@ class SpeechTask(Task[C]):
 
     def load(self, rows: Rows) -> None:
         self.checkpoint = self.load_checkpoint(rows)
+        self.checkpoint.model = prepare(self.checkpoint.model, [exact_padding])
         self.model = self.checkpoint.model
-        make_padding_exact(self.model)
         self.criterion = SpectrogramCriterion(self.model)
 
     @abstractmethod

@@ -6,7 +6,6 @@ Legend: T frames, M mel bands, F frequency bins, S samples.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from transformers import SpeechT5FeatureExtractor, SpeechT5HifiGan
 
 from sft_speech.errors import UserError
-from sft_speech.models.load import check_folder, how_to_read_weights, quiet, unreadable
+from sft_speech.models.load import load_pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +70,9 @@ class HifiGan:
         device: str | torch.device = "cpu",
         allow_pickle: bool = False,
     ) -> None:
-        check_folder(name)
-        how: dict[str, Any] = how_to_read_weights(name, allow_pickle)
-        try:
-            with quiet(bars=not Path(name).is_dir()):
-                model: Any = SpeechT5HifiGan.from_pretrained(name, dtype=torch.float32, **how)
-        except Exception as error:  # the Hub and the readers of weights each have their own
-            raise unreadable(name, error, "give the directory or id of a SpeechT5HifiGan") from error
+        model: Any
+        do = "give the directory or id of a SpeechT5HifiGan"
+        model, _ = load_pretrained(SpeechT5HifiGan, name, allow_pickle=allow_pickle, do=do)
         stride = int(np.prod(model.config.upsample_rates))
         found = (model.config.model_in_dim, model.config.sampling_rate, stride)
         wanted = (extractor.num_mel_bins, extractor.sampling_rate, extractor.sample_stride)
@@ -85,7 +80,7 @@ class HifiGan:
             of = "{} bands at {} Hz, {} samples a frame".format
             raise UserError(f"vocoder {name}", f"it takes {of(*found)}; the model gives {of(*wanted)}", "take another")
         self.device = torch.device(device)
-        self.model = model.eval().to(self.device)
+        self.model = model.to(self.device)
 
     def __call__(self, spectrogram: Tensor) -> np.ndarray:
         """(T, M) log10 mels to float32 (S,), S = T x hop."""

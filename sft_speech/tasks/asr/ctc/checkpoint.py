@@ -11,24 +11,32 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from transformers import (
     MODEL_FOR_CTC_MAPPING,
-    AutoConfig,
     AutoFeatureExtractor,
     AutoModelForCTC,
     AutoTokenizer,
     FeatureExtractionMixin,
     PreTrainedConfig,
     PreTrainedModel,
-    Wav2Vec2BertProcessor,
     Wav2Vec2CTCTokenizer,
-    Wav2Vec2Processor,
 )
 
 from sft_speech.errors import UserError
+from sft_speech.models.adapt import set_regularization
 from sft_speech.models.exact.encoders import make_padding_exact
-from sft_speech.models.front_end import FrontEnd, default_extractor, wants_mask
-from sft_speech.models.load import check_folder, first_line, holds, how_to_read_weights, quiet, unreadable
+from sft_speech.models.families import family_of
+from sft_speech.models.front_end import FrontEnd, default_extractor, make_front_end, uncounted, wants_mask
+from sft_speech.models.load import (
+    first_line,
+    holds,
+    how_to_read_weights,
+    load_pretrained,
+    quiet,
+    read_config,
+    unreadable,
+)
 from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, build_tokenizer, fits
 from sft_speech.text.normalize import TranscriptNormalizer
 
@@ -39,16 +47,16 @@ LANGUAGE = "transcript_language"  # where the saved configuration remembers it; 
 
 @dataclass
 class Checkpoint:
-    """A model with a CTC head and everything around it.
+    """A model with a CTC head and what it needs around it.
 
     Legend: B batch, S samples, T frames, L labels.
 
     Attributes:
-        model: its padding is exact (see ``models/exact/encoders.py``): given the attention mask, a clip's logits
-            do not depend on its neighbors. Everything else about it is plain transformers.
+        model: given the attention mask, a clip's logits do not depend on its neighbors (see ``models/exact``).
+            Everything else about it is plain transformers.
         front_end: waveforms to inputs, samples to frames.
         vocabulary: transcripts to labels and back.
-        new_weights: names of the weights that the checkpoint didn't have and that start at random.
+        new_weights: names of the weights that the checkpoint didn't have, and that are random at the start.
     """
 
     model: PreTrainedModel
@@ -58,7 +66,7 @@ class Checkpoint:
 
     @property
     def rate(self) -> int:
-        """Samples per second that the model takes."""
+        """Samples per second of the model's input."""
         return self.front_end.rate
 
     @property
@@ -76,15 +84,15 @@ class Checkpoint:
 
     @property
     def normalizer(self) -> TranscriptNormalizer:
-        """Writes transcripts in the characters of the vocabulary."""
+        """What writes transcripts in the characters of the vocabulary."""
         return self.vocabulary.normalizer
 
     @property
     def head_is_new(self) -> bool:
-        """Whether the model has yet to learn what it transcribes."""
+        """Whether the head is random, so that the model can't transcribe yet."""
         return any("lm_head" in name for name in self.new_weights)
 
-    # These come from objects without the model, so that a loader's worker that is sent one isn't sent the model.
+    # Methods of objects that don't hold the model, so that a loader's worker receives them without it.
 
     @cached_property
     def frames(self) -> Any:
@@ -102,11 +110,11 @@ class Checkpoint:
         return self.vocabulary.encode
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of labels, blanks and repeats already gone."""
+        """Return the text of labels from which blanks and repeats were removed."""
         return self.vocabulary.decode(ids)
 
     def collapse(self, frames: Iterable[int] | np.ndarray) -> list[int]:
-        """The labels of a path of frames (T,): repeats merged, then blanks dropped."""
+        """Return the labels of a path of frames (T,): repeats merged, then blanks dropped."""
         return self.vocabulary.collapse(frames)
 
     def save(self, directory: str | Path, weights: dict[str, torch.Tensor] | None = None) -> None:
@@ -116,9 +124,8 @@ class Checkpoint:
         self.save_processor(directory)
 
     def save_processor(self, directory: str | Path) -> None:
-        """Write everything but the weights and their configuration, so that no saved model is without."""
-        of_features = self.model.config.model_type == "wav2vec2-bert"
-        processor = Wav2Vec2BertProcessor if of_features else Wav2Vec2Processor
+        """Write everything but the weights and their configuration."""
+        processor = getattr(transformers, family_of(self.model.config).processor)
         with quiet():
             processor(self.feature_extractor, self.tokenizer).save_pretrained(directory)
             self.feature_extractor.save_pretrained(directory)  # the file that older releases look for
@@ -138,71 +145,62 @@ def load_checkpoint(
     language: str | None = None,
     log: bool = True,
 ) -> Checkpoint:
-    """Load a checkpoint for transcribing or fine-tuning.
+    """Load a checkpoint for transcription or fine-tuning.
 
-    The vocabulary is the checkpoint's own where it has one that fits its head; else it is built from the transcripts
-    and the head made anew. CTC losses are summed, infinite ones zeroed. Weights are float32, however they were saved.
+    The vocabulary is the checkpoint's own if it has one that fits its head; otherwise it is built from the transcripts,
+    and the head is new. CTC losses are summed, infinite ones zeroed. Weights are float32, however they were saved.
 
     Args:
         name: a directory, or an id on the Hub.
-        transcripts: to build a vocabulary from; needed only where the checkpoint brings none.
+        transcripts: for a new vocabulary; needed only if the checkpoint brings none.
         revision: branch, tag or commit on the Hub.
-        overrides: attributes of the configuration (dropouts, SpecAugment masks); `None` leaves the checkpoint's.
-        trust_remote_code: run code that the checkpoint brings. Change it only for one whose code you have read.
-        allow_pickle: of a directory that holds no safetensors, read the pickle; see
-            :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
+        overrides: dropouts and masks, see :func:`~sft_speech.models.adapt.set_regularization`.
+        trust_remote_code: run code that the checkpoint brings. Only for code that you have read.
+        allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         from_scratch: the same architecture with random weights.
-        new_vocabulary: build it from the transcripts although the checkpoint has one (another language, say).
+        new_vocabulary: build it from the transcripts although the checkpoint has one (for another language, say).
         target_lang: of a checkpoint with adapters for many languages (MMS): the one to load, as "fra".
-        language: of the transcripts, as num2words names it, for their numbers; `None`: as it was saved, else English.
+        language: of the transcripts, as num2words names it, for numbers; `None`: as it was saved, else English.
         log: say which weights are new.
 
     Raises:
-        UserError: no such checkpoint, not a CTC one, no weights or only pickled ones, damaged files, or no vocabulary
-            and no transcripts.
+        UserError: no such checkpoint, not a CTC one, no usable weights, damaged files, or nothing for a vocabulary.
     """
     name = str(name)
     where = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    config = read_config(name, where)
-    how = {} if from_scratch else how_to_read_weights(name, allow_pickle)
-    front_end = FrontEnd(config, read_extractor(name, where, config))
+    config = read_ctc_config(name, where)
+    how = {} if from_scratch else how_to_read_weights(name, allow_pickle)  # raises before anything else is read
+    front_end = make_front_end(config, read_extractor(name, where, config))
     language = language or str(getattr(config, LANGUAGE, "en"))
     own = None if new_vocabulary else read_tokenizer(name, where)
     vocabulary = choose_vocabulary(name, config, own, transcripts, language, target_lang)
-    for attribute, value in (overrides or {}).items():
-        if value is not None and hasattr(config, attribute):
-            setattr(config, attribute, value)
-    config.update({"pad_token_id": vocabulary.blank, "ctc_loss_reduction": "sum", "ctc_zero_infinity": True})
-    if language != "en":
-        config.update({LANGUAGE: language})
-    model, new_weights = build_model(name, where | how, config, from_scratch, new_vocabulary)
+    set_regularization(config, overrides or {})
+    model, new_weights = build_model(name, where, config, vocabulary, allow_pickle, from_scratch)
+    if new_vocabulary and not from_scratch:
+        new_weights += renew_head(model, new_weights)
     if target_lang and not new_vocabulary:
         load_adapter(name, model, target_lang, vocabulary, new_weights, how.get("use_safetensors", True))
-    make_padding_exact(model)
-    checkpoint = Checkpoint(model.eval(), front_end, vocabulary, new_weights)
+    checkpoint = Checkpoint(make_padding_exact(model), front_end, vocabulary, new_weights)
     if log and new_weights:
-        untrained = checkpoint.head_is_new and transcripts is None
-        level = logging.WARNING if untrained else logging.INFO
+        level = logging.WARNING if checkpoint.head_is_new and transcripts is None else logging.INFO
         logger.log(level, "%s: %s", name, describe_new(new_weights, model, from_scratch))
     return checkpoint
 
 
-def read_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:
-    """The configuration of a checkpoint, or a `UserError` that says why it isn't a CTC one."""
-    check_folder(name)
-    try:
-        config = AutoConfig.from_pretrained(name, **where)
-    except (OSError, ValueError, KeyError) as error:
-        raise unreadable(name, error, "check the name, or the connection to the Hub") from error
+def read_ctc_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:
+    """Read the configuration of a checkpoint, or raise a `UserError` that says why it can't be used for CTC."""
+    config = read_config(name, **where)
     remote = where["trust_remote_code"] and "AutoModelForCTC" in (getattr(config, "auto_map", None) or {})
     if not remote and type(config) not in MODEL_FOR_CTC_MAPPING:
         kind = getattr(config, "model_type", "") or "unknown"
         raise UserError(name, f"a {kind} model has no CTC head", "take one of the wav2vec2, HuBERT or WavLM families")
+    if family_of(config).input == "extracted":
+        raise uncounted(config)
     return config
 
 
 def read_extractor(name: str, where: dict[str, Any], config: PreTrainedConfig) -> FeatureExtractionMixin:
-    """The checkpoint's own feature extractor, else its family's."""
+    """Return the checkpoint's own feature extractor, else its family's."""
     brought = holds(name, "preprocessor_config.json", "processor_config.json")
     try:
         extractor: Any = AutoFeatureExtractor.from_pretrained(name, **where) if brought is not False else None
@@ -212,16 +210,14 @@ def read_extractor(name: str, where: dict[str, Any], config: PreTrainedConfig) -
         extractor = None
     if extractor is None:
         extractor = default_extractor(config)
-        logger.info(
-            "%s brings no feature extractor: that of its family is taken (%d Hz)", name, extractor.sampling_rate
-        )
-    # What is saved: an exact padding and a mask are ours, plain transformers has to go by the checkpoint's training.
+        logger.info("%s brings no feature extractor: its family's is used (%d Hz)", name, extractor.sampling_rate)
+    # This is saved: plain transformers, without our exact padding, has to do what the checkpoint was trained with.
     extractor.return_attention_mask = wants_mask(config)
     return extractor
 
 
 def read_tokenizer(name: str, where: dict[str, Any]) -> Wav2Vec2CTCTokenizer | None:
-    """The checkpoint's own tokenizer; `None` if it brings none, or one that isn't of characters for CTC."""
+    """Return the checkpoint's own tokenizer; None if it brings none for CTC."""
     brought = holds(name, "vocab.json", "tokenizer.json", "tokenizer_config.json")
     if brought is False:
         return None
@@ -233,7 +229,7 @@ def read_tokenizer(name: str, where: dict[str, Any]) -> Wav2Vec2CTCTokenizer | N
             raise unreadable(name, error, "repair or remove its vocab.json and tokenizer_config.json") from error
         return None
     if type(tokenizer) is not Wav2Vec2CTCTokenizer:
-        logger.warning("%s: its %s isn't a vocabulary for CTC; it is left aside", name, type(tokenizer).__name__)
+        logger.warning("%s: its %s isn't a vocabulary for CTC; it is ignored", name, type(tokenizer).__name__)
         return None
     return tokenizer
 
@@ -246,9 +242,7 @@ def choose_vocabulary(
     language: str,
     target_lang: str | None,
 ) -> Vocabulary:
-    """The checkpoint's own vocabulary if it fits the head (or brings one for its language), else one of the transcripts
-    (and a head of its size).
-    """
+    """Return the checkpoint's own vocabulary if it fits the head (or the language's new one), else the transcripts'."""
     if own is not None and target_lang:
         choose_language(name, own, target_lang)
         return Vocabulary(own, language)
@@ -256,47 +250,35 @@ def choose_vocabulary(
         return Vocabulary(own, language)
     if transcripts is None:
         lacking = "it has no vocabulary" if own is None else "its vocabulary doesn't fit its head"
-        raise UserError(name, lacking, "fine-tune it first: then it has one of the transcripts")
+        raise UserError(name, lacking, "fine-tune it first: then it has the transcripts' vocabulary")
     if own is not None:
-        logger.warning("%s: its vocabulary doesn't fit its head of %d: both are made anew", name, config.vocab_size)
+        logger.warning("%s: its vocabulary doesn't fit its head of %d: both are replaced", name, config.vocab_size)
     tokenizer = build_tokenizer(transcripts, language)
     config.vocab_size = len(tokenizer)
     return Vocabulary(tokenizer, language)
 
 
 def build_model(
-    name: str, where: dict[str, Any], config: PreTrainedConfig, from_scratch: bool, new_vocabulary: bool
+    name: str,
+    where: dict[str, Any],
+    config: PreTrainedConfig,
+    vocabulary: Vocabulary,
+    allow_pickle: bool,
+    from_scratch: bool,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model in float32, and the names of its weights that the checkpoint didn't have."""
-    if from_scratch:
-        model = AutoModelForCTC.from_config(config, trust_remote_code=where["trust_remote_code"]).float()
-        return model, [key for key, _ in model.named_parameters()]
-    try:
-        with quiet(bars=not Path(name).is_dir()):
-            model, found = AutoModelForCTC.from_pretrained(
-                name,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                **where,
-            )
-    except Exception as error:  # a cut file raises the reader's own error, a wrong shape RuntimeError, the Hub its own
-        raise unreadable(
-            name, error, "check its weights (safetensors, from the Hub), or download them again"
-        ) from error
-    mismatched = {key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]}
-    new = {*found["missing_keys"], *mismatched}
-    names = [key for key, _ in model.named_parameters() if key in new]
-    base = model.base_model_prefix
-    if sum(f"{base}.encoder." in key for key in names) > len(list(model.base_model.encoder.parameters())) / 2:
-        kind = config.model_type
-        raise UserError(name, f"its weights aren't those of a {kind} model", "check that config.json belongs to them")
-    if new_vocabulary:  # a head of the same size, but of other characters
-        names += [f"lm_head.{key}" for key, _ in model.lm_head.named_parameters() if f"lm_head.{key}" not in names]
-        torch.nn.init.normal_(model.lm_head.weight, std=config.initializer_range)
-        torch.nn.init.zeros_(model.lm_head.bias)
-    return model, names
+    """Load the model with a head for a vocabulary; return it, and the names of its new weights."""
+    config.update({"pad_token_id": vocabulary.blank, "ctc_loss_reduction": "sum", "ctc_zero_infinity": True})
+    if vocabulary.normalizer.language != "en":
+        config.update({LANGUAGE: vocabulary.normalizer.language})
+    options: dict[str, Any] = {"allow_pickle": allow_pickle, "from_scratch": from_scratch, "new_head": True}
+    return load_pretrained(AutoModelForCTC, name, config=config, **where, **options)
+
+
+def renew_head(model: Any, new_weights: list[str]) -> list[str]:
+    """Make a head of the same size, but of other characters, random; return its names that are not yet listed."""
+    torch.nn.init.normal_(model.lm_head.weight, std=model.config.initializer_range)
+    torch.nn.init.zeros_(model.lm_head.bias)
+    return [f"lm_head.{key}" for key, _ in model.lm_head.named_parameters() if f"lm_head.{key}" not in new_weights]
 
 
 def choose_language(name: str, tokenizer: Wav2Vec2CTCTokenizer, target_lang: str) -> None:
@@ -317,7 +299,7 @@ def load_adapter(
     new_weights: list[str],
     use_safetensors: bool,
 ) -> None:
-    """Load a language's adapter and head, which are weights of the checkpoint too."""
+    """Load a language's adapter and head, which belong to the checkpoint too."""
     given = f"target_lang {target_lang}"
     try:
         with quiet():
@@ -333,10 +315,10 @@ def load_adapter(
 
 
 def describe_new(names: list[str], model: PreTrainedModel, from_scratch: bool) -> str:
-    """One line on the weights that start at random."""
+    """Return one line on the weights that are random at the start."""
     if from_scratch:
-        return f"only its architecture is taken: all {len(names)} weights are new"
-    shapes = {key: "x".join(map(str, value.shape)) for key, value in model.named_parameters()}
+        return f"only its architecture is used: all {len(names)} weights are new"
+    shapes = {key: "x".join(map(str, value.shape)) for key, value in model.state_dict().items()}
     listed = ", ".join(f"{key} ({shapes[key]})" for key in names[:6])
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return f"new weights, random until trained: {listed}{more}; all others are the checkpoint's"

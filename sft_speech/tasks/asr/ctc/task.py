@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, TrainerCallback
 from sft_speech.audio import augment
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.models import adapt as freezing
-from sft_speech.models.spec_augment import SpecAugment, take_given_masks
+from sft_speech.models import adapt
+from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.tasks.asr.ctc.collator import CTCCollator, Utterances
@@ -56,15 +56,11 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
     def load_for(self, transcripts: Iterable[str]) -> None:
         """Load the checkpoint with the regularization of this run, its convolutions frozen."""
         config = self.config
-        overrides = {name: value for name in OVERRIDES if (value := getattr(config, name)) is not None}
-        masks = [config.mask_time_prob, config.mask_feature_prob]
-        if any(masks) or masks == [0.0, 0.0]:  # some checkpoints (w2v-bert-2.0) have masking switched off
-            overrides["apply_spec_augment"] = any(masks)
         self.checkpoint = load_checkpoint(
             config.model,
             transcripts=transcripts,
             revision=config.revision,
-            overrides=overrides,
+            overrides={name: getattr(config, name) for name in OVERRIDES},
             trust_remote_code=config.trust_remote_code,
             allow_pickle=config.allow_pickle,
             from_scratch=config.from_scratch,
@@ -72,11 +68,12 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
             target_lang=config.target_lang,
             language=config.language,
         )
-        self.model, self.criterion = self.checkpoint.model, CtcCriterion(self.checkpoint.blank)
-        if self.model.config.apply_spec_augment:
-            take_given_masks(self.model)
+        preparations = [adapt.given_masks]
         if config.freeze_feature_encoder and not config.from_scratch:
-            freezing.freeze_feature_encoder(self.model)
+            preparations.append(adapt.freeze_feature_encoder)
+        self.checkpoint.model = adapt.prepare(self.checkpoint.model, preparations)
+        self.model = self.checkpoint.model
+        self.criterion = CtcCriterion(self.checkpoint.blank)
 
     def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
         """Return the usable rows, transcripts normalized; an evaluation keeps all rows that have a transcript."""
@@ -106,15 +103,14 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
     def callbacks(self) -> list[TrainerCallback]:
         found: list[TrainerCallback] = [callbacks.BlankAdvice()]
         if self.head_first_steps:
-            found.append(freezing.HeadFirst(self.model, self.head_first_steps))
+            found.append(adapt.HeadFirst(self.model, self.head_first_steps))
         return found
 
     def masks(self) -> SpecAugment | None:
         """Return what draws the masks of this run; None if it has none."""
-        settings, front_end = self.model.config, self.checkpoint.front_end
-        if not settings.apply_spec_augment:
+        if not adapt.masks_are_on(self.model.config):
             return None
-        return SpecAugment(settings, front_end.encoder_frames, self.config.seed)
+        return SpecAugment(self.model.config, self.checkpoint.front_end.encoder_frames, self.config.seed)
 
     def evaluate(self, rows: Dataset) -> EvaluationResult:
         """Evaluate a share of the rows on every process, and merge the counts.

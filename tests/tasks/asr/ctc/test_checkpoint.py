@@ -92,14 +92,14 @@ def test_plain_transformers_is_told_of_the_mask_by_the_training(tiny_directory, 
 
 
 def test_configured_for_ctc(tiny_directory):
-    checkpoint = load_checkpoint(
-        tiny_directory("wav2vec2-group"), overrides={"hidden_dropout": 0.3, "layerdrop": None, "unheard_of": 1}
-    )
+    source = tiny_directory("wav2vec2-group")
+    checkpoint = load_checkpoint(source, overrides={"hidden_dropout": 0.3, "layerdrop": None, "unheard_of": None})
     config = checkpoint.model.config
     assert (config.ctc_loss_reduction, config.ctc_zero_infinity, config.pad_token_id) == ("sum", True, 0)
     assert (config.hidden_dropout, config.layerdrop) == (0.3, 0.0)
     assert checkpoint.model.wav2vec2.encoder.dropout.p == 0.3
-    assert not hasattr(config, "unheard_of")
+    with pytest.raises(UserError, match="unheard_of 1: a wav2vec2 model has no such setting"):
+        load_checkpoint(source, overrides={"unheard_of": 1})
 
 
 def test_trains_with_spec_augment(tiny_directory):
@@ -158,7 +158,7 @@ def test_a_vocabulary_that_does_not_fit(tiny_directory, caplog):
     with pytest.raises(UserError, match="doesn't fit its head"):
         load_checkpoint(source)
     checkpoint = load_checkpoint(source, transcripts=SAID)
-    assert "both are made anew" in caplog.text
+    assert "both are replaced" in caplog.text
     assert checkpoint.model.lm_head.out_features == len(checkpoint.tokenizer) == 16
     assert checkpoint.head_is_new
 

@@ -31,7 +31,7 @@ SMALL = {
 
 def tiny(auto, model_type):
     config = AutoConfig.for_model(model_type)
-    config.update({name: value for name, value in SMALL.items() if hasattr(config, name)})
+    config.update({name: value for name, value in SMALL.items() if hasattr(config, name)} | {"vocab_size": 20})
     torch.manual_seed(0)
     return auto.from_config(config).eval()
 
@@ -43,7 +43,7 @@ def models():
                 yield pytest.param(row, auto, id=f"{row.model_type}-{task}")
 
 
-@pytest.mark.parametrize(("row", "auto"), models())
+@pytest.mark.parametrize(("row", "auto"), list(models()))
 def test_names_are_those_of_the_models(row, auto):
     model = tiny(auto, row.model_type)
     body, names = row.body_name(model), [name for name, _ in model.named_parameters()]
@@ -69,7 +69,6 @@ def test_extractors_are_those_of_the_families(row):
     config = AutoConfig.for_model(row.model_type)
     extractor = default_extractor(config)
     assert type(extractor) is getattr(transformers, row.extractor)
-    assert type(extractor) is transformers.FEATURE_EXTRACTOR_MAPPING[type(config)]
     assert row.input in CLASSES
     assert row.leaks <= CLOSED_BY.keys() or row.model_type == "speecht5"
 

@@ -1,13 +1,13 @@
-"""Recordings of any length in windows that overlap, and their frames put together again.
+"""Chunking: recordings of any length are cut into overlapping windows, and the frames of the windows are joined.
 
-Every window starts at a multiple of the encoder's stride, so that its frame k is the recording's frame ``first + k``
-exactly: times don't drift. A window reaches ``CONTEXT_SHARE`` of its length beyond what it decides on either side.
-Frames are joined before anything is collapsed, inside the overlap, where both windows say the same for longest: no
-character is cut in two, doubled or lost at a seam as long as they agree anywhere.
+Every window starts at a multiple of the encoder's stride, so that its frame k is exactly the recording's frame
+``first + k``: times don't drift. On either side a window has context of ``CONTEXT_SHARE`` of its length. Frames are
+joined before anything is collapsed, inside the overlap, in the middle of the longest agreement of both windows: no
+character is cut, doubled or lost at a seam as long as they agree anywhere.
 
-Each window is normalized like an utterance of its own, as in training, by the feature extractor and by the group norm
-of the first convolution. Statistics over a whole recording would make a quiet speaker in it too quiet; windows are long
-enough (``WINDOW_SECONDS``) for theirs to be those of an utterance.
+Each window is normalized like an utterance, as in training, by the feature extractor and by the group norm of the first
+convolution. Statistics over a whole recording would make a quiet speaker in it too quiet; windows are long enough
+(``WINDOW_SECONDS``) to have the statistics of an utterance.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Window:
 
 @dataclass(frozen=True)
 class FrameGrid:
-    """How the encoder lays frames over samples.
+    """How the encoder's frames are placed over samples.
 
     Args:
         stride: samples from one frame to the next.
@@ -46,7 +46,7 @@ class FrameGrid:
 
     @classmethod
     def measure(cls, frames: Callable[[int], int]) -> FrameGrid:
-        """Measures it on the number of frames by number of samples, so that any front end will do.
+        """Measure the grid by counting frames, so that any front end will do.
 
         Raises:
             ValueError: frames don't come at an equal distance.
@@ -64,7 +64,7 @@ class FrameGrid:
 
 
 def cut_windows(samples: int, grid: FrameGrid, frames: Callable[[int], int], window_samples: int) -> list[Window]:
-    """Windows of at most ``window_samples`` samples and nearly equal length; one if that is enough.
+    """Cut a recording into windows of nearly equal length, at most ``window_samples``; into one if that is enough.
 
     Args:
         samples: of the recording.
@@ -90,12 +90,12 @@ def cut_windows(samples: int, grid: FrameGrid, frames: Callable[[int], int], win
 
 
 def join(parts: Sequence[np.ndarray], windows: Sequence[Window], by: Sequence[np.ndarray] | None = None) -> np.ndarray:
-    """The frames of a recording from those of its windows.
+    """Join the frames of a recording's windows.
 
     Args:
-        parts: token ids (T,) of each window, T frames, or whatever there is of each frame, (T, ...); the last one may
-            be a few frames off where the file's header was.
-        by: token ids of each window, where those aren't the parts.
+        parts: token ids (T,) of each window, T frames, or any values of each frame (T, ...); the last one may be off by
+            a few frames if the file's header was wrong.
+        by: token ids of each window, if those aren't the parts.
 
     Returns:
         token ids (T,) of the recording, or (T, ...).
@@ -117,12 +117,11 @@ def join(parts: Sequence[np.ndarray], windows: Sequence[Window], by: Sequence[np
 
 
 def _seam(left: np.ndarray, right: np.ndarray) -> int:
-    """Where in an overlap to change from one window to the next: amid agreement, with real context on both sides."""
+    """Return where in an overlap to change windows: in the middle of an agreement, with context on both sides."""
     length = len(right)
     differing = np.flatnonzero(left != right)
     places = np.arange(length // 4, length - length // 4 + 1)
-    # A change before frame p is as far from the nearest frame in dispute as the smaller of the agreements left and
-    # right of it.
+    # The distance of a change before frame p from the nearest disagreement: the shorter agreement of its two sides.
     borders = np.concatenate([[-1], differing, [length]])
     after = np.searchsorted(borders, places)
     distance = np.minimum(places - borders[after - 1] - 1, borders[after] - places)

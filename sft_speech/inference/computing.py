@@ -1,4 +1,4 @@
-"""Batches through a model: one after the other on a GPU, a few at a time on a CPU; results in their order."""
+"""Run batches through a model: one after the other on a GPU, a few at a time on a CPU; results keep their order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Forward = Callable[[torch.nn.Module, Batch], Any]
 def computed(
     model: torch.nn.Module, batches: Iterator[Batch], load: Load, forward: Forward, device: torch.device
 ) -> Generator[tuple[Batch, Any], None, None]:
-    """Batches, read by ``load(batch)``, with what ``forward(model, batch)`` makes of them."""
+    """Yield each batch, read by ``load(batch)``, with the result of ``forward(model, batch)``."""
     if device.type == "cpu":
         return on_cores(model, batches, load, forward)
     return on_device(model, batches, load, forward)
@@ -31,7 +31,7 @@ def computed(
 def on_device(
     model: torch.nn.Module, batches: Iterator[Batch], load: Load, forward: Forward
 ) -> Generator[tuple[Batch, Any], None, None]:
-    """Hands out a batch while the next one is computed."""
+    """Yield a batch while the next one is computed."""
     computing: deque[tuple[Batch, Any]] = deque()
     with contextlib.closing(ahead(min(4, os.cpu_count() or 1), load, batches)) as loaded:
         for batch in loaded:
@@ -44,9 +44,7 @@ def on_device(
 def on_cores(
     model: torch.nn.Module, batches: Iterator[Batch], load: Load, forward: Forward
 ) -> Generator[tuple[Batch, Any], None, None]:
-    """Each batch on cores of its own from the file to the result: they wait for each other less than all of them would
-    on one batch.
-    """
+    """Process each batch on its own cores, from the file to the result: that wastes less than all cores on one batch."""
     cores = torch.get_num_threads()
     workers = min(4, cores)
     own = threading.local()
@@ -66,7 +64,7 @@ def on_cores(
 
 
 def ahead(workers: int, work: Callable[[Batch], Any], batches: Iterator[Batch]) -> Generator[Any, None, None]:
-    """What threads make of batches, in their order; one batch more than there are threads is under way."""
+    """Yield what threads make of batches, in order; at most one batch more than there are threads is in progress."""
     threads = ThreadPoolExecutor(workers, thread_name_prefix="recognize")
     try:
         under_way = deque(threads.submit(work, batch) for batch in islice(batches, workers + 1))
@@ -79,6 +77,6 @@ def ahead(workers: int, work: Callable[[Batch], Any], batches: Iterator[Batch]) 
 
 
 def replica(model: torch.nn.Module) -> torch.nn.Module:
-    """The same weights in modules of their own: those remember the lengths of the batch under way."""
+    """Return a copy of the modules with the same weights: modules hold the lengths of the current batch."""
     weights = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(weight): weight for weight in weights})

@@ -1,6 +1,6 @@
-"""Processes that share a disk and nothing else: which of them this is, its device, and how they are started.
+"""Processes that share a disk and nothing else: the rank of this one, its device, and how they are launched.
 
-They never wait for each other as training does (no NCCL, no gloo): their work is unequal, and one may end early.
+They never wait for each other as in training (no NCCL, no gloo): their work is unequal, and one may end early.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Process:
 
     @classmethod
     def this(cls) -> Process:
-        """As a launcher says in the environment."""
+        """Return this process, as a launcher describes it in the environment."""
         rank, world, local_rank = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         return cls(int(rank or 0), int(world or 1), int(local_rank or 0))
 
@@ -33,7 +33,7 @@ class Process:
         return self.rank == 0
 
     def device(self, given: str | None) -> str | None:
-        """The GPU of its own, where there are GPUs and the CPU wasn't asked for.
+        """Return this process's own GPU, if there are GPUs and the CPU wasn't asked for.
 
         Raises:
             UserError: all processes were given the same GPU, or there aren't enough.
@@ -52,9 +52,9 @@ class Process:
 
 
 def launch(arguments: Sequence[str], num_processes: int) -> bool:
-    """Runs ``sft-speech`` in several processes of this machine, as ``accelerate launch`` does.
+    """Run ``sft-speech`` in several processes of this machine, as ``accelerate launch`` does.
 
-    On a CPU they share the cores. When one of them dies the others are ended.
+    On a CPU they share the cores. When one of them dies, the others are terminated.
 
     Args:
         arguments: verb and arguments of each.
@@ -67,19 +67,19 @@ def launch(arguments: Sequence[str], num_processes: int) -> bool:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // num_processes)
-    options = (  # all of them, so that no configuration file that lies about changes any
+    options = (  # all of them, so that no configuration file of accelerate changes any
         f"--multi_gpu --gpu_ids all --num_machines 1 --num_processes {num_processes} --main_process_port 0 "
         f"--mixed_precision no --dynamo_backend no --num_cpu_threads_per_process {threads} --module sft_speech"
     )
     try:
         launch_command(launch_command_parser().parse_args([*options.split(), *arguments]))
-    except (ChildFailedError, SignalException):  # what happened was logged
+    except (ChildFailedError, SignalException):  # already logged
         return False
     return True
 
 
 def end_with_parent() -> None:
-    """Ends this process soon after the one that started it, which may be killed without a word."""
+    """Exit soon after the parent process does, which may be killed without a signal to this one."""
     parent = os.getppid()
 
     def watch() -> None:

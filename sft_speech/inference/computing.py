@@ -44,7 +44,7 @@ def on_device(
 def on_cores(
     model: torch.nn.Module, batches: Iterator[Batch], load: Load, forward: Forward
 ) -> Generator[tuple[Batch, Any], None, None]:
-    """Process each batch on its own cores, from the file to the result: that wastes less than all cores on one batch."""
+    """Process each batch on its own cores, from file to result: that wastes less than all cores on one batch."""
     cores = torch.get_num_threads()
     workers = min(4, cores)
     own = threading.local()

@@ -111,10 +111,20 @@ class FinetuneConfig:
     # How the run was started. These are not options.
     command_line: ClassVar[Sequence[str]] = ()
     preset: ClassVar[str | None] = None
+    model_copy: ClassVar[str | None] = None
+
+    @property
+    def checkpoint(self) -> str:
+        """Directory or Hub id to load the model from; of a loaded model it is a copy."""
+        return self.model_copy or self.model
 
     def started_by(self, command_line: Sequence[str], preset: str | None) -> None:
         """Record the command line and the YAML of the run."""
         vars(self).update(command_line=tuple(command_line), preset=preset)
+
+    def started_with(self, model_copy: str) -> None:
+        """Record where the loaded model was copied to."""
+        vars(self).update(model_copy=model_copy)
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -79,8 +79,7 @@ class TaskSpec:
         name: "asr", ...; its verb is ``finetune-NAME``, its presets are in ``configs/NAME/``.
         summary: what the model does, a noun phrase.
         config: options of a run.
-        build: ``build(config, given)`` makes the :class:`~sft_speech.training.task.Task` of a run; ``given`` is a
-            loaded model with its processor, or None. Imports torch only when called.
+        build: makes the :class:`~sft_speech.training.task.Task` of a run; imports torch only when called.
         metrics: figures that an evaluation may have.
         architectures: ends of the class names, in ``config.json``, of the models that the task saves.
         card: its part of the model card.
@@ -92,7 +91,7 @@ class TaskSpec:
     name: str
     summary: str
     config: type[FinetuneConfig]
-    build: Callable[..., Task[Any]]
+    build: Callable[[Any], Task[Any]]
     metrics: tuple[Metric, ...]
     architectures: tuple[str, ...]
     card: Card

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +73,7 @@ def finetune(
     """Fine-tune a pretrained model.
 
     Args:
-        model: id on the Hub, directory, or loaded model.
+        model: id on the Hub, directory, or loaded model, which is copied and does not change itself.
         train: rows to train on: those of :func:`~sft_speech.load_corpus`, or any dataset with a column of audio (paths,
             bytes, arrays, decoded or not) and the column that the task learns. None: ``source`` names them, see
             the options.
@@ -94,11 +96,8 @@ def finetune(
     rows = {role: corpus for role, corpus in data.items() if corpus is not None}
     if rows and train is None:
         raise UserError("eval or test without train", "there is nothing to train on", "pass train=")
-    loaded = None if isinstance(model, str | Path) else (model, processor)
-    values = dict(options) | {
-        "model": str(model) if loaded is None else loaded[0].name_or_path or IN_MEMORY,
-        "output_dir": str(output_dir),
-    }
+    named = isinstance(model, str | Path)
+    values = dict(options) | {"model": str(model) if named else IN_MEMORY, "output_dir": str(output_dir)}
     if rows:
         values |= {"source": IN_MEMORY, "train_split": "train", "eval_split": "eval" if "eval" in rows else None}
         values |= {"test_splits": [role for role in rows if role not in ("train", "eval")]}
@@ -106,4 +105,10 @@ def finetune(
     settings = load_config(spec.config, None if config is None else str(config), values)
     from sft_speech.training.run import Given, fine_tune
 
-    return fine_tune(settings, spec, Given(loaded, rows, tuple(callbacks)))
+    with contextlib.nullcontext() if named else tempfile.TemporaryDirectory() as copy:
+        if copy is not None:
+            parts: tuple[Any, ...] = (model, processor)
+            for part in filter(None, parts):
+                part.save_pretrained(copy)
+            settings.started_with(copy)
+        return fine_tune(settings, spec, Given(rows, tuple(callbacks)))

@@ -27,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pickle_argument(parser)
     for spec in specs():
         if spec.evaluate is not None:
-            group = parser.add_argument_group(f"only for {spec.summary}")
-            _module(spec).add_arguments(group)
+            _module(spec).add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:

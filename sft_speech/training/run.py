@@ -18,7 +18,7 @@ import accelerate
 import pyarrow.compute as pc
 import torch
 from accelerate.utils import set_seed
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from sft_speech.corpora import load_corpus, rows_of_dataset
@@ -69,15 +69,13 @@ PATIENCE_HOURS = 4
 
 @dataclasses.dataclass
 class Given:
-    """What a run gets from Python in place of names.
+    """What a run gets from Python, beside its options.
 
     Args:
-        model: a loaded model and its processor, in place of ``config.model``.
         data: rows by their role ("train", "eval", names of test splits), in place of ``config.source``.
         callbacks: for the trainer.
     """
 
-    model: tuple[PreTrainedModel, Any] | None = None
     data: Mapping[str, datasets.Dataset | datasets.IterableDataset] = dataclasses.field(default_factory=dict)
     callbacks: Sequence[TrainerCallback] = ()
 
@@ -145,7 +143,7 @@ def run(
     report = CorpusReport()
     corpora = from_main(processes, lambda: load_splits(config, report, given))
     set_seed(config.seed)
-    task = spec.build(config, given.model)
+    task = spec.build(config)
     task.load(corpora["train"])
     corpora = from_main(processes, lambda: usable_rows(config, task, corpora, report))
     logger.info("%s", report.table())

@@ -44,7 +44,6 @@ class Task(ABC, Generic[C]):
 
     Args:
         config: options of the run.
-        given: a loaded model and its processor, to be fine-tuned in place of ``config.model``.
 
     Attributes:
         metric: name of the figure that picks the best checkpoint.
@@ -62,8 +61,8 @@ class Task(ABC, Generic[C]):
     layer_decay: float = 1.0
     head_first_steps: int = 0
 
-    def __init__(self, config: C, given: tuple[PreTrainedModel, Any] | None = None) -> None:
-        self.config, self.given = config, given
+    def __init__(self, config: C) -> None:
+        self.config = config
 
     @abstractmethod
     def load(self, rows: Rows) -> None:

@@ -306,7 +306,7 @@ def evaluate_corpus(
     return result
 
 
-def add_arguments(parser: argparse._ActionsContainer) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech evaluate`` that only recognizers have."""
     add_decoding_arguments(parser)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.options.spec import Card, Metric, TaskSpec, Verb
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from sft_speech.tasks.asr.ctc.task import CtcRecognition
 
 
-def build(config: FinetuneAsrConfig, given: Any = None) -> CtcRecognition:
+def build(config: FinetuneAsrConfig) -> CtcRecognition:
     """Return the task of a run."""
     from sft_speech.tasks.asr.ctc.task import CtcRecognition
 
-    return CtcRecognition(config, given)
+    return CtcRecognition(config)
 
 
 SPEC = TaskSpec(

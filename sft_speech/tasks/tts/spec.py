@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sft_speech.options.config import FinetuneTtsConfig
 from sft_speech.options.spec import Card, TaskSpec, Verb
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from sft_speech.tasks.tts.task import Synthesis
 
 
-def build(config: FinetuneTtsConfig, given: Any = None) -> Synthesis:
+def build(config: FinetuneTtsConfig) -> Synthesis:
     """Return the task of a run."""
     from sft_speech.tasks.tts.task import Synthesis
 
-    return Synthesis(config, given)
+    return Synthesis(config)
 
 
 SPEC = TaskSpec(

@@ -28,7 +28,7 @@ class Synthesis(SpeechTask[FinetuneTtsConfig]):
     def load_checkpoint(self, rows: Rows) -> SpeechCheckpoint:
         config = self.config
         checkpoint = load_speech_checkpoint(
-            config.model,
+            config.checkpoint,
             revision=config.revision,
             allow_pickle=config.allow_pickle,
             from_scratch=config.from_scratch,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sft_speech.options.config import FinetuneVcConfig
 from sft_speech.options.spec import Card, TaskSpec, Verb
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from sft_speech.tasks.vc.task import Conversion
 
 
-def build(config: FinetuneVcConfig, given: Any = None) -> Conversion:
+def build(config: FinetuneVcConfig) -> Conversion:
     """Return the task of a run."""
     from sft_speech.tasks.vc.task import Conversion
 
-    return Conversion(config, given)
+    return Conversion(config)
 
 
 SPEC = TaskSpec(

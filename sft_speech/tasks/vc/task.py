@@ -47,7 +47,7 @@ class Conversion(SpeechTask[FinetuneVcConfig]):
     def load_checkpoint(self, rows: Rows) -> SpeechCheckpoint:
         config = self.config
         checkpoint = load_speech_checkpoint(
-            config.model,
+            config.checkpoint,
             kind=SpeechT5ForSpeechToSpeech,
             revision=config.revision,
             allow_pickle=config.allow_pickle,

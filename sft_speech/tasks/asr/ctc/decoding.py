@@ -50,7 +50,7 @@ GREEDY = {"search": "greedy"}
 HINTS = typing.get_type_hints(Decoding)
 
 
-def add_decoding_arguments(parser: argparse._ActionsContainer, tuned: bool = False) -> None:
+def add_decoding_arguments(parser: argparse.ArgumentParser, tuned: bool = False) -> None:
     """``--lm`` and what goes with it.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import accelerate
 import torch
 from accelerate.utils import gather_object
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 
 from sft_speech.audio import augment
 from sft_speech.audio.units import samples_of
@@ -44,8 +44,8 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
 
     checkpoint: Checkpoint
 
-    def __init__(self, config: FinetuneAsrConfig, given: tuple[PreTrainedModel, Any] | None = None) -> None:
-        super().__init__(config, given)
+    def __init__(self, config: FinetuneAsrConfig) -> None:
+        super().__init__(config)
         self.metric = config.metric_for_best_model
         self.layer_decay, self.head_first_steps = config.layerwise_lr_decay, config.freeze_encoder_steps
         self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0
@@ -57,7 +57,7 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
         """Load the checkpoint with the regularization of this run, its convolutions frozen."""
         config = self.config
         self.checkpoint = load_checkpoint(
-            config.model,
+            config.checkpoint,
             transcripts=transcripts,
             revision=config.revision,
             overrides={name: getattr(config, name) for name in OVERRIDES},

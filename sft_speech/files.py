@@ -39,7 +39,7 @@ def open_whole(path: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
         path: in a folder that exists.
         scratch: folder on the same file system for the temporary file; that of ``path`` by default.
     """
-    part = (scratch or path.parent) / f"{uuid.uuid4().hex}.part"
+    part = (scratch or path.parent) / f"{path.name}.{uuid.uuid4().hex[:8]}.part"
     try:
         with open(part, "wb") as file:
             yield file

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fnmatch
 import importlib
 import multiprocessing
 import os
@@ -66,7 +67,7 @@ def hook(event: str, args: tuple[Any, ...]) -> None:
     if not job["faults"] or event not in ("open", "os.rename", "shutil.rmtree", "step"):
         return
     at, path, fault, where = job["faults"][0]
-    if event == at and isinstance(args[0], str | os.PathLike) and os.fspath(args[0]).endswith(path):
+    if event == at and isinstance(args[0], str | os.PathLike) and fnmatch.fnmatch(os.fspath(args[0]), f"*{path}"):
         job["faults"].pop(0)
         FAULTS[fault](where)
 

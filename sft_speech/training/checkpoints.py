@@ -8,6 +8,7 @@ three for the files themselves (two cores, local disk).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import shutil
@@ -134,10 +135,8 @@ def evaluated(folder: Path, state: TrainerState, control: TrainerControl) -> Non
     """Add the evaluation of a checkpoint to its state."""
     callbacks: Any = state.stateful_callbacks
     callbacks[type(control).__name__] = control.state()
-    state.save_to_json(str(folder / f"{STATE}.part"))
-    sync(folder / f"{STATE}.part")
-    (folder / f"{STATE}.part").replace(folder / STATE)
-    sync(folder)
+    content = json.dumps(dataclasses.asdict(state), indent=2, sort_keys=True) + "\n"  # as `save_to_json` writes it
+    write_whole(folder / STATE, content)
 
 
 def awaits_evaluation(state: TrainerState) -> bool:

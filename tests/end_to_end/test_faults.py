@@ -37,18 +37,18 @@ def awaits_evaluation(checkpoint: Path) -> bool:
 IN_SAVING = [
     ("open", "checkpoint-4/config.json"),  # no weights yet
     ("open", "checkpoint-4/trainer_state.json"),  # all but the state, which is begun
-    ("open", "checkpoint-4/files.json.part"),  # all but the list
-    ("os.rename", "checkpoint-4/files.json.part"),  # the list has not its name yet
-    ("os.rename", "checkpoint-4/trainer_state.json.part"),  # evaluated, which is not in the state yet
+    ("open", "checkpoint-4/files.json.*.part"),  # all but the list
+    ("os.rename", "checkpoint-4/files.json.*.part"),  # the list has not its name yet
+    ("os.rename", "checkpoint-4/trainer_state.json.*.part"),  # evaluated, which is not in the state yet
     ("open", "checkpoint-8/unlogged_0.pt"),
     ("shutil.rmtree", "checkpoint-4"),  # the new one is there, the old one goes
     ("open", "checkpoint-12/preprocessor_config.json"),
-    ("os.rename", "out/run.yaml.part"),  # in the start of a resumed run
-    ("open", "checkpoint-16/files.json.part"),
-    ("os.rename", "checkpoint-16/trainer_state.json.part"),  # the last evaluation of all
+    ("os.rename", "out/run.yaml.*.part"),  # in the start of a resumed run
+    ("open", "checkpoint-16/files.json.*.part"),
+    ("os.rename", "checkpoint-16/trainer_state.json.*.part"),  # the last evaluation of all
     ("open", "out/evaluation/dev-tones.jsonl"),
     ("open", "out/config.json"),  # final saving
-    ("os.rename", "out/all_results.json.part"),
+    ("os.rename", "out/all_results.json.*.part"),
     ("open", "out/README.md"),
 ]
 
@@ -110,7 +110,7 @@ def test_asked_to_stop_in_an_evaluation_that_takes_long(start, undisturbed, lear
 
 
 def test_asked_to_stop_before_the_first_step_and_after_the_last(start, undisturbed, learnt, tmp_path):
-    for at in (("os.rename", "out/corpus_report.json.part"), ("open", "out/evaluation/dev-tones.jsonl")):
+    for at in (("os.rename", "out/corpus_report.json.*.part"), ("open", "out/evaluation/dev-tones.jsonl")):
         run = start(faults=[(*at, "term", "")])
         assert run.ends() == RESUMABLE, run.said()
         assert "resume with --resume_from_checkpoint auto" in last_line(run)
@@ -159,7 +159,11 @@ def inside(disk, *command: str) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "path"),
-    [("fill", "checkpoint-8/files.json.part"), ("fill", "out/config.json"), ("read-only", "checkpoint-8/config.json")],
+    [
+        ("fill", "checkpoint-8/files.json.*.part"),
+        ("fill", "out/config.json"),
+        ("read-only", "checkpoint-8/config.json"),
+    ],
 )
 def test_a_disk_that_does_not_take_it(start, undisturbed, learnt, disk, fault, path):
     """At a checkpoint, in its beginning or at its end, and at the final save."""
@@ -190,7 +194,7 @@ def test_a_disk_that_takes_neither_trackers_nor_indices(start, undisturbed, lear
         (event, path, fault, str(disk.folder))
         for event, path, fault in (
             ("open", "out/.run.json", "fill"),
-            ("os.rename", "out/run.yaml.part", "make room"),
+            ("os.rename", "out/run.yaml.*.part", "make room"),
             ("open", "checkpoint-4/config.json", "fill"),
         )
     )

@@ -50,7 +50,7 @@ def test_it_trains_is_evaluated_and_gets_a_card_and_a_verb(command, tmp_path, ca
 def test_killed_it_resumes_to_the_same_weights(command, tmp_path, faulty_run):
     assert main(command) == 0
     again = [*command, f"--output_dir={tmp_path / 'killed'}"]
-    at = ("open", "checkpoint-8/files.json.part", "kill", "")
+    at = ("open", "checkpoint-8/files.json.*.part", "kill", "")
     assert faulty_run(again, faults=[at], imports=["toy_task"]).ends() == -signal.SIGKILL
     assert main([*again, "--resume_from_checkpoint=auto"]) == 0
     killed, whole = (tmp_path / name / "model.safetensors" for name in ("killed", "out"))

@@ -301,7 +301,7 @@ def test_an_evaluation_split_of_which_nothing_can_be_heard(arguments, tones, tmp
 
     monkeypatch.setattr(recognize, "read", unreadable)
     assert main(arguments) == 2
-    assert "none of its utterances could be heard" in capsys.readouterr().err
+    assert "none of its utterances could be read" in capsys.readouterr().err
 
 
 def test_an_output_directory_that_cannot_be_made(arguments, tmp_path, capsys):

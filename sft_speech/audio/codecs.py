@@ -55,8 +55,7 @@ def wav_bytes(samples: np.ndarray, rate: int | None) -> bytes:
     """Return a waveform as a WAV file of 32-bit floats; the same samples always give the same bytes.
 
     Args:
-        samples: (S,), or (S, C) or (C, S), where channels are the shorter axis. Integers have full scale at the limits
-            of their type; those of 64 bits, which Python makes, are 16-bit samples.
+        samples: as :func:`float_samples` takes them.
         rate: samples per second.
 
     Raises:
@@ -66,6 +65,21 @@ def wav_bytes(samples: np.ndarray, rate: int | None) -> bytes:
 
     if not isinstance(rate, int | np.integer) or not 0 < rate < 1 << 31:
         raise AudioError("unreadable", f"samples without a rate ({rate})")
+    encoded = io.BytesIO()
+    wavfile.write(encoded, int(rate), float_samples(samples))  # soundfile's files hold the time
+    return encoded.getvalue()
+
+
+def float_samples(samples: np.ndarray) -> np.ndarray:
+    """Return a waveform (S,) or (S, C) as float32, full scale at 1.
+
+    Args:
+        samples: (S,), or (S, C) or (C, S), where channels are the shorter axis. Integers have full scale at the limits
+            of their type; those of 64 bits, which Python makes, are 16-bit samples.
+
+    Raises:
+        AudioError: no waveform.
+    """
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "iuf":
         raise AudioError("unreadable", f"no waveform: an array of {samples.dtype} of shape {samples.shape}")
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
@@ -76,9 +90,7 @@ def wav_bytes(samples: np.ndarray, rate: int | None) -> bytes:
         samples = (samples.astype(np.float64) - (half if samples.dtype.kind == "u" else 0)) / half
         if np.abs(samples).max(initial=0) > 1:
             raise AudioError("unreadable", "integers of more than 16 bits: scale them to floats in [-1, 1]")
-    encoded = io.BytesIO()
-    wavfile.write(encoded, int(rate), samples.astype(np.float32))  # soundfile's files hold the time
-    return encoded.getvalue()
+    return samples.astype(np.float32)
 
 
 def _open(encoded: str | bytes, why: NotForLibsndfile) -> AudioDecoder:

@@ -27,7 +27,8 @@ from sft_speech.options.settings import add_pickle_argument
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from sft_speech.tasks.asr.transcriber import Span, Transcriber
+    from sft_speech.tasks.asr.recognizer import Span
+    from sft_speech.tasks.asr.transcriber import Transcriber
 
 logger = logging.getLogger(__name__)
 

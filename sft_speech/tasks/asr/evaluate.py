@@ -1,4 +1,4 @@
-"""Evaluate a model on a corpus: word and character error rate, their intervals, and what was mistaken for what.
+"""Evaluate a recognizer on a corpus: word and character error rates, their intervals, and confusions of words.
 
 Writes evaluation/SPLIT.jsonl (one line per utterance) and evaluation/SPLIT.json (the figures).
 """
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sft_speech.audio.read import AudioError
 from sft_speech.corpora.arguments import evaluation_folder, rows_of_arguments
 from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.corpora.rows import column_of
@@ -23,25 +24,24 @@ from sft_speech.errors import UserError
 from sft_speech.metrics.intervals import Interval
 from sft_speech.metrics.words import Errors, character_errors, confusions, interval, sum_errors, word_errors
 from sft_speech.tasks.asr.ctc.decoding import GREEDY, add_decoding_arguments, decoding_of
+from sft_speech.tasks.asr.recognizer import Clip, Counts, Hypothesis, Recognizer
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
+    from tqdm import tqdm
 
     from sft_speech.corpora.report import CorpusReport
     from sft_speech.tasks.asr.ctc.beam import BeamDecoder
-    from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
 
 CONFUSIONS_SHOWN = 15
-# CTC first learns to say nothing; a model that speaks leaves well under this share of frames to the blank.
-BLANK_SHARE_OF_SILENCE = 0.995
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance, normalized, and what was heard."""
+    """An utterance: reference and hypothesis, normalized, and the errors between them."""
 
     id: str
     speaker: str
@@ -51,8 +51,8 @@ class Utterance:
     words: Errors
     characters: Errors
 
-    def row(self) -> dict[str, Any]:
-        """Its line of the per-utterance file."""
+    def row(self) -> dict[str, object]:
+        """Return its line of SPLIT.jsonl."""
         return {
             "id": self.id,
             "reference": self.reference,
@@ -65,52 +65,55 @@ class Utterance:
 
 @dataclass
 class EvaluationResult:
-    """What an evaluation found: counts and texts, so that the parts of a corpus can be put together.
+    """Counts and texts of an evaluation; results of parts of a corpus can be merged.
 
     Args:
         utterances: in the order of the corpus.
-        failed: why an utterance could not be heard, by its id; those count nowhere.
-        loss_sum: CTC losses, summed; ``labels``: token ids behind it.
-        infeasible: utterances whose labels don't fit into their frames; they count as 0 in ``loss_sum``.
-        frames, blanks: frames, and how many of them were blank.
+        failed: why an utterance could not be read, by its id; it is not counted.
+        loss_sum: losses, summed; ``labels``: token ids behind it.
+        counts: what only this kind of recognizer counts.
         runtime: seconds of computing.
-        decoding: how transcripts were searched for.
+        decoding: how hypotheses were searched for.
     """
 
     utterances: list[Utterance] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     loss_sum: float = 0.0
     labels: int = 0
-    infeasible: int = 0
-    frames: int = 0
-    blanks: int = 0
+    counts: Counts = field(default_factory=Counts)
     runtime: float = 0.0
-    decoding: dict[str, Any] = field(default_factory=GREEDY.copy)
+    decoding: dict[str, object] = field(default_factory=GREEDY.copy)
 
     @classmethod
     def merge(cls, parts: Iterable[EvaluationResult]) -> EvaluationResult:
-        """The result of a corpus from those of its parts, each heard by a process of its own at the same time."""
+        """Return the result of a corpus from those of its parts, each evaluated by a process at the same time."""
         whole = cls()
         for part in parts:
             whole.utterances += part.utterances
             whole.failed |= part.failed
             whole.loss_sum += part.loss_sum
             whole.labels += part.labels
-            whole.infeasible += part.infeasible
-            whole.frames += part.frames
-            whole.blanks += part.blanks
+            whole.counts += part.counts
             whole.runtime = max(whole.runtime, part.runtime)
             whole.decoding = part.decoding
         return whole
 
+    def add(self, utterance: Utterance, found: Hypothesis, labels: int) -> None:
+        """Add an utterance with its hypothesis and the number of its labels."""
+        self.utterances.append(utterance)
+        self.counts += found.counts
+        if found.loss is not None:
+            self.loss_sum += found.loss
+            self.labels += labels
+
     @property
     def words(self) -> Errors:
-        """Counts in words."""
+        """Errors in words."""
         return sum_errors(utterance.words for utterance in self.utterances)
 
     @property
     def characters(self) -> Errors:
-        """Counts in characters."""
+        """Errors in characters."""
         return sum_errors(utterance.characters for utterance in self.utterances)
 
     @property
@@ -125,17 +128,12 @@ class EvaluationResult:
 
     @property
     def loss(self) -> float:
-        """CTC loss in nats per label; NaN where no loss was computed."""
+        """Loss in nats per label; NaN if none was computed."""
         return self.loss_sum / self.labels if self.labels else math.nan
 
     @property
-    def blank_share(self) -> float:
-        """Share of frames in which the blank is the best token."""
-        return self.blanks / self.frames if self.frames else math.nan
-
-    @property
     def seconds(self) -> float:
-        """Audio that was heard."""
+        """Seconds of audio that were recognized."""
         return sum(utterance.seconds for utterance in self.utterances)
 
     @property
@@ -144,22 +142,22 @@ class EvaluationResult:
         return self.runtime / self.seconds if self.seconds else math.nan
 
     def word_interval(self) -> Interval:
-        """95 % bootstrap interval of ``wer``."""
+        """Return the 95 % bootstrap interval of ``wer``."""
         return interval([u.words for u in self.utterances], [u.speaker for u in self.utterances])
 
     def character_interval(self) -> Interval:
-        """95 % bootstrap interval of ``cer``."""
+        """Return the 95 % bootstrap interval of ``cer``."""
         return interval([u.characters for u in self.utterances], [u.speaker for u in self.utterances])
 
     def confusions(self) -> list[tuple[tuple[str, str], int]]:
-        """((reference word, hypothesis word), count), most frequent first; "" stands for a word that isn't there."""
+        """Return ((reference word, hypothesis word), count), most frequent first; "" is a missing word."""
         found = confusions([u.reference for u in self.utterances], [u.hypothesis for u in self.utterances])
         return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
-    def summary(self) -> dict[str, Any]:
-        """The figures of SPLIT.json; what can't be said (no audio, no labels) is null."""
+    def summary(self) -> dict[str, object]:
+        """Return the figures of SPLIT.json; those without data (no audio, no labels) are null."""
         words, of_words, of_characters = self.words, self.word_interval(), self.character_interval()
-        figures = {
+        figures: dict[str, object] = {
             "wer": words.rate,
             "wer_interval": [of_words.low, of_words.high],
             "cer": self.cer,
@@ -173,8 +171,7 @@ class EvaluationResult:
             "speakers": len({u.speaker for u in self.utterances if u.speaker}),
             "hours": self.seconds / 3600,
             "loss": self.loss,
-            "infeasible": self.infeasible,
-            "blank_share": self.blank_share,
+            **self.counts.figures(),
             "real_time_factor": self.real_time_factor,
             "decoding": self.decoding,
             "failed": self.failed,
@@ -182,13 +179,13 @@ class EvaluationResult:
         return {name: _finite(value) for name, value in figures.items()}
 
     def save(self, folder: str | Path, split: str, source: str | None = None) -> Path:
-        """Writes SPLIT.jsonl and SPLIT.json into ``folder``, which is made; returns the path of the second.
+        """Write SPLIT.jsonl and SPLIT.json into ``folder``, which is created; return the path of the second.
 
         Args:
-            source: corpus, where it isn't that of the run.
+            source: of the corpus, if it is not that of the run.
 
         Raises:
-            UserError: the folder can't be written.
+            UserError: the folder cannot be written.
         """
         folder, name = Path(folder), file_stem(split)
         try:
@@ -204,27 +201,26 @@ class EvaluationResult:
         return folder / f"{name}.json"
 
     def metrics(self) -> dict[str, float]:
-        """The figures that a trainer logs: loss, wer, cer and share of blank frames; those without data left out."""
-        figures = {"loss": self.loss, "wer": self.wer, "cer": self.cer, "blank_share": self.blank_share}
+        """Return the figures that the trainer logs, without those that have no data."""
+        figures = {"loss": self.loss, "wer": self.wer, "cer": self.cer, **self.counts.metrics()}
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def table(self, split: str = "") -> str:
-        """The figures and the most frequent confusions, to be read by people."""
-        words = self.words
+        """Return the figures and the most frequent confusions as text."""
         speed = 1 / self.real_time_factor if self.real_time_factor else math.nan
+        first = f"{len(self.utterances)} utterances, {self.seconds / 3600:.2f} h, {speed:.0f} x real time"
         lines = [
-            f"{split}{': ' if split else ''}{len(self.utterances)} utterances, {self.seconds / 3600:.2f} h, "
-            f"{speed:.0f} x real time, {100 * self.blank_share:.1f} % blank frames",
-            _rate_line("WER", words, self.word_interval()),
+            ", ".join(filter(None, [f"{split}: {first}" if split else first, self.counts.summary()])),
+            _rate_line("WER", self.words, self.word_interval()),
             _rate_line("CER", self.characters, self.character_interval()),
         ]
         if self.failed:
-            lines.append(f"{len(self.failed)} utterances could not be read and count nowhere")
-        found = self.confusions()[:CONFUSIONS_SHOWN]
+            lines.append(f"{len(self.failed)} utterances could not be read and are not counted")
+        found = [(a or "(nothing)", b or "(nothing)", n) for (a, b), n in self.confusions()[:CONFUSIONS_SHOWN]]
         if found:
-            width = max(len(said or "(nothing)") for (said, _), _ in found)
-            lines += ["", "times  " + "said".ljust(width) + "  heard"]
-            lines += [f"{n:5}  {(said or '(nothing)'):{width}}  {heard or '(nothing)'}" for (said, heard), n in found]
+            width = max(len("reference"), *(len(reference) for reference, _, _ in found))
+            lines += ["", f"times  {'reference':{width}}  hypothesis"]
+            lines += [f"{count:5}  {reference:{width}}  {hypothesis}" for reference, hypothesis, count in found]
         return "\n".join(lines)
 
 
@@ -236,73 +232,60 @@ def _rate_line(name: str, errors: Errors, found: Interval) -> str:
     )
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, list):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def evaluate_corpus(
-    checkpoint: Checkpoint,
+    checkpoint: Recognizer,
     corpus: Dataset | Iterable[dict[str, Any]],
     *,
     max_batch_seconds: float | None = None,
     device: torch.device | str | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], object] | None = None,
     decoder: BeamDecoder | None = None,
 ) -> EvaluationResult:
-    """Recognizes every utterance of a corpus and counts the errors against its transcripts.
+    """Recognize every utterance of a corpus and count the errors against its transcripts.
 
-    References are normalized for the checkpoint's vocabulary (which changes nothing in those that are already). Every
-    row counts, one with an empty transcript too: whatever is heard in it was inserted. Rows whose audio can't be
-    decoded are left out, warned of and named in the result.
+    References are normalized as the recognizer writes its hypotheses; normalizing them twice changes nothing. Every row
+    counts, also one with an empty transcript: all of its hypothesis was inserted. Rows whose audio cannot be read are
+    left out, with a warning, and named in the result.
 
     Args:
-        corpus: rows {id, audio, text, speaker, seconds, start}; a part of a corpus on each process is put together by
-            :meth:`EvaluationResult.merge`.
-        max_batch_seconds, device, progress, decoder: of :func:`sft_speech.tasks.asr.ctc.recognize.recognize`.
+        corpus: rows {id, audio, text, speaker, seconds, start}. Results of the parts that processes evaluate are merged
+            by :meth:`EvaluationResult.merge`.
+        max_batch_seconds, device, progress, decoder: see
+            :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize`.
     """
-    from sft_speech.audio.read import AudioError
-    from sft_speech.tasks.asr.ctc.recognize import Clip, recognize
-
-    waiting: deque[tuple[str, str, str, int]] = deque()  # of clips whose turn has not come: at most a pool of them
+    waiting: deque[tuple[str, str, str, int]] = deque()  # of clips in progress: at most a pool of them
 
     def clips() -> Iterable[Clip]:
         for row in corpus:
             reference = checkpoint.normalizer(row["text"]).text
             labels = checkpoint.encode(reference)
             waiting.append((row["id"], row["speaker"] or "", reference, len(labels)))
-            yield Clip(row["audio"], row["seconds"], row.get("start"), labels)
+            yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels)
 
     result = EvaluationResult(decoding=decoder.search.decoding.summary() if decoder else GREEDY.copy())
     began = time.perf_counter()
-    heard = recognize(
-        checkpoint, clips(), max_batch_seconds=max_batch_seconds, device=device, progress=progress, decoder=decoder
+    hypotheses = checkpoint.recognize(
+        clips(), max_batch_seconds=max_batch_seconds, device=device, progress=progress, decoder=decoder
     )
-    for recognition in heard:
+    for found in hypotheses:
         id, speaker, reference, labels = waiting.popleft()
-        problem = str(recognition) if isinstance(recognition, AudioError) else recognition.problem
-        if isinstance(recognition, AudioError) or problem:
-            result.failed[id] = problem
-            logger.warning("%s is left out: %s", id, problem)
+        if isinstance(found, AudioError) or found.problem:
+            result.failed[id] = str(found) if isinstance(found, AudioError) else found.problem
+            logger.warning("%s is left out: %s", id, result.failed[id])
             continue
-        (words,) = word_errors([reference], [recognition.text])
-        (characters,) = character_errors([reference], [recognition.text])
-        texts = (id, speaker, reference, recognition.text)
-        result.utterances.append(Utterance(*texts, recognition.seconds, words, characters))
-        result.frames += recognition.frames
-        result.blanks += recognition.blanks
-        if recognition.loss is not None:
-            result.loss_sum += recognition.loss
-            result.labels += labels
-            result.infeasible += recognition.infeasible
+        (words,) = word_errors([reference], [found.text])
+        (characters,) = character_errors([reference], [found.text])
+        utterance = Utterance(id, speaker, reference, found.text, found.seconds, words, characters)
+        result.add(utterance, found, labels)
     result.runtime = time.perf_counter() - began
-    if result.utterances and result.blank_share > BLANK_SHARE_OF_SILENCE:
-        chance = result.frames * math.log(checkpoint.model.config.vocab_size)  # bounds the loss of equal probabilities
-        share, why = 100 * result.blank_share, "usual in the first hundreds of steps"
-        if result.loss_sum > chance:
-            why = f"its loss of {result.loss:.4g} is worse than chance: it diverged, or was not trained"
-        logger.warning("%.1f %% of frames are blank: the model outputs next to nothing (%s)", share, why)
+    if warning := result.counts.warning(result.loss_sum):
+        logger.warning("%s", warning)
     return result
 
 
@@ -312,7 +295,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Evaluates, writes both files, prints the table."""
+    """Evaluate, write both files and print the table."""
     from sft_speech.tasks.asr.transcriber import Transcriber
 
     decoding = decoding_of(args)
@@ -341,16 +324,16 @@ def main(args: argparse.Namespace) -> None:
     print(f"\n{written.with_suffix('.jsonl')}\n{written}")
 
 
-def reported(checkpoint: Checkpoint, rows: Dataset, split: str, report: CorpusReport) -> Dataset:
-    """The rows that can be evaluated; those that can't are told."""
+def reported(checkpoint: Recognizer, rows: Dataset, split: str, report: CorpusReport) -> Dataset:
+    """Return the rows that can be evaluated; warn about the others."""
     corpus = with_transcript(checkpoint, rows, split, report)
     if report.dropped(split) or report.missing(split):
         logger.warning("%s", report.table())
     return corpus
 
 
-def with_transcript(checkpoint: Checkpoint, corpus: Dataset, split: str, report: CorpusReport) -> Dataset:
-    """Drops rows that say nothing once they are normalized, into the report; long and dense ones stay, they count."""
+def with_transcript(checkpoint: Recognizer, corpus: Dataset, split: str, report: CorpusReport) -> Dataset:
+    """Return the rows whose normalized transcript is not empty, however long they are; the report gets the others."""
     ids, seconds, kept = column_of(corpus, "id"), column_of(corpus, "seconds").to_numpy(), []
     for number, text in enumerate(column_of(corpus, "text").to_pylist()):
         normalized = checkpoint.normalizer(text)
@@ -363,8 +346,8 @@ def with_transcript(checkpoint: Checkpoint, corpus: Dataset, split: str, report:
     return corpus.select(kept)
 
 
-def progress_bar(seconds: Sequence[float]) -> Any:
-    """A bar over the seconds of a corpus."""
+def progress_bar(seconds: Sequence[float]) -> tqdm[Any]:
+    """Return a progress bar over the seconds of a corpus."""
     from tqdm import tqdm
 
     layout = "{percentage:3.0f} %|{bar}| {n:.0f}/{total:.0f} s of audio, {rate_fmt}, {remaining} left"

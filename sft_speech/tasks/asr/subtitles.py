@@ -1,7 +1,7 @@
-"""Subtitles out of words with times: SRT and WebVTT.
+"""Subtitles from words with times: SRT and WebVTT.
 
-Sizes after the usual guides (BBC Subtitle Guidelines, Netflix Timed Text Style Guide): two lines of at most 42
-characters, at most 7 seconds, cut where the speaker pauses.
+Sizes follow the usual guides (BBC Subtitle Guidelines, Netflix Timed Text Style Guide): two lines of at most 42
+characters, at most 7 seconds, cut at pauses.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sft_speech.errors import printable
-from sft_speech.tasks.asr.transcriber import Span
+from sft_speech.tasks.asr.recognizer import Span
 
 LINE_CHARACTERS = 42
 CUE_SECONDS = 7.0
 PAUSE_SECONDS = 0.8  # a silence that ends a cue
-SHORT_PAUSE_SECONDS = 0.25  # a silence that is preferred when a cue is full
-SHORTEST_SECONDS = 1.0  # that a cue stays, where nothing follows sooner: spoken time alone flickers
+SHORT_PAUSE_SECONDS = 0.25  # a silence at which a full cue is preferably cut
+SHORTEST_SECONDS = 1.0  # shorter cues flicker; they stay this long unless another one follows
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Cue:
 
 
 def cues(words: Sequence[Span], seconds: float) -> list[Cue]:
-    """Words as subtitles that don't overlap.
+    """Return words as subtitles that do not overlap.
 
     Args:
         words: in order of time.
-        seconds: length of the recording; no cue outlasts it.
+        seconds: length of the recording, at which the last cue ends at the latest.
     """
     groups: list[list[Span]] = []
     group: list[Span] = []
@@ -57,12 +57,12 @@ def cues(words: Sequence[Span], seconds: float) -> list[Cue]:
 
 
 def single_cues(spans: Iterable[Span]) -> list[Cue]:
-    """One cue for each word or character."""
+    """Return a cue for each word or character."""
     return [Cue(printable(span.text), span.start, span.end) for span in spans if span.text.strip()]
 
 
 def srt(shown: Iterable[Cue]) -> str:
-    """SubRip: numbered cues with ``hh:mm:ss,mmm`` times; it can't escape anything, and an arrow is that of a time."""
+    """Return SubRip: numbered cues with ``hh:mm:ss,mmm`` times. It has no escapes, and arrows belong to times only."""
     blocks = [
         f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text.replace('-->', '->')}\n"
         for number, cue in enumerate(shown, 1)
@@ -71,7 +71,7 @@ def srt(shown: Iterable[Cue]) -> str:
 
 
 def vtt(shown: Iterable[Cue]) -> str:
-    """WebVTT (https://www.w3.org/TR/webvtt1/): ``hh:mm:ss.mmm`` times, ``&``, ``<`` and ``>`` escaped."""
+    """Return WebVTT (https://www.w3.org/TR/webvtt1/): ``hh:mm:ss.mmm`` times, ``&``, ``<`` and ``>`` escaped."""
     blocks = ["WEBVTT\n"]
     for cue in shown:
         text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -87,9 +87,9 @@ def _clock(seconds: float, point: str) -> str:
 
 
 def _short_words(words: Iterable[Span]) -> Iterable[Span]:
-    """Words, and of a script without spaces pieces of at most a line, their times shared out evenly."""
+    """Yield words; those longer than a line (scripts without spaces) in pieces, with their time divided evenly."""
     for word in words:
-        text = printable(word.text)  # no line that would end a cue
+        text = printable(word.text)  # an empty line would end a cue
         pieces = [text[n : n + LINE_CHARACTERS] for n in range(0, len(text), LINE_CHARACTERS)]
         length = (word.end - word.start) / max(len(text), 1)
         at = word.start
@@ -104,7 +104,7 @@ def _fits(words: Sequence[Span]) -> bool:
 
 
 def _best_cut(words: Sequence[Span]) -> int:
-    """Where to cut words that no longer fit: at the last short pause, not too near their start, else at the end."""
+    """Return where to cut words that do not fit: at the last short pause, not too near their start, or at the end."""
     for cut in range(len(words) - 1, len(words) // 3, -1):
         if words[cut].start - words[cut - 1].end >= SHORT_PAUSE_SECONDS:
             return cut
@@ -112,7 +112,7 @@ def _best_cut(words: Sequence[Span]) -> int:
 
 
 def _lines(words: Sequence[Span]) -> list[str]:
-    """One line where that is enough, else two of nearly equal length."""
+    """Return one line if it is short enough, or two of nearly equal length."""
     text = " ".join(word.text for word in words)
     gaps = [place for place, character in enumerate(text) if character == " "]
     if len(text) <= LINE_CHARACTERS or not gaps:

@@ -1,8 +1,8 @@
 """Transcribe recordings of any length: files, or folders of them.
 
 text: the transcript (after its path and a tab, where there are several recordings). jsonl: one object per recording.
-srt, vtt: subtitles; for several recordings -o is a folder. What several recordings gave is not overwritten. While it
-is unfinished it lies in FILE.parts, and --resume goes on where it was, with any number of processes.
+srt, vtt: subtitles; for several recordings -o is a folder. The output of several recordings is never overwritten. While
+a run is unfinished its output is in FILE.parts, and --resume continues it, with any number of processes.
 """
 
 from __future__ import annotations
@@ -31,22 +31,25 @@ from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 
 if TYPE_CHECKING:
-    from sft_speech.tasks.asr.transcriber import Span, Transcriber, Transcription
+    from tqdm import tqdm
+
+    from sft_speech.tasks.asr.recognizer import Span
+    from sft_speech.tasks.asr.transcriber import Transcriber, Transcription
 
 logger = logging.getLogger(__name__)
 
-# Arguments that don't change what is written: a run may be gone on with under others. Its recordings and the files of
-# its model are compared for themselves.
+# Arguments that do not change what is written and may differ when a run is resumed. The recordings and the files of the
+# model are compared separately.
 _FREE = frozenset(
     "allow_pickle argv audio debug device files_from max_batch_seconds num_processes output resume".split()
 )
-_GO_ON = "the same command with --resume goes on where it was"
-# File names may hold bytes that are no UTF-8: a line of text has them as they are, JSON in a way that it can be read.
+_HOW_TO_RESUME = "the same command with --resume continues it"
+# File names may hold bytes that are not UTF-8: lines of text keep them, JSON escapes them so that it can be parsed.
 _UNENCODABLE = {"text": "surrogateescape", "jsonl": "backslashreplace", "srt": "strict", "vtt": "strict"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``sft-speech transcribe``."""
+    """Add the arguments of ``sft-speech transcribe``."""
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
     parser.add_argument("audio", metavar="AUDIO", nargs="*", help="audio files, or folders of them")
     parser.add_argument("--files_from", metavar="LIST", help="more audio files: a path per line; - is stdin")
@@ -60,21 +63,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pickle_argument(parser)
     add_decoding_arguments(parser)
     parser.add_argument("--num_processes", type=int, default=1, metavar="N", help="each on a GPU of its own [1]")
-    parser.add_argument("--resume", action="store_true", help="go on where an unfinished run was, if there is one")
+    parser.add_argument("--resume", action="store_true", help="continue an unfinished run, if there is one")
 
 
 def main(args: argparse.Namespace) -> int | None:
-    """Transcribes in the order given, writing each transcript as soon as those before it are there."""
+    """Transcribe in the order given; write each transcript as soon as those before it are written."""
     if args.timestamps and args.format == "text":
         raise UserError("--timestamps with --format text", "plain text has no times", "add --format jsonl, srt or vtt")
     process = Process.this()
-    if args.num_processes < 1 or (args.num_processes > 1 and process.world > 1):
-        why = "give 1 or more" if args.num_processes < 1 else "leave it out: the launcher has it already"
-        raise UserError(f"--num_processes {args.num_processes}", f"this is one of {process.world}", why)
-    decoding_of(args)  # what can't work is said before anything begins
+    if args.num_processes < 1:
+        raise UserError(f"--num_processes {args.num_processes}", "nothing would run", "give 1 or more")
+    if args.num_processes > 1 and process.world > 1:
+        why = f"a launcher has already started {process.world} processes"
+        raise UserError(f"--num_processes {args.num_processes}", why, "leave it out")
+    decoding_of(args)  # its errors should come before anything is read
     if process.world > 1:
         end_with_parent()
-    from sft_speech.tasks.asr.transcriber import find_audio
+    from sft_speech.inference.clips import find_audio
 
     listed = _listed(args.files_from, process)
     files = find_audio(args.audio) + listed
@@ -86,17 +91,17 @@ def main(args: argparse.Namespace) -> int | None:
     if several and args.output not in (None, "-") and (not Path(args.output).exists() or Path(args.output).is_file()):
         return _to_parts(args, files, listed, process)
     if args.num_processes > 1 or process.world > 1:
-        raise UserError("several processes", "they want several recordings, and one place to write to", "give -o FILE")
+        raise UserError("several processes", "they need several recordings and one output", "give -o FILE")
     _to_stream(args, files, several)
     return None
 
 
 def _listed(given: str | None, process: Process) -> list[Path]:
-    """The files of a list. None of them is looked for yet: those that are missing are like those that can't be read."""
+    """Return the files of a list. They need not exist: missing ones are treated as unreadable."""
     if given is None:
         return []
     if given == "-" and process.world > 1:
-        raise UserError("--files_from -", "several processes can't read it", "give a file, or --num_processes")
+        raise UserError("--files_from -", "only one process can read it", "give a file, or --num_processes")
     try:
         lines = (sys.stdin.buffer.read() if given == "-" else Path(given).read_bytes()).removeprefix(codecs.BOM_UTF8)
     except OSError as error:
@@ -117,57 +122,62 @@ def _transcriber(args: argparse.Namespace, process: Process) -> Transcriber:
 
 
 def _to_stream(args: argparse.Namespace, files: Sequence[Path], several: bool) -> None:
-    """One recording into a file, any number of them to wherever lines can go."""
+    """Write one recording to a file, or any number of them to a stream of lines."""
     with contextlib.ExitStack() as stack:
         transcriber = _transcriber(args, Process())
         stream = stack.enter_context(_output_stream(args.output, args.format))
         bar = stack.enter_context(_progress_bar(shown=not stream.isatty()))
-        heard = 0
+        read = 0
         for transcription in transcriber.stream(files, progress=bar.update):
-            heard += not transcription.failed
+            read += not transcription.failed
             if transcription.failed and args.format != "jsonl":
-                continue  # an empty transcript would read as silence; the warning has told
+                continue  # an empty transcript would look like silence; there was a warning
             text = _formatted(transcription, args.format, args.timestamps, several)
             stream.write(printable(text, lines=True) if stream.isatty() else text)
             stream.flush()
-    _report(heard, len(files))
+    _report(read, len(files))
 
 
 def _to_folder(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[Path], process: Process) -> int | None:
-    """Subtitles of several recordings, each a file of its own; what is there already is kept."""
-    folder = _output_folder(args.output)
+    """Write subtitles of several recordings, a file each; with --resume existing files are kept."""
+    if args.output in (None, "-"):
+        raise UserError("subtitles of several recordings", "each is a file of its own", "name a folder with -o")
+    folder = Path(args.output)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in _subtitle_names(files, args.audio, args.format)]
     if not args.resume and process.world == 1 and (there := [path for path in paths if path.exists()]):
-        do = "keep what is there with --resume, or take another folder"
+        do = "keep what is there with --resume, or choose another folder"
         raise UserError(f"-o {folder}", f"{there[0].name} is there already", do)
     if args.num_processes > 1:
         if not _launch(args, listed):
-            logger.error("%s is unfinished: %s", folder, _GO_ON)
+            logger.error("%s is unfinished: %s", folder, _HOW_TO_RESUME)
             return 1
         return None
     missing = [n for n in range(process.rank, len(files), process.world) if not paths[n].exists()]
-    heard = 0
+    if not missing:
+        return None
+    read = 0
     with _progress_bar(shown=process.main) as bar:
-        spoken = _transcriber(args, process).stream((files[n] for n in missing), progress=bar.update) if missing else ()
-        for number, transcription in zip(missing, spoken, strict=True):
+        found = _transcriber(args, process).stream((files[n] for n in missing), progress=bar.update)
+        for number, transcription in zip(missing, found, strict=True):
             if not transcription.failed:
-                heard += 1
+                read += 1
                 _write(paths[number], _formatted(transcription, args.format, args.timestamps, several=True))
-    if missing:
-        _report(heard, len(missing))
+    _report(read, len(missing))
     return None
 
 
 def _to_parts(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[Path], process: Process) -> int | None:
-    """Transcripts of several recordings into one file, by way of parts: see :mod:`sft_speech.inference.shards`."""
+    """Write transcripts of several recordings into one file, by shards: see :mod:`sft_speech.inference.shards`."""
     output = Path(args.output)
     run = _begun(args, files, process)
     if run is None:
         _check_finished(output, len(files), args.format)
         return None
     if args.num_processes > 1:
-        well = _launch(args, listed)
-        return (0 if well else 1) if output.exists() else _unfinished(run)
+        ended_well = _launch(args, listed)
+        return int(not ended_well) if output.exists() else _unfinished(run)
     try:
         missing = run.missing(process.rank, process.world)
         with _progress_bar(shown=process.main) as bar:
@@ -178,47 +188,44 @@ def _to_parts(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[
                     pool = next(pools)
                     run.write(first, [_line(transcription, args) for transcription in pool])
                     first += len(pool)
-        heard = run.merge(_failed if args.format == "jsonl" else lambda line: line == b"\n")
+        read = run.merge(_failed if args.format == "jsonl" else lambda line: line == b"\n")
     except BaseException as error:
         if isinstance(error, FileNotFoundError) and output.exists():
-            return None  # another process has put the parts together meanwhile
+            return None  # another process has merged the shards in the meantime
         if process.world == 1:
             _unfinished(run)
         raise
-    if heard is not None:
-        _report(heard, len(files))
+    if read is not None:
+        _report(read, len(files))
     return None
 
 
 def _begun(args: argparse.Namespace, files: Sequence[Path], process: Process) -> Shards | None:
-    """The run that this process works on; None where it is finished."""
+    """Return the run that this process works on; None if it is finished."""
     output = Path(args.output)
     settings = {name: value for name, value in vars(args).items() if name not in _FREE}
     settings["files of the model"] = shards.weights(args.model)
     settings["recordings"] = shards.fingerprint(list(map(str, files)))
     if not process.main:
         return shards.join(output, settings)
-    try:
-        world = max(process.world, args.num_processes)
-        return shards.begin(output, settings, len(files), world, args.resume)
-    except OSError as error:
-        raise _unwritable(output, error) from error
+    with _writing(output):
+        return shards.begin(output, settings, len(files), max(process.world, args.num_processes), args.resume)
 
 
 def _check_finished(output: Path, recordings: int, format: str) -> None:
-    """See that a finished file, which is all that is left of its run, can be that of these recordings."""
+    """Check that a finished file, which is all that remains of its run, may belong to these recordings."""
     with open(output, "rb") as file:
         lines = sum(1 for _ in file)
     if lines > recordings or (format == "jsonl" and lines < recordings):
         why = f"{output} holds {lines} transcripts, {recordings} recordings are given"
-        raise UserError("--resume", why, "take another -o, or remove it to transcribe all of them anew")
+        raise UserError("--resume", why, "choose another -o, or remove it to transcribe all of them again")
     logger.info("%s is there already: nothing is left to do", output)
 
 
 def _launch(args: argparse.Namespace, listed: Sequence[Path]) -> bool:
-    """The same command in several processes, that go on with what was begun; whether all of them ended well."""
+    """Resume this command in several processes; return whether all of them ended well."""
     with tempfile.NamedTemporaryFile(suffix=".txt") as names:
-        again = ["--num_processes", "1", "--resume"]  # of an argument given twice, the second holds
+        again = ["--num_processes", "1", "--resume"]  # argparse takes the last of repeated arguments
         if args.files_from == "-":
             names.writelines(os.fsencode(path) + b"\n" for path in listed)
             names.flush()
@@ -228,60 +235,60 @@ def _launch(args: argparse.Namespace, listed: Sequence[Path]) -> bool:
 
 
 def _unfinished(run: Shards) -> int:
-    """Says how to go on, where there is anything to go on with."""
+    """Say how to resume, unless there is nothing to resume; return the exit code."""
     if run.empty:
         run.discard()
         logger.error("nothing was transcribed: see the messages above")
     else:
-        logger.error("%s is unfinished: %s", run.output, _GO_ON)
+        logger.error("%s is unfinished: %s", run.output, _HOW_TO_RESUME)
     return 1
 
 
-def _report(heard: int, recordings: int) -> None:
-    if not heard:
-        raise UserError(f"{recordings} recordings", "nothing of it could be transcribed", "see the messages above")
-    if heard < recordings:
-        logger.warning("%d of %d recordings could not be transcribed", recordings - heard, recordings)
+def _report(read: int, recordings: int) -> None:
+    if not read:
+        raise UserError(f"{recordings} recordings", "none of them could be transcribed", "see the messages above")
+    if read < recordings:
+        logger.warning("%d of %d recordings could not be transcribed", recordings - read, recordings)
 
 
 def _line(transcription: Transcription, args: argparse.Namespace) -> bytes:
-    """A line of its own for each recording, a bare one where there is nothing to write."""
+    """Return the line of a recording; an empty one if it could not be read."""
     if transcription.failed and args.format != "jsonl":
-        return b"\n"  # an empty transcript would read as silence; the warning has told
+        return b"\n"  # an empty transcript would look like silence; there was a warning
     text = _formatted(transcription, args.format, args.timestamps, several=True)
     return text.encode("utf-8", _UNENCODABLE[args.format])
 
 
 def _failed(line: bytes) -> bool:
-    """Whether a line of JSONL is that of a recording of which nothing could be heard."""
+    """Return whether a line of JSONL belongs to a recording that could not be read."""
     return b'"error": ' in line and not json.loads(line)["seconds"]
 
 
 def _formatted(transcription: Transcription, format: str, timestamps: str | None, several: bool) -> str:
-    """What is written of one recording."""
+    """Return what is written for one recording."""
     from sft_speech.tasks.asr.subtitles import cues, single_cues, srt, vtt
 
     if format == "jsonl":
         return json.dumps(as_row(transcription, timestamps), ensure_ascii=False) + "\n"
     if format == "text":
-        name = transcription.audio.replace("\n", "\\n")  # a recording is a line, whatever its name
+        name = transcription.audio.replace("\n", "\\n")  # one line per recording, whatever its name
         return f"{name}\t{transcription.text}\n" if several else transcription.text + "\n"
     spans = {"word": transcription.words, "char": transcription.characters}.get(timestamps or "")
     shown = single_cues(spans) if spans is not None else cues(transcription.words, transcription.seconds)
     return srt(shown) if format == "srt" else vtt(shown)
 
 
-def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[str, Any]:
-    """A line of JSONL: {audio, text, seconds}, with words or characters and their times, with an error.
+def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[str, object]:
+    """Return an object for JSONL: {audio, text, seconds}, words or characters with times, and the error if any.
 
     Args:
         timestamps: "word", "char" or None.
     """
 
-    def timed(spans: Sequence[Span]) -> list[dict[str, Any]]:
+    def timed(spans: Sequence[Span]) -> list[dict[str, object]]:
         return [{"text": one.text, "start": round(one.start, 3), "end": round(one.end, 3)} for one in spans]
 
-    row: dict[str, Any] = {"audio": transcription.audio, "text": transcription.text}
+    row: dict[str, object] = {"audio": transcription.audio, "text": transcription.text}
     row["seconds"] = round(transcription.seconds, 3)
     if timestamps == "word":
         row["words"] = timed(transcription.words)
@@ -292,19 +299,8 @@ def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[
     return row
 
 
-def _output_folder(given: str | None) -> Path:
-    if given is None or given == "-":
-        raise UserError("subtitles of several recordings", "each is a file of its own", "name a folder with -o")
-    folder = Path(given)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return folder
-
-
 def _subtitle_names(files: Sequence[Path], given: Sequence[str], format: str) -> list[Path]:
-    """Paths under the output folder, as those of the recordings under theirs; ``a.wav.srt`` where two are ``a``."""
+    """Return paths relative to the output folder, as recordings are to theirs; ``a.wav.srt`` if two are named ``a``."""
     roots = [Path(path) for path in given if Path(path).is_dir()]
     relative = []
     for file in files:
@@ -317,7 +313,8 @@ def _subtitle_names(files: Sequence[Path], given: Sequence[str], format: str) ->
     ]
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
-        raise UserError(f"two recordings called {double[0].stem}", "their subtitles would be one", "take one by one")
+        why = "their subtitles would have the same name"
+        raise UserError(f"two recordings called {double[0].stem}", why, "transcribe them one by one")
     return names
 
 
@@ -328,29 +325,29 @@ def _output_stream(given: str | None, format: str) -> Iterator[TextIO]:
             sys.stdout.reconfigure(errors=_UNENCODABLE[format])
         yield sys.stdout
         return
-    try:
-        # closed below; only opening it is the user's error
+    with _writing(Path(given)):  # closed below
         stream = open(given, "w", encoding="utf-8", errors=_UNENCODABLE[format])  # noqa: SIM115
-    except OSError as error:
-        raise _unwritable(Path(given), error) from error
     with stream:
         yield stream
 
 
 def _write(path: Path, text: str) -> None:
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into a UserError."""
+    try:
+        yield
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise UserError(f"-o {path}", f"it can't be written ({error.strerror})", "choose another path") from error
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"-o {path}", f"it can't be written ({error.strerror})", "choose another place")
-
-
-def _progress_bar(shown: bool) -> Any:
-    """A bar on a terminal; none where transcripts appear there themselves."""
+def _progress_bar(shown: bool) -> tqdm[Any]:
+    """Return a progress bar, shown on a terminal unless transcripts are printed there."""
     from tqdm import tqdm
 
     layout = "{n:.0f} s of audio in {elapsed}, {rate_fmt}"

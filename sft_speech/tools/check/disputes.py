@@ -10,7 +10,7 @@ import numpy as np
 
 from sft_speech.audio.read import AudioError
 from sft_speech.metrics.words import character_errors
-from sft_speech.tasks.asr.ctc.recognize import Clip, recognize
+from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.tools.check.findings import Finding, counted, finding
 from sft_speech.tools.check.rows import Rows, quoted
 
@@ -74,7 +74,7 @@ def recognize_rows(
             yield Clip(row["audio"], row["seconds"], row["start"])
 
     limit = transcriber.max_batch_seconds
-    results = recognize(transcriber.checkpoint, clips(), max_batch_seconds=limit, progress=progress)
+    results = transcriber.checkpoint.recognize(clips(), max_batch_seconds=limit, progress=progress)
     found = {
         number: result.text
         for number, result in zip(numbers, results, strict=True)

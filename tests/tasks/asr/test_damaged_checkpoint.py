@@ -1,4 +1,4 @@
-"""Directories that hold no model, another one, or one that was damaged: told by name, or made up for."""
+"""Directories without a model, with another one, or with damaged files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_no_weights(copied):
     assert load_checkpoint(folder, from_scratch=True).new_weights
 
 
-def test_pickled_weights_by_hand_only(copied):
+def test_pickled_weights_need_an_option(copied):
     folder = copied("wav2vec2-group")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -76,7 +76,7 @@ def test_damaged_files_are_named(copied, name):
         load_checkpoint(folder, transcripts=["Hello there"])
 
 
-def test_without_a_feature_extractor_that_of_the_family_is_taken(copied):
+def test_without_a_feature_extractor_the_family_has_one(copied):
     folder = copied("wav2vec2-group")
     (folder / "preprocessor_config.json").unlink()
     assert load_checkpoint(folder).feature_extractor.sampling_rate == 16000

@@ -14,7 +14,9 @@ from sft_speech.corpora.report import file_stem
 from sft_speech.errors import UserError
 from sft_speech.metrics.words import Errors
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
-from sft_speech.tasks.asr.evaluate import EvaluationResult, evaluate_corpus
+from sft_speech.tasks.asr.ctc.recognition import CtcCounts
+from sft_speech.tasks.asr.evaluate import EvaluationResult, Utterance, evaluate_corpus
+from sft_speech.tasks.asr.recognizer import Clip, Counts
 from sft_speech.tasks.asr.transcriber import Transcriber
 
 RATE = 16_000
@@ -41,14 +43,12 @@ def checkpoint(tiny_directory):
 
 @pytest.fixture(scope="module")
 def rows(checkpoint):
-    """Eight utterances; the transcript of every second one is what the model says, so that not everything is wrong."""
-    from sft_speech.tasks.asr.ctc.recognize import Clip, recognize
-
+    """Eight utterances; the transcript of every second one is the model's, so that not everything is wrong."""
     drawn = [row(n, "SOME WORDS", seconds, f"s{n % 6}") for n, seconds in enumerate([1, 0.4, 2, 0.7, 3, 1.1, 0.5, 2.2])]
-    said = recognize(checkpoint, [Clip(one["audio"], one["seconds"]) for one in drawn])
-    for number, (one, heard) in enumerate(zip(drawn, said, strict=True)):
+    hypotheses = checkpoint.recognize([Clip(one["audio"], one["seconds"]) for one in drawn])
+    for number, (one, found) in enumerate(zip(drawn, hypotheses, strict=True)):
         if number % 2:
-            one["text"] = checkpoint.normalizer(heard.text).text
+            one["text"] = checkpoint.normalizer(found.text).text
     return drawn
 
 
@@ -57,7 +57,7 @@ def result(checkpoint, rows):
     return evaluate_corpus(checkpoint, rows)
 
 
-def test_every_utterance_once_in_the_order_of_the_corpus(result, rows):
+def test_every_utterance_is_there_once_in_order(result, rows):
     assert [one.id for one in result.utterances] == [one["id"] for one in rows]
     assert [one.reference for one in result.utterances] == [one["text"] for one in rows]
     assert [one.words.total == 0 for one in result.utterances] == [False, True] * 4
@@ -124,15 +124,30 @@ def test_an_unwritable_folder_is_a_user_error(result, tmp_path):
         result.save(tmp_path / "file" / "evaluation", "dev")
 
 
-def test_table_shows_what_was_confused(result):
-    table = result.table("dev")
-    assert "dev: 8 utterances" in table
-    assert f"{100 * result.wer:.2f} %" in table
-    (said, _), count = result.confusions()[0]
-    assert f"{count:5}  {said or '(nothing)'}" in table  # the most frequent one
+def test_the_table_is_literal():
+    words, characters = Errors(1, 1, 0, 1), Errors(9, 3, 1, 2)
+    utterance = Utterance("u", "", "the cat", "a cat sat", 36.0, words, characters)
+    result = EvaluationResult([utterance], {"x": "gone"}, counts=CtcCounts(1000, 605), runtime=3.6)
+    assert result.table("dev").splitlines() == [
+        "dev: 1 utterances, 0.01 h, 10 x real time, 60.5 % blank frames",
+        "WER 100.00 %  [100.00, 100.00] over utterances   1 substituted, 0 deleted, 1 inserted of 2",
+        "CER  46.15 %  [46.15, 46.15] over utterances   3 substituted, 1 deleted, 2 inserted of 13",
+        "1 utterances could not be read and are not counted",
+        "",
+        "times  reference  hypothesis",
+        "    1  (nothing)  sat",
+        "    1  the        a",
+    ]
 
 
-def test_an_empty_transcript_costs_what_is_heard_in_it(checkpoint):
+def test_counts_of_a_family_add_up_and_no_counts_are_neutral():
+    assert CtcCounts(10, 5, 1) + CtcCounts(20, 2, 0) == CtcCounts(30, 7, 1)
+    assert Counts() + CtcCounts(3, 2, 1) == CtcCounts(3, 2, 1) + Counts() == CtcCounts(3, 2, 1)
+    assert CtcCounts(4, 1, 2).figures() == {"infeasible": 2, "blank_share": 0.25}
+    assert (Counts().figures(), Counts().warning(9.0), CtcCounts(1000, 995).warning(9.0)) == ({}, "", "")
+
+
+def test_the_hypothesis_of_an_empty_transcript_is_inserted(checkpoint):
     found = evaluate_corpus(checkpoint, [row(1, "", 1.0), row(2, "A B", 1.0)])
     silent = found.utterances[0]
     assert silent.words == Errors(insertions=len(silent.hypothesis.split()))
@@ -154,7 +169,7 @@ def test_an_unreadable_row_is_left_out_and_named(checkpoint, rows, result, caplo
 @pytest.mark.parametrize(
     ("bias", "why"), [(5.0, "usual in the first hundreds"), (1e4, "it diverged, or was not trained")]
 )
-def test_nothing_but_blank_is_said_to_be_so(tiny_directory, rows, caplog, bias, why):
+def test_only_blanks_give_a_warning(tiny_directory, rows, caplog, bias, why):
     import torch
 
     mute = load_checkpoint(tiny_directory("wav2vec2-layer"))
@@ -164,9 +179,9 @@ def test_nothing_but_blank_is_said_to_be_so(tiny_directory, rows, caplog, bias, 
         mute.model.lm_head.bias[mute.blank] = bias
     with caplog.at_level(logging.WARNING):
         found = evaluate_corpus(mute, rows[:2])
-    assert found.blank_share == 1
+    assert found.counts.blank_share == 1
     assert found.utterances[0].hypothesis == ""
-    assert "100.0 % of frames are blank" in caplog.text
+    assert "100.0 % of all frames are blank" in caplog.text
     assert why in caplog.text
 
 
@@ -210,7 +225,7 @@ def test_verb_writes_both_files_and_prints_the_table(tiny_directory, manifest, r
     assert "WER" in capsys.readouterr().out
 
 
-def test_verb_leaves_out_rows_without_transcript_and_says_so(tiny_directory, manifest, tmp_path, rows, caplog):
+def test_verb_reports_rows_without_a_transcript(tiny_directory, manifest, tmp_path, rows, caplog):
     (tmp_path / "mute.wav").write_bytes(rows[5]["audio"]["bytes"])
     with open(manifest, "a") as lines:
         lines.write("mute.wav\t♪\n")
@@ -221,7 +236,7 @@ def test_verb_leaves_out_rows_without_transcript_and_says_so(tiny_directory, man
     assert "1 empty transcript" in caplog.text
 
 
-def test_verb_says_which_characters_the_vocabulary_lacks(tiny_directory, manifest, tmp_path, caplog):
+def test_verb_names_characters_that_the_vocabulary_lacks(tiny_directory, manifest, tmp_path, caplog):
     manifest.write_text(manifest.read_text().rstrip("\n") + " ♪♪\n")
     model = tiny_directory("wav2vec2-layer")
     assert main(["evaluate", str(model), "--source", str(manifest), "-o", str(tmp_path), "--device", "cpu"]) == 0
@@ -233,7 +248,7 @@ def test_verb_without_a_corpus(tiny_directory, capsys):
     assert "/nowhere" in capsys.readouterr().err
 
 
-def test_transcriber_and_evaluation_say_the_same(tiny_directory, rows, result):
+def test_transcriber_and_evaluation_give_the_same(tiny_directory, rows, result):
     transcriber = Transcriber(str(tiny_directory("wav2vec2-layer")), device="cpu")
-    heard = transcriber([one["audio"] for one in rows])
-    assert [one.text for one in heard] == [one.hypothesis for one in result.utterances]
+    found = transcriber([one["audio"] for one in rows])
+    assert [one.text for one in found] == [one.hypothesis for one in result.utterances]

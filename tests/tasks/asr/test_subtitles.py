@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sft_speech.tasks.asr.recognizer import Span
 from sft_speech.tasks.asr.subtitles import (
     CUE_SECONDS,
     LINE_CHARACTERS,
@@ -15,10 +16,9 @@ from sft_speech.tasks.asr.subtitles import (
     srt,
     vtt,
 )
-from sft_speech.tasks.asr.transcriber import Span
 
 
-def spoken(text: str, start: float = 0.0, each: float = 0.3, gap: float = 0.1) -> list[Span]:
+def words_of(text: str, start: float = 0.0, each: float = 0.3, gap: float = 0.1) -> list[Span]:
     return [Span(w, start + n * (each + gap), start + n * (each + gap) + each) for n, w in enumerate(text.split())]
 
 
@@ -33,8 +33,8 @@ def test_srt_and_vtt_are_literal():
 
 
 @pytest.mark.parametrize("write", [srt, vtt])
-def test_what_is_said_makes_no_cue_of_its_own(write):
-    """A vocabulary may come from anywhere, and hold ends of lines."""
+def test_text_cannot_begin_another_cue(write):
+    """A vocabulary may come from anywhere, and hold line breaks."""
     evil = "\n\n9\n00:00:07,000 --> 00:00:09,000\n<script>\x1b[2J"
     for shown in (cues([Span(evil, 0.0, 1.0)], 1.0), single_cues([Span(evil, 0.0, 1.0)])):
         text = write(shown)
@@ -43,30 +43,30 @@ def test_what_is_said_makes_no_cue_of_its_own(write):
         assert "\x1b" not in text
 
 
-def test_nothing_said_is_a_valid_file():
+def test_no_words_make_a_valid_file():
     assert cues([], 5.0) == []
     assert srt([]) == ""
     assert vtt([]) == "WEBVTT\n"
 
 
 def test_a_pause_ends_a_cue_and_a_short_cue_stays_for_a_second():
-    shown = cues([*spoken("good morning"), *spoken("everybody", start=3.0)], 3.5)
+    shown = cues([*words_of("good morning"), *words_of("everybody", start=3.0)], 3.5)
     assert shown == [Cue("good morning", 0.0, 1.0), Cue("everybody", 3.0, 3.5)]
 
 
 def test_two_lines_of_nearly_equal_length():
-    (cue,) = cues(spoken("this is a line which is just a little too long for one", each=0.1), 10.0)
+    (cue,) = cues(words_of("this is a line which is just a little too long for one", each=0.1), 10.0)
     assert cue.text == "this is a line which is just\na little too long for one"
 
 
 def test_a_full_cue_is_cut_at_a_short_pause():
-    first = spoken("one two three four five six seven eight nine ten eleven", each=0.2)
-    second = spoken("twelve thirteen fourteen fifteen sixteen", start=first[-1].end + 0.4, each=0.2)
+    first = words_of("one two three four five six seven eight nine ten eleven", each=0.2)
+    second = words_of("twelve thirteen fourteen fifteen sixteen", start=first[-1].end + 0.4, each=0.2)
     shown = cues([*first, *second], 20.0)
     assert shown[0].text.split()[-1] == "eleven"
 
 
-def test_a_script_without_spaces_is_cut_all_the_same():
+def test_a_script_without_spaces_is_cut_too():
     shown = cues([Span("言" * 200, 0.0, 20.0)], 20.0)
     assert "".join(cue.text for cue in shown).replace("\n", "").replace(" ", "") == "言" * 200
     assert all(len(line) <= LINE_CHARACTERS for cue in shown for line in cue.text.split("\n"))
@@ -84,7 +84,7 @@ words = st.lists(
 )
 
 
-@settings(deadline=None)  # a busy machine is no error
+@settings(deadline=None)  # a busy machine is not a failure
 @given(words)
 def test_cues_hold_every_word_in_order_and_never_overlap(drawn):
     at, spans = 0.0, []

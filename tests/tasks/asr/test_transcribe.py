@@ -1,4 +1,4 @@
-"""Transcripts of many recordings: in several processes, killed, and gone on with."""
+"""Transcripts of many recordings: in several processes, killed, and resumed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def broken_after(monkeypatch):
     return broken
 
 
-def test_parts_say_what_a_stream_says(model, clips, tmp_path, small_blocks):
+def test_shards_hold_what_a_stream_gives(model, clips, tmp_path, small_blocks):
     for format, output in (("jsonl", tmp_path / "a.jsonl"), ("text", tmp_path / "a.txt")):
         assert run(model, clips, "-o", output, format=format) == 0
     names = [str(clips / f"{number:02}.wav") for number in range(40)]
@@ -87,13 +87,13 @@ def test_parts_say_what_a_stream_says(model, clips, tmp_path, small_blocks):
 
 
 @pytest.mark.parametrize("format", ["jsonl", "text"])
-def test_an_unfinished_run_is_gone_on_with(model, clips, tmp_path, small_blocks, broken_after, format, capsys, caplog):
+def test_an_unfinished_run_is_resumed(model, clips, tmp_path, small_blocks, broken_after, format, capsys, caplog):
     (tmp_path / "bad.wav").write_bytes(b"text")
     command = (clips, tmp_path / "bad.wav", "-o")
     assert run(model, *command, tmp_path / "whole", format=format) == 0
     with broken_after(3), pytest.raises(RuntimeError):
         run(model, *command, tmp_path / "out", format=format)
-    assert "out is unfinished: the same command with --resume goes on where it was" in caplog.text
+    assert "out is unfinished: the same command with --resume continues it" in caplog.text
     assert not (tmp_path / "out").exists()
     assert run(model, *command, tmp_path / "out", format=format) == 2
     assert "holds an unfinished run" in capsys.readouterr().err
@@ -110,22 +110,22 @@ def test_an_unfinished_run_is_gone_on_with(model, clips, tmp_path, small_blocks,
     assert "2 recordings are given" in capsys.readouterr().err
 
 
-def test_a_run_is_not_gone_on_with_from_other_inputs(model, clips, tmp_path, small_blocks, broken_after, capsys):
+def test_a_run_is_not_resumed_with_other_inputs(model, clips, tmp_path, small_blocks, broken_after, capsys):
     output = tmp_path / "out.jsonl"
     with broken_after(1), pytest.raises(RuntimeError):
         run(model, clips, "-o", output)
-    for others, said in (
+    for others, message in (
         ((clips, clips / "00.wav"), "started with other recordings"),
         ((clips, "--timestamps", "word"), "started with other timestamps"),
     ):
         assert run(model, *others, "-o", output, "--resume") == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     os.utime(model / "model.safetensors")
     assert run(model, clips, "-o", output, "--resume") == 2
     assert "started with other files of the model" in capsys.readouterr().err
 
 
-def test_a_run_that_could_not_begin_leaves_nothing(clips, tmp_path, capsys):
+def test_a_run_that_could_not_start_leaves_nothing(clips, tmp_path, capsys):
     assert run(tmp_path / "no_model", clips, "-o", tmp_path / "out.jsonl") == 2
     assert list(tmp_path.iterdir()) == []
     assert run("model", clips, "-o", tmp_path / "nowhere" / "out.jsonl") == 2
@@ -145,7 +145,7 @@ def test_recordings_from_a_list(model, clips, tmp_path, monkeypatch, capsys):
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows[1:]
 
 
-def test_a_recording_is_a_line_whatever_its_name(model, clips, tmp_path, monkeypatch):
+def test_every_recording_is_one_line_whatever_its_name(model, clips, tmp_path, monkeypatch):
     folder = tmp_path / "names"
     folder.mkdir()
     names = [b"a\nb.wav", b"\xff.wav", "é.wav".encode()]
@@ -162,7 +162,7 @@ def test_a_recording_is_a_line_whatever_its_name(model, clips, tmp_path, monkeyp
     assert sorted(os.fsencode(row["audio"]) for row in rows) == sorted(os.fsencode(folder) + b"/" + n for n in names)
 
 
-def test_subtitles_that_are_there_are_kept(model, clips, tmp_path, capsys):
+def test_existing_subtitles_are_kept(model, clips, tmp_path, capsys):
     assert run(model, clips, "-o", tmp_path / "srt", format="srt") == 0
     expected = {path.name: path.read_text() for path in (tmp_path / "srt").iterdir()}
     assert len(expected) == 40
@@ -175,7 +175,7 @@ def test_subtitles_that_are_there_are_kept(model, clips, tmp_path, capsys):
     assert {path.name: path.read_text() for path in (tmp_path / "srt").iterdir()} == expected
 
 
-def test_several_processes_that_share_subtitles(model, clips, tmp_path, monkeypatch):
+def test_several_processes_share_subtitles(model, clips, tmp_path, monkeypatch):
     monkeypatch.setattr(transcribe, "end_with_parent", lambda: None)
     monkeypatch.setenv("WORLD_SIZE", "3")
     for rank in "201":
@@ -184,7 +184,7 @@ def test_several_processes_that_share_subtitles(model, clips, tmp_path, monkeypa
         assert len(list((tmp_path / "srt").iterdir())) == {"2": 13, "0": 27, "1": 40}[rank]
 
 
-def test_the_last_of_several_processes_puts_the_parts_together(model, clips, tmp_path, small_blocks, monkeypatch):
+def test_the_last_of_several_processes_merges_the_shards(model, clips, tmp_path, small_blocks, monkeypatch):
     monkeypatch.setattr(transcribe, "end_with_parent", lambda: None)
     assert run(model, clips, "-o", tmp_path / "whole") == 0
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -196,25 +196,25 @@ def test_the_last_of_several_processes_puts_the_parts_together(model, clips, tmp
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--num_processes", 0), "give 1 or more"),
-        (("--num_processes", 2), "one place to write to"),
+        (("--num_processes", 2), "several recordings and one output"),
         (("--files_from", "nowhere.txt"), "can't be read (No such file"),
     ],
 )
-def test_arguments_that_cannot_work(clips, arguments, said, capsys):
+def test_arguments_that_cannot_work(clips, arguments, message, capsys):
     assert run("model", clips, *arguments) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_arguments_that_cannot_work_within_a_launcher(clips, monkeypatch, capsys):
     monkeypatch.setattr(transcribe, "end_with_parent", lambda: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run("model", clips, "--num_processes", 2) == 2
-    assert "the launcher has it already" in capsys.readouterr().err
+    assert "a launcher has already started 2 processes" in capsys.readouterr().err
     assert run("model", "--files_from", "-") == 2
-    assert "several processes can't read it" in capsys.readouterr().err
+    assert "only one process can read it" in capsys.readouterr().err
     assert run("model") == 2
     assert "there is nothing to transcribe" in capsys.readouterr().err
 
@@ -267,9 +267,7 @@ def test_a_run_that_is_killed_again_and_again(model, clips, tmp_path, small_bloc
             break
         assert not output.exists(), shown
         assert list(unfinished.glob("*.part"))
-        assert not launcher_lives or shown.endswith(
-            "out is unfinished: the same command with --resume goes on where it was\n"
-        )
+        assert not launcher_lives or shown.endswith("out is unfinished: the same command with --resume continues it\n")
     assert ended(model, folder, output, 2) == (0, finished)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert not unfinished.exists()

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from datasets import Audio, Dataset
 from safetensors.torch import load_file, save_file
 
 from sft_speech.cli import main
 from sft_speech.errors import UserError
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
-from sft_speech.tasks.asr.ctc.recognize import Recognition
-from sft_speech.tasks.asr.transcriber import Span, Transcriber, Transcription, find_audio, spans
+from sft_speech.tasks.asr.ctc.recognition import Recognition
+from sft_speech.tasks.asr.recognizer import Span
+from sft_speech.tasks.asr.transcriber import Transcriber, Transcription
 
 RATE = 16_000
 
@@ -39,7 +41,7 @@ def with_weights(source: Path, target: Path, change: Callable[[dict], None]) -> 
 
 @pytest.fixture(scope="module")
 def model(tiny_directory, tmp_path_factory):
-    """A random model that says everything now and then, "|" too, so that there are words."""
+    """A random model that outputs every token now and then, "|" too, so that there are words."""
     checkpoint = load_checkpoint(tiny_directory("wav2vec2-group"))
     with torch.no_grad():
         spread, usual = torch.std_mean(checkpoint.model(**checkpoint.features([noise(3.0, 9)])).logits[0], 0)
@@ -92,6 +94,22 @@ def test_a_list_keeps_its_order_and_a_folder_is_sorted(transcriber, recordings):
     assert transcriber([]) == []
 
 
+def test_one_item_gives_one_transcription_and_any_iterable_a_list(transcriber, recordings):
+    path = recordings / "b.wav"
+    expected = transcriber(path).text
+    samples = {"array": noise(1.5, 1).tolist(), "sampling_rate": RATE}
+    row = {"id": "b", "audio": {"path": str(path), "bytes": None}, "text": "one"}
+    for one in (samples, {"raw": torch.tensor(noise(1.5, 1)), "sampling_rate": RATE}, row, {"audio": samples}):
+        assert transcriber(one).text == expected
+    dataset = Dataset.from_dict({"audio": [str(path)] * 2}).cast_column("audio", Audio())
+    for many in ([path, samples], (one for one in (row, path)), ((noise(1.5, 1), RATE), path), dataset):
+        assert [found.text for found in transcriber(many)] == [expected] * 2
+    assert transcriber(row).audio == transcriber(dataset)[1].audio == str(path)
+    for wrong in (noise(1.5, 1), {"array": [0.1]}, 7):
+        with pytest.raises(UserError, match="give a path, bytes"):
+            transcriber(wrong)
+
+
 def test_integers_channels_and_rates(transcriber):
     waveform = noise(1.0)
     whole = transcriber((waveform, RATE)).text
@@ -125,11 +143,6 @@ def test_the_only_recording_being_bad_is_an_error(transcriber, recordings):
         transcriber("/nowhere/a.wav")
 
 
-def test_an_array_without_its_rate_is_an_error(transcriber):
-    with pytest.raises(UserError, match=r"its rate isn't known.\n-> give \(array, rate\)"):
-        transcriber(noise(1.0, 1))
-
-
 def test_a_very_short_and_a_silent_recording(transcriber):
     assert transcriber((np.zeros(30, np.float32), RATE)).text == ""
     assert transcriber((np.zeros(RATE, np.float32), RATE)).seconds == 1.0
@@ -151,48 +164,56 @@ def test_spans_are_literal(transcriber):
     checkpoint = transcriber.checkpoint
     tokens = checkpoint.encode("HI YOU")
     places = np.arange(6) * 10
-    heard = Recognition("HI YOU", np.array(tokens), places, places + 2, 60, 0, seconds=1.03, frame_seconds=0.02)
-    words, characters = spans(checkpoint, heard)
+    words, characters = Recognition(
+        text="HI YOU",
+        seconds=1.03,
+        tokens=np.array(tokens),
+        starts=places,
+        ends=places + 2,
+        frame_seconds=0.02,
+        vocabulary=checkpoint.vocabulary,
+    ).spans()
     assert [(w.text, round(w.start, 3), round(w.end, 3)) for w in words] == [("HI", 0, 0.24), ("YOU", 0.6, 1.03)]
     assert characters[2] == Span(" ", words[0].end, words[1].start)
     assert "".join(c.text for c in characters) == "HI YOU"
 
 
-def test_a_long_recording_is_heard_in_windows(model, transcriber):
+def test_a_long_recording_is_transcribed_in_chunks(model, transcriber):
     waveform = noise(12.0)
-    cut = Transcriber(transcriber.checkpoint, device="cpu", window_seconds=4)((waveform, RATE))
+    cut = Transcriber(transcriber.checkpoint, device="cpu", chunk_seconds=4)((waveform, RATE))
+    with pytest.warns(FutureWarning, match="chunk_seconds"):
+        assert Transcriber(transcriber.checkpoint, device="cpu", window_seconds=4)((waveform, RATE)) == cut
     whole = transcriber((waveform, RATE))
     assert cut.seconds == whole.seconds == 12.0
     assert cut.words[-1].end == pytest.approx(whole.words[-1].end, abs=0.5)  # no drift
     assert len(cut.text) == pytest.approx(len(whole.text), rel=0.1)
 
 
-def test_who_goes_on_gets_the_same_batches(transcriber, monkeypatch, tmp_path):
-    monkeypatch.setattr("sft_speech.tasks.asr.ctc.recognize.POOL", 4)
+def test_a_resumed_run_gets_the_same_batches(transcriber, monkeypatch, tmp_path):
     lengths = [0.3, 0.9, 0.5, 0.7, 9.0, 9.1, 0.4, 0.8, 0.6, 0.2, 0.35]
     names = [tmp_path / f"{number:02}.wav" for number in range(len(lengths))]
     for name, seconds in zip(names, lengths, strict=True):
         soundfile.write(name, noise(seconds), RATE)
     names[6].unlink()
-    windows_of_2 = Transcriber(transcriber.checkpoint, device="cpu", window_seconds=2)
+    chunks_of_2 = Transcriber(transcriber.checkpoint, device="cpu", chunk_seconds=2)
 
-    def heard(*blocks: list[Path]) -> tuple[list[int], list[list[int]]]:
+    def transcribed(*blocks: list[Path]) -> tuple[list[int], list[list[int]]]:
         """Number of recordings of each list, and lengths of the clips of each batch."""
         batches = []
         features = transcriber.checkpoint.front_end.features
         spy = lambda waveforms: batches.append([len(one) for one in waveforms]) or features(waveforms)  # noqa: E731
         monkeypatch.setitem(transcriber.checkpoint.__dict__, "features", spy)
-        return [len(together) for together in windows_of_2.pools(blocks)], sorted(batches)
+        return [len(together) for together in chunks_of_2.pools(blocks, pool_size=4)], sorted(batches)
 
-    whole, batches = heard(names[:8], names[8:])
-    assert whole == [4, 1, 1, 2, 3]  # by windows: four short ones, two that fill a pool alone, the rest of each block
+    whole, batches = transcribed(names[:8], names[8:])
+    assert whole == [4, 1, 1, 2, 3]  # by chunks: four short ones, two that fill a pool alone, the rest of each block
     for parted in (4, 5, 6, 8):
-        before, after = heard(names[:parted]), heard(*filter(None, (names[parted:8], names[8:])))
+        before, after = transcribed(names[:parted]), transcribed(*filter(None, (names[parted:8], names[8:])))
         assert before[0] + after[0] == whole
         assert sorted(before[1] + after[1]) == batches
 
 
-@pytest.mark.parametrize("options", [{"max_batch_seconds": 0}, {"window_seconds": 0.1}, {"device": "tpux"}])
+@pytest.mark.parametrize("options", [{"max_batch_seconds": 0}, {"chunk_seconds": 0.1}, {"device": "tpux"}])
 def test_options_that_cannot_work(model, options):
     with pytest.raises(UserError):
         Transcriber(str(model), **options)
@@ -205,17 +226,6 @@ def test_a_model_without_a_trained_head_is_refused(tiny_directory, tmp_path):
     with_weights(tiny_directory("wav2vec2-group"), tmp_path / "headless", change)
     with pytest.raises(UserError, match="no trained weights"):
         Transcriber(str(tmp_path / "headless"))
-
-
-def test_find_audio(recordings, tmp_path):
-    assert find_audio([recordings / "notes.txt"]) == [recordings / "notes.txt"]  # named by the user: to be tried
-    with pytest.raises(UserError, match="no such file"):
-        find_audio([recordings / "nothing.wav"])
-    (recordings / "._a.flac").write_bytes(b"what macOS leaves on other disks")
-    assert [path.name for path in find_audio([recordings])] == ["a.flac", "b.wav", "c.ogg"]
-    (tmp_path / "bare").mkdir()
-    with pytest.raises(UserError, match="no audio file"):
-        find_audio([tmp_path / "bare"])
 
 
 # ---- sft-speech transcribe ----
@@ -236,7 +246,7 @@ def test_text_of_a_folder_has_paths(model, transcriber, recordings, capsys):
     assert lines == [f"{one.audio}\t{one.text}" for one in transcriber(recordings)]
 
 
-def test_jsonl_has_a_row_for_each_also_the_bad_ones(model, transcriber, recordings, tmp_path, capsys):
+def test_jsonl_has_a_row_for_every_recording(model, transcriber, recordings, tmp_path, capsys):
     (recordings / "bad.wav").write_bytes(b"text")
     output = tmp_path / "out.jsonl"
     options = ("--format", "jsonl", "--timestamps", "word", "-o", output)
@@ -276,20 +286,20 @@ def test_nothing_transcribed_is_an_error(model, recordings, capsys):
     assert transcribe(model, recordings / "bad.wav") == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "nothing of it could be transcribed" in captured.err
+    assert "none of them could be transcribed" in captured.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--timestamps", "word"), "plain text has no times"),
         (("-o", "/nowhere/at/all.txt"), "can't be written"),
         (("--max_batch_seconds", "-1"), "no audio fits"),
     ],
 )
-def test_arguments_that_cannot_work(model, recordings, arguments, said, capsys):
+def test_arguments_that_cannot_work(model, recordings, arguments, message, capsys):
     assert transcribe(model, recordings / "b.wav", *arguments) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_subtitles_of_several_need_a_folder(model, recordings, capsys):
@@ -299,16 +309,3 @@ def test_subtitles_of_several_need_a_folder(model, recordings, capsys):
 
 def test_transcription_is_a_plain_record():
     assert Transcription("a", (), (), 1.0) == Transcription("a", (), (), 1.0, "", "")
-
-
-@pytest.mark.parametrize("kind", [np.int16, np.int32, np.uint8, np.float32, np.float64])
-def test_arrays_of_any_kind_are_the_same_audio(kind):
-    from sft_speech.tasks.asr.transcriber import _mono
-
-    wave = np.sin(np.linspace(0, 20, 400)) / 2
-    if np.issubdtype(kind, np.integer):
-        steps = np.iinfo(kind)
-        given = np.round(wave * (steps.max - steps.min) / 2 + (float(steps.max) + steps.min + 1) / 2).astype(kind)
-    else:
-        given = wave.astype(kind)
-    assert np.abs(_mono((given, 16000), 16000) - wave).max() < 0.01

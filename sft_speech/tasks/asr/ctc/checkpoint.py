@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from transformers import (
@@ -23,6 +22,7 @@ from transformers import (
     Wav2Vec2CTCTokenizer,
 )
 
+from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import set_regularization
 from sft_speech.models.exact.encoders import make_padding_exact
@@ -37,7 +37,12 @@ from sft_speech.models.load import (
     read_config,
     unreadable,
 )
+from sft_speech.tasks.asr.ctc.beam import BeamDecoder, Search
+from sft_speech.tasks.asr.ctc.decoding import Decoding
+from sft_speech.tasks.asr.ctc.recognition import Recognition
+from sft_speech.tasks.asr.ctc.recognize import recognize
 from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, build_tokenizer, fits
+from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.text.normalize import TranscriptNormalizer
 
 logger = logging.getLogger(__name__)
@@ -113,9 +118,17 @@ class Checkpoint:
         """Return the text of labels from which blanks and repeats were removed."""
         return self.vocabulary.decode(ids)
 
-    def collapse(self, frames: Iterable[int] | np.ndarray) -> list[int]:
-        """Return the labels of a path of frames (T,): repeats merged, then blanks dropped."""
-        return self.vocabulary.collapse(frames)
+    def recognize(self, clips: Iterable[Clip], **options: Any) -> Iterator[Recognition | AudioError]:
+        """Recognize clips: see :func:`sft_speech.tasks.asr.ctc.recognize.recognize`."""
+        return recognize(self, clips, **options)
+
+    def decoder_for(self, decoding: Decoding | None) -> BeamDecoder | None:
+        """Return a beam search with a language model; None for greedy recognition.
+
+        Raises:
+            UserError: the language model does not suit the vocabulary.
+        """
+        return None if decoding is None else BeamDecoder(Search(self.vocabulary, decoding))
 
     def save(self, directory: str | Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         """Write what plain transformers loads: ``AutoModelForCTC``, ``AutoProcessor``, ``pipeline``."""

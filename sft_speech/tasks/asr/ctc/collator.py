@@ -77,17 +77,17 @@ class Utterances(torch.utils.data.Dataset):
 class CTCCollator:
     """Pads utterances to a batch.
 
-    Every clip is normalized on its own before padding, so that its neighbors leave no trace.
+    Every clip is normalized separately before padding, so that it does not depend on its neighbors.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.features, self.frames, self.rate = checkpoint.features, checkpoint.frames, checkpoint.rate
 
     def __call__(self, utterances: list[dict[str, Any] | None]) -> dict[str, torch.Tensor]:
-        """What the model takes, and beside it labels (B, L) padded with -100, frames (B,), seconds () of real audio.
+        """Return the model's inputs, and labels (B, L) padded with -100, frames (B,), seconds () of unpadded audio.
 
-        Where no utterance of the batch could be read, a second of silence without labels stands in: it adds nothing to
-        the loss, and the other processes don't wait for this one.
+        If no utterance of the batch could be read, it is a second of silence without labels: this adds nothing to the
+        loss and keeps the processes in step.
         """
         read = [utterance for utterance in utterances if utterance is not None]
         if not read:

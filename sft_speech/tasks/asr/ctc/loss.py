@@ -1,4 +1,4 @@
-"""The CTC loss, summed and in float32, as the trainer wants it."""
+"""The CTC loss, summed and in float32, as the trainer needs it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ IGNORED = -100  # padding of labels
 
 
 def ctc_losses(logits: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor, blank: int) -> torch.Tensor:
-    """CTC loss of every utterance (Graves et al. 2006), not divided by anything.
+    """Return the CTC loss of every utterance (Graves et al. 2006), not divided by anything.
 
-    In float32, whatever the logits are: sums over hundreds of frames lose their digits in half precision.
+    It is computed in float32: sums over hundreds of frames are inexact in half precision.
 
     Args:
         logits: (B, T, V), B utterances, T frames, V entries of the vocabulary.
-        frames: (B,) frames that are the utterance's own.
+        frames: (B,) frames of each utterance, without padding.
         labels: (B, L) padded with :data:`IGNORED`.
         blank: index of the blank.
 
     Returns:
-        (B,), zero with zero gradient for an utterance that doesn't fit (:func:`unfitting`) or has no labels.
+        (B,), zero with zero gradient for an utterance that does not fit (:func:`unfitting`) or has no labels.
     """
     own = labels != IGNORED
     log_probabilities = logits.float().log_softmax(-1).transpose(0, 1)
@@ -41,14 +41,14 @@ def ctc_losses(logits: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor,
 
 
 def unfitting(frames: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) True where the frames can't spell the labels: two equal ones in a row need a blank between them."""
+    """Return where the labels (B, L) need more frames than there are (B,): repeated labels need a blank between."""
     own = labels != IGNORED
     repeats = ((labels[:, 1:] == labels[:, :-1]) & own[:, 1:]).sum(-1)
     return own.sum(-1) + repeats > frames
 
 
 class CtcCriterion:
-    """CTC fine-tuning as the trainer sees it.
+    """The criterion of CTC fine-tuning.
 
     Args:
         blank: index of the blank.
@@ -58,11 +58,11 @@ class CtcCriterion:
         self.blank = blank
 
     def count(self, batch: dict[str, Any]) -> int:
-        """Labels: the loss of a step is nats per character, comparable over any batch size."""
+        """Return the number of labels: the loss of a step is in nats per label, whatever the batch size."""
         return int((batch["labels"] != IGNORED).sum())
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
-        """Of a batch of :class:`~sft_speech.tasks.asr.ctc.collator.CTCCollator`."""
+        """Return the loss of a batch of :class:`~sft_speech.tasks.asr.ctc.collator.CTCCollator`."""
         apart = {"labels", "frames", "seconds"}
         logits = model(**{name: value for name, value in batch.items() if name not in apart}).logits
         frames, labels = batch["frames"], batch["labels"]
@@ -77,7 +77,7 @@ class CtcCriterion:
         return LossOutput(ctc_losses(logits, frames, labels, self.blank).sum(), figures)
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
-        """Share of frames in which the blank wins, and how many utterances counted as zero, if any."""
+        """Return the share of blank frames, and the number of utterances whose loss was set to zero, if any."""
         figures = {"blank_share": sums["blanks"] / max(sums["frames"], 1)}
         if sums["zeroed"]:
             figures["zeroed_utterances"] = sums["zeroed"]

@@ -1,7 +1,7 @@
-"""The words of an n-gram language model, and how the vocabulary of a checkpoint spells them.
+"""The words of an n-gram language model, and their spellings in the vocabulary of a checkpoint.
 
-Everything that can be wrong between the two is found here, before a model hears anything: another case, another
-alphabet, words for characters or characters for words.
+Everything that does not match between the two is found here, before anything is recognized: another case, another
+alphabet, words in place of characters or characters in place of words.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from sft_speech.errors import UserError
 from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary
@@ -26,33 +26,32 @@ logger = logging.getLogger(__name__)
 KENLM = b"mmap lm http://kheafield.com/code"
 SPECIAL = {"<s>", "</s>", "<unk>", "<UNK>"}
 SPACES = ("|", "<space>", "▁", "_")  # names of the space in language models of characters
-# More words that can't be spelt, or that the language model doesn't know, are no oversight.
-MOST_UNFIT = 0.1
-# An ARPA file shrinks to a quarter when it is zipped.
-MOST_GROWTH = 100
-ALWAYS_FINE = 1 << 24  # bytes, however small they were zipped
+MOST_UNFIT = 0.1  # share of words that cannot be spelt, or that the language model lacks; more is a mistake
+MOST_GROWTH = 100  # of a compressed file; that of an ARPA file is about 4
+ALWAYS_FINE = 1 << 24  # bytes, whatever their compressed size
 LONGEST_LINE = 1 << 16  # bytes
 
-Lexicon = dict[str, list[list[int]]]
+Lexicon = dict[str, list[list[int]]]  # word: its spellings in labels
 
 
 def words_of(path: str) -> list[str]:
-    """The words of an ARPA file (gzip too) or a KenLM binary, sentence marks and the unknown word aside.
+    """Return the words of an ARPA file (.gz too) or a KenLM binary, without sentence marks and the unknown word.
 
     Raises:
-        UserError: it is neither, or has none.
+        UserError: it is neither, or has no words.
     """
     try:
         found = _binary_words(path) if is_binary(path) else _arpa_words(path)
-    except (ValueError, IndexError, EOFError, OSError) as error:  # no text, no second column, a cut archive
-        raise UserError(path, f"it is no ARPA file ({error})", "make it with KenLM's lmplz") from error
+    except (ValueError, IndexError, EOFError, OSError) as error:  # not text, no second column, a cut archive
+        raise UserError(path, f"it is not an ARPA file ({error})", "make it with KenLM's lmplz") from error
     words = [word for word in found if word not in SPECIAL]
     if not words:
-        raise UserError(path, "it has no words", "make it anew with KenLM's lmplz and build_binary")
+        raise UserError(path, "it has no words", "build it again with KenLM's lmplz and build_binary")
     return words
 
 
 def is_binary(path: str) -> bool:
+    """Return whether a file is a KenLM binary."""
     return _begins(path, KENLM)
 
 
@@ -62,7 +61,7 @@ def _begins(path: str, mark: bytes) -> bool:
 
 
 def _arpa_words(path: str) -> list[str]:
-    """The second column of the section of 1-grams."""
+    """Return the second column of the section of 1-grams."""
     with gzip.open(path) if _begins(path, b"\x1f\x8b") else open(path, "rb") as file:
         lines = _bounded(file, max(ALWAYS_FINE, MOST_GROWTH * os.path.getsize(path)))
         first = next((line.strip() for line in lines if line.strip()), b"")
@@ -74,15 +73,15 @@ def _arpa_words(path: str) -> list[str]:
             if line.strip() == b"\\1-grams:":
                 break
         section = itertools.takewhile(lambda line: not line.startswith(b"\\"), lines)
-        # Bytes are split at the spaces of ASCII alone, as KenLM does it.
+        # Bytes are split only at ASCII spaces, as KenLM does.
         return [line.split()[1].decode("utf-8") for line in section if line.strip()]
 
 
-def _bounded(file: Any, most: int) -> Iterator[bytes]:
-    """Lines, as long as they aren't those of a file that was packed to fill the memory.
+def _bounded(file: BinaryIO | gzip.GzipFile, most: int) -> Iterator[bytes]:
+    """Yield lines of at most ``most`` bytes in all.
 
     Raises:
-        ValueError: they are.
+        ValueError: the file is larger, as one that was compressed to fill the memory.
     """
     read = 0
     while line := file.readline(LONGEST_LINE):
@@ -90,30 +89,30 @@ def _bounded(file: Any, most: int) -> Iterator[bytes]:
         if len(line) == LONGEST_LINE:
             raise ValueError(f"a line of more than {LONGEST_LINE} bytes")
         if read > most:
-            raise ValueError(f"more than {MOST_GROWTH} times as long as its archive")
+            raise ValueError(f"more than {MOST_GROWTH} times the size of its archive")
         yield line
 
 
 def _binary_words(path: str) -> list[str]:
-    """The strings at its end, each closed by a zero byte, the unknown word first (KenLM, lm/vocab.cc).
+    """Return the strings at its end, each closed by a zero byte, the unknown word first (KenLM, lm/vocab.cc).
 
     Raises:
-        UserError: they are no words.
+        UserError: they are not words.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         begin = data.rfind(b"<unk>\0")
         strings = data[begin:-1] if begin >= 0 else b""
     if re.search(rb"\s|\0\0", strings):  # KenLM makes no such words, and the search would take one for several
-        why = "it is damaged: words of it hold spaces, or nothing"
-        raise UserError(path, why, "make it anew with KenLM's build_binary")
+        why = "it is damaged: some of its words are empty or hold spaces"
+        raise UserError(path, why, "build it again with KenLM's build_binary")
     return strings.decode("utf-8").split("\0") if strings else []
 
 
 def units(path: str, words: Iterable[str], vocabulary: Vocabulary) -> dict[int, str] | None:
-    """What a language model of characters calls each label of a vocabulary; None for one of words.
+    """Return what a language model of characters calls each label of a vocabulary; None for one of words.
 
     Raises:
-        UserError: it writes a character in two cases where the vocabulary has one, or lacks the space or half of the
+        UserError: it has two cases of a character and the vocabulary one, or it lacks the space or half of the
             vocabulary.
     """
     if any(len(word) > 1 and word not in SPACES and word not in vocabulary.ids for word in words):
@@ -126,21 +125,21 @@ def units(path: str, words: Iterable[str], vocabulary: Vocabulary) -> dict[int, 
             foreign.append(word)
         elif label in names:
             why = f"{names[label]!r} and {word!r} are one character for the model"
-            raise UserError(path, why, "make it of texts in one case")
+            raise UserError(path, why, "build it from texts in one case")
         else:
             names[label] = word
     lacking = [token for token, label in vocabulary.ids.items() if label not in names]
     shown = " ".join(repr(token) for token in lacking[:10])
     if " " in lacking or len(lacking) > len(vocabulary.ids) / 2:
         why = f"it lacks {len(lacking)} of the model's {len(vocabulary.ids)} characters: {shown}"
-        raise UserError(path, why, "make it of texts in the model's characters, with | for the space")
+        raise UserError(path, why, "build it from texts in the model's characters, with | for the space")
     if lacking or foreign:
         logger.warning("%s lacks %s; the model lacks its %s", path, shown or "nothing", " ".join(foreign) or "nothing")
     return names
 
 
 def _label(token: str, vocabulary: Vocabulary) -> int | None:
-    """The label that a token stands for, in whatever case it is written."""
+    """Return the label of a token, whatever its case; None if there is none."""
     for name in (token, token.lower(), token.upper()):
         if name in vocabulary.ids:
             return vocabulary.ids[name]
@@ -148,27 +147,27 @@ def _label(token: str, vocabulary: Vocabulary) -> int | None:
 
 
 def lexicon_of(path: str, words: list[str], vocabulary: Vocabulary, file: str | None) -> Lexicon:
-    """The spellings, in labels, of each word of a language model (or of those of a file that it knows).
+    """Return the spellings of the words of a language model, or of those among them that a file lists.
 
     Args:
         path, words: of the language model.
-        file: a word on each line, and the tokens that spell it where the transcripts' normalizer isn't to decide.
+        file: a word per line, with the tokens that spell it unless the transcripts' normalizer is to do that.
 
     Raises:
-        UserError: more than MOST_UNFIT of the words can't be spelt in the vocabulary, or aren't the language model's;
-            the vocabulary has two cases and the words one.
+        UserError: more than MOST_UNFIT of the words cannot be spelt in the vocabulary, or are not in the language
+            model; or the vocabulary has two cases and the words one.
     """
-    given = dict.fromkeys(words, "") if file is None else _read_lexicon(file)
+    given: dict[str, list[list[str]]] = {word: [] for word in words} if file is None else _read_lexicon(file)
     source = file or path
     _check_case(source, given, vocabulary)
     known, closing = set(words), [vocabulary.ids[" "]] if " " in vocabulary.ids else []
     lexicon: Lexicon = {}
     missing: Counter[str] = Counter()
-    unspelt, strangers = [], []
+    unspelt, unknown = [], []
     for entry, tokens in given.items():
         word = next((name for name in (entry, entry.upper(), entry.lower()) if name in known), None)
         if word is None:
-            strangers.append(entry)
+            unknown.append(entry)
             continue
         lacking, spellings = _spellings(entry, tokens, vocabulary)
         if lacking:
@@ -178,20 +177,20 @@ def lexicon_of(path: str, words: list[str], vocabulary: Vocabulary, file: str | 
             lexicon.setdefault(word, []).append(labels if labels[-1:] == closing else labels + closing)
     characters = ", ".join(f"{character!r} {count} times" for character, count in missing.most_common(8))
     _unfit(source, unspelt, len(given), f"can't be spelt in the model's characters; missing are {characters}")
-    _unfit(source, strangers, len(given), f"aren't words of {path}")
+    _unfit(source, unknown, len(given), f"aren't words of {path}")
     if not lexicon:
         raise UserError(source, "none of its words can be spelt in the model's characters", "check its language")
     return lexicon
 
 
 def _unfit(source: str, words: list[str], total: int, why: str) -> None:
-    """Tells of words that are left out, and refuses too many."""
+    """Report words that are left out; raise if there are too many."""
     if not words:
         return
-    told = f"{len(words)} of {total} words (as {', '.join(words[:3])}) {why}"
+    message = f"{len(words)} of {total} words (such as {', '.join(words[:3])}) {why}"
     if len(words) > MOST_UNFIT * total:
-        raise UserError(source, told, "give a language model of texts normalized as the transcripts are")
-    logger.info("%s: %s", source, told)
+        raise UserError(source, message, "give a language model of texts normalized as the transcripts are")
+    logger.info("%s: %s", source, message)
 
 
 def _check_case(source: str, words: Iterable[str], vocabulary: Vocabulary) -> None:
@@ -203,8 +202,10 @@ def _check_case(source: str, words: Iterable[str], vocabulary: Vocabulary) -> No
         raise UserError(source, why, "give a language model of texts with capitals where the transcripts have them")
 
 
-def _spellings(word: str, given: Any, vocabulary: Vocabulary) -> tuple[Counter[str], list[list[int]]]:
-    """The characters of a word that the vocabulary lacks, and its spellings in labels; neither if nobody says it."""
+def _spellings(word: str, given: list[list[str]], vocabulary: Vocabulary) -> tuple[Counter[str], list[list[int]]]:
+    """Return the characters of a word that the vocabulary lacks, and its spellings in labels: given ones, or the
+    normalizer's. A word that is normalized to nothing has neither.
+    """
     if not given:
         normalized = vocabulary.normalizer(word)
         spelt = normalized.text and not normalized.missing
@@ -219,14 +220,14 @@ def _spellings(word: str, given: Any, vocabulary: Vocabulary) -> tuple[Counter[s
     return lacking, spellings
 
 
-def _read_lexicon(file: str) -> dict[str, Any]:
-    """Words with their spellings, lists of tokens; "" for the usual one."""
+def _read_lexicon(file: str) -> dict[str, list[list[str]]]:
+    """Return words with their spellings, lists of tokens; none for the normalizer's."""
     try:
         lines = [line.split() for line in Path(file).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--lexicon {file}", f"it can't be read ({error})", "give a text file in UTF-8") from error
-    lexicon: dict[str, Any] = {}
+    lexicon: dict[str, list[list[str]]] = {}
     for word, *tokens in filter(None, lines):
         if word not in SPECIAL:
-            lexicon[word] = [*(lexicon.get(word) or []), tokens] if tokens else lexicon.get(word, "")
+            lexicon.setdefault(word, []).extend([tokens] if tokens else [])
     return lexicon

@@ -1,23 +1,25 @@
-"""The one loop of recognition, greedy or followed by a beam search, for evaluation and for transcription.
+"""Recognition by a CTC model, greedy or with a beam search, for evaluation and for transcription.
 
 clip {audio, seconds}                    any number of them, nothing read yet
-  -> windows of a clip                   one, unless it is long
-  -> batches of <= max_batch_seconds     sorted by length within a pool of POOL windows
+  -> chunks of a clip                    one, unless it is long
+  -> batches of <= max_batch_seconds     sorted by length within a pool of chunks
   -> padded tensors (B, S) + mask        read in threads, a few batches ahead (inference/computing.py)
-  -> best token per frame (B, T)         argmax on the device; logits are dropped there, but for a beam search
-  -> each clip's own frames (T,)         cut before anything is decoded, windows joined
+  -> best token per frame (B, T)         argmax on the device; logits are kept only for a beam search
+  -> each clip's own frames (T,)         cut before anything is decoded, chunks joined
   -> text, and the frames of its tokens  in the order of the clips
+
+Legend: B clips, S samples, T frames, V tokens.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,6 +28,8 @@ from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.inference.batching import sorted_batches
 from sft_speech.inference.chunking import WINDOW_SECONDS, FrameGrid, Window, cut_windows, join
+from sft_speech.tasks.asr.ctc.recognition import CtcCounts, Recognition, runs
+from sft_speech.tasks.asr.recognizer import POOL, Clip, default_batch_seconds
 
 if TYPE_CHECKING:
     import torch
@@ -33,94 +37,21 @@ if TYPE_CHECKING:
     from sft_speech.tasks.asr.ctc.beam import BeamDecoder
     from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint
 
-logger = logging.getLogger(__name__)
-
-# Windows sorted by length together. Padding is then near 1 % on LibriSpeech-like lengths, and what has to wait for its
-# turn stays small (a pool of read-aloud FLAC as bytes is below 100 MB).
-POOL = 512
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What is to be recognized.
-
-    Args:
-        audio: whatever :func:`sft_speech.audio.read.read` takes, or a float32 waveform (S,) at the model's
-            rate; the error itself where it is known already that it can't be read.
-        seconds: its length, from a header.
-        start: offset in seconds where the clip is a segment of its file.
-        labels: token ids of its transcript, for the CTC loss.
-        pool: clips of different numbers never share a batch.
-    """
-
-    audio: Any
-    seconds: float
-    start: float | None = None
-    labels: Sequence[int] | None = None
-    pool: int = 0
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """What was recognized in one clip.
-
-    Args:
-        text: the transcript.
-        tokens: (N,) ids after CTC's collapse: repeats merged, blanks dropped.
-        starts, ends: (N,) frames [start, end) in which each token was the best one.
-        frames, blanks: number of frames, and how many of them were blank.
-        seconds: of audio that was heard.
-        frame_seconds: from one frame to the next.
-        loss: CTC loss, summed over labels, in float32; None without labels or when the clip was cut in windows. It is 0
-            where the labels can't fit into the frames (``infeasible``).
-        problem: why the recording was left before its end; "" when it wasn't.
-        scores: (T, V) log-probabilities of V tokens in each of T frames, where they were asked for.
-    """
-
-    text: str
-    tokens: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
-    frames: int
-    blanks: int
-    seconds: float
-    frame_seconds: float
-    loss: float | None = None
-    infeasible: bool = False
-    problem: str = ""
-    scores: np.ndarray | None = None
-
 
 @dataclass(frozen=True)
 class _Piece:
-    """One window of one clip."""
+    """One chunk of one clip."""
 
     clip: int
-    window: Window
+    chunk: Window
     last: bool
     source: Clip
 
 
-@dataclass
-class _Batch:
-    """Pieces that go through the model together; ``pool`` collects results in the order of its pieces."""
-
-    pool: _Pool
-    places: list[int]
-    scores: bool  # whether log-probabilities are kept
-    features: dict[str, torch.Tensor] = field(default_factory=dict)
-    samples: list[int] = field(default_factory=list)
-
-
-@dataclass
-class _Pool:
-    pieces: list[_Piece]
-    results: list[Any]  # _Heard | AudioError of each piece
-    missing: int  # batches still to come
-
-
 @dataclass(frozen=True)
-class _Heard:
+class _Output:
+    """What the model gave for a chunk."""
+
     ids: np.ndarray  # (T,)
     samples: int
     loss: float | None = None
@@ -128,9 +59,32 @@ class _Heard:
     scores: np.ndarray | None = None  # (T, V)
 
 
-def default_batch_seconds(device: torch.device) -> float:
-    """Padded seconds per batch that a large model holds in 16 GB of GPU memory; on a CPU what its caches hold."""
-    return 320.0 if device.type == "cuda" else 15.0
+@dataclass
+class _Pool:
+    """Chunks sorted by length together, with their results."""
+
+    pieces: list[_Piece]
+    results: dict[int, _Output | AudioError]
+    missing: int  # batches still to come
+
+
+@dataclass
+class _Batch:
+    """Chunks that go through the model together."""
+
+    pool: _Pool
+    places: list[int]  # of the chunks in their pool
+    scores: bool  # whether log-probabilities are kept
+    features: dict[str, torch.Tensor] = field(default_factory=dict)
+    samples: list[int] = field(default_factory=list)
+
+
+class _Tensors(NamedTuple):
+    """What the model gave for a batch, on its device."""
+
+    ids: torch.Tensor  # (B, T)
+    losses: tuple[torch.Tensor, torch.Tensor] | None  # (B,) and whether the labels do not fit (B,)
+    scores: torch.Tensor | None  # (B, T, V)
 
 
 def recognize(
@@ -139,46 +93,37 @@ def recognize(
     *,
     max_batch_seconds: float | None = None,
     device: torch.device | str | None = None,
-    window_seconds: float = WINDOW_SECONDS,
-    progress: Callable[[float], None] | None = None,
+    chunk_seconds: float = WINDOW_SECONDS,
+    progress: Callable[[float], object] | None = None,
     decoder: BeamDecoder | None = None,
     scores: bool = False,
+    pool_size: int = POOL,
 ) -> Iterator[Recognition | AudioError]:
-    """Recognizes clips in constant memory, greedily where there is no decoder.
+    """Recognize clips as :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize` describes.
 
-    bfloat16 on a GPU (float16 on one without it), float32 on a CPU. The model is in evaluation mode while the iterator
-    lives.
+    The model computes in bfloat16 on a GPU (float16 on one without it), in float32 on a CPU, and is in evaluation mode
+    while the iterator lives.
 
     Args:
-        clips: of any number and length, drawn as needed.
-        max_batch_seconds: padded seconds per batch; a window longer than that gets a batch of its own.
-        device: of the forward pass; the model moves there. Where the model is, when absent.
-        window_seconds: clips longer than that are heard in overlapping windows.
-        progress: called with the seconds of audio behind it after each batch (with a decoder, after each clip).
-        decoder: searches what was heard with a language model while the next batches are computed.
-        scores: leave the log-probabilities in the results.
-
-    Yields:
-        One result per clip, in the order given: what was heard, or why the clip can't be read.
-
-    Raises:
-        UserError: a batch doesn't fit into memory.
+        progress: called after each batch; with a decoder, after each clip.
+        decoder: searches with a language model while the next batches are computed; None is greedy.
+        scores: keep the log-probabilities in the results.
     """
     import torch
 
     here = next(checkpoint.model.parameters()).device
     device = torch.device(device) if device is not None else here
-    max_batch_seconds = max_batch_seconds or default_batch_seconds(device)
     grid = FrameGrid.measure(checkpoint.frames)
-    pieces = _pieces(checkpoint, clips, grid, samples_of(window_seconds, checkpoint.rate))
-    pools = _pools(pieces, max_batch_seconds, checkpoint.rate, scores or decoder is not None)
+    pieces = _pieces(checkpoint, clips, grid, samples_of(chunk_seconds, checkpoint.rate))
+    limit = max_batch_seconds or default_batch_seconds(device)
+    batches = _batches(pieces, limit, checkpoint.rate, scores or decoder is not None, pool_size)
     if device != here:
         checkpoint.model.to(device)  # type: ignore[arg-type]  # its decorator hides the signature
-    heard = _heard(checkpoint, pools, device, progress if decoder is None else None)
-    with _evaluating(checkpoint.model), contextlib.closing(heard):
-        clips_heard = groupby(heard, key=lambda pair: pair[0].clip)
-        found = (_recognition(checkpoint, grid, list(parts)) for _, parts in clips_heard)
-        yield from found if decoder is None else decoder.follow(found, checkpoint.decode, progress)
+    outputs = _outputs(checkpoint, batches, device, progress if decoder is None else None)
+    with _evaluating(checkpoint.model), contextlib.closing(outputs):
+        of_clips = groupby(outputs, key=lambda pair: pair[0].clip)
+        found = (_recognition(checkpoint, grid, list(parts)) for _, parts in of_clips)
+        yield from found if decoder is None else decoder.follow(found, progress)
 
 
 def _pieces(checkpoint: Checkpoint, clips: Iterable[Clip], grid: FrameGrid, longest: int) -> Iterator[_Piece]:
@@ -186,23 +131,25 @@ def _pieces(checkpoint: Checkpoint, clips: Iterable[Clip], grid: FrameGrid, long
         return int(checkpoint.frames(samples))
 
     for number, clip in enumerate(clips):
-        windows = cut_windows(samples_of(clip.seconds, checkpoint.rate), grid, frames, longest)
-        for window in windows:
-            yield _Piece(number, window, window is windows[-1], clip)
+        chunks = cut_windows(samples_of(clip.seconds, checkpoint.rate), grid, frames, longest)
+        for chunk in chunks:
+            yield _Piece(number, chunk, chunk is chunks[-1], clip)
 
 
-def _pools(pieces: Iterable[_Piece], max_batch_seconds: float, rate: int, scores: bool) -> Iterator[_Batch]:
-    """Batches, pool after pool; those of one pool longest first."""
+def _batches(
+    pieces: Iterable[_Piece], max_batch_seconds: float, rate: int, scores: bool, pool_size: int
+) -> Iterator[_Batch]:
+    """Yield batches, pool after pool; those of one pool longest first."""
     for _, together in groupby(pieces, key=lambda piece: piece.source.pool):
-        while pool := list(islice(together, POOL)):
-            lengths = [(piece.window.stop - piece.window.start) / rate for piece in pool]
+        while pool := list(islice(together, pool_size)):
+            lengths = [(piece.chunk.stop - piece.chunk.start) / rate for piece in pool]
             plan = sorted_batches(lengths, max_batch_seconds)
-            collected = _Pool(pool, [None] * len(pool), len(plan))
+            collected = _Pool(pool, {}, len(plan))
             yield from (_Batch(collected, places, scores) for places in plan)
 
 
 def _load(checkpoint: Checkpoint, batch: _Batch) -> _Batch:
-    """Reads the clips of a batch, in a thread: what can't be read goes straight to the results."""
+    """Read the clips of a batch, in a thread; errors go straight to the results."""
     waveforms, readable = [], []
     for place in batch.places:
         try:
@@ -210,8 +157,8 @@ def _load(checkpoint: Checkpoint, batch: _Batch) -> _Batch:
         except AudioError as error:
             batch.pool.results[place] = error
             continue
-        if checkpoint.frames(len(waveform)) < 1:  # too short for a single frame: nothing is said in it
-            batch.pool.results[place] = _Heard(np.zeros(0, np.int32), len(waveform))
+        if checkpoint.frames(len(waveform)) < 1:  # too short for a single frame
+            batch.pool.results[place] = _Output(np.zeros(0, np.int32), len(waveform))
             continue
         waveforms.append(waveform)
         readable.append(place)
@@ -221,40 +168,40 @@ def _load(checkpoint: Checkpoint, batch: _Batch) -> _Batch:
 
 
 def _waveform(piece: _Piece, rate: int) -> np.ndarray:
-    clip, window = piece.source, piece.window
+    clip, chunk = piece.source, piece.chunk
     if isinstance(clip.audio, AudioError):
         raise clip.audio
     if isinstance(clip.audio, np.ndarray):
-        return clip.audio[window.start : window.stop]
-    if window.start == 0 and piece.last:
+        return clip.audio[chunk.start : chunk.stop]
+    if chunk.start == 0 and piece.last:
         return read(clip.audio, rate, clip.start, clip.seconds if clip.start is not None else None)
-    start = (clip.start or 0.0) + window.start / rate
-    # The last window of a file reads on to its end, whatever the header said of the length.
-    seconds = None if piece.last and clip.start is None else (window.stop - window.start) / rate
+    start = (clip.start or 0.0) + chunk.start / rate
+    # The last chunk is read to the end of the file, whatever length the header gave.
+    seconds = None if piece.last and clip.start is None else (chunk.stop - chunk.start) / rate
     return read(clip.audio, rate, start, seconds)
 
 
-def _heard(
-    checkpoint: Checkpoint, batches: Iterator[_Batch], device: torch.device, progress: Callable[[float], None] | None
-) -> Generator[tuple[_Piece, _Heard | AudioError], None, None]:
-    """Pieces with their results, in order."""
+def _outputs(
+    checkpoint: Checkpoint, batches: Iterator[_Batch], device: torch.device, progress: Callable[[float], object] | None
+) -> Generator[tuple[_Piece, _Output | AudioError], None, None]:
+    """Yield chunks with their results, in order."""
     from sft_speech.inference.computing import computed
 
     load, forward = partial(_load, checkpoint), partial(_forward, checkpoint, device)
     with contextlib.closing(computed(checkpoint.model, batches, load, forward, device)) as outputs:
-        for batch, output in outputs:
-            _collect(checkpoint, batch, output)
+        for batch, tensors in outputs:
+            pool = batch.pool
+            if tensors is not None:
+                _collect(checkpoint, batch, tensors)
             if progress is not None:
                 progress(sum(batch.samples) / checkpoint.rate)
-            batch.pool.missing -= 1
-            if batch.pool.missing == 0:
-                yield from zip(batch.pool.pieces, batch.pool.results, strict=True)
+            pool.missing -= 1
+            if pool.missing == 0:
+                yield from ((piece, pool.results.pop(place)) for place, piece in enumerate(pool.pieces))
 
 
-def _forward(checkpoint: Checkpoint, device: torch.device, model: torch.nn.Module, batch: _Batch) -> Any:
-    """Best tokens (B, T); of the clips with labels, their losses (B,); log-probabilities (B, T, V) where they are asked
-    for: on the device, without waiting for it.
-    """
+def _forward(checkpoint: Checkpoint, device: torch.device, model: torch.nn.Module, batch: _Batch) -> _Tensors | None:
+    """Start the computation of a batch, without waiting for the device; None if no clip of it could be read."""
     import torch
 
     if not batch.places:
@@ -264,7 +211,7 @@ def _forward(checkpoint: Checkpoint, device: torch.device, model: torch.nn.Modul
         with torch.no_grad(), _autocast(device):
             logits = model(**features).logits
         scores = logits.float().log_softmax(dim=-1) if batch.scores else None
-        return logits.argmax(dim=-1).to(torch.int32), _losses(checkpoint, batch, logits), scores
+        return _Tensors(logits.argmax(dim=-1).to(torch.int32), _losses(checkpoint, batch, logits), scores)
     except torch.OutOfMemoryError as error:
         longest = max(batch.samples) / checkpoint.rate
         given = f"a batch of {len(batch.samples)} x {longest:.1f} s"
@@ -274,10 +221,7 @@ def _forward(checkpoint: Checkpoint, device: torch.device, model: torch.nn.Modul
 
 
 def _losses(checkpoint: Checkpoint, batch: _Batch, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """CTC loss (B,) of each clip, and whether its labels don't fit into its frames (B,); None without labels.
-
-    B clips, logits (B, T, V) over T frames and V tokens.
-    """
+    """Return the CTC losses (B,) for logits (B, T, V), and whether labels do not fit (B,); None without labels."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -286,80 +230,64 @@ def _losses(checkpoint: Checkpoint, batch: _Batch, logits: torch.Tensor) -> tupl
     given = [batch.pool.pieces[place].source.labels for place in batch.places]
     if all(one is None for one in given):
         return None
-    one_each = [torch.tensor([] if one is None else list(one), dtype=torch.long) for one in given]
-    labels = pad_sequence(one_each, batch_first=True, padding_value=IGNORED).to(logits.device)
+    rows = [torch.tensor(list(one or []), dtype=torch.long) for one in given]
+    labels = pad_sequence(rows, batch_first=True, padding_value=IGNORED).to(logits.device)
     frames = torch.tensor([int(checkpoint.frames(samples)) for samples in batch.samples], device=logits.device)
     return ctc_losses(logits, frames.clamp(max=logits.shape[1]), labels, checkpoint.blank), unfitting(frames, labels)
 
 
-def _collect(checkpoint: Checkpoint, batch: _Batch, output: Any) -> None:
-    """Each clip's own frames, and not one more, into the results of its pool."""
-    if output is None:
-        return
-    ids = output[0].cpu().numpy()  # (B, T)
-    losses, infeasible = (None, None) if output[1] is None else (tensor.cpu().numpy() for tensor in output[1])
-    scores = None if output[2] is None else output[2].cpu().numpy()  # (B, T, V)
+def _collect(checkpoint: Checkpoint, batch: _Batch, tensors: _Tensors) -> None:
+    """Copy the frames of each clip, without its padding, into the results of its pool."""
+    ids = tensors.ids.cpu().numpy()
+    scores = None if tensors.scores is None else tensors.scores.cpu().numpy()
+    losses = None if tensors.losses is None else [tensor.tolist() for tensor in tensors.losses]
     for row, (place, samples) in enumerate(zip(batch.places, batch.samples, strict=True)):
-        piece = batch.pool.pieces[place]
-        frames = int(checkpoint.frames(samples))
-        heard = _Heard(ids[row, :frames].copy(), samples)
+        piece, frames = batch.pool.pieces[place], int(checkpoint.frames(samples))
+        output = _Output(ids[row, :frames].copy(), samples)
         if scores is not None:
-            heard = replace(heard, scores=scores[row, :frames].copy())
-        whole = piece.window.start == 0 and piece.last
-        if losses is not None and infeasible is not None and piece.source.labels is not None and whole:
-            heard = replace(heard, loss=float(losses[row]), infeasible=bool(infeasible[row]))
-        batch.pool.results[place] = heard
+            output = replace(output, scores=scores[row, :frames].copy())
+        if losses is not None and piece.source.labels is not None and piece.chunk.start == 0 and piece.last:
+            output = replace(output, loss=losses[0][row], infeasible=losses[1][row])
+        batch.pool.results[place] = output
 
 
 def _recognition(
-    checkpoint: Checkpoint, grid: FrameGrid, parts: list[tuple[_Piece, _Heard | AudioError]]
+    checkpoint: Checkpoint, grid: FrameGrid, parts: list[tuple[_Piece, _Output | AudioError]]
 ) -> Recognition | AudioError:
-    """One clip from the results of its windows; up to the first one that can't be read."""
-    heard: list[_Heard] = []
+    """Join the chunks of one clip, up to the first one that cannot be read."""
+    outputs: list[_Output] = []
     problem = ""
     for piece, part in parts:
         if isinstance(part, AudioError):
-            if not heard:
+            if not outputs:
                 return part
-            at = (piece.source.start or 0.0) + piece.window.start / checkpoint.rate
+            at = (piece.source.start or 0.0) + piece.chunk.start / checkpoint.rate
             problem = f"nothing was read beyond {at:.1f} s: {part}"
             break
-        heard.append(part)
-    windows = [piece.window for piece, _ in parts[: len(heard)]]
-    best = [part.ids for part in heard]
-    ids = join(best, windows)
-    scores = [part.scores for part in heard if part.scores is not None]
-    samples = windows[-1].start + heard[-1].samples
+        outputs.append(part)
+    chunks = [piece.chunk for piece, _ in parts[: len(outputs)]]
+    best = [output.ids for output in outputs]
+    ids = join(best, chunks)
+    scores = [output.scores for output in outputs if output.scores is not None]
     tokens, starts, ends = runs(ids, checkpoint.blank)
     return Recognition(
-        text=" ".join(checkpoint.decode(tokens.tolist()).split()),  # a model may part two words twice
+        text=" ".join(checkpoint.decode(tokens.tolist()).split()),  # a model may output two delimiters in a row
+        seconds=(chunks[-1].start + outputs[-1].samples) / checkpoint.rate,
+        loss=outputs[0].loss if len(parts) == 1 else None,
+        problem=problem,
+        counts=CtcCounts(
+            frames=len(ids),
+            blanks=int((ids == checkpoint.blank).sum()),
+            infeasible=int(outputs[0].infeasible),
+            chance=len(ids) * math.log(checkpoint.model.config.vocab_size),
+        ),
         tokens=tokens,
         starts=starts,
         ends=ends,
-        frames=len(ids),
-        blanks=int((ids == checkpoint.blank).sum()),
-        seconds=samples / checkpoint.rate,
         frame_seconds=grid.stride / checkpoint.rate,
-        loss=heard[0].loss if len(parts) == 1 else None,
-        infeasible=heard[0].infeasible,
-        problem=problem,
-        scores=join(scores, windows, best) if len(scores) == len(heard) else None,
+        vocabulary=checkpoint.vocabulary,
+        scores=join(scores, chunks, best) if len(scores) == len(outputs) else None,
     )
-
-
-def runs(ids: np.ndarray, blank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """CTC's collapse that keeps the frames: tokens (N,), and where each starts and ends.
-
-    Args:
-        ids: (T,) best token of each frame.
-    """
-    if len(ids) == 0:
-        empty = np.zeros(0, np.int64)
-        return empty, empty, empty
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(ids)) + 1])
-    ends = np.append(starts[1:], len(ids))
-    spoken = ids[starts] != blank
-    return ids[starts][spoken], starts[spoken], ends[spoken]
 
 
 @contextlib.contextmanager

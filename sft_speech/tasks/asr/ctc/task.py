@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import accelerate
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
@@ -137,6 +138,6 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
         return f"{output} transcribes with `sft-speech transcribe {output} AUDIO`"
 
 
-def frames_of(frames: Any, rate: int, seconds: Any) -> Any:
-    """Seconds to the model's frames; no closure over the model, so that workers may be sent it."""
+def frames_of(frames: Callable[[np.ndarray], np.ndarray], rate: int, seconds: np.ndarray) -> np.ndarray:
+    """Return the frames of clips from their seconds; unlike a method, it can be sent to workers without the model."""
     return frames(samples_of(seconds, rate))

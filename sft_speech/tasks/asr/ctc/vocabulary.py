@@ -1,4 +1,4 @@
-"""The characters that a CTC model can say: kept from its checkpoint, or gathered from transcripts."""
+"""The characters that a CTC model can output: kept from its checkpoint, or collected from transcripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 from transformers import Wav2Vec2CTCTokenizer
 
 from sft_speech.errors import UserError
@@ -19,15 +18,15 @@ from sft_speech.text.normalize import TranscriptNormalizer
 logger = logging.getLogger(__name__)
 
 BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
-RARE = 5  # a character that stands less often in the transcripts is worth a warning
+RARE = 5  # fewer occurrences of a character in the transcripts are worth a warning
 
 
 class Vocabulary:
-    """A tokenizer of transformers, with what it does to transcripts made fast, exact and reversible.
+    """A tokenizer of transformers, with encoding made fast, exact and reversible.
 
     Args:
-        tokenizer: of a CTC model. One whose words are separated by a token that its vocabulary lacks, although it has
-            a space, is corrected in place.
+        tokenizer: of a CTC model. If its vocabulary lacks its word delimiter, but has a space, it is corrected in
+            place.
         language: of the transcripts, for their numbers.
     """
 
@@ -42,15 +41,15 @@ class Vocabulary:
         self.unknown = tokenizer.encoder.get(str(tokenizer.unk_token), self.blank)
         delimiter = tokenizer.encoder.get(tokenizer.word_delimiter_token)
         self.ids = tokens if delimiter is None else {**tokens, " ": delimiter}
-        # Longest first, as a tokenizer of whole words would; transformers' own loses the spaces around long tokens.
+        # Longest first, as in a tokenizer of words; that of transformers loses the spaces around long tokens.
         long = sorted((token for token in self.ids if len(token) > 1), key=lambda token: (-len(token), token))
         self.pieces = re.compile("|".join([*map(re.escape, long), "."])) if long else None
         self._letters: dict[int, str] = {}
 
     def encode(self, text: str) -> list[int]:
-        """Labels of a transcript; a character that the vocabulary lacks becomes the unknown token.
+        """Return the labels of a transcript; a character that the vocabulary lacks becomes the unknown token.
 
-        Spaces become word delimiters, or nothing where the vocabulary has none.
+        Spaces become word delimiters, or nothing if the vocabulary has none.
         """
         pieces = self.pieces.findall(text) if self.pieces else text
         try:
@@ -60,53 +59,46 @@ class Vocabulary:
             return [index for index in known if index is not None]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of labels, as transformers writes it; repeats are double letters, not frames."""
+        """Return the text of labels, as transformers writes it; repeated labels are double letters."""
         return str(self.tokenizer.decode([int(index) for index in ids], group_tokens=False))
 
     def letter(self, index: int) -> str:
-        """The text of one label; "" where it isn't written. Remembered: decoding costs 20 µs, many thousand an hour."""
+        """Return the text of one label; "" for special tokens. Cached, because decoding takes 20 µs."""
         if index not in self._letters:
             self._letters[index] = self.decode([index])
         return self._letters[index]
 
-    def collapse(self, frames: Iterable[int] | np.ndarray) -> list[int]:
-        """The labels of a path of frames (T,): repeats merged, then blanks dropped (Graves et al. 2006)."""
-        path = np.asarray(frames).reshape(-1)
-        starts = np.ones(len(path), bool)
-        starts[1:] = path[1:] != path[:-1]
-        return [int(index) for index in path[starts & (path != self.blank)]]
-
 
 def special_tokens(tokenizer: Wav2Vec2CTCTokenizer) -> set[str]:
-    """Tokens that aren't written: blank, unknown, start and end, and the word delimiter."""
+    """Return the tokens that are not text: blank, unknown, start and end, and the word delimiter."""
     names = {tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token}
     return {str(name) for name in names if name is not None} | {str(tokenizer.word_delimiter_token)}
 
 
 def use_space(tokenizer: Wav2Vec2CTCTokenizer) -> None:
-    """Separate words by the space of a vocabulary that has one and lacks the word delimiter."""
+    """Make the space the word delimiter if the vocabulary lacks its own."""
     if tokenizer.word_delimiter_token not in tokenizer.encoder and " " in tokenizer.encoder:
         tokenizer._word_delimiter_token = " "
         tokenizer.init_kwargs["word_delimiter_token"] = " "
 
 
 def fits(tokenizer: Wav2Vec2CTCTokenizer, outputs: int) -> bool:
-    """Whether a head with so many outputs can say every token of a vocabulary.
+    """Return whether a head with this many outputs covers the vocabulary.
 
-    Start and end tokens that transformers adds in silence may lie beyond the head: no transcript has them.
+    Start and end tokens that transformers adds silently may be beyond it: no transcript has them.
     """
     blank = tokenizer.pad_token_id
     return blank is not None and blank < outputs and max(tokenizer.encoder.values(), default=outputs) < outputs
 
 
 def build_tokenizer(transcripts: Iterable[str], language: str = "en") -> Wav2Vec2CTCTokenizer:
-    """A tokenizer of the characters that transcripts have, once normalized: lower case, sorted.
+    """Return a tokenizer of the characters of normalized transcripts: lower case, sorted.
 
-    Its entries are numbered 0 (blank), 1 (unknown), 2 (word delimiter), 3 ... without gaps; no start and end tokens,
-    which transformers would add in silence, so that a head has exactly ``len(tokenizer)`` outputs.
+    Its entries are numbered 0 (blank), 1 (unknown), 2 (word delimiter), 3 ... without gaps. It has no start and end
+    tokens, which transformers would add silently, so that a head has exactly ``len(tokenizer)`` outputs.
 
     Raises:
-        UserError: they hold no character.
+        UserError: the transcripts hold no character.
     """
     normalize = TranscriptNormalizer(None, "lower", language)
     characters: Counter[str] = Counter()
@@ -124,13 +116,13 @@ def build_tokenizer(transcripts: Iterable[str], language: str = "en") -> Wav2Vec
         f"{character} ({characters[character]})" for character in tokens[3:] if characters[character] < RARE
     )
     if rare:
-        logger.warning("too rare in the transcripts to be learned, misspelt perhaps: %s", rare)
+        logger.warning("too rare in the transcripts to be learned, perhaps typing errors: %s", rare)
     logger.info("vocabulary of %d entries built from %d transcripts: %s", len(tokens), count, " ".join(tokens[2:]))
     return tokenizer_of(tokens)
 
 
 def tokenizer_of(tokens: list[str]) -> Wav2Vec2CTCTokenizer:
-    """A tokenizer with exactly these entries, in this order; the first three are blank, unknown, word delimiter."""
+    """Return a tokenizer with exactly these entries, in order; the first three are blank, unknown, word delimiter."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vocab.json")
         path.write_text(json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8")

@@ -21,8 +21,10 @@ from sft_speech.tasks.asr.ctc import beam
 from sft_speech.tasks.asr.ctc.beam import BeamDecoder, Search, cut_pauses
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.ctc.decoding import Decoding
-from sft_speech.tasks.asr.ctc.recognize import Clip, Recognition, recognize, runs
+from sft_speech.tasks.asr.ctc.recognition import Recognition, runs
+from sft_speech.tasks.asr.ctc.recognize import recognize
 from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, tokenizer_of
+from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.tasks.asr.transcriber import Transcriber
 
 pytest.importorskip("torchaudio.models.decoder")
@@ -30,7 +32,7 @@ pytest.importorskip("flashlight.lib.text")
 
 RATE = 16_000
 CHARACTERS = "enotw"
-# Base 10 logarithms, as ARPA has them; ("one", "two") is likely, ("one", "ten") isn't.
+# Base 10 logarithms, as in ARPA; ("one", "two") is likely, ("one", "ten") is not.
 UNIGRAMS = {"<s>": (-99, -0.3), "</s>": (-1.0, 0), "<unk>": (-2.0, 0), "one": (-0.5, -0.2), "two": (-0.7, -0.2)}
 UNIGRAMS |= {"ten": (-0.7, -0.2)}
 BIGRAMS = {("one", "two"): -0.1, ("one", "ten"): -3.0, ("two", "</s>"): -0.4}
@@ -50,10 +52,13 @@ def lm(tmp_path):
     return arpa(tmp_path / "words.arpa")
 
 
+# Labels 0 blank, 1 unknown, 2 delimiter, 3 ... CHARACTERS; 8 outputs.
+VOCABULARY = Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
+
+
 @pytest.fixture
 def vocabulary():
-    """Labels 0 blank, 1 unknown, 2 delimiter, 3 ... CHARACTERS; 8 outputs."""
-    return Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
+    return VOCABULARY
 
 
 def scores(frames: str, probability: float = 0.9, outputs: int = 8) -> np.ndarray:
@@ -65,24 +70,32 @@ def scores(frames: str, probability: float = 0.9, outputs: int = 8) -> np.ndarra
 
 
 def mixed(first: str, second: str, share: float) -> np.ndarray:
-    """(T, V) between two ways to say it."""
+    """(T, V) between two hypotheses."""
     return np.logaddexp(scores(first) + np.log(share), scores(second) + np.log(1 - share)).astype(np.float32)
 
 
 def text(search: Search, frames: np.ndarray) -> str:
     path = search(frames)
     assert len(path) == len(frames)
-    return search.vocabulary.decode(search.vocabulary.collapse(path))
+    return search.vocabulary.decode(runs(path, 0)[0])
 
 
-def heard(frames: np.ndarray, frame_seconds: float = 0.02) -> Recognition:
+def greedy(frames: np.ndarray, frame_seconds: float = 0.02) -> Recognition:
     """A greedy recognition with its log-probabilities."""
-    best = frames.argmax(axis=1) if len(frames) else np.zeros(0, np.int64)
-    seconds = len(frames) * frame_seconds
-    return Recognition("", *runs(best, 0), len(best), int((best == 0).sum()), seconds, frame_seconds, scores=frames)
+    tokens, starts, ends = runs(frames.argmax(axis=1) if len(frames) else np.zeros(0, np.int64), 0)
+    return Recognition(
+        text="",
+        seconds=len(frames) * frame_seconds,
+        tokens=tokens,
+        starts=starts,
+        ends=ends,
+        frame_seconds=frame_seconds,
+        vocabulary=VOCABULARY,
+        scores=frames,
+    )
 
 
-def test_a_damaged_kenlm_binary_ends_in_words_and_not_in_a_crash(tmp_path, vocabulary):
+def test_a_damaged_kenlm_binary_is_an_error_and_no_crash(tmp_path, vocabulary):
     path = tmp_path / "lm"
     whole = base64.b64decode((Path(__file__).parents[3] / "two_words.kenlm.base64").read_text())
     path.write_bytes(whole)
@@ -97,13 +110,12 @@ def test_a_damaged_kenlm_binary_ends_in_words_and_not_in_a_crash(tmp_path, vocab
 
 def test_a_kenlm_binary_that_is_never_read_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(beam, "_look_up", lambda *_: time.sleep(600))
-    monkeypatch.setattr(beam, "PATIENCE", 0.1)
     (tmp_path / "lm").write_bytes(b"")
     with pytest.raises(UserError, match="never ends"):
-        beam._check_binary(str(tmp_path / "lm"), tmp_path)
+        beam._check_binary(str(tmp_path / "lm"), tmp_path, look_up_seconds=0.1)
 
 
-def test_only_words_of_the_lexicon_are_heard(lm, vocabulary):
+def test_only_words_of_the_lexicon_are_recognized(lm, vocabulary):
     frames = scores("-onne-|-tv-oo-")  # "v" is any character: "t o" isn't a word
     assert text(Search(vocabulary, Decoding(lm, lm_weight=0.0)), frames) == "one two"
 
@@ -163,15 +175,15 @@ def test_without_a_lexicon_it_is_the_best_of_all_paths(tmp_path, vocabulary, wei
         frames = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
         found = {}
         for path in itertools.product([0, *names], repeat=4):
-            tokens = [names[label] for label in vocabulary.collapse(path)]
+            tokens = [names[label] for label in runs(np.array(path), 0)[0].tolist()]
             # The search begins after a delimiter: one at the start is no token more.
             scored = tokens[1:] if path[0] == 2 else tokens
             found[path] = sum(frames[range(4), path]) + weight * score_of(scored, unigrams, bigrams)
         best = max(found, key=found.__getitem__)
-        assert vocabulary.collapse(search(frames)) == vocabulary.collapse(best)
+        assert runs(search(frames), 0)[0].tolist() == runs(np.array(best), 0)[0].tolist()
 
 
-def test_what_is_no_character_is_never_said(lm, tmp_path, vocabulary):
+def test_only_characters_are_recognized(lm, tmp_path, vocabulary):
     """The unknown token, and outputs beyond the vocabulary."""
     frames = scores("-one-", outputs=12)
     frames[:, [1, 9]] += 5
@@ -196,7 +208,7 @@ def test_a_vocabulary_without_a_delimiter(tmp_path):
         ({"lm": "broken.arpa"}, "it can't be read"),
     ],
 )
-def test_what_does_not_go_together_is_refused(tmp_path, vocabulary, lm, monkeypatch, changes, why):
+def test_options_that_do_not_go_together(tmp_path, vocabulary, lm, monkeypatch, changes, why):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lexicon").write_text("one\n")
     unigrams = {"<s>": (-99, 0), "</s>": (-1, 0), "<unk>": (-2, 0), **dict.fromkeys("|enotw", (-0.8, 0))}
@@ -206,7 +218,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, vocabulary, lm, monkeypa
         Search(vocabulary, Decoding(**{"lm": lm, **changes}))
 
 
-def test_without_torchaudio_it_says_what_to_install(vocabulary, lm, monkeypatch):
+def test_a_missing_torchaudio_is_named(vocabulary, lm, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchaudio.models.decoder", None)
     with pytest.raises(UserError, match=r"pip install 'sft_speech\[lm\]'"):
         Search(vocabulary, Decoding(lm))
@@ -222,40 +234,37 @@ def search(vocabulary, lm):
     return Search(vocabulary, Decoding(lm))
 
 
-def spoken(count: int) -> tuple[list[Recognition], list[str]]:
-    """Recognitions of random words, and what they say."""
+def random_words(count: int) -> tuple[list[Recognition], list[str]]:
+    """Recognitions of random words, and their texts."""
     draw = random.Random(0)
     texts = [" ".join(draw.choices(["one", "two", "ten"], k=draw.randint(1, 30))) for _ in range(count)]
-    return [heard(scores("-" + said.replace(" ", "-|") + "-", 0.99)) for said in texts], texts
+    return [greedy(scores("-" + one.replace(" ", "-|") + "-", 0.99)) for one in texts], texts
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_are_in_order_in_any_number_of_processes(search, vocabulary, workers):
-    recognitions, texts = spoken(30)
-    broken, nothing = AudioError("broken", "it can't be read"), heard(np.zeros((0, 8), np.float32))
+    recognitions, texts = random_words(30)
+    broken, nothing = AudioError("broken", "it can't be read"), greedy(np.zeros((0, 8), np.float32))
     with BeamDecoder(search, workers) as decoder:
-        found = list(decoder.follow([*recognitions, broken, nothing], vocabulary.decode))
+        found = list(decoder.follow([*recognitions, broken, nothing]))
     assert [one.text for one in found[:-2]] == texts
     assert found[-2] is broken
     assert (found[-1].text, found[-1].seconds) == ("", 0.0)
     assert all(one.scores is None for one in found if one is not broken)
 
 
-def test_few_wait(search, vocabulary, monkeypatch):
-    monkeypatch.setattr(beam, "PENDING", 4)
-    recognitions, texts = spoken(30)
+def test_few_wait(search):
+    recognitions, texts = random_words(30)
     drawn: list[Recognition] = []
-    with BeamDecoder(search, 1) as decoder:
-        for number, found in enumerate(
-            decoder.follow((drawn.append(one) or one for one in recognitions), vocabulary.decode)
-        ):
+    with BeamDecoder(search, 1, pending=4) as decoder:
+        for number, found in enumerate(decoder.follow(drawn.append(one) or one for one in recognitions)):
             assert found.text == texts[number]
             assert len(drawn) - number <= 6
 
 
 def test_frames_of_tokens(search, vocabulary):
     with BeamDecoder(search, 1) as decoder:
-        (found,) = decoder.follow([heard(scores("--onnee-|--two---", 0.99))], vocabulary.decode)
+        (found,) = decoder.follow([greedy(scores("--onnee-|--two---", 0.99))])
     assert found.text == "one two"
     assert found.tokens.tolist() == vocabulary.encode("one two")
     assert found.starts.tolist() == [2, 3, 5, 8, 11, 12, 13]
@@ -263,35 +272,35 @@ def test_frames_of_tokens(search, vocabulary):
 
 
 def test_a_long_recording_is_searched_in_pieces(search, vocabulary):
-    said = ["one", "two", "two", "one"] * 20
-    frames = scores("--".join(said).replace("-", "-|-"), 0.99)
-    recognition = heard(frames, frame_seconds=beam.WINDOW_SECONDS / 50)  # 50 frames to a piece
+    words = ["one", "two", "two", "one"] * 20
+    frames = scores("--".join(words).replace("-", "-|-"), 0.99)
+    recognition = greedy(frames, frame_seconds=beam.WINDOW_SECONDS / 50)  # 50 frames to a piece
     with BeamDecoder(search, 2) as decoder:
-        (found,) = decoder.follow([recognition], vocabulary.decode)
-    assert found.text == " ".join(said)
+        (found,) = decoder.follow([recognition])
+    assert found.text == " ".join(words)
     assert (np.diff(found.starts) >= 0).all()
     letters = found.tokens != 2
     assert np.array_equal(frames[found.starts[letters]].argmax(axis=1), found.tokens[letters])
 
 
 def test_two_pieces_are_two_words(search, vocabulary):
-    recognition = heard(scores("-one----two-", 0.99), frame_seconds=beam.WINDOW_SECONDS / 8)  # no delimiter was heard
+    recognition = greedy(scores("-one----two-", 0.99), frame_seconds=beam.WINDOW_SECONDS / 8)  # without a delimiter
     with BeamDecoder(search, 1) as decoder:
-        (found,) = decoder.follow([recognition], vocabulary.decode)
+        (found,) = decoder.follow([recognition])
     assert found.text == "one two"
     assert found.starts.tolist() == [1, 2, 3, 6, 8, 9, 10]
 
 
-def test_a_process_that_is_ended_is_told(search, vocabulary):
+def test_a_killed_process_is_an_error(search, vocabulary):
     decoder = BeamDecoder(search, 1)
     (process,) = decoder._pool._processes.values()
     process.kill()
     connection.wait([process.sentinel])
-    with pytest.raises(UserError, match="for want of memory perhaps"):
-        list(decoder.follow(spoken(3)[0], vocabulary.decode))
+    with pytest.raises(UserError, match="perhaps for lack of memory"):
+        list(decoder.follow(random_words(3)[0]))
 
 
-def test_cut_in_the_longest_pause_between_words():
+def test_the_cut_is_in_the_longest_pause_between_words():
     best = scores("one-|-two--|---ten------one-|-ten").argmax(axis=1)
     pieces = cut_pauses(best, 0, 2, 24)
     assert pieces == [slice(0, 12), slice(12, 33)]
@@ -339,18 +348,18 @@ def test_log_probabilities_are_those_of_the_own_frames(directory):
     for one, found in zip(clips, recognize(checkpoint, clips, scores=True), strict=True):
         with torch.no_grad():
             logits = checkpoint.model(**checkpoint.features([one.audio])).logits[0]
-        assert found.scores.shape == (found.frames, logits.shape[1])
+        assert found.scores.shape == (found.counts.frames, logits.shape[1])
         assert np.allclose(found.scores, logits.log_softmax(-1).numpy(), atol=1e-4)
 
 
-def test_log_probabilities_of_windows_are_joined_as_their_best_tokens(directory):
+def test_log_probabilities_of_chunks_are_joined_as_their_best_tokens(directory):
     checkpoint = load_checkpoint(directory)
-    (found,) = recognize(checkpoint, [Clip(noise(6.0, 2), 6.0)], window_seconds=1.0, scores=True)
-    assert len(found.scores) == found.frames
+    (found,) = recognize(checkpoint, [Clip(noise(6.0, 2), 6.0)], chunk_seconds=1.0, scores=True)
+    assert len(found.scores) == found.counts.frames
     assert np.array_equal(runs(found.scores.argmax(axis=1), 0)[1], found.starts)
 
 
-def test_the_commands_take_it(directory, files, lm, tmp_path, capsys):
+def test_the_verbs_search(directory, files, lm, tmp_path, capsys):
     def run(*arguments) -> str:
         assert main([*arguments, "--device", "cpu"]) == 0
         return capsys.readouterr().out
@@ -359,8 +368,8 @@ def test_the_commands_take_it(directory, files, lm, tmp_path, capsys):
     evaluate = ("evaluate", str(directory), "--source", str(tmp_path / "corpus.csv"), "-o", str(tmp_path))
     run(*evaluate, *searched)
     figures = json.loads((tmp_path / "evaluation/corpus.json").read_text())
-    said = {"search": "beam", "lm": lm, "lexicon": None, "lm_weight": 0.5, "word_score": -1.0, "beam_size": 100}
-    assert figures["decoding"] == said
+    expected = {"search": "beam", "lm": lm, "lexicon": None, "lm_weight": 0.5, "word_score": -1.0, "beam_size": 100}
+    assert figures["decoding"] == expected
     rows = [json.loads(line) for line in (tmp_path / "evaluation/corpus.jsonl").read_text().splitlines()]
     words = {word for row in rows for word in row["hypothesis"].split()}
     assert words
@@ -380,18 +389,18 @@ def test_the_commands_take_it(directory, files, lm, tmp_path, capsys):
     assert "-->" in transcribe("--format", "srt")
 
 
-def test_the_transcriber_takes_it(directory, files, lm):
+def test_the_transcriber_searches(directory, files, lm):
     transcriber = Transcriber(directory, device="cpu", decoding=Decoding(lm, lm_weight=0.5))
     found = transcriber(files)
     assert [one.text for one in found] == [transcriber(file).text for file in files]
     assert {word for one in found for word in one.text.split()} <= {"ONE", "TWO", "TEN"}
 
 
-def test_a_language_model_that_does_not_fit_is_refused_before_anything_is_heard(
+def test_an_unsuitable_language_model_is_refused_before_anything_is_recognized(
     directory, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("sft_speech.tasks.asr.ctc.recognize.recognize", lambda *_, **__: pytest.fail("it listens"))
+    monkeypatch.setattr(Transcriber, "pools", lambda *_, **__: pytest.fail("it transcribes"))
     soundfile.write(tmp_path / "a.wav", noise(1.0, 0), RATE)
     lm = arpa(tmp_path / "lm", {**UNIGRAMS, "да": (-1, 0)}, {})
     assert main(["transcribe", str(directory), str(tmp_path / "a.wav"), "--lm", lm]) == 2
-    assert "1 of 4 words (as да) can't be spelt" in capsys.readouterr().err
+    assert "1 of 4 words (such as да) can't be spelt" in capsys.readouterr().err

@@ -20,12 +20,13 @@ from transformers import (
 
 from sft_speech.errors import UserError
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
+from sft_speech.tasks.asr.ctc.recognition import runs
 
 FAMILIES = [
     "wav2vec2-group", "wav2vec2-layer", "wav2vec2-adapter", "mms", "hubert", "hubert-batch-norm", "wavlm",
     "wavlm-layer", "data2vec", "wav2vec2-bert", "wav2vec2-bert-adapter", "conformer", "unispeech", "unispeech-sat",
 ]  # fmt: skip
-SAID = ["Hello there", "it's five", "ÄX"]
+TEXTS = ["Hello there", "it's five", "ÄX"]
 
 
 def waveforms():
@@ -40,8 +41,12 @@ def logits_of(checkpoint, clips):
     return [row[: checkpoint.frames(len(clip))] for row, clip in zip(logits, clips, strict=True)]
 
 
-def heard(checkpoint, clips):
-    return [checkpoint.decode(checkpoint.collapse(logits.argmax(-1))) for logits in logits_of(checkpoint, clips)]
+def text_of(checkpoint, logits):
+    return checkpoint.decode(runs(logits.argmax(-1).numpy(), checkpoint.blank)[0])
+
+
+def transcripts(checkpoint, clips):
+    return [text_of(checkpoint, logits) for logits in logits_of(checkpoint, clips)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -61,10 +66,10 @@ def test_every_family_alone_and_in_any_batch(tiny_directory, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saved_it_is_plain_transformers(tiny_directory, tmp_path, family):
     checkpoint = load_checkpoint(tiny_directory(family))
-    with torch.no_grad():  # no token above all others: a random model would say nothing else
+    with torch.no_grad():  # otherwise a random model outputs the same token always
         checkpoint.model.lm_head.bias -= torch.cat(logits_of(checkpoint, waveforms())).mean(0)
     checkpoint.save(tmp_path)
-    expected = heard(checkpoint, waveforms())
+    expected = transcripts(checkpoint, waveforms())
     assert min(map(len, expected)) > 2
 
     model = AutoModelForCTC.from_pretrained(tmp_path).eval()
@@ -79,10 +84,10 @@ def test_saved_it_is_plain_transformers(tiny_directory, tmp_path, family):
             continue  # plain transformers lets the half frame behind such a clip into its adapter and transcript
         assert processor.decode(ids[:frames]) == text
         assert recognize(clip.copy())["text"] == text
-    assert heard(load_checkpoint(tmp_path), waveforms()) == expected
+    assert transcripts(load_checkpoint(tmp_path), waveforms()) == expected
 
 
-def test_plain_transformers_is_told_of_the_mask_by_the_training(tiny_directory, tmp_path):
+def test_the_saved_mask_setting_is_that_of_the_training(tiny_directory, tmp_path):
     for family, masked in (("wav2vec2-group", False), ("wav2vec2-layer", True), ("data2vec", True)):
         checkpoint = load_checkpoint(tiny_directory(family))
         assert "attention_mask" in checkpoint.features(waveforms())
@@ -93,13 +98,13 @@ def test_plain_transformers_is_told_of_the_mask_by_the_training(tiny_directory, 
 
 def test_configured_for_ctc(tiny_directory):
     source = tiny_directory("wav2vec2-group")
-    checkpoint = load_checkpoint(source, overrides={"hidden_dropout": 0.3, "layerdrop": None, "unheard_of": None})
+    checkpoint = load_checkpoint(source, overrides={"hidden_dropout": 0.3, "layerdrop": None, "unknown_option": None})
     config = checkpoint.model.config
     assert (config.ctc_loss_reduction, config.ctc_zero_infinity, config.pad_token_id) == ("sum", True, 0)
     assert (config.hidden_dropout, config.layerdrop) == (0.3, 0.0)
     assert checkpoint.model.wav2vec2.encoder.dropout.p == 0.3
-    with pytest.raises(UserError, match="unheard_of 1: a wav2vec2 model has no such setting"):
-        load_checkpoint(source, overrides={"unheard_of": 1})
+    with pytest.raises(UserError, match="unknown_option 1: a wav2vec2 model has no such setting"):
+        load_checkpoint(source, overrides={"unknown_option": 1})
 
 
 def test_trains_with_spec_augment(tiny_directory):
@@ -116,27 +121,27 @@ def test_trains_with_spec_augment(tiny_directory):
 
 
 def test_its_own_vocabulary_is_kept(tiny_directory):
-    checkpoint = load_checkpoint(tiny_directory("hubert"), transcripts=SAID)
+    checkpoint = load_checkpoint(tiny_directory("hubert"), transcripts=TEXTS)
     assert checkpoint.model.config.vocab_size == 32
     assert checkpoint.normalizer("it’s 5!").text == "IT'S FIVE"
     assert checkpoint.decode(checkpoint.encode("IT'S")) == "IT'S"
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-group", "wav2vec2-layer", "data2vec", "wav2vec2-bert", "wavlm"])
-def test_one_is_built_where_it_has_none(tiny_directory, tmp_path, family):
+def test_one_is_built_if_it_has_none(tiny_directory, tmp_path, family):
     source = tiny_directory(family, None)
-    checkpoint = load_checkpoint(source, transcripts=SAID)
+    checkpoint = load_checkpoint(source, transcripts=TEXTS)
     expected = ["<pad>", "<unk>", "|", *"'efhilorstvxä"]
     assert checkpoint.tokenizer.get_vocab() == {token: index for index, token in enumerate(expected)}
     assert checkpoint.model.lm_head.out_features == checkpoint.model.config.vocab_size == len(expected)
     assert checkpoint.new_weights == ["lm_head.weight", "lm_head.bias"]
     assert checkpoint.head_is_new
-    assert checkpoint.encode(checkpoint.normalizer(SAID[2]).text) == [15, 14]
+    assert checkpoint.encode(checkpoint.normalizer(TEXTS[2]).text) == [15, 14]
     checkpoint.save(tmp_path)
     again = load_checkpoint(tmp_path)
     assert again.new_weights == []
     assert again.tokenizer.get_vocab() == checkpoint.tokenizer.get_vocab()
-    assert heard(again, waveforms()) == heard(checkpoint, waveforms())
+    assert transcripts(again, waveforms()) == transcripts(checkpoint, waveforms())
 
 
 def test_neither_vocabulary_nor_transcripts(tiny_directory):
@@ -144,11 +149,13 @@ def test_neither_vocabulary_nor_transcripts(tiny_directory):
         load_checkpoint(tiny_directory("wav2vec2-group", None))
 
 
-def test_start_and_end_added_in_silence_are_no_reason_to_rebuild(tiny_directory):
+def test_silently_added_start_and_end_tokens_are_no_reason_to_rebuild(tiny_directory):
     tokens = ["<pad>", "<unk>", "|", *"abc"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     for outputs in (6, 8):
-        checkpoint = load_checkpoint(tiny_directory("wav2vec2-group", vocabulary, vocab_size=outputs), transcripts=SAID)
+        checkpoint = load_checkpoint(
+            tiny_directory("wav2vec2-group", vocabulary, vocab_size=outputs), transcripts=TEXTS
+        )
         assert checkpoint.new_weights == []
         assert checkpoint.model.lm_head.out_features == outputs
 
@@ -157,7 +164,7 @@ def test_a_vocabulary_that_does_not_fit(tiny_directory, caplog):
     source = tiny_directory("wav2vec2-group", vocab_size=20)
     with pytest.raises(UserError, match="doesn't fit its head"):
         load_checkpoint(source)
-    checkpoint = load_checkpoint(source, transcripts=SAID)
+    checkpoint = load_checkpoint(source, transcripts=TEXTS)
     assert "both are replaced" in caplog.text
     assert checkpoint.model.lm_head.out_features == len(checkpoint.tokenizer) == 16
     assert checkpoint.head_is_new
@@ -222,7 +229,7 @@ def test_pretrained_weights_are_kept_and_only_the_head_is_new(tmp_path, caplog):
     pretrained = Wav2Vec2ForPreTraining(config)
     pretrained.save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO):
-        checkpoint = load_checkpoint(tmp_path, transcripts=SAID)
+        checkpoint = load_checkpoint(tmp_path, transcripts=TEXTS)
     assert checkpoint.new_weights == ["lm_head.weight", "lm_head.bias"]
     assert caplog.text.count("new weights") == 1
     assert "lm_head.weight (16x32), lm_head.bias (16)" in caplog.text
@@ -258,7 +265,7 @@ def test_a_missing_mask_embedding_is_new_but_the_head_is_not(copied):
     assert not checkpoint.head_is_new
 
 
-def test_an_untrained_head_is_warned_of(copied, caplog):
+def test_an_untrained_head_gives_a_warning(copied, caplog):
     folder = copied("wav2vec2-group")
     weights = {k: v for k, v in load_file(folder / "model.safetensors").items() if "lm_head" not in k}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -266,7 +273,7 @@ def test_an_untrained_head_is_warned_of(copied, caplog):
     assert [record.levelname for record in caplog.records if "new weights" in record.message] == ["WARNING"]
 
 
-def test_half_precision_is_made_full(copied):
+def test_half_precision_becomes_float32(copied):
     folder = copied("wav2vec2-group")
     weights = {key: value.half() for key, value in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -276,7 +283,7 @@ def test_half_precision_is_made_full(copied):
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
-def test_from_scratch_takes_the_architecture_only(tiny_directory):
+def test_from_scratch_uses_only_the_architecture(tiny_directory):
     source = tiny_directory("wav2vec2-group")
     torch.manual_seed(5)
     checkpoint = load_checkpoint(source, from_scratch=True)
@@ -286,7 +293,7 @@ def test_from_scratch_takes_the_architecture_only(tiny_directory):
     assert checkpoint.tokenizer.get_vocab() == load_checkpoint(source).tokenizer.get_vocab()
 
 
-def test_what_a_worker_is_sent_is_without_the_model(tiny_directory):
+def test_workers_are_not_sent_the_model(tiny_directory):
     import pickle
 
     checkpoint = load_checkpoint(tiny_directory("wav2vec2-group"))
@@ -317,10 +324,10 @@ def test_real_speech_alone_in_a_batch_and_shuffled(tiny_directory, family):
         mean = torch.cat(alone).mean(0)
         checkpoint.model.lm_head.bias -= mean  # no token above all others
     alone = [logits - mean for logits in alone]
-    said = [checkpoint.decode(checkpoint.collapse(logits.argmax(-1))) for logits in alone]
+    expected = [text_of(checkpoint, logits) for logits in alone]
     for order in (np.arange(len(clips)), np.random.default_rng(0).permutation(len(clips))):
         for batch in np.array_split(order, 2):
             together = logits_of(checkpoint, [clips[index] for index in batch])
             for index, logits in zip(batch, together, strict=True):
                 assert (logits - alone[index]).abs().max() < 1e-4
-                assert checkpoint.decode(checkpoint.collapse(logits.argmax(-1))) == said[index]
+                assert text_of(checkpoint, logits) == expected[index]

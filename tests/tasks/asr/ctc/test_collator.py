@@ -11,7 +11,7 @@ from sft_speech.tasks.asr.ctc.collator import CTCCollator, Utterances
 
 
 class FourSamplesToAFrame:
-    """What the collator asks of a checkpoint, at 100 samples per second."""
+    """What the collator needs of a checkpoint, at 100 samples per second."""
 
     rate = 100
 
@@ -29,7 +29,7 @@ class FourSamplesToAFrame:
 
 @pytest.fixture
 def rows(tmp_path):
-    """Two utterances, a segment, and one whose file is no audio."""
+    """Two utterances, a segment, and one whose file is not audio."""
     for name, samples in (("a", [0.5] * 8), ("b", [0.25] * 12)):
         soundfile.write(tmp_path / f"{name}.wav", np.array(samples), 100, subtype="FLOAT")
     (tmp_path / "c.wav").write_text("no audio")
@@ -61,13 +61,13 @@ def test_a_segment(rows):
     assert batch["labels"].tolist() == [[3, 3]]
 
 
-def test_what_cannot_be_read_is_left_out_and_said(rows, caplog):
+def test_unreadable_audio_is_left_out_with_a_warning(rows, caplog):
     batch = collate(rows, [3, 0])
     assert batch["labels"].tolist() == [[1, 2]]
     assert "utterance c left out" in caplog.text
 
 
-def test_a_batch_of_which_nothing_can_be_read_teaches_nothing(rows):
+def test_a_batch_of_which_nothing_can_be_read_has_no_loss(rows):
     batch = collate(rows, [3])
     assert batch["input_values"].tolist() == [[0.0] * 100]
     assert (batch["labels"] == -100).all()

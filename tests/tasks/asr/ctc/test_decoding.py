@@ -28,7 +28,7 @@ def test_greedy_is_the_default():
     assert read_decoding(None) is None
 
 
-def test_the_command_line_stands_over_the_file(lm, tmp_path):
+def test_the_command_line_overrides_the_file(lm, tmp_path):
     (tmp_path / "d.yaml").write_text("lm: lm.arpa\nlm_weight: 3.23\nword_score: -0.26\nbeam_size: 1500\n")
     assert parsed("--decoding", "d.yaml") == Decoding(lm, None, 3.23, -0.26, 1500) == read_decoding("d.yaml")
     given = parsed("--decoding", "d.yaml", "--word_score", "-1", "--beam_size", "5", "--lexicon", "words.txt")
@@ -39,7 +39,7 @@ def test_the_command_line_stands_over_the_file(lm, tmp_path):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--lm_weight", "1"], "names no language model"),
+        (["--lm_weight", "1"], "has no language model"),
         (["--lm", "other.arpa"], "other.arpa: there is no such file"),
         (["--lm", "lm.arpa", "--lexicon", "other.txt"], "other.txt: there is no such file"),
         (["--lm", "lm.arpa", "--lm_weight", "-1"], "out of range"),

@@ -1,4 +1,4 @@
-"""The loss of a batch: against PyTorch's own, and in the corners."""
+"""The loss of a batch, compared with PyTorch's own, and its special cases."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ ngram 2=3
 
 \\end\\
 """
-# KenLM's `build_binary` made it of ARPA.
+# Made of ARPA by KenLM's `build_binary`.
 BINARY = (Path(__file__).parents[3] / "two_words.kenlm.base64").read_text()
 
 
@@ -56,12 +56,12 @@ def test_words_of_every_kind_of_file(tmp_path, content):
         (b"", "neither an ARPA file nor a KenLM binary"),
         (b"\\data\\\nngram 1=0\n", "it has no words"),
         (b"\xff\xfe\x00", "neither an ARPA file nor a KenLM binary"),
-        (b"\\data\\\n\\1-grams:\n-1\n", "no ARPA file"),
-        (b"\\data\\\n\\1-grams:\n-1 \xff\n", "no ARPA file"),
-        (gzip.compress(ARPA.encode(), mtime=0)[:60], "no ARPA file"),
+        (b"\\data\\\n\\1-grams:\n-1\n", "not an ARPA file"),
+        (b"\\data\\\n\\1-grams:\n-1 \xff\n", "not an ARPA file"),
+        (gzip.compress(ARPA.encode(), mtime=0)[:60], "not an ARPA file"),
         (base64.b64decode(BINARY)[:60], "it has no words"),
-        (base64.b64decode(BINARY).replace(b"two\0", b"t o\0"), "words of it hold spaces"),
-        (base64.b64decode(BINARY).replace(b"one\0", b"on\0\0"), "words of it hold spaces, or nothing"),
+        (base64.b64decode(BINARY).replace(b"two\0", b"t o\0"), "some of its words are empty or hold spaces"),
+        (base64.b64decode(BINARY).replace(b"one\0", b"on\0\0"), "some of its words are empty or hold spaces"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, why):
@@ -83,17 +83,17 @@ def test_a_vocabulary_without_a_delimiter_spells_without_one():
     assert lexicon_of("lm", ["一二", "三"], words, None) == {"一二": [[3, 4]], "三": [[5]]}
 
 
-def test_a_few_words_that_cannot_be_spelt_are_left_out_and_told(caplog):
+def test_a_few_words_that_cannot_be_spelt_are_left_out_and_reported(caplog):
     words = ["one", "two", "tone", "ten", "net", "new", "wet", "won", "not", "to", "xylophone"]
     with caplog.at_level("INFO"):
         lexicon = lexicon_of("lm.arpa", words, vocabulary(), None)
     assert list(lexicon) == words[:-1]
-    assert "lm.arpa: 1 of 11 words (as xylophone) can't be spelt" in caplog.text
+    assert "lm.arpa: 1 of 11 words (such as xylophone) can't be spelt" in caplog.text
     assert "'x' 1 times, 'y' 1 times" in caplog.text
 
 
 def test_another_alphabet_is_refused_with_its_characters():
-    with pytest.raises(UserError, match=r"2 of 3 words \(as да, нет\) can't be spelt.*'д' 1 times, 'а' 1 times"):
+    with pytest.raises(UserError, match=r"2 of 3 words \(such as да, нет\) can't be spelt.*'д' 1 times, 'а' 1 times"):
         lexicon_of("lm.arpa", ["да", "нет", "one"], vocabulary(), None)
 
 
@@ -112,7 +112,7 @@ def test_a_lexicon_chooses_words_and_spellings(tmp_path, caplog):
 
 def test_a_lexicon_of_other_words_or_tokens_is_refused(tmp_path):
     (tmp_path / "words").write_text("eins\nzwei\none\n")
-    with pytest.raises(UserError, match=r"2 of 3 words \(as eins, zwei\) aren't words of lm.arpa"):
+    with pytest.raises(UserError, match=r"2 of 3 words \(such as eins, zwei\) aren't words of lm.arpa"):
         lexicon_of("lm.arpa", ["one"], vocabulary(), str(tmp_path / "words"))
     (tmp_path / "words").write_text("one w ah n\n")
     with pytest.raises(UserError, match="missing are 'ah' 1 times"):
@@ -125,7 +125,7 @@ def test_units_of_a_language_model_of_characters(space):
     assert found == {3: "E", 4: "N", 5: "O", 6: "T", 7: "W", 8: "'", 2: space}
 
 
-def test_units_are_none_for_one_of_words():
+def test_a_language_model_of_words_has_no_units():
     assert units("lm", ["a", "one"], vocabulary()) is None
 
 
@@ -151,7 +151,7 @@ def test_a_rare_character_may_be_lacking(caplog):
 @pytest.mark.parametrize(
     ("section", "why"),
     [
-        (b"-1\ta\n" * 5_000_000, "more than 100 times as long as its archive"),
+        (b"-1\ta\n" * 5_000_000, "more than 100 times the size of its archive"),
         (b"a" * 50_000_000, "a line of more than 65536 bytes"),
     ],
 )

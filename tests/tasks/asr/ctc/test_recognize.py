@@ -17,7 +17,9 @@ from sft_speech.audio.read import AudioError, probe
 from sft_speech.inference.chunking import FrameGrid, cut_windows
 from sft_speech.tasks.asr.ctc import recognize as module
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
-from sft_speech.tasks.asr.ctc.recognize import Clip, recognize, runs
+from sft_speech.tasks.asr.ctc.recognition import runs
+from sft_speech.tasks.asr.ctc.recognize import recognize
+from sft_speech.tasks.asr.recognizer import Clip
 
 RATE = 16_000
 NORMS = ("wav2vec2-group", "wav2vec2-layer")
@@ -44,7 +46,7 @@ def wav(waveform: np.ndarray, rate: int = RATE) -> bytes:
 
 
 def talkative(directory):
-    """A random checkpoint that says everything now and then: fresh ones always say the same few characters."""
+    """A random checkpoint that outputs every token now and then; otherwise it would be the same few always."""
     checkpoint = load_checkpoint(directory)
     with torch.no_grad():
         spread, usual = torch.std_mean(checkpoint.model(**checkpoint.features([noise(3.0, 99)])).logits[0], 0)
@@ -65,23 +67,22 @@ def alone(checkpoint, one: Clip):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_results_come_in_the_order_given_and_do_not_depend_on_the_batch(checkpoints, norm, monkeypatch):
-    monkeypatch.setattr(module, "POOL", 5)  # several pools, the last one not full
+def test_results_come_in_the_order_given_and_do_not_depend_on_the_batch(checkpoints, norm):
     clips = [clip(seconds, seed) for seed, seconds in enumerate([0.5, 2.0, 0.2, 3.1, 1.0, 0.7, 2.9, 0.4])]
-    batched = list(recognize(checkpoints[norm], clips, max_batch_seconds=7))
+    batched = list(recognize(checkpoints[norm], clips, max_batch_seconds=7, pool_size=5))  # the last one is not full
     for one, found in zip(clips, batched, strict=True):
         expected = alone(checkpoints[norm], one)
         assert found.text == expected.text != ""
         assert np.array_equal(found.starts, expected.starts)
         assert found.seconds == one.seconds
-        assert found.frames == checkpoints[norm].frames(len(one.audio))
+        assert found.counts.frames == checkpoints[norm].frames(len(one.audio))
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_batches_side_by_side_say_the_same(checkpoints, norm, monkeypatch):
-    monkeypatch.setattr(module, "POOL", 8)
+def test_batches_side_by_side_give_the_same(checkpoints, norm, monkeypatch):
     clips = [clip(0.2 + seed % 5 / 3, seed, labels=[5, 6]) for seed in range(40)]
-    expected = list(recognize(checkpoints[norm], clips, max_batch_seconds=3))
+    options = {"max_batch_seconds": 3, "pool_size": 8}
+    expected = list(recognize(checkpoints[norm], clips, **options))
     models, forward = set(), module._forward
 
     def watched(checkpoint, device, model, batch):
@@ -93,7 +94,7 @@ def test_batches_side_by_side_say_the_same(checkpoints, norm, monkeypatch):
     cores = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        found = list(recognize(checkpoints[norm], clips, max_batch_seconds=3))
+        found = list(recognize(checkpoints[norm], clips, **options))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(cores)
@@ -127,13 +128,13 @@ def test_loss_is_that_of_transformers(checkpoints):
         with torch.no_grad():
             expected = checkpoint.model(**checkpoint.features([one.audio]), labels=torch.tensor([one.labels])).loss
         assert recognition.loss == pytest.approx(float(expected), rel=1e-4)
-        assert not recognition.infeasible
+        assert not recognition.counts.infeasible
 
 
-def test_labels_that_do_not_fit_count_as_zero_and_are_told(checkpoints):
+def test_labels_that_do_not_fit_have_no_loss_and_are_counted(checkpoints):
     checkpoint = checkpoints["wav2vec2-layer"]
     found = alone(checkpoint, clip(0.1, labels=checkpoint.encode("MUCH TOO LONG A TRANSCRIPT FOR THAT")))
-    assert (found.loss, found.infeasible) == (0.0, True)
+    assert (found.loss, found.counts.infeasible) == (0.0, True)
 
 
 def test_without_labels_there_is_no_loss(checkpoints):
@@ -155,21 +156,21 @@ def test_what_cannot_be_read_is_reported_in_its_place(checkpoints):
     assert found[0].text == found[3].text == alone(checkpoint, Clip(good, 1.0)).text
 
 
-def test_a_clip_too_short_for_a_frame_says_nothing(checkpoints):
+def test_a_clip_too_short_for_a_frame_has_no_text(checkpoints):
     found = list(recognize(checkpoints["wav2vec2-group"], [Clip(noise(1)[:50], 50 / RATE), clip(1.0)]))
-    assert (found[0].text, found[0].frames, found[0].seconds) == ("", 0, 50 / RATE)
+    assert (found[0].text, found[0].counts.frames, found[0].seconds) == ("", 0, 50 / RATE)
     assert found[1].text
 
 
-def test_clips_are_drawn_as_needed(checkpoints, monkeypatch):
-    monkeypatch.setattr(module, "POOL", 4)
+def test_clips_are_drawn_as_needed(checkpoints):
     drawn = itertools.count()
     endless = (clip(0.3 + 0.01 * (next(drawn) % 7)) for _ in itertools.count())
-    assert len(list(islice(recognize(checkpoints["wav2vec2-layer"], endless, max_batch_seconds=1), 9))) == 9
+    found = recognize(checkpoints["wav2vec2-layer"], endless, max_batch_seconds=1, pool_size=4)
+    assert len(list(islice(found, 9))) == 9
     assert next(drawn) < 60
 
 
-def test_training_mode_comes_back_even_when_the_loop_is_left(checkpoints):
+def test_training_mode_is_restored_even_if_the_loop_is_left(checkpoints):
     model = checkpoints["wav2vec2-layer"].model
     model.train()
     try:
@@ -183,9 +184,9 @@ def test_training_mode_comes_back_even_when_the_loop_is_left(checkpoints):
 
 
 def test_progress_adds_up_to_the_audio(checkpoints):
-    heard = []
-    list(recognize(checkpoints["wav2vec2-layer"], [clip(0.5), clip(1.0), clip(2.0)], progress=heard.append))
-    assert sum(heard) == pytest.approx(3.5)
+    done = []
+    list(recognize(checkpoints["wav2vec2-layer"], [clip(0.5), clip(1.0), clip(2.0)], progress=done.append))
+    assert sum(done) == pytest.approx(3.5)
 
 
 def test_a_segment_of_a_file_is_that_part_of_it(checkpoints, tmp_path):
@@ -204,7 +205,7 @@ def local(tiny_directory):
     return checkpoint
 
 
-def test_frames_of_windows_are_those_of_the_recording(local):
+def test_frames_of_chunks_are_those_of_the_recording(local):
     waveform = noise(8.0)
     grid = FrameGrid.measure(local.frames)
 
@@ -213,26 +214,26 @@ def test_frames_of_windows_are_those_of_the_recording(local):
             return local.model(**local.features([part])).logits[0].numpy()
 
     whole = logits(waveform)
-    windows = cut_windows(len(waveform), grid, local.frames, 2 * RATE)
-    assert len(windows) > 3
-    for window in windows:
-        own = logits(waveform[window.start : window.stop])
-        assert len(own) == window.last - window.first
-        assert np.allclose(own[8:-8], whole[window.first + 8 : window.last - 8], atol=1e-4)
+    chunks = cut_windows(len(waveform), grid, local.frames, 2 * RATE)
+    assert len(chunks) > 3
+    for chunk in chunks:
+        own = logits(waveform[chunk.start : chunk.stop])
+        assert len(own) == chunk.last - chunk.first
+        assert np.allclose(own[8:-8], whole[chunk.first + 8 : chunk.last - 8], atol=1e-4)
 
 
-def test_windows_give_the_tokens_and_times_of_the_whole(local, tmp_path):
+def test_chunks_give_the_tokens_and_times_of_the_whole(local, tmp_path):
     waveform = noise(20.3)
     soundfile.write(tmp_path / "a.wav", waveform, RATE, subtype="FLOAT")
     clips = [Clip(waveform, 20.3), Clip(str(tmp_path / "a.wav"), 20.3), Clip(str(tmp_path / "a.wav"), 9.7, start=5.5)]
     for one in clips:
-        (whole,) = recognize(local, [one], window_seconds=60)
-        (cut,) = recognize(local, [one], window_seconds=3)
+        (whole,) = recognize(local, [one], chunk_seconds=60)
+        (cut,) = recognize(local, [one], chunk_seconds=3)
         assert cut.text == whole.text
         assert len(set(whole.text)) > 5
         assert np.array_equal(cut.starts, whole.starts)
         assert np.array_equal(cut.ends, whole.ends)
-        assert (cut.frames, cut.seconds) == (whole.frames, whole.seconds)
+        assert (cut.counts.frames, cut.seconds) == (whole.counts.frames, whole.seconds)
 
 
 def test_a_long_file_is_never_read_whole(local, tmp_path, monkeypatch):
@@ -245,23 +246,23 @@ def test_a_long_file_is_never_read_whole(local, tmp_path, monkeypatch):
         return waveform
 
     monkeypatch.setattr(module, "read", spy)
-    (found,) = recognize(local, [Clip(str(tmp_path / "long.flac"), 60.0)], window_seconds=4)
+    (found,) = recognize(local, [Clip(str(tmp_path / "long.flac"), 60.0)], chunk_seconds=4)
     assert found.seconds == pytest.approx(60.0)
     assert max(longest) <= 4 * RATE + 400
     assert len(longest) == 20
 
 
-def test_a_recording_that_breaks_off_keeps_what_was_heard(local):
+def test_a_damaged_recording_is_recognized_up_to_the_damage(local):
     waveform = noise(10.0)
     waveform[7 * RATE] = np.nan
-    (found,) = recognize(local, [Clip(wav(waveform), 10.0)], window_seconds=2)
-    (before,) = recognize(local, [Clip(waveform[: 6 * RATE], 6.0)], window_seconds=60)
+    (found,) = recognize(local, [Clip(wav(waveform), 10.0)], chunk_seconds=2)
+    (before,) = recognize(local, [Clip(waveform[: 6 * RATE], 6.0)], chunk_seconds=60)
     assert "nothing was read beyond" in found.problem
     assert 5 < found.seconds < 7
     assert found.text[:10] == before.text[:10] != ""
 
 
-@settings(deadline=None)  # a busy machine is no error
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.lists(st.integers(0, 3), max_size=30))
 def test_runs_are_the_collapse_with_their_frames(ids):
     tokens, starts, ends = runs(np.array(ids, np.int32), blank=0)
@@ -277,17 +278,17 @@ def test_runs_are_literal():
     assert (tokens.tolist(), starts.tolist(), ends.tolist()) == ([5, 5, 6], [1, 4, 5], [3, 5, 6])
 
 
-def test_every_family_in_batches_and_in_windows(families, tiny_directory):
+def test_every_family_in_batches_and_in_chunks(families, tiny_directory):
     for family in families:
         checkpoint = load_checkpoint(tiny_directory(family), log=False)
         clips = [clip(seconds, seed) for seed, seconds in enumerate([1.0, 6.5, 0.6])]
         batched = list(recognize(checkpoint, clips))
         for one, found in zip(clips, batched, strict=True):
             assert found.text == alone(checkpoint, one).text, family
-            assert found.frames == checkpoint.frames(len(one.audio)), family
+            assert found.counts.frames == checkpoint.frames(len(one.audio)), family
             assert found.ends[-1] * found.frame_seconds <= one.seconds + 0.1, family
-        (cut,) = recognize(checkpoint, [clips[1]], window_seconds=2.5)
-        assert cut.frames == batched[1].frames, family
+        (cut,) = recognize(checkpoint, [clips[1]], chunk_seconds=2.5)
+        assert cut.counts.frames == batched[1].counts.frames, family
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -305,7 +306,7 @@ def test_real_speech_alone_in_batches_and_in_any_order(checkpoints, norm):
     assert [found.text for found in mixed] == [singly[n] for n in order]
 
 
-def test_words_are_parted_once_whatever_the_model_says(checkpoints, monkeypatch):
+def test_words_are_separated_by_one_space(checkpoints, monkeypatch):
     checkpoint = checkpoints["wav2vec2-layer"]
     monkeypatch.setattr(checkpoint, "decode", lambda ids: " A  B ")
     assert alone(checkpoint, clip(1.0)).text == "A B"

@@ -38,7 +38,7 @@ def test_the_best_pair_is_found_within_and_beyond_the_grid(best, width):
     assert len(asked) < 110
 
 
-def test_equal_pairs_are_told_apart_by_their_characters_then_by_the_smaller_weight():
+def test_of_equal_pairs_character_errors_decide_then_the_smaller_weight():
     def rates(pair):
         return Rates(Errors(substitutions=5), Errors(substitutions=9 if pair[1] > 1 else 3))
 
@@ -66,7 +66,7 @@ def corpus(tmp_path):
 def test_the_command_writes_what_decoding_takes(tiny_directory, corpus, tmp_path, monkeypatch, capsys):
     pytest.importorskip("torchaudio.models.decoder")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tune_lm, "LM_WEIGHTS", (0.0, 1.0))
+    monkeypatch.setattr(tune_lm, "LM_WEIGHTS", (0.0, 1.0))  # an argument of no command: few pairs are quick
     monkeypatch.setattr(tune_lm, "STEPS", (0.5,))
     unigrams = ["-99\t<s>\t0", "-1\t</s>", "-2\t<unk>\t0", "-0.5\tone\t0", "-0.7\ttwo\t0"]
     lm = tmp_path / "lm.arpa"
@@ -93,7 +93,9 @@ def test_the_command_writes_what_decoding_takes(tiny_directory, corpus, tmp_path
 
 
 @pytest.mark.parametrize("output", ["missing/decoding.yaml", "."])
-def test_where_nothing_can_be_written_is_told_first(tiny_directory, corpus, tmp_path, monkeypatch, capsys, output):
+def test_an_unwritable_output_is_an_error_before_any_work(
+    tiny_directory, corpus, tmp_path, monkeypatch, capsys, output
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lm.arpa").touch()
     command = ["tune-lm", str(tiny_directory("wav2vec2-layer")), "--source", corpus, "--lm", "lm.arpa", "-o", output]

@@ -44,7 +44,7 @@ def test_characters_too_rare_to_be_learned_are_named(caplog):
         build_tokenizer(["aaaaa"] * 2)
         assert not caplog.records
         build_tokenizer(["aaaaa éb", "aaaa é"])
-    assert caplog.messages == ["too rare in the transcripts to be learned, misspelt perhaps: b (1) é (2)"]
+    assert caplog.messages == ["too rare in the transcripts to be learned, perhaps typing errors: b (1) é (2)"]
 
 
 def test_built_and_saved_it_has_no_more_entries(tmp_path):
@@ -77,13 +77,6 @@ def test_double_letters_stay():
     assert LOWER.decode(LOWER.encode("hello all")) == "hello all"
 
 
-def test_collapse():
-    assert LOWER.collapse([0, 3, 3, 0, 3, 4, 4, 0, 0]) == [3, 3, 4]
-    assert LOWER.collapse([]) == []
-    path = [0, 7, 7, 2, 2, 9, 0, 9, 9]
-    assert LOWER.decode(LOWER.collapse(path)) == LOWER.tokenizer.decode(path)
-
-
 def test_upper_case_is_inferred(plain):
     vocabulary = Vocabulary(plain(["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS.upper()]))
     text, missing = vocabulary.normalizer("It's “five” ☃")
@@ -91,9 +84,9 @@ def test_upper_case_is_inferred(plain):
     assert vocabulary.encode(text) == [13, 24, 31, 23, 4, 10, 13, 26, 9]
 
 
-def test_start_and_end_are_no_characters(plain):
+def test_start_and_end_tokens_are_not_characters(plain):
     tokenizer = plain(["[PAD]", "[UNK]", "|", *"abc"], pad_token="[PAD]", unk_token="[UNK]")
-    assert len(tokenizer) == 8  # two more than the vocabulary: transformers adds them in silence
+    assert len(tokenizer) == 8  # two more than the vocabulary: transformers adds them silently
     assert Vocabulary(tokenizer).normalizer.alphabet == set("abc")
     assert fits(tokenizer, 6)
     assert fits(tokenizer, 8)
@@ -126,5 +119,5 @@ def test_tokens_of_several_characters(plain):
     assert vocabulary.encode("x ch") == [1, 2, 8]
 
 
-def test_what_is_lacking_is_unknown():
+def test_a_missing_character_is_unknown():
     assert LOWER.encode("aé") == [3 + LETTERS.index("a"), 1]

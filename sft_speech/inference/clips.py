@@ -1,0 +1,183 @@
+"""Recordings as users give them: files, folders, bytes, arrays, decoded audio, rows of a dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from sft_speech.audio import read as read_audio
+from sft_speech.audio.codecs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, float_samples, is_audio
+from sft_speech.audio.read import AudioError, probe, read
+from sft_speech.errors import UserError
+
+_RECORDINGS = AUDIO_SUFFIXES | VIDEO_SUFFIXES
+_DO = "give a path, bytes, (array, rate), {'array', 'sampling_rate'}, or a row of a dataset with 'audio'"
+
+
+class DecodedAudio(Protocol):
+    """Decoded audio of datasets 4 and later: an ``AudioDecoder`` of torchcodec."""
+
+    def get_all_samples(self) -> Any:
+        """Return ``data`` (C, S), a tensor of C channels, and ``sample_rate``."""
+
+
+Array = np.ndarray | Sequence[Any]  # a tensor too, anything that numpy converts
+# A path; the bytes of a file; an array and its rate; decoded audio; or a mapping: {"array", "sampling_rate"},
+# {"raw", "sampling_rate"}, {"path", "bytes"}, or a row of a dataset, whose "audio" is any of these.
+Audio = str | Path | bytes | tuple[Array, int] | DecodedAudio | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording, not decoded yet unless it was given as samples.
+
+    Args:
+        audio: what :func:`sft_speech.audio.read.read` takes; a float32 waveform (S,) of S samples at the model's rate;
+            or the error that says why it cannot be read.
+        seconds: its length.
+        start: offset in seconds if it is a segment of its file.
+        name: its path; "" if it was given in memory.
+    """
+
+    audio: read_audio.Audio | np.ndarray | AudioError
+    seconds: float
+    start: float | None = None
+    name: str = ""
+
+    def waveform(self, rate: int) -> np.ndarray:
+        """Return float32 samples (S,) at ``rate``, which must be the rate of an array.
+
+        Raises:
+            AudioError: it cannot be read.
+        """
+        if isinstance(self.audio, AudioError):
+            raise self.audio
+        if isinstance(self.audio, np.ndarray):
+            return self.audio
+        return read(self.audio, rate, self.start, self.seconds if self.start is not None else None)
+
+
+def is_one(audio: Audio | Iterable[Audio]) -> bool:
+    """Return whether this is one recording, rather than an iterable of recordings."""
+    if isinstance(audio, tuple):
+        return len(audio) == 2 and isinstance(audio[1], int | float | np.number)
+    return isinstance(audio, str | Path | bytes | Mapping) or hasattr(audio, "__array__") or not _iterable(audio)
+
+
+def _iterable(given: object) -> bool:
+    return hasattr(given, "__iter__") and not hasattr(given, "get_all_samples")
+
+
+def undecoded(audios: Iterable[Audio]) -> Iterable[Audio]:
+    """Return a dataset with its column "audio" encoded, so that it is read as files are; anything else unchanged."""
+    dataset: Any = audios
+    feature: Any = (getattr(dataset, "features", None) or {}).get("audio")
+    return dataset.cast_column("audio", replace(feature, decode=False)) if getattr(feature, "decode", False) else audios
+
+
+def recording_of(audio: Any, rate: int) -> Recording:
+    """Return a recording and its length. Files are only probed; samples are brought to the rate of the model.
+
+    Args:
+        audio: see :data:`Audio`.
+        rate: samples per second of the model.
+
+    Raises:
+        UserError: it is none of the kinds of :data:`Audio`.
+    """
+    start = seconds = None
+    if isinstance(audio, Mapping) and "audio" in audio:
+        start, seconds, audio = audio.get("start"), audio.get("seconds"), audio["audio"]
+    path = audio.get("path") if isinstance(audio, Mapping) else audio
+    name = str(path) if isinstance(path, str | Path) else ""
+    samples = _samples_of(audio)
+    try:
+        if samples is not None:
+            array = mono(samples, rate)
+            return Recording(array, len(array) / rate, name=name)
+        if start is not None and seconds is not None:
+            return Recording(audio, seconds, start, name)
+        return Recording(audio, probe(audio).seconds, start, name)
+    except AudioError as error:
+        return Recording(error, 0.0, name=name)
+
+
+def _samples_of(audio: Any) -> tuple[Any, int] | None:
+    """Return samples and their rate; None for a file or its bytes.
+
+    Raises:
+        UserError: it is neither, or its rate is missing.
+    """
+    if hasattr(audio, "get_all_samples"):
+        decoded = audio.get_all_samples()
+        return decoded.data, decoded.sample_rate
+    if isinstance(audio, str | Path | bytes):
+        return None
+    if isinstance(audio, tuple) and is_one(audio):
+        return audio
+    if not isinstance(audio, Mapping):
+        why = "its sampling rate is unknown" if hasattr(audio, "__len__") else "this is no audio"
+        raise UserError(f"{type(audio).__name__} as audio", why, _DO)
+    array = next((audio[key] for key in ("array", "raw") if audio.get(key) is not None), None)
+    if array is None and ("path" in audio or "bytes" in audio):
+        return None
+    if array is None or not audio.get("sampling_rate"):
+        why = "it holds no audio" if array is None else "its sampling_rate is missing"
+        raise UserError(f"a mapping with the keys {', '.join(map(str, audio)) or '(none)'}", why, _DO)
+    return array, audio["sampling_rate"]
+
+
+def mono(audio: tuple[Any, int], rate: int) -> np.ndarray:
+    """Return samples, an array or tensor or list with its rate, as a float32 waveform (S,) at ``rate``.
+
+    Raises:
+        AudioError: there are no samples, or NaN or infinite ones.
+    """
+    import soxr
+
+    given, own_rate = audio
+    try:
+        samples = float_samples(np.asarray(given.detach().cpu() if hasattr(given, "detach") else given))
+    except ValueError as error:  # rows of different lengths
+        raise AudioError("unreadable", f"no waveform: {error}") from error
+    if samples.size == 0 or own_rate <= 0:
+        raise AudioError("empty", f"an array of shape {samples.shape} at {own_rate} Hz holds no audio")
+    waveform = samples.mean(axis=1) if samples.ndim == 2 else samples
+    if not np.isfinite(waveform).all():
+        raise AudioError("not finite", "the array holds NaN or infinite samples")
+    return waveform if own_rate == rate else soxr.resample(waveform, own_rate, rate)
+
+
+def find_audio(given: Iterable[str | Path]) -> list[Path]:
+    """Return the files that were given, and all audio files under the folders that were given, sorted.
+
+    Raises:
+        UserError: a path does not exist, or a folder holds no audio.
+    """
+    found: list[Path] = []
+    for path in map(Path, given):
+        if path.is_dir():
+            files = list(map(Path, _audio_under(str(path))))
+            if not files:
+                raise UserError(f"{path}", "there is no audio file under it", "give a folder of recordings")
+            found += files
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"{path}", "there is no such file or folder", "check the path")
+    return found
+
+
+def _audio_under(folder: str) -> Iterator[str]:
+    """Yield audio files in the order of ``sorted(Path(folder).rglob("*"))``, three times as fast; no linked folders."""
+    for entry in sorted(os.scandir(folder), key=attrgetter("name")):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _audio_under(entry.path)
+        elif is_audio(entry.name, _RECORDINGS) and entry.is_file():
+            yield entry.path

@@ -1,0 +1,171 @@
+"""What every recognizer offers to transcription and evaluation, whatever its architecture."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
+
+from sft_speech.errors import UserError
+from sft_speech.inference.chunking import WINDOW_SECONDS
+from sft_speech.inference.clips import Recording
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from sft_speech.audio.read import AudioError
+    from sft_speech.tasks.asr.ctc.beam import BeamDecoder
+    from sft_speech.tasks.asr.ctc.decoding import Decoding
+    from sft_speech.text.normalize import TranscriptNormalizer
+
+# Clips sorted by length together. Padding is then near 1 % on LibriSpeech-like lengths, and few results have to wait
+# for their turn (a pool of read-aloud FLAC as bytes is below 100 MB).
+POOL = 512
+
+
+@dataclass(frozen=True)
+class Span:
+    """A word or a character, and its time, in seconds from the start of the recording."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Clip(Recording):
+    """A recording to be recognized.
+
+    Args:
+        labels: token ids of its transcript, for the loss.
+        pool: clips with different numbers never share a batch.
+    """
+
+    labels: Sequence[int] | None = None
+    pool: int = 0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts that only one kind of recognizer has, added up over utterances; this one is empty."""
+
+    def __add__(self, other: Self) -> Self:
+        if not fields(self) or not fields(other):
+            return self if fields(self) else other
+        return type(self)(*map(operator.add, astuple(self), astuple(other)))
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures for SPLIT.json."""
+        return {}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures that are logged in training."""
+        return {}
+
+    def summary(self) -> str:
+        """Return the figures for the first line of the table."""
+        return ""
+
+    def warning(self, loss_sum: float) -> str:
+        """Return what is wrong with a model that has this loss, summed over utterances; "" if nothing is."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """What was recognized in one clip.
+
+    Args:
+        text: the transcript.
+        seconds: of audio that was recognized.
+        loss: summed over labels, in float32; None without labels, or if the clip was cut into chunks.
+        problem: why the recording could not be read to its end; "" if it could.
+        counts: see :class:`Counts`.
+    """
+
+    text: str
+    seconds: float
+    loss: float | None = None
+    problem: str = ""
+    counts: Counts = field(default_factory=Counts)
+
+    def spans(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+        """Return the words and the characters of the text with their times."""
+        return (), ()
+
+
+class Recognizer(Protocol):
+    """A model with everything around it. Whatever it recognizes does not depend on batches."""
+
+    model: PreTrainedModel
+    new_weights: list[str]
+
+    @property
+    def rate(self) -> int:
+        """Samples per second that the model takes."""
+
+    @property
+    def head_is_new(self) -> bool:
+        """Whether the model has yet to be trained to transcribe."""
+
+    @property
+    def normalizer(self) -> TranscriptNormalizer:
+        """What writes references as the model writes its hypotheses."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the labels of a normalized transcript."""
+
+    def recognize(
+        self,
+        clips: Iterable[Clip],
+        *,
+        max_batch_seconds: float | None = None,
+        device: torch.device | str | None = None,
+        chunk_seconds: float = WINDOW_SECONDS,
+        progress: Callable[[float], object] | None = None,
+        decoder: BeamDecoder | None = None,
+        pool_size: int = POOL,
+    ) -> Iterator[Hypothesis | AudioError]:
+        """Recognize clips in constant memory.
+
+        Args:
+            clips: of any number and length, drawn as needed.
+            max_batch_seconds: padded seconds per batch; a chunk longer than that gets a batch of its own.
+            device: of the forward pass; the model moves there. None: where the model is.
+            chunk_seconds: longer clips are recognized in overlapping chunks of this length.
+            progress: called with the seconds of audio that are done.
+            decoder: searches with a language model.
+            pool_size: chunks that are sorted by length together.
+
+        Yields:
+            One result per clip, in the order given: its hypothesis, or why the clip cannot be read.
+
+        Raises:
+            UserError: a batch does not fit into memory.
+        """
+
+    def decoder_for(self, decoding: Decoding | None) -> BeamDecoder | None:
+        """Return what searches with a language model; None for the recognizer's own search.
+
+        Raises:
+            UserError: the language model does not suit the recognizer.
+        """
+
+
+def check_trained(recognizer: Recognizer, name: str | Path) -> None:
+    """Check that a recognizer can transcribe.
+
+    Raises:
+        UserError: its head is not trained.
+    """
+    if recognizer.head_is_new:
+        why = f"it has no trained weights for {', '.join(recognizer.new_weights[:3])}"
+        raise UserError(str(name), why, "fine-tune it: sft-speech finetune-asr")
+
+
+def default_batch_seconds(device: torch.device) -> float:
+    """Return the padded seconds per batch of a large model in 16 GB of GPU memory; on a CPU, for its caches."""
+    return 320.0 if device.type == "cuda" else 15.0

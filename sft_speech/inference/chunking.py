@@ -1,13 +1,13 @@
-"""Chunking: recordings of any length are cut into overlapping windows, and the frames of the windows are joined.
+"""Chunking: recordings of any length are cut into overlapping chunks, and the frames of the chunks are joined.
 
-Every window starts at a multiple of the encoder's stride, so that its frame k is exactly the recording's frame
-``first + k``: times don't drift. On either side a window has context of ``CONTEXT_SHARE`` of its length. Frames are
-joined before anything is collapsed, inside the overlap, in the middle of the longest agreement of both windows: no
+Every chunk starts at a multiple of the encoder's stride, so that its frame k is exactly the recording's frame
+``first + k``: times don't drift. On either side a chunk has context of ``CONTEXT_SHARE`` of its length. Frames are
+joined before anything is collapsed, inside the overlap, in the middle of the longest agreement of both chunks: no
 character is cut, doubled or lost at a seam as long as they agree anywhere.
 
-Each window is normalized like an utterance, as in training, by the feature extractor and by the group norm of the first
-convolution. Statistics over a whole recording would make a quiet speaker in it too quiet; windows are long enough
-(``WINDOW_SECONDS``) to have the statistics of an utterance.
+Each chunk is normalized like an utterance, as in training, by the feature extractor and by the group norm of the first
+convolution. Statistics over a whole recording would make a quiet speaker in it too quiet; chunks are long enough
+(``CHUNK_SECONDS``) to have the statistics of an utterance.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 # Longer than any utterance of the usual corpora (LibriSpeech: 35 s), so that those are never cut.
-WINDOW_SECONDS = 40.0
-CONTEXT_SHARE = 1 / 8  # of the window on each side: 5 s of 40
+CHUNK_SECONDS = 40.0
+CONTEXT_SHARE = 1 / 8  # of the chunk on each side: 5 s of 40
 
 
 @dataclass(frozen=True)
-class Window:
+class Chunk:
     """Frames [first, last) of a recording, and the samples [start, stop) that make them."""
 
     first: int
@@ -63,61 +63,61 @@ class FrameGrid:
         return cls(many // more, high)
 
 
-def cut_windows(samples: int, grid: FrameGrid, frames: Callable[[int], int], window_samples: int) -> list[Window]:
-    """Cut a recording into windows of nearly equal length, at most ``window_samples``; into one if that is enough.
+def cut_chunks(samples: int, grid: FrameGrid, frames: Callable[[int], int], chunk_samples: int) -> list[Chunk]:
+    """Cut a recording into chunks of nearly equal length, at most ``chunk_samples``; into one if that is enough.
 
     Args:
         samples: of the recording.
         frames: number of frames by number of samples.
     """
     total = frames(samples)
-    longest = max(8, window_samples // grid.stride)
-    if samples <= window_samples or total <= longest:
-        return [Window(0, total, 0, samples)]
+    longest = max(8, chunk_samples // grid.stride)
+    if samples <= chunk_samples or total <= longest:
+        return [Chunk(0, total, 0, samples)]
     context = max(1, int(longest * CONTEXT_SHARE))
     count = -(-(total - 2 * context) // (longest - 2 * context))
     core = -(-(total - 2 * context) // count)
-    windows = []
+    chunks = []
     for number in range(count):
         first = number * core
         last = min(total, first + core + 2 * context)
         final = last == total
         stop = samples if final else (last - 1) * grid.stride + grid.width
-        windows.append(Window(first, last, first * grid.stride, stop))
+        chunks.append(Chunk(first, last, first * grid.stride, stop))
         if final:
             break
-    return windows
+    return chunks
 
 
-def join(parts: Sequence[np.ndarray], windows: Sequence[Window], by: Sequence[np.ndarray] | None = None) -> np.ndarray:
-    """Join the frames of a recording's windows.
+def join(parts: Sequence[np.ndarray], chunks: Sequence[Chunk], by: Sequence[np.ndarray] | None = None) -> np.ndarray:
+    """Join the frames of a recording's chunks.
 
     Args:
-        parts: token ids (T,) of each window, T frames, or any values of each frame (T, ...); the last one may be off by
+        parts: token ids (T,) of each chunk, T frames, or any values of each frame (T, ...); the last one may be off by
             a few frames if the file's header was wrong.
-        by: token ids of each window, if those aren't the parts.
+        by: token ids of each chunk, if those aren't the parts.
 
     Returns:
         token ids (T,) of the recording, or (T, ...).
     """
     by = parts if by is None else by
     joined = []
-    start = windows[0].first
-    for number, (part, window) in enumerate(zip(parts, windows, strict=True)):
-        if number + 1 < len(windows):
-            following = windows[number + 1]
-            overlap = window.first + len(part) - following.first
+    start = chunks[0].first
+    for number, (part, chunk) in enumerate(zip(parts, chunks, strict=True)):
+        if number + 1 < len(chunks):
+            following = chunks[number + 1]
+            overlap = chunk.first + len(part) - following.first
             left, right = by[number][len(part) - overlap :], by[number + 1][:overlap]
             stop = following.first + _seam(left[: len(right)], right)
         else:
-            stop = window.first + len(part)
-        joined.append(part[start - window.first : stop - window.first])
+            stop = chunk.first + len(part)
+        joined.append(part[start - chunk.first : stop - chunk.first])
         start = stop
     return np.concatenate(joined)
 
 
 def _seam(left: np.ndarray, right: np.ndarray) -> int:
-    """Return where in an overlap to change windows: in the middle of an agreement, with context on both sides."""
+    """Return where in an overlap to change chunks: in the middle of an agreement, with context on both sides."""
     length = len(right)
     differing = np.flatnonzero(left != right)
     places = np.arange(length // 4, length - length // 4 + 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from sft_speech.errors import UserError
-from sft_speech.inference.chunking import WINDOW_SECONDS
+from sft_speech.inference.chunking import CHUNK_SECONDS
 from sft_speech.inference.clips import Recording
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Recognizer(Protocol):
         *,
         max_batch_seconds: float | None = None,
         device: torch.device | str | None = None,
-        chunk_seconds: float = WINDOW_SECONDS,
+        chunk_seconds: float = CHUNK_SECONDS,
         progress: Callable[[float], object] | None = None,
         decoder: BeamDecoder | None = None,
         pool_size: int = POOL,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast, overload
 
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
-from sft_speech.inference.chunking import CONTEXT_SHARE, WINDOW_SECONDS
+from sft_speech.inference.chunking import CHUNK_SECONDS, CONTEXT_SHARE
 from sft_speech.inference.clips import Audio, find_audio, is_one, recording_of, undecoded
 from sft_speech.tasks.asr.recognizer import (
     POOL,
@@ -87,7 +87,7 @@ class Transcriber:
         model: str | Path | Recognizer,
         device: str | torch.device | None = None,
         max_batch_seconds: float | None = None,
-        chunk_seconds: float = WINDOW_SECONDS,
+        chunk_seconds: float = CHUNK_SECONDS,
         decoding: Decoding | str | Path | None = None,
         allow_pickle: bool = False,
         window_seconds: float | None = None,

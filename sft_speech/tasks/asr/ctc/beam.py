@@ -30,7 +30,7 @@ import numpy as np
 
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
-from sft_speech.inference.chunking import WINDOW_SECONDS
+from sft_speech.inference.chunking import CHUNK_SECONDS
 from sft_speech.tasks.asr.ctc.decoding import WITHOUT, Decoding
 from sft_speech.tasks.asr.ctc.ngram import is_binary, lexicon_of, units, words_of
 from sft_speech.tasks.asr.ctc.recognition import Recognition, runs
@@ -254,7 +254,7 @@ class BeamDecoder:
         if isinstance(greedy, AudioError) or greedy.scores is None:
             return _Waiting(greedy, [], [])
         vocabulary = self.search.vocabulary
-        longest = round(WINDOW_SECONDS / greedy.frame_seconds)
+        longest = round(CHUNK_SECONDS / greedy.frame_seconds)
         best = greedy.scores.argmax(axis=1)
         pieces = cut_pauses(best, vocabulary.blank, vocabulary.ids.get(" "), longest)
         with _killed_processes_named():

@@ -27,7 +27,7 @@ from sft_speech.audio.read import AudioError, read
 from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.inference.batching import sorted_batches
-from sft_speech.inference.chunking import WINDOW_SECONDS, FrameGrid, Window, cut_windows, join
+from sft_speech.inference.chunking import CHUNK_SECONDS, Chunk, FrameGrid, cut_chunks, join
 from sft_speech.tasks.asr.ctc.recognition import CtcCounts, Recognition, runs
 from sft_speech.tasks.asr.recognizer import POOL, Clip, default_batch_seconds
 
@@ -43,7 +43,7 @@ class _Piece:
     """One chunk of one clip."""
 
     clip: int
-    chunk: Window
+    chunk: Chunk
     last: bool
     source: Clip
 
@@ -93,7 +93,7 @@ def recognize(
     *,
     max_batch_seconds: float | None = None,
     device: torch.device | str | None = None,
-    chunk_seconds: float = WINDOW_SECONDS,
+    chunk_seconds: float = CHUNK_SECONDS,
     progress: Callable[[float], object] | None = None,
     decoder: BeamDecoder | None = None,
     scores: bool = False,
@@ -131,7 +131,7 @@ def _pieces(checkpoint: Checkpoint, clips: Iterable[Clip], grid: FrameGrid, long
         return int(checkpoint.frames(samples))
 
     for number, clip in enumerate(clips):
-        chunks = cut_windows(samples_of(clip.seconds, checkpoint.rate), grid, frames, longest)
+        chunks = cut_chunks(samples_of(clip.seconds, checkpoint.rate), grid, frames, longest)
         for chunk in chunks:
             yield _Piece(number, chunk, chunk is chunks[-1], clip)
 

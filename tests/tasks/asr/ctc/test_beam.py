@@ -274,7 +274,7 @@ def test_frames_of_tokens(search, vocabulary):
 def test_a_long_recording_is_searched_in_pieces(search, vocabulary):
     words = ["one", "two", "two", "one"] * 20
     frames = scores("--".join(words).replace("-", "-|-"), 0.99)
-    recognition = greedy(frames, frame_seconds=beam.WINDOW_SECONDS / 50)  # 50 frames to a piece
+    recognition = greedy(frames, frame_seconds=beam.CHUNK_SECONDS / 50)  # 50 frames to a piece
     with BeamDecoder(search, 2) as decoder:
         (found,) = decoder.follow([recognition])
     assert found.text == " ".join(words)
@@ -284,7 +284,7 @@ def test_a_long_recording_is_searched_in_pieces(search, vocabulary):
 
 
 def test_two_pieces_are_two_words(search, vocabulary):
-    recognition = greedy(scores("-one----two-", 0.99), frame_seconds=beam.WINDOW_SECONDS / 8)  # without a delimiter
+    recognition = greedy(scores("-one----two-", 0.99), frame_seconds=beam.CHUNK_SECONDS / 8)  # without a delimiter
     with BeamDecoder(search, 1) as decoder:
         (found,) = decoder.follow([recognition])
     assert found.text == "one two"

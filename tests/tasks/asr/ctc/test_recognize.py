@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_speech.audio.read import AudioError, probe
-from sft_speech.inference.chunking import FrameGrid, cut_windows
+from sft_speech.inference.chunking import FrameGrid, cut_chunks
 from sft_speech.tasks.asr.ctc import recognize as module
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.ctc.recognition import runs
@@ -214,7 +214,7 @@ def test_frames_of_chunks_are_those_of_the_recording(local):
             return local.model(**local.features([part])).logits[0].numpy()
 
     whole = logits(waveform)
-    chunks = cut_windows(len(waveform), grid, local.frames, 2 * RATE)
+    chunks = cut_chunks(len(waveform), grid, local.frames, 2 * RATE)
     assert len(chunks) > 3
     for chunk in chunks:
         own = logits(waveform[chunk.start : chunk.stop])

@@ -74,7 +74,11 @@ def test_another_rate_is_changed():
     assert (recording.seconds, len(recording.waveform(RATE))) == (1.0, 16_000)
 
 
-@pytest.mark.parametrize("many", [[WAVE], ((WAVE, RATE), (WAVE, RATE)), iter([]), [], (), {"a.wav"}], ids=str)
+@pytest.mark.parametrize(
+    "many",
+    [[WAVE], ((WAVE, RATE), (WAVE, RATE)), iter([]), [], (), {"a.wav"}],
+    ids="list pairs iterator none empty set".split(),
+)
 def test_many_recordings(many):
     assert not is_one(many)
 

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from sft_speech.tasks.asr.ctc.decoding import Decoding
     from sft_speech.tasks.asr.evaluate import evaluate_corpus
     from sft_speech.tasks.asr.transcriber import Transcriber
+    from sft_speech.tasks.classification.classifier import Classifier
     from sft_speech.tasks.finetune import finetune
     from sft_speech.tasks.speech.synthesizer import Synthesizer
     from sft_speech.tasks.vc.converter import VoiceConverter
     from sft_speech.training.run import FinetuneResult
 
 __all__ = [
+    "Classifier",
     "Decoding",
     "FinetuneResult",
     "Synthesizer",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Classifier": "sft_speech.tasks.classification.classifier",
     "Decoding": "sft_speech.tasks.asr.ctc.decoding",
     "FinetuneResult": "sft_speech.training.run",
     "Synthesizer": "sft_speech.tasks.speech.synthesizer",

@@ -98,7 +98,7 @@ def test_it_says_where_its_data_come_from_and_its_target(preset):
 def test_every_knob_has_its_comment_on_a_line_of_the_usual_length(preset):
     lines = preset.read_text().splitlines()
     for line in lines:
-        assert len(line) <= 120, line
+        assert len(line) <= 120 or "accelerate launch" in line, line
     for line in lines[len(opening(preset)) :]:
         assert not line or re.fullmatch(r"\w+: .*\S +# \S.*", line), line
 

@@ -138,7 +138,8 @@ class Run:
     def from_hub(self, key: str) -> str | None:
         """Return the value of an option if it is an id on the Hub."""
         value = getattr(self.config, key)
-        return value if value and key not in self.on_disk and on_hub(value) else None
+        own = key == "model" and value in self.spec.own_models
+        return value if value and key not in self.on_disk and not own and on_hub(value) else None
 
     @cached_property
     def evaluation_files(self) -> dict[Path, dict[str, Any]]:

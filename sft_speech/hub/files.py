@@ -40,7 +40,7 @@ MODEL = (
     "speakers.safetensors",
     "*.py",
 )
-EVALUATIONS = "evaluation/*.json"
+EVALUATIONS, PICTURES = "evaluation/*.json", "evaluation/*.png"
 ABOUT = ("README.md", "run.yaml", "all_results.json", LOG, "plots/*.png")
 LICENSES = ("LICENSE*", "NOTICE*")
 LAST_CHECKPOINT = "last-checkpoint"  # the name that transformers uses
@@ -49,6 +49,8 @@ REASONS_TO_STAY = (
     ("corpus_report.json", "ids of utterances; the card has the counts"),
     (provenance.FILE, "paths of this machine; the card has the rest"),
     (EVALUATIONS, "not an evaluation of this run; --with_evaluations uploads it"),
+    (PICTURES, "not an evaluation of this run; --with_evaluations uploads it"),
+    ("evaluation/*.csv", "the confusion of classes is in the JSON file"),
     ("evaluation/*.jsonl", "transcripts"),
     ("samples", "spoken sentences"),
     ("tensorboard", "the plots show it"),
@@ -129,7 +131,9 @@ def uploads(
     """
     found = model_files(folder)
     paths = [path for pattern in (*ABOUT, *LICENSES) for path in folder.glob(pattern) if path.is_file()]
-    for path in [*paths, *Run(folder, spec, all_evaluations=with_evaluations).evaluation_files]:
+    for evaluation in Run(folder, spec, all_evaluations=with_evaluations).evaluation_files:
+        paths += [file for file in (evaluation, evaluation.with_suffix(".png")) if file.is_file()]
+    for path in paths:
         name = path.relative_to(folder).as_posix()
         found.append(Upload(name, _public(path, name, folder)))
     if with_checkpoints:
@@ -148,7 +152,7 @@ def is_replaced(path: str) -> bool:
 
     Code does not: handler.py may belong to an endpoint.
     """
-    patterns = [pattern for pattern in (*MODEL, *ABOUT, EVALUATIONS) if pattern.count("/") == path.count("/")]
+    patterns = [pattern for pattern in (*MODEL, *ABOUT, EVALUATIONS, PICTURES) if pattern.count("/") == path.count("/")]
     return not path.endswith(".py") and any(fnmatch(path, pattern) for pattern in patterns)
 
 
@@ -174,7 +178,7 @@ def _public(path: Path, name: str, folder: Path) -> Path | bytes:
         on_disk = {key for start in provenance.read(folder) for key in start.get("on_disk", [])}
         settings = {key: published(value, key in on_disk) for key, value in read_yaml(str(path), "settings").items()}
         return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
-    if name.startswith("evaluation/"):
+    if name.startswith("evaluation/") and path.suffix == ".json":
         figures: dict[str, Any] = published(json.loads(path.read_text(encoding="utf-8")))
         if "failed" in figures:
             figures["failed"] = len(figures["failed"])

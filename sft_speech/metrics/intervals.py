@@ -71,11 +71,23 @@ def bootstrap_interval(
     Returns:
         NaN limits if there is no utterance.
     """
+    return bootstrap_intervals(units, lambda sums: statistic(sums)[:, None], speakers, seed=seed)[0]
+
+
+def bootstrap_intervals(
+    units: np.ndarray, statistics: Statistic, speakers: Sequence[str] | None = None, *, seed: int = 0
+) -> list[Interval]:
+    """Return the intervals of M statistics over the same resamples, as :func:`bootstrap_interval` does of one.
+
+    Args:
+        statistics: sums (R, K) to values (R, M).
+    """
     units, over = _units(units, speakers)
     if len(units) == 0:
-        return Interval(float("nan"), float("nan"), over)
-    values = np.concatenate([statistic(counts @ units) for counts in _resamples(len(units), seed)])
-    return _interval(values, over)
+        nothing = statistics(np.zeros((1, units.shape[-1])))
+        return [Interval(float("nan"), float("nan"), over)] * nothing.shape[1]
+    values = np.concatenate([statistics(counts @ units) for counts in _resamples(len(units), seed)])
+    return [_interval(column, over) for column in values.T]
 
 
 def compare(

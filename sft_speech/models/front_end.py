@@ -5,6 +5,7 @@ Legend: B batch, S samples, T frames, F features of a frame.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from typing import Any, overload
 
@@ -12,11 +13,14 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from transformers import FeatureExtractionMixin, PreTrainedConfig
+from transformers import AutoFeatureExtractor, FeatureExtractionMixin, PreTrainedConfig
 
 from sft_speech.audio.units import conv_frames
 from sft_speech.errors import UserError
 from sft_speech.models.families import Input, family_of
+from sft_speech.models.load import holds, unreadable
+
+logger = logging.getLogger(__name__)
 
 
 class FrontEnd(ABC):
@@ -211,6 +215,30 @@ def uncounted(config: PreTrainedConfig) -> UserError:
 def lengthened(clip: np.ndarray, samples: int) -> np.ndarray:
     """Return a clip (S,) followed by silence up to so many samples."""
     return clip if len(clip) >= samples else np.pad(clip, (0, samples - len(clip)))
+
+
+def read_extractor(name: str, where: dict[str, Any], config: PreTrainedConfig) -> Any:
+    """Return the checkpoint's own feature extractor, else its family's.
+
+    Args:
+        where: arguments of ``from_pretrained``.
+
+    Raises:
+        UserError: it cannot be read, or its family isn't known.
+    """
+    brought = holds(name, "preprocessor_config.json", "processor_config.json")
+    try:
+        extractor: Any = AutoFeatureExtractor.from_pretrained(name, **where) if brought is not False else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if brought:
+            raise unreadable(name, error, "repair or remove its preprocessor_config.json") from error
+        extractor = None
+    if extractor is None:
+        extractor = default_extractor(config)
+        logger.info("%s brings no feature extractor: its family's is used (%d Hz)", name, extractor.sampling_rate)
+    # This is saved: plain transformers, without our exact padding, has to do what the checkpoint was trained with.
+    extractor.return_attention_mask = wants_mask(config)
+    return extractor
 
 
 def default_extractor(config: PreTrainedConfig) -> FeatureExtractionMixin:

@@ -10,6 +10,8 @@ from typing import ClassVar, Literal
 from sft_speech.errors import UserError
 from sft_speech.options.settings import check_values, option
 
+REGULARIZES = re.compile(r"_dropout$|^layerdrop$|^mask_(time|feature)_")
+
 
 @dataclasses.dataclass
 class FinetuneConfig:
@@ -201,20 +203,13 @@ class FinetuneConfig:
 
 
 @dataclasses.dataclass
-class FinetuneAsrConfig(FinetuneConfig):
-    """Options of fine-tuning a CTC model."""
-
-    # The corpora
-    streaming: bool = option(False, "stream the training split from the Hub, without a copy on disk; needs max_steps")
+class FinetuneEncoderConfig(FinetuneConfig):
+    """Options of fine-tuning a pretrained encoder of speech with a head: for recognition or classification."""
 
     # The model
-    trust_remote_code: bool = option(False, "run code that comes with the checkpoint", by_hand=True)
-    new_vocabulary: bool = option(False, "build the vocabulary from the transcripts even if the checkpoint has one")
-    target_lang: str | None = option(None, "adapter of a multilingual checkpoint (MMS), as 'fra'")
     freeze_feature_encoder: bool = option(True, "never train the convolutions; log-mel models have none")
     freeze_encoder_steps: int = option(0, "optimizer steps that train only the head", 0)
     layerwise_lr_decay: float = option(1.0, "learning rate of a layer over that of the layer above it", 0.1, 1.0)
-    metric_for_best_model: Literal["wer", "cer", "loss"] = option("wer", "selects the best checkpoint")
 
     # Regularization; null keeps the checkpoint's
     hidden_dropout: float | None = option(None, "after attention and feed-forward; null: the checkpoint's", 0.0, 1.0)
@@ -234,6 +229,26 @@ class FinetuneAsrConfig(FinetuneConfig):
     )
     mask_feature_length: int | None = option(None, "SpecAugment: channels per mask; null: the checkpoint's", 1)
     augment: bool = option(False, "vary speed, spectrum, room and noise of the training utterances")
+
+    @property
+    def regularization(self) -> dict[str, float | None]:
+        """Dropouts and masks by their name in the configuration of the model; None keeps the checkpoint's."""
+        names = [field.name for field in dataclasses.fields(FinetuneEncoderConfig)]
+        return {name: getattr(self, name) for name in names if REGULARIZES.search(name)}
+
+
+@dataclasses.dataclass
+class FinetuneAsrConfig(FinetuneEncoderConfig):
+    """Options of fine-tuning a CTC model."""
+
+    # The corpora
+    streaming: bool = option(False, "stream the training split from the Hub, without a copy on disk; needs max_steps")
+
+    # The model
+    trust_remote_code: bool = option(False, "run code that comes with the checkpoint", by_hand=True)
+    new_vocabulary: bool = option(False, "build the vocabulary from the transcripts even if the checkpoint has one")
+    target_lang: str | None = option(None, "adapter of a multilingual checkpoint (MMS), as 'fra'")
+    metric_for_best_model: Literal["wer", "cer", "loss"] = option("wer", "selects the best checkpoint")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -86,6 +86,7 @@ class TaskSpec:
         verbs: further verbs, by name.
         evaluate: module behind ``sft-speech evaluate`` for models of this task, with ``add_arguments(parser)`` for the
             options that only this task has and ``main(args)``; None if it has a verb of its own.
+        own_models: values of ``model`` that the task builds itself; they are not on the Hub.
     """
 
     name: str
@@ -97,6 +98,7 @@ class TaskSpec:
     card: Card
     verbs: Mapping[str, Verb] = field(default_factory=dict)
     evaluate: str | None = None
+    own_models: frozenset[str] = frozenset()
 
     def metric(self, name: str) -> Metric:
         """Return a metric by its name."""

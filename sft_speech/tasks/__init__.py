@@ -14,6 +14,7 @@ from sft_speech.options.spec import TaskSpec
 # A new task is a folder and a line here: its name, and the module that holds its SPEC.
 TASKS: dict[str, str] = {
     "asr": "sft_speech.tasks.asr.spec",
+    "classification": "sft_speech.tasks.classification.spec",
     "tts": "sft_speech.tasks.tts.spec",
     "vc": "sft_speech.tasks.vc.spec",
 }

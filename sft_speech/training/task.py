@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+import accelerate
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from transformers import PreTrainedModel, TrainerCallback
 
 from sft_speech.corpora.report import CorpusReport
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sft_speech.training.rows import Rows
 
 C = TypeVar("C", bound=FinetuneConfig)
+E = TypeVar("E")
 Batch = dict[str, Any]
 
 
@@ -122,3 +125,13 @@ class Task(ABC, Generic[C]):
     @abstractmethod
     def usage_hint(self, output: Path) -> str:
         """Return a sentence that says what can be done with the directory of the model."""
+
+
+def evaluate_together(rows: Dataset, evaluate: Callable[[Dataset], E]) -> list[E]:
+    """Evaluate a share of the rows on every process. Return the results of all shares, on every process the same."""
+    processes = accelerate.PartialState()
+    if len(rows) < processes.num_processes:  # every process evaluates them all, and the first one counts
+        parts: list[E] = gather_object([evaluate(rows)])
+        return parts[:1]
+    parts = gather_object([evaluate(rows.shard(processes.num_processes, processes.process_index))])
+    return parts

@@ -13,7 +13,6 @@ import torch
 import transformers
 from transformers import (
     MODEL_FOR_CTC_MAPPING,
-    AutoFeatureExtractor,
     AutoModelForCTC,
     AutoTokenizer,
     FeatureExtractionMixin,
@@ -27,7 +26,7 @@ from sft_speech.errors import UserError
 from sft_speech.models.adapt import set_regularization
 from sft_speech.models.exact.encoders import make_padding_exact
 from sft_speech.models.families import family_of
-from sft_speech.models.front_end import FrontEnd, default_extractor, make_front_end, uncounted, wants_mask
+from sft_speech.models.front_end import FrontEnd, make_front_end, read_extractor, uncounted
 from sft_speech.models.load import (
     first_line,
     holds,
@@ -210,23 +209,6 @@ def read_ctc_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:
     if family_of(config).input == "extracted":
         raise uncounted(config)
     return config
-
-
-def read_extractor(name: str, where: dict[str, Any], config: PreTrainedConfig) -> FeatureExtractionMixin:
-    """Return the checkpoint's own feature extractor, else its family's."""
-    brought = holds(name, "preprocessor_config.json", "processor_config.json")
-    try:
-        extractor: Any = AutoFeatureExtractor.from_pretrained(name, **where) if brought is not False else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if brought:
-            raise unreadable(name, error, "repair or remove its preprocessor_config.json") from error
-        extractor = None
-    if extractor is None:
-        extractor = default_extractor(config)
-        logger.info("%s brings no feature extractor: its family's is used (%d Hz)", name, extractor.sampling_rate)
-    # This is saved: plain transformers, without our exact padding, has to do what the checkpoint was trained with.
-    extractor.return_attention_mask = wants_mask(config)
-    return extractor
 
 
 def read_tokenizer(name: str, where: dict[str, Any]) -> Wav2Vec2CTCTokenizer | None:

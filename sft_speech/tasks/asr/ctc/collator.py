@@ -2,76 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from sft_speech.audio import read as audio
 from sft_speech.audio.units import seconds_of
-from sft_speech.errors import concerning
-from sft_speech.models.spec_augment import SpecAugment, collated
+from sft_speech.models.spec_augment import collated
 from sft_speech.tasks.asr.ctc.loss import IGNORED
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint
-
-logger = logging.getLogger(__name__)
-
-Augment = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
-
-
-class Utterances(torch.utils.data.Dataset):
-    """Rows of a corpus as waveforms and labels, decoded when asked for.
-
-    Args:
-        rows: a corpus (see ``load_corpus``) whose transcripts are normalized.
-        checkpoint: gives the rate and the labels.
-        augment: changes a waveform; draws from a generator seeded by (seed, epoch, utterance), so that a resumed run
-            hears the same.
-        spec_augment: draws masks, which the model then takes (:mod:`sft_speech.models.spec_augment`).
-    """
-
-    def __init__(
-        self,
-        rows: Dataset | Sequence[Mapping[str, Any]],
-        checkpoint: Checkpoint,
-        augment: Augment | None = None,
-        seed: int = 0,
-        spec_augment: SpecAugment | None = None,
-    ) -> None:
-        self.rows, self.augment, self.seed, self.spec_augment = rows, augment, seed, spec_augment
-        self.rate, self.encode = checkpoint.rate, checkpoint.encode
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
-        """An utterance by (epoch, index), or None where its audio can't be read after all."""
-        epoch, index = key
-        return self.made_of(self.rows[index], epoch, index)
-
-    def made_of(self, row: Mapping[str, Any], epoch: int, number: int) -> dict[str, Any] | None:
-        """An utterance out of its row; ``number`` is what tells its augmentation and masks from those of others."""
-        with concerning(f"utterance {row['id']}"):
-            return self._made_of(row, epoch, number)
-
-    def _made_of(self, row: Mapping[str, Any], epoch: int, number: int) -> dict[str, Any] | None:
-        try:
-            waveform = audio.read(row["audio"], self.rate, start=row["start"], seconds=row["seconds"])
-        except audio.AudioError as error:
-            logger.warning("utterance %s left out: %s", row["id"], error)
-            return None
-        if self.augment is not None:
-            waveform = self.augment(waveform, self.rate, np.random.default_rng((self.seed, epoch, number)))
-        utterance = {"id": row["id"], "waveform": waveform, "labels": self.encode(row["text"])}
-        if self.spec_augment is not None:
-            utterance["masks"] = self.spec_augment(len(waveform), epoch, number)
-        return utterance
 
 
 class CTCCollator:

@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import accelerate
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from sft_speech.audio import augment
@@ -21,23 +19,19 @@ from sft_speech.models import adapt
 from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint, load_checkpoint
-from sft_speech.tasks.asr.ctc.collator import CTCCollator, Utterances
+from sft_speech.tasks.asr.ctc.collator import CTCCollator
 from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 from sft_speech.tasks.asr.evaluate import EvaluationResult, evaluate_corpus, with_transcript
 from sft_speech.training import callbacks
 from sft_speech.training.rows import Rows, StoredRows
 from sft_speech.training.skipped_audio import check_evaluation
-from sft_speech.training.task import Task
+from sft_speech.training.task import Task, evaluate_together
+from sft_speech.training.utterances import Utterances
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.getLogger(__name__)
-
-OVERRIDES = (
-    "hidden_dropout activation_dropout attention_dropout feat_proj_dropout final_dropout layerdrop "
-    "mask_time_prob mask_time_length mask_feature_prob mask_feature_length"
-).split()
 
 
 class CtcRecognition(Task[FinetuneAsrConfig]):
@@ -61,7 +55,7 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
             config.checkpoint,
             transcripts=transcripts,
             revision=config.revision,
-            overrides={name: getattr(config, name) for name in OVERRIDES},
+            overrides=config.regularization,
             trust_remote_code=config.trust_remote_code,
             allow_pickle=config.allow_pickle,
             from_scratch=config.from_scratch,
@@ -96,7 +90,8 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
 
     def dataset(self, rows: Rows) -> Utterances:
         change = augment.standard if self.config.augment else None
-        return Utterances(rows.table, self.checkpoint, change, self.config.seed, self.masks())
+        rate, encode = self.checkpoint.rate, self.checkpoint.encode
+        return Utterances(rows.table, rate, encode, augment=change, seed=self.config.seed, spec_augment=self.masks())
 
     def collator(self) -> CTCCollator:
         return CTCCollator(self.checkpoint)
@@ -119,11 +114,12 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
         Raises:
             UserError: too few of the recordings could be read.
         """
-        processes = accelerate.PartialState()
-        shared = len(rows) >= processes.num_processes  # else every process hears them all, and the first one counts
-        own = rows.shard(processes.num_processes, processes.process_index) if shared else rows
-        parts = gather_object([evaluate_corpus(self.checkpoint, own, max_batch_seconds=self.config.max_batch_seconds)])
-        whole = EvaluationResult.merge(parts if shared else parts[:1])
+        whole = EvaluationResult.merge(
+            evaluate_together(
+                rows,
+                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=self.config.max_batch_seconds),
+            )
+        )
         failed = len(whole.failed)
         check_evaluation(len(whole.utterances) + failed, failed, self.config.max_dropped_share)
         return whole

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from sft_speech.tasks.asr.ctc.collator import CTCCollator, Utterances
+from sft_speech.tasks.asr.ctc.collator import CTCCollator
+from sft_speech.training.utterances import Utterances
 
 
 class FourSamplesToAFrame:
@@ -43,7 +44,7 @@ def rows(tmp_path):
 
 def collate(rows, indices):
     checkpoint = FourSamplesToAFrame()
-    utterances = Utterances(rows, checkpoint)
+    utterances = Utterances(rows, checkpoint.rate, checkpoint.encode)
     return CTCCollator(checkpoint)([utterances[(0, index)] for index in indices])
 
 
@@ -77,6 +78,6 @@ def test_augmentation_is_that_of_the_epoch_and_the_utterance(rows):
     def louder(waveform, rate, rng):
         return waveform * np.float32(rng.uniform(1, 2))
 
-    utterances = Utterances(rows, FourSamplesToAFrame(), louder, seed=1)
+    utterances = Utterances(rows, 100, FourSamplesToAFrame().encode, augment=louder, seed=1)
     first, again, later = (utterances[key]["waveform"][0] for key in ((0, 0), (0, 0), (1, 0)))
     assert first == again != later

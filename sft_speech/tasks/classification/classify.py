@@ -1,0 +1,89 @@
+"""Classify recordings: files, or folders of them.
+
+text: a line per recording, its path and the most probable labels. jsonl: an object per recording. csv: a row per
+recording and label.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sft_speech.errors import UserError, printable
+from sft_speech.options.settings import add_pickle_argument
+
+if TYPE_CHECKING:
+    from sft_speech.tasks.classification.classifier import Classification
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``sft-speech classify``."""
+    parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
+    parser.add_argument("audio", metavar="AUDIO", nargs="+", help="audio files, or folders of them")
+    parser.add_argument(
+        "--top", type=int, default=1, metavar="K", help="labels of a recording, the most probable ones [1]"
+    )
+    parser.add_argument("--format", choices=("text", "jsonl", "csv"), default="text", help="[text]")
+    parser.add_argument("-o", "--output", metavar="FILE", help="file that is written [stdout]")
+    parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_pickle_argument(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Classify in the order given.
+
+    Raises:
+        UserError: no recording could be read.
+    """
+    if args.top < 1:
+        raise UserError(f"--top {args.top}", "there is nothing to show", "give 1 or more")
+    from sft_speech.inference.clips import find_audio
+    from sft_speech.tasks.classification.classifier import Classifier
+
+    files, failed = find_audio(args.audio), 0
+    classifier = Classifier(args.model, args.device, args.max_batch_seconds, args.allow_pickle)
+    with contextlib.ExitStack() as stack:
+        stream: TextIO = sys.stdout
+        if args.output not in (None, "-"):
+            try:
+                stream = stack.enter_context(open(args.output, "w", encoding="utf-8", errors="backslashreplace"))
+            except OSError as error:
+                raise UserError(
+                    f"-o {args.output}", f"it cannot be written ({error.strerror})", "name another file"
+                ) from error
+        if args.format == "csv":
+            csv.writer(stream, lineterminator="\n").writerow(["audio", "label", "probability", "error"])
+        for found in classifier.stream(files):
+            failed += bool(found.error)
+            write(stream, found, args.format, args.top)
+    if failed == len(files):
+        raise UserError(f"{failed} recordings", "none of them could be classified", "see the messages above")
+    if failed:
+        logger.warning("%d of %d recordings could not be classified", failed, len(files))
+
+
+def write(stream: TextIO, found: Classification, format: str, top: int) -> None:
+    """Write the classification of a recording."""
+    labels = [(label, round(p, 4)) for label, p in found.labels[:top]]
+    if format == "jsonl":
+        row: dict[str, Any] = {
+            "audio": found.audio,
+            "labels": [{"label": label, "probability": p} for label, p in labels],
+        }
+        row |= {"error": found.error} if found.error else {"seconds": round(found.seconds, 3)}
+        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    elif format == "csv":
+        shown = labels if labels else [("", "")]
+        csv.writer(stream, lineterminator="\n").writerows((found.audio, *one, found.error) for one in shown)
+    elif not found.error:  # the warning names the others
+        text = "\t".join([found.audio, *(f"{label} {p:.4f}" for label, p in labels)])
+        stream.write((printable(text) if stream.isatty() else text.replace("\n", "\\n")) + "\n")
+    stream.flush()

@@ -1,0 +1,55 @@
+"""Utterances to the tensors of a batch, in a loader's worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sft_speech.models.spec_augment import collated
+from sft_speech.tasks.classification.loss import IGNORED
+
+if TYPE_CHECKING:
+    from sft_speech.tasks.classification.checkpoint import Checkpoint
+
+
+class ClassificationCollator:
+    """Pads utterances to a batch."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.features, self.rate = checkpoint.front_end.features, checkpoint.rate
+        self.classes, self.multi = len(checkpoint.labels.names), checkpoint.labels.multi
+
+    def __call__(self, utterances: list[dict[str, Any] | None]) -> dict[str, Tensor]:
+        """Return the inputs of the model, "labels" of :func:`targets`, and "seconds" () of audio.
+
+        A batch of which no utterance could be read is a second of silence without a label: other processes need not
+        wait for this one.
+        """
+        read = [utterance for utterance in utterances if utterance is not None]
+        read = read or [{"waveform": np.zeros(self.rate, np.float32), "labels": []}]
+        masks = [utterance["masks"] for utterance in read if "masks" in utterance]
+        return {
+            **self.features([utterance["waveform"] for utterance in read]),
+            **(collated(masks) if masks else {}),
+            "labels": targets([utterance["labels"] for utterance in read], self.classes, self.multi),
+            "seconds": torch.tensor(sum(len(utterance["waveform"]) for utterance in read) / self.rate),
+        }
+
+
+def targets(labels: Sequence[Sequence[int]], classes: int, multi: bool) -> Tensor:
+    """Return labels as the loss takes them: ids (B,), or with several per clip (B, classes) of 0 and 1.
+
+    Clips without labels have :data:`~sft_speech.tasks.classification.loss.IGNORED`.
+    """
+    if not multi:
+        return torch.tensor([own[0] if own else IGNORED for own in labels])
+    made = torch.zeros((len(labels), classes), dtype=torch.long)
+    for row, own in zip(made, labels, strict=True):
+        row[list(own)] = 1
+        if not own:
+            row[:] = IGNORED
+    return made

@@ -1,0 +1,74 @@
+"""Rows of a corpus as utterances for training, made in a loader's worker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sft_speech.audio import read as audio
+from sft_speech.errors import concerning
+from sft_speech.models.spec_augment import SpecAugment
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+Augment = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+
+
+class Utterances(torch.utils.data.Dataset):
+    """Rows as waveforms and labels, decoded when asked for.
+
+    Args:
+        rows: usable rows of a corpus (see ``load_corpus``).
+        rate: samples per second of the model.
+        encode: a row's ``column`` to labels.
+        column: "text", or another one that holds what is learned.
+        augment: changes a waveform; draws from a generator seeded by (seed, epoch, utterance), so that a resumed run
+            gets the same.
+        spec_augment: draws masks, which the model then takes (:mod:`sft_speech.models.spec_augment`).
+    """
+
+    def __init__(
+        self,
+        rows: Dataset | Sequence[Mapping[str, Any]],
+        rate: int,
+        encode: Callable[[str], Sequence[int]],
+        column: str = "text",
+        augment: Augment | None = None,
+        seed: int = 0,
+        spec_augment: SpecAugment | None = None,
+    ) -> None:
+        self.rows, self.rate, self.encode, self.column = rows, rate, encode, column
+        self.augment, self.seed, self.spec_augment = augment, seed, spec_augment
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
+        """Return an utterance by (epoch, index); None if its audio cannot be read any more."""
+        epoch, index = key
+        return self.made_of(self.rows[index], epoch, index)
+
+    def made_of(self, row: Mapping[str, Any], epoch: int, number: int) -> dict[str, Any] | None:
+        """Return the utterance of a row; ``number`` seeds its augmentation and masks."""
+        with concerning(f"utterance {row['id']}"):
+            return self._made_of(row, epoch, number)
+
+    def _made_of(self, row: Mapping[str, Any], epoch: int, number: int) -> dict[str, Any] | None:
+        try:
+            waveform = audio.read(row["audio"], self.rate, start=row["start"], seconds=row["seconds"])
+        except audio.AudioError as error:
+            logger.warning("utterance %s left out: %s", row["id"], error)
+            return None
+        if self.augment is not None:
+            waveform = self.augment(waveform, self.rate, np.random.default_rng((self.seed, epoch, number)))
+        utterance = {"id": row["id"], "waveform": waveform, "labels": self.encode(row[self.column])}
+        if self.spec_augment is not None:
+            utterance["masks"] = self.spec_augment(len(waveform), epoch, number)
+        return utterance

@@ -1,0 +1,263 @@
+"""The real commands on tiny models and a tiny corpus."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from sft_speech import Classifier, finetune, load_corpus
+from sft_speech.cli import main
+from sft_speech.errors import UserError
+from sft_speech.hub.files import uploads
+from sft_speech.tasks import spec_of, task_of
+
+RATE = 16_000
+
+
+@pytest.fixture
+def arguments(hums, tmp_path):
+    def build(model, output="out", **keys):
+        settings = {
+            "model": model,
+            "source": hums,
+            "label_column": "pitch",
+            "train_split": "speaker=anna",
+            "eval_split": "speaker=bob",
+            "output_dir": tmp_path / output,
+            "max_batch_seconds": 6,
+            "learning_rate": 0.01,
+            "max_steps": 6,
+            "logging_steps": 1,
+            "eval_steps": 3,
+            "dataloader_num_workers": 0,
+            "report_to": "none",
+        }
+        return ["finetune-classification", *(f"--{key}={value}" for key, value in (settings | keys).items())]
+
+    return build
+
+
+@pytest.fixture
+def trained(arguments, tiny_encoder, tmp_path):
+    """Directory of a trained convnet."""
+    assert main(arguments("convnet", max_steps=12, eval_steps=6)) == 0
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2-layer", "wav2vec2-group", "wav2vec2-bert", "whisper", "ast", "convnet"])
+def test_from_a_corpus_to_a_directory_that_plain_transformers_uses_alike(kind, arguments, tiny_encoder, hums, tmp_path):
+    from transformers import pipeline
+
+    assert main(arguments(tiny_encoder(kind))) == 0
+    out = tmp_path / "out"
+    figures = json.loads((out / "all_results.json").read_text())
+    assert {"eval_accuracy", "eval_macro_f1", "eval_loss", "train_loss"} <= figures.keys()
+    config = json.loads((out / "config.json").read_text())
+    assert config["id2label"] == {"0": "high", "1": "low", "2": "mid"}
+    assert task_of(out).name == "classification"
+
+    plain, ours = pipeline("audio-classification", str(out)), Classifier(out, device="cpu")
+    files = [hums / "0.wav", hums / "7.wav"]
+    for file, found in zip(files, ours(files), strict=True):
+        scores = {
+            one["label"]: one["score"]
+            for one in plain({"array": soundfile.read(file, dtype="float32")[0], "sampling_rate": RATE})
+        }
+        assert [label for label, _ in found] == list(scores)
+        assert dict(found) == pytest.approx(scores, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "still"),
+    [
+        ("wav2vec2-layer", {"mask_time_prob": 0}, ("feature_extractor", "masked_spec_embed")),
+        ("wav2vec2-layer", {"mask_time_prob": 0, "freeze_feature_encoder": False}, ("masked_spec_embed",)),
+        ("wav2vec2-layer", {"freeze_encoder": True}, ("wav2vec2.",)),
+        ("whisper", {}, ("embed_positions",)),
+        ("whisper", {"freeze_encoder": True}, ("encoder.",)),
+        ("whisper", {"freeze_encoder_steps": 100}, ("encoder.",)),
+        ("convnet", {}, ()),
+    ],
+)  # fmt: skip
+def test_what_is_trained_moves_and_what_is_frozen_does_not(kind, keys, still, arguments, tiny_encoder, tmp_path):
+    model = tiny_encoder(kind)
+    assert main(arguments(model, "one", max_steps=1, learning_rate=0.0, **keys)) == 0
+    assert main(arguments(model, max_steps=3, **keys)) == 0
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "out"))
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        assert torch.equal(weight, after[name]) == any(part in name for part in still), name
+
+
+def test_a_head_of_the_same_labels_is_kept(arguments, trained, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert main(arguments(trained, "again", max_steps=1, learning_rate=0.0)) == 0
+    assert "the head is kept" in caplog.text
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "again"))
+    assert torch.equal(before["classifier.weight"], after["classifier.weight"])
+    assert (
+        main(
+            arguments(
+                trained,
+                "other",
+                max_steps=1,
+                learning_rate=0.0,
+                label_column="speaker",
+                train_split=":30",
+                eval_split="[30:]",
+            )
+        )
+        == 0
+    )
+    assert "2 labels; new weights, random until trained: classifier.weight, classifier.bias" in caplog.text
+
+
+def test_resumed_it_learns_the_same(arguments, tmp_path):
+    keys = {"augment": True, "class_weights": "balanced", "save_total_limit": 3}
+    assert main(arguments("convnet", "whole", **keys)) == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts" / "checkpoint-6")
+    for name in ("all_results.json", "model.safetensors", ".finished"):
+        (tmp_path / "parts" / name).unlink(missing_ok=True)
+    assert main(arguments("convnet", "parts", resume_from_checkpoint="true", **keys)) == 0
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_several_labels_per_clip(arguments, hums, tmp_path):
+    rows = list(csv.DictReader((hums / "metadata.csv").open()))
+    folder = shutil.copytree(hums, tmp_path / "several")
+    with open(folder / "metadata.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "speaker", "pitch"])
+        table.writerows([row["file_name"], row["speaker"], f"{row['pitch']}|{row['speaker']}"] for row in rows)
+    keys = {"multi_label": True, "train_split": ":30", "eval_split": "[30:]", "class_weights": "balanced"}
+    assert main(arguments("convnet", source=folder, **keys)) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["problem_type"], len(config["id2label"])) == ("multi_label_classification", 5)
+    shares = Classifier(tmp_path / "out", device="cpu")(hums / "0.wav")
+    assert len(shares) == 5
+    assert all(0 < share < 1 for _, share in shares)
+
+
+def test_card(trained):
+    card = (trained / "README.md").read_text()
+    for text in (
+        "pipeline_tag: audio-classification",
+        "fine-tuned for speech classification",
+        "3 labels: high, low, mid.",
+        "import sft_speech.tasks.classification.convnet",
+        'pipeline("audio-classification"',
+        "accuracy %",
+        ".png)",
+        "| low |",
+    ):
+        assert text in card
+    assert "base_model" not in card, "a network of random weights has none"
+    going = {file.path for file in uploads(trained, spec_of("classification"))}
+    assert {"evaluation/speaker=bob.json", "evaluation/speaker=bob.png"} <= going
+    assert not {"evaluation/speaker=bob.jsonl", "evaluation/speaker=bob.csv"} & going
+
+
+def test_classify(trained, hums, tmp_path, capsys):
+    (tmp_path / "broken.wav").write_text("no audio")
+    files = [str(hums / "0.wav"), str(tmp_path / "broken.wav"), str(hums / "1.wav")]
+    assert main(["classify", str(trained), *files, "--device=cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [files[0], files[2]]
+
+    assert (
+        main(["classify", str(trained), *files, "--format=jsonl", "--top=2", "-o", str(tmp_path / "found.jsonl")]) == 0
+    )
+    first, broken, _ = (json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines())
+    assert first["audio"] == files[0]
+    assert [one["label"] for one in first["labels"]] == [label for label, _ in Classifier(trained, "cpu")(files[0])[:2]]
+    assert broken["error"]
+    assert broken["labels"] == []
+
+    assert main(["classify", str(trained), str(hums), "--format=csv", "--top=3"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert len(rows) == 3 * 36
+    assert sum(float(row["probability"]) for row in rows[:3]) == pytest.approx(1, abs=1e-3)
+    assert main(["classify", str(trained), str(tmp_path / "broken.wav")]) == 2
+
+
+def test_every_kind_of_audio_has_the_same_labels(trained, hums):
+    classifier, file = Classifier(trained, device="cpu"), hums / "4.wav"
+    array = soundfile.read(file, dtype="float32")[0]
+    given = [
+        file.read_bytes(),
+        (array, RATE),
+        {"array": array, "sampling_rate": RATE},
+        {"path": str(file), "bytes": None},
+        {"id": "4", "audio": {"path": str(file), "bytes": None}, "start": None, "seconds": len(array) / RATE},
+        {"audio": {"path": str(file), "bytes": None}, "start": 0.0, "seconds": len(array) / RATE},
+    ]
+    wanted = classifier(str(file))
+    for found in classifier(given):
+        assert dict(found) == pytest.approx(dict(wanted), abs=1e-5)
+    with pytest.raises(UserError):
+        classifier(b"no audio")
+
+
+def test_evaluate(trained, hums, tmp_path, capsys):
+    command = ["evaluate", str(trained), "--source", str(hums), "--split", "speaker=bob"]  # run.yaml has the column
+    assert main([*command, "-o", str(tmp_path), "--device", "cpu"]) == 0
+    figures = json.loads((tmp_path / "evaluation" / "speaker=bob.json").read_text())
+    trained_with = json.loads((trained / "all_results.json").read_text())
+    assert figures["accuracy"] == pytest.approx(trained_with["eval_accuracy"])
+    assert figures["loss"] == pytest.approx(trained_with["eval_loss"], rel=1e-4)
+    assert "worst mistakes" in capsys.readouterr().out or figures["accuracy"] == 1
+    assert main([*command[:4], "--label_column", "speaker"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"label_column": "nothing"}, "nothing"),
+        ({"label_column": "file_name"}, "looks like an identifier or a transcript"),
+        ({"label_column": "speaker"}, "a classifier needs two labels"),
+        ({"encoder_seconds": 5}, "the encoder takes 4 s"),
+        ({"mask_time_prob": 0.1}, "a whisper model has no such setting"),
+        ({"freeze_encoder": True, "freeze_encoder_steps": 3}, "keep one of them"),
+        ({"model": "a/missing/model"}, "cannot be loaded|can't be loaded"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(keys, why, arguments, tiny_encoder, capsys):
+    import re
+
+    assert main(arguments(**{"model": tiny_encoder("whisper"), **keys})) == 2
+    assert re.search(why, capsys.readouterr().err)
+
+
+def test_a_model_without_a_classifier_is_refused(tiny_encoder, tiny_directory):
+    with pytest.raises(UserError, match="no trained classifier"):
+        Classifier(tiny_encoder("wav2vec2-layer"))
+
+
+def test_from_python_with_a_loaded_model(hums, tmp_path):
+    from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+
+    config = ASTConfig(num_hidden_layers=1, num_attention_heads=2, hidden_size=32, max_length=96, num_mel_bins=16)
+    model, extractor = ASTForAudioClassification(config), ASTFeatureExtractor(num_mel_bins=16, max_length=96)
+    train, held_out = (load_corpus(hums, f"speaker={name}", columns={"label": "pitch"}) for name in ("anna", "bob"))
+    keys = {"max_steps": 2, "dataloader_num_workers": 0, "report_to": "none", "task": "classification"}
+    out = tmp_path / "out"
+    result = finetune(model, processor=extractor, train=train, eval=held_out, output_dir=out, **keys)
+    assert 0 <= result.metrics["eval_accuracy"] <= 1
+    assert model.config.num_labels == 2, "it is copied"
+    assert [label for label, _ in Classifier(out, "cpu")(hums / "0.wav")] != []
+
+
+def test_a_clip_longer_than_the_encoder_is_cut(arguments, tiny_encoder, tmp_path):
+    assert main(arguments(tiny_encoder("whisper"), max_steps=1)) == 0
+    noise = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32)
+    whole, cut = Classifier(tmp_path / "out", device="cpu")([(noise, RATE), (noise[:RATE], RATE)])
+    assert dict(whole) == pytest.approx(dict(cut), abs=1e-3)

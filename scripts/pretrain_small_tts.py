@@ -150,7 +150,6 @@ def make_model(folder: Path, seed: int, converts: bool = False) -> None:
 
     from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
     from sft_speech.tasks.speech.speakers import Speakers
-    from sft_speech.tasks.speech.text import SpeakableText
 
     tokenizer = make_tokenizer(folder.parent)
     config = SpeechT5Config(vocab_size=len(tokenizer), **SIZES)
@@ -159,8 +158,7 @@ def make_model(folder: Path, seed: int, converts: bool = False) -> None:
     if not converts:
         torch.nn.init.normal_(model.speecht5.encoder.prenet.embed_tokens.weight, std=0.5)  # as large as the positions
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
-    text = SpeakableText(tokenizer.get_vocab())
-    SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(), Speakers({}), text).save(folder)
+    SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(), Speakers({})).save(folder)
 
 
 def export(run: Path, asset: Path) -> None:

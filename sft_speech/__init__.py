@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sft_speech.tasks.asr.transcriber import Transcriber
     from sft_speech.tasks.classification.classifier import Classifier
     from sft_speech.tasks.finetune import finetune
-    from sft_speech.tasks.speech.synthesizer import Synthesizer
+    from sft_speech.tasks.tts.synthesizer import Synthesizer
     from sft_speech.tasks.vc.converter import VoiceConverter
     from sft_speech.training.run import FinetuneResult
 
@@ -36,7 +36,7 @@ _MODULES = {
     "Classifier": "sft_speech.tasks.classification.classifier",
     "Decoding": "sft_speech.tasks.asr.ctc.decoding",
     "FinetuneResult": "sft_speech.training.run",
-    "Synthesizer": "sft_speech.tasks.speech.synthesizer",
+    "Synthesizer": "sft_speech.tasks.tts.synthesizer",
     "Transcriber": "sft_speech.tasks.asr.transcriber",
     "UserError": "sft_speech.errors",
     "VoiceConverter": "sft_speech.tasks.vc.converter",

@@ -104,7 +104,7 @@ def tiny_speaker(tmp_path_factory, tokenizer):
 
     from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
     from sft_speech.tasks.speech.speakers import MelStatistics, Speakers
-    from sft_speech.tasks.speech.text import SpeakableText
+    from sft_speech.tasks.tts.text import SpeakableText
 
     set_seed(0)
     sizes = {"vocab_size": len(tokenizer), "num_mel_bins": 20, "max_text_positions": 60, "max_speech_positions": 200}

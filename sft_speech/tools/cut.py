@@ -175,7 +175,7 @@ def segments(
     """
     import jiwer
 
-    from sft_speech.tasks.speech.text import sentences
+    from sft_speech.tasks.tts.text import sentences
 
     parts = [(sentence, letters) for sentence in sentences(text) if (letters := normalize(sentence))]
     reference = " ".join(letters for _, letters in parts)

@@ -36,7 +36,7 @@ class RecognizerJudge:
     def __init__(self, transcriber: Transcriber) -> None:
         self.transcriber = transcriber
 
-    def hear(self, reference: str, waveform: np.ndarray, rate: int) -> dict[str, Any]:
+    def score(self, reference: str, waveform: np.ndarray, rate: int) -> dict[str, Any]:
         """Return the hypothesis for a waveform (S,), and the counts of its errors."""
         from sft_speech.metrics.words import character_errors, word_errors
 
@@ -73,7 +73,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Speak, measure, write both files, print the table."""
-    from sft_speech.tasks.speech.synthesizer import Synthesizer
+    from sft_speech.tasks.tts.synthesizer import Synthesizer
 
     corpus, split, _ = rows_of_arguments(args)
     synthesizer = Synthesizer(args.model, args.vocoder, **generator_settings(args))

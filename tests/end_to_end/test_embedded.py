@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from sft_speech.metrics.words import character_errors, sum_errors
 from sft_speech.tasks.asr.transcriber import Transcriber
-from sft_speech.tasks.speech.synthesizer import Synthesizer
+from sft_speech.tasks.tts.synthesizer import Synthesizer
 
 ASSETS = files("sft_speech").joinpath("assets")
 SAYS = ["the ship was on its way to the coast.", "nobody had seen the man before.", "it is a question of time."]

@@ -1,12 +1,11 @@
-"""A SpeechT5 checkpoint as the rest of the toolkit sees it: loaded from any transformers directory, saved as one."""
+"""SpeechT5 checkpoints: loaded from a directory of transformers or the Hub, saved as plain transformers."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,70 +22,74 @@ from sft_speech.audio.units import conv_frames
 from sft_speech.errors import UserError
 from sft_speech.models.load import load_pretrained, quiet, read_config, unreadable
 from sft_speech.tasks.speech.speakers import Speakers
-from sft_speech.tasks.speech.text import SpeakableText
 
 logger = logging.getLogger(__name__)
 
 Model = SpeechT5ForTextToSpeech | SpeechT5ForSpeechToSpeech
 
 DOES = {
-    SpeechT5ForTextToSpeech.__name__: ("speak texts", "microsoft/speecht5_tts"),
+    SpeechT5ForTextToSpeech.__name__: ("synthesize speech", "microsoft/speecht5_tts"),
     SpeechT5ForSpeechToSpeech.__name__: ("convert speech", "microsoft/speecht5_vc"),
 }
-LANGUAGE = "transcript_language"  # where the saved configuration remembers it; transformers keeps what it doesn't know
+LANGUAGE = "transcript_language"  # its key in config.json: transformers keeps keys that it doesn't know
+Samples = TypeVar("Samples", int, np.ndarray)
 
 
 @dataclass
 class SpeechCheckpoint:
-    """A SpeechT5 for synthesis or voice conversion, and everything around it.
+    """A SpeechT5 for speech synthesis or voice conversion, and what belongs to it.
 
     Legend: N text tokens, S samples, T mel frames, M mel bands.
 
     Attributes:
         model: plain transformers.
-        tokenizer: of its texts; that of voice conversion only saves it.
+        tokenizer: of its texts; voice conversion only saves it.
         extractor: of its spectrograms.
-        speakers: the voices that were saved beside it.
-        text: writes texts in the tokenizer's characters.
+        speakers: its voices.
     """
 
     model: Model
     tokenizer: SpeechT5Tokenizer
     extractor: SpeechT5FeatureExtractor
     speakers: Speakers
-    text: SpeakableText
 
     @property
-    def config(self) -> Any:
-        return self.model.config
+    def config(self) -> SpeechT5Config:
+        config: SpeechT5Config = self.model.config
+        return config
+
+    @property
+    def language(self) -> str:
+        """Language of its texts, as num2words names it."""
+        return str(getattr(self.config, LANGUAGE, "en"))
 
     @property
     def rate(self) -> int:
         """Samples per second."""
         return int(self.extractor.sampling_rate)
 
-    def frames(self, samples: Any) -> Any:
-        """Mel frames of a waveform, its ends padded; a number of samples or an array of them."""
+    def frames(self, samples: Samples) -> Samples:
+        """Return the number of mel frames of a waveform, whose ends are padded, or of an array of lengths."""
         return samples // self.extractor.sample_stride + 1
 
     def encoder_steps(self, inputs: int) -> int:
-        """Steps of the encoder for so many tokens, or samples where the model is given recordings."""
+        """Return the number of encoder steps for a number of tokens, or of samples if the model converts speech."""
         if isinstance(self.model, SpeechT5ForTextToSpeech):
             return inputs
         return conv_frames(inputs, self.config.conv_kernel, self.config.conv_stride)
 
-    @cached_property
+    @property
     def max_tokens(self) -> int:
-        """N at most: more have no position of their own (microsoft/SpeechT5#64)."""
+        """The largest N: there are no positions for more tokens (microsoft/SpeechT5#64)."""
         return int(self.config.max_text_positions)
 
-    @cached_property
+    @property
     def max_frames(self) -> int:
-        """T at most, reduction and all."""
+        """The largest T."""
         return int(self.config.max_speech_positions * self.config.reduction_factor)
 
-    def unfit(self, tokens: int, frames: int) -> tuple[str, str] | None:
-        """Why an utterance has more tokens or mel frames than the model has positions, if it has."""
+    def why_unusable(self, tokens: int, frames: int) -> tuple[str, str] | None:
+        """Return a reason and its details if the model has too few positions for an utterance, else None."""
         if tokens > self.max_tokens:
             return "text too long", f"{tokens} tokens, the model has {self.max_tokens} positions"
         if frames > self.max_frames:
@@ -94,22 +97,22 @@ class SpeechCheckpoint:
         return None
 
     def encode(self, text: str) -> list[int]:
-        """Ids (N,) of a text that :attr:`text` has written, its end included."""
+        """Return the token ids (N,) of a normalized text, with the end token."""
         return list(self.tokenizer(text)["input_ids"])
 
     def mels(self, waveform: np.ndarray) -> np.ndarray:
-        """(S,) at :attr:`rate` to log10 mels (T, M), float32."""
+        """Return the log10 mels (T, M), float32, of a waveform (S,) at :attr:`rate`."""
         extracted: Any = self.extractor(audio_target=waveform, sampling_rate=self.rate)
         return np.asarray(extracted["input_values"][0], np.float32)
 
     def save(self, directory: str | Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-        """Writes what plain transformers loads, and the voices."""
+        """Write the model as plain transformers loads it, and the voices."""
         with quiet():
             self.model.save_pretrained(directory, state_dict=weights)
         self.save_processor(directory)
 
     def save_processor(self, directory: str | Path) -> None:
-        """Writes everything but the weights and their configuration."""
+        """Write everything but the weights and their configuration."""
         with quiet():
             SpeechT5Processor(self.extractor, self.tokenizer).save_pretrained(directory)
             self.extractor.save_pretrained(directory)  # the file that older releases look for
@@ -125,19 +128,20 @@ def load_speech_checkpoint(
     from_scratch: bool = False,
     language: str | None = None,
 ) -> SpeechCheckpoint:
-    """Loads a checkpoint for speaking or fine-tuning, in float32.
+    """Load a checkpoint in float32.
 
     Args:
         name: a directory, or an id on the Hub.
-        kind: what it must be.
+        kind: class of the model.
         revision: branch, tag or commit on the Hub.
-        allow_pickle: of a directory that holds no safetensors, read the pickle; see
+        allow_pickle: if a directory holds no safetensors, read the pickle; see
             :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
-        from_scratch: the same architecture with random weights.
-        language: of the texts, as num2words names it; `None`: as it was saved, else English.
+        from_scratch: initialize the weights at random.
+        language: of the texts, as num2words names it; None: the saved one, or else English.
 
     Raises:
-        UserError: no such checkpoint, no SpeechT5 of that kind, no weights or only pickled ones, damaged files.
+        UserError: there is no such checkpoint, it is no SpeechT5 of that kind, its weights are missing or pickled, or
+            a file is damaged.
     """
     name = str(name)
     config = read_config(name, revision=revision)
@@ -165,5 +169,4 @@ def load_speech_checkpoint(
         why = f"its tokenizer has {len(tokenizer)} entries, its model {config.vocab_size}"
         raise UserError(name, why, "check that they belong together")
     speakers = Speakers.load(name, config.speaker_embedding_dim, revision)
-    text = SpeakableText(tokenizer.get_vocab(), str(getattr(config, LANGUAGE, "en")))
-    return SpeechCheckpoint(model, tokenizer, extractor, speakers, text)
+    return SpeechCheckpoint(model, tokenizer, extractor, speakers)

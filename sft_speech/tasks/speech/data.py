@@ -1,4 +1,4 @@
-"""From rows of a corpus to what the collator takes, and the voices of its speakers.
+"""Utterances of a corpus for the collator, and the voices of its speakers.
 
 Legend: S samples, N text tokens, T mel frames, M mel bands, E = 512 of a speaker embedding.
 """
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A voice is known by the mean of so many utterances: more change it by little, and each costs decoding before step 1.
-UTTERANCES_PER_VOICE = 20
-PEAK = 0.95  # of full scale: level of every recording, so that loudness is not learned from who recorded how
+UTTERANCES_PER_VOICE = 20  # more change its mean embedding little, and each must be decoded before training starts
+PEAK = 0.95  # of full scale, for every recording: the model does not learn how loud each of them is
 
 
 def clean(waveform: np.ndarray, trim_db: float | None) -> np.ndarray:
-    """Cuts silence off both ends and brings the peak to :data:`PEAK`.
+    """Trim silence at both ends and bring the peak to :data:`PEAK`.
 
     Args:
         waveform: float32 (S,).
@@ -47,12 +46,12 @@ def clean(waveform: np.ndarray, trim_db: float | None) -> np.ndarray:
     return (waveform * (PEAK / peak)).astype(np.float32) if peak > 0 else waveform
 
 
-class SpokenUtterances(torch.utils.data.Dataset):
-    """Rows of a corpus as text tokens, log-mels and the voice that speaks, made when asked for.
+class Utterances(torch.utils.data.Dataset):
+    """Text tokens, log-mels and speaker embeddings of the rows of a corpus, made on demand.
 
     Args:
-        rows: a corpus whose texts are written for the checkpoint.
-        checkpoint: gives tokens and mels; a loader's worker gets a copy without the model.
+        rows: a corpus with normalized texts.
+        checkpoint: makes tokens and mels; the model is not kept, so that a loader's workers get no copy of it.
         voices: of the corpus's speakers.
         trim_db: see :func:`clean`.
     """
@@ -66,64 +65,65 @@ class SpokenUtterances(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
-        """An utterance by (epoch, index), or None where its audio can't be read after all."""
-        row = self.rows[key[1]]
+        """Return an utterance by (epoch, index); None if its audio can't be read."""
+        epoch, index = key
+        row = self.rows[index]
         with concerning(f"utterance {row['id']}"):
-            return self._made_of(row, key)
+            return self._utterance(row, epoch)
 
-    def _made_of(self, row: dict[str, Any], key: tuple[int, int]) -> dict[str, Any] | None:
+    def _utterance(self, row: dict[str, Any], epoch: int) -> dict[str, Any] | None:
         rate = self.extractor.sampling_rate
-        given, waveform = self.given(key, row), self.recording(row)
-        if given is None or waveform is None:
+        inputs, waveform = self.inputs(row, epoch), self.recording(row)
+        if inputs is None or waveform is None:
             return None
         spectrogram = self.extractor(audio_target=waveform, sampling_rate=rate)["input_values"][0]
         if len(spectrogram) < self.step:
-            logger.warning("utterance %s left out: nothing of it is loud enough", row["id"])
+            logger.warning("utterance %s is left out: without silence at its ends it is too short", row["id"])
             return None
-        return given | {
+        return inputs | {
             "id": row["id"],
             "spectrogram": np.asarray(spectrogram, np.float32),
             "speaker": self.voices[voice_name(row["speaker"])],
             "seconds": len(waveform) / rate,
         }
 
-    def given(self, key: tuple[int, int], row: dict[str, Any]) -> dict[str, Any] | None:
-        """What the model makes speech of; None where it can't be read."""
+    def inputs(self, row: dict[str, Any], epoch: int) -> dict[str, Any] | None:
+        """Return the encoder's input, as the collator takes it; None if it can't be read."""
         return {"tokens": self.tokenizer(row["text"])["input_ids"]}
 
     def recording(self, row: dict[str, Any]) -> np.ndarray | None:
-        """The cleaned recording (S,) of a row; None where it can't be read."""
+        """Return the cleaned recording (S,) of a row; None if it can't be read."""
         try:
             waveform = audio.read(
                 row["audio"], self.extractor.sampling_rate, start=row["start"], seconds=row["seconds"]
             )
         except audio.AudioError as error:
-            logger.warning("utterance %s left out: %s", row["id"], error)
+            logger.warning("utterance %s is left out: %s", row["id"], error)
             return None
         return clean(waveform, self.trim_db)
 
 
 def voice_name(speaker: str | None) -> str:
-    """The name of a row's voice among the saved ones; where a corpus names no speakers it is taken for one voice."""
+    """Return the name of a speaker's voice; a corpus without speakers is taken for one voice."""
     return speaker or "speaker"
 
 
 def voices_of(
     corpora: Iterable[Dataset], encoder: SpeakerEncoder, rate: int, size: int, trim_db: float | None
 ) -> Speakers:
-    """The voice of every speaker: the mean embedding of up to :data:`UTTERANCES_PER_VOICE` utterances, evenly chosen.
+    """Return the mean embedding of each speaker over up to :data:`UTTERANCES_PER_VOICE` utterances, evenly spaced.
 
-    Embeddings are kept beside the cache of ``datasets`` for as long as their files are unchanged.
+    Embeddings of utterances are cached beside the cache of ``datasets`` until their files change.
 
     Args:
         corpora: usable rows.
-        encoder: of embeddings (E,).
+        encoder: makes embeddings (E,).
         rate: samples per second that the encoder takes.
         size: E.
         trim_db: see :func:`clean`.
 
     Raises:
-        UserError: nothing of a speaker could be read; the encoder's embeddings have another size.
+        UserError: no recording of a speaker can be read, or the encoder's embeddings have another size.
     """
     embedded: list[tuple[str, torch.Tensor]] = []
     for rows in corpora:
@@ -131,11 +131,10 @@ def voices_of(
         for name in sorted(set(speakers)):
             own = [index for index, speaker in enumerate(speakers) if speaker == name]
             chosen = [own[i] for i in np.linspace(0, len(own) - 1, min(len(own), UTTERANCES_PER_VOICE)).astype(int)]
-            found = [
-                one for index in chosen if (one := _embedding(rows[index], encoder, rate, size, trim_db)) is not None
-            ]
+            tried = (_embedding(rows[index], encoder, rate, size, trim_db) for index in chosen)
+            found = [one for one in tried if one is not None]
             if not found:
-                raise UserError(f"speaker {name}", "none of the recordings could be read", "see the messages above")
+                raise UserError(f"speaker {name}", "none of its recordings could be read", "see the messages above")
             if found[0].shape != (size,):
                 why = f"its embeddings have {len(found[0])} numbers, the model takes {size}"
                 raise UserError(f"speaker_encoder {encoder.name}", why, "take another encoder")
@@ -148,7 +147,7 @@ def voices_of(
 def _embedding(
     row: dict[str, Any], encoder: SpeakerEncoder, rate: int, size: int, trim_db: float | None
 ) -> torch.Tensor | None:
-
+    """Return the embedding of a row, from the cache if it is there; None if its recording can't be read."""
     path = row["audio"]["path"]
     cached = None
     if path and os.path.isfile(path):
@@ -160,12 +159,12 @@ def _embedding(
         if cached.is_file():
             try:
                 return torch.from_numpy(np.load(cached, allow_pickle=False))
-            except (OSError, ValueError):  # cut while it was written
-                logger.warning("%s can't be read: made anew", cached)
+            except (OSError, ValueError):  # truncated
+                logger.warning("%s can't be read and is computed again", cached)
     try:
         waveform = audio.read(row["audio"], rate, start=row["start"], seconds=row["seconds"])
     except audio.AudioError as error:
-        logger.warning("utterance %s: %s", row["id"], error)
+        logger.warning("utterance %s is left out: %s", row["id"], error)
         return None
     embedding = encoder(clean(waveform, trim_db))
     if cached is not None:
@@ -174,5 +173,5 @@ def _embedding(
             with open_whole(cached) as file:
                 np.save(file, embedding.numpy())
         except OSError as error:
-            logger.warning("%s can't be written (%s): the next run makes it again", cached, error)
+            logger.warning("%s can't be written (%s): the next run computes it again", cached, error)
     return embedding

@@ -1,7 +1,7 @@
-"""Speak the texts of a corpus, or convert recordings, and measure what comes out against the corpus's recordings.
+"""Measure generated speech against the recordings of a corpus.
 
-Beside each figure stands that of copy synthesis: the recording's own spectrogram through the same vocoder, which is as
-near as any model of these spectrograms could come. Where recordings are converted, it is also that of leaving them.
+Each figure is also given for copy synthesis: the recording's own spectrogram through the same vocoder, the best that a
+model of these spectrograms can reach. For conversion it is given for the source recordings too.
 """
 
 from __future__ import annotations
@@ -31,50 +31,56 @@ from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
 from sft_speech.tasks.speech.speakers import MEAN
 
 METRICS = ("mcd", "log_f0_rmse", "voicing_error", "duration_ratio", "speaker_similarity", "nearest_other_speaker")
-KINDS = ("speech", "copy", "source")  # what was made, the recording's own spectrogram, what was converted
-TRIM_DB = 40.0  # of both, so that silence around a recording is no distortion
+KINDS = ("speech", "copy", "source")  # generated, copy synthesis, the source of a conversion
+TRIM_DB = 40.0  # of all of them, so that silence at the ends counts as no distortion
 
 
 class Judge(Protocol):
-    """A recognizer that says how well speech can be understood."""
+    """A recognizer that measures how intelligible speech is."""
 
-    def hear(self, reference: str, waveform: np.ndarray, rate: int) -> dict[str, Any]:
-        """What is heard in (S,), and the counts of its errors, as a part of the utterance's row."""
+    def score(self, reference: str, waveform: np.ndarray, rate: int) -> dict[str, Any]:
+        """Return the hypothesis for a waveform (S,) and the counts of its errors, for the utterance's row."""
 
     def summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Rates over all utterances with their intervals."""
+        """Return rates over all utterances with their intervals."""
+
+
+# Given a row and a voice (None: the mean), return the speech and the source recording (S,) of a conversion.
+Generate = Callable[[dict[str, Any], str | None], tuple[Speech, np.ndarray | None]]
 
 
 def evaluate_speech(
     generator: SpeechGenerator,
     rows: Iterable[dict[str, Any]],
-    say: Callable[[dict[str, Any], str | None], tuple[Speech, np.ndarray | None]],
+    generate: Generate,
     judge: Judge | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Has each row said in its speaker's voice.
+    """Generate each row in the voice of its speaker, and measure it.
 
     Args:
-        rows: of a corpus; a speaker that the model has no voice of is spoken by the model's mean.
-        say: a row in a voice (None: the mean): the speech, and the recording (S,) that was converted, if one was.
-        judge: hears what was spoken.
+        rows: of a corpus. Speakers without a voice in the model get the mean of its voices.
+        generate: see :data:`Generate`.
+        judge: transcribes the speech.
         progress: called with 1 after each utterance.
 
     Returns:
-        a line for each utterance: id, text, seconds, problem, and the figures of each of :data:`KINDS`.
+        A line per utterance: id, text, seconds, problem, and the figures of each of :data:`KINDS`.
 
     Raises:
-        UserError: the model has no voice of a speaker, and no mean.
+        UserError: the model has neither a voice of a speaker nor a mean.
     """
     found = []
     for row in rows:
-        found.append(_utterance(generator, row, say, judge))
+        found.append(_utterance(generator, row, generate, judge))
         if progress is not None:
             progress(1)
     return found
 
 
-def _utterance(generator: SpeechGenerator, row: dict[str, Any], say: Callable, judge: Judge | None) -> dict[str, Any]:
+def _utterance(
+    generator: SpeechGenerator, row: dict[str, Any], generate: Generate, judge: Judge | None
+) -> dict[str, Any]:
     checkpoint = generator.checkpoint
     line: dict[str, Any] = {"id": row["id"], "text": row["text"], "seconds": row["seconds"], "problem": ""}
     try:
@@ -84,82 +90,84 @@ def _utterance(generator: SpeechGenerator, row: dict[str, Any], say: Callable, j
     recording = clean(waveform, TRIM_DB)
     name = voice_name(row["speaker"])
     began = time.perf_counter()
-    speech, source = say(row, name if name in checkpoint.speakers else None)
+    speech, source = generate(row, name if name in checkpoint.speakers else None)
     runtime = time.perf_counter() - began
     if not len(speech.waveform):
         return line | {"problem": speech.problem}
     copied = generator.vocoder(torch.as_tensor(checkpoint.mels(recording)))
     line |= {"problem": speech.problem, "real_time_factor": runtime / speech.seconds}
-    for kind, spoken in zip(KINDS, (speech.waveform, copied, source), strict=True):
-        if spoken is None:
+    for kind, one in zip(KINDS, (speech.waveform, copied, source), strict=True):
+        if one is None:
             continue
-        line[kind] = _against(generator, clean(spoken, TRIM_DB), recording, name)
+        line[kind] = _compare(generator, clean(one, TRIM_DB), recording, name)
         if judge is not None:
-            line[kind] |= judge.hear(row["text"], spoken, checkpoint.rate)
+            line[kind] |= judge.score(row["text"], one, checkpoint.rate)
     if judge is not None:
-        line["recording"] = judge.hear(row["text"], recording, checkpoint.rate)
+        line["recording"] = judge.score(row["text"], recording, checkpoint.rate)
     return line
 
 
-def _against(generator: SpeechGenerator, spoken: np.ndarray, recording: np.ndarray, name: str) -> dict[str, float]:
-    """The figures of one waveform (S,) against the recording."""
+def _compare(generator: SpeechGenerator, waveform: np.ndarray, recording: np.ndarray, name: str) -> dict[str, float]:
+    """Return the figures of a waveform (S,) against the recording."""
     checkpoint = generator.checkpoint
     hop, rate = int(checkpoint.extractor.sample_stride), checkpoint.rate
-    mels = [checkpoint.mels(waveform) for waveform in (spoken, recording)]
+    mels = [checkpoint.mels(one) for one in (waveform, recording)]
     first, second = map(cepstra, mels)
     path = warping_path(first, second)
-    hertz = [pitch(waveform, rate, hop, len(own)) for waveform, own in zip((spoken, recording), mels, strict=True)]
+    hertz = [pitch(one, rate, hop, len(own)) for one, own in zip((waveform, recording), mels, strict=True)]
     errors = pitch_errors(hertz[0], hertz[1], path)
     figures = {
         "mcd": mel_cepstral_distortion(first, second, path),
         "log_f0_rmse": errors.log_f0_rmse,
         "voicing_error": errors.voicing_error,
-        "duration_ratio": len(spoken) / max(len(recording), 1),
+        "duration_ratio": len(waveform) / max(len(recording), 1),
     }
-    return figures | _similarities(generator, spoken, name)
+    return figures | _similarities(generator, waveform, name)
 
 
-def _similarities(generator: SpeechGenerator, spoken: np.ndarray, name: str) -> dict[str, float]:
-    """Cosines of a waveform's embedding to its speaker's and to the nearest other one's."""
+def _similarities(generator: SpeechGenerator, waveform: np.ndarray, name: str) -> dict[str, float]:
+    """Return the cosines of a waveform's embedding with that of its speaker and with the nearest other one."""
     voices = generator.checkpoint.speakers
     if name not in voices or not voices.encoder:
         return {}
-    embedding = generator.encoder()(spoken)
+    embedding = generator.encoder()(waveform)
     others = [float(embedding @ voices[other]) for other in voices if other not in (name, MEAN)]
     figures = {"speaker_similarity": float(embedding @ voices[name])}
     return figures | ({"nearest_other_speaker": max(others)} if others else {})
 
 
 def summary(lines: list[dict[str, Any]], judge: Judge | None = None) -> dict[str, Any]:
-    """The figures of SPLIT.json: a mean and its 95 % interval for each metric, of the speech and of the copies.
+    """Return the figures of SPLIT.json: the mean of each metric and its 95 % interval.
 
     Raises:
-        UserError: nothing could be spoken or read.
+        UserError: no utterance could be generated or read.
     """
-    spoken = [line for line in lines if "speech" in line]
-    if not spoken:
-        raise UserError("the evaluation", f"none of {len(lines)} utterances could be spoken", "see their problems")
-    figures: dict[str, Any] = {"utterances": len(spoken), "problems": sum(bool(line["problem"]) for line in lines)}
+    measured = [line for line in lines if "speech" in line]
+    if not measured:
+        first = f" ({lines[0]['problem']})" if lines else ""
+        why = f"none of {len(lines)} utterances could be generated{first}"
+        raise UserError("the evaluation", why, "check the texts and recordings")
+    figures: dict[str, Any] = {"utterances": len(measured), "problems": sum(bool(line["problem"]) for line in lines)}
     for kind in KINDS:
         for metric in METRICS:
-            values = [line[kind][metric] for line in spoken if metric in line.get(kind, {})]
+            values = [line[kind][metric] for line in measured if metric in line.get(kind, {})]
             mean, low, high = mean_interval(values)
             if np.isfinite(mean):
                 figures[f"{kind}_{metric}"], figures[f"{kind}_{metric}_interval"] = mean, [low, high]
-    mean, low, high = mean_interval([line["real_time_factor"] for line in spoken])
+    mean, low, high = mean_interval([line["real_time_factor"] for line in measured])
     figures |= {"real_time_factor": mean, "real_time_factor_interval": [low, high]}
     if judge is not None:
-        for kind in [kind for kind in (*KINDS, "recording") if all(kind in line for line in spoken)]:
-            rates = judge.summary([line[kind] for line in spoken])
+        for kind in [kind for kind in (*KINDS, "recording") if all(kind in line for line in measured)]:
+            rates = judge.summary([line[kind] for line in measured])
             figures |= {f"{kind}_{name}": value for name, value in rates.items()}
     return figures
 
 
 def save(lines: list[dict[str, Any]], figures: dict[str, Any], folder: Path, split: str) -> Path:
-    """Writes SPLIT.jsonl and SPLIT.json, beside the losses that a fine-tuning run has left there.
+    """Write SPLIT.jsonl and SPLIT.json; figures that are already there, such as a run's losses, are kept.
 
     Raises:
-        UserError: the folder can't be written.
+        UserError: they can't be written.
     """
     stem = file_stem(split)
     rows_file, figures_file = folder / f"{stem}.jsonl", folder / f"{stem}.json"
@@ -182,7 +190,7 @@ def save(lines: list[dict[str, Any]], figures: dict[str, Any], folder: Path, spl
 
 
 def _rounded(value: Any) -> Any:
-    """Five digits behind the point; what is no number is null."""
+    """Return JSON with floats of five decimals, and null for NaN and infinity."""
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -202,11 +210,11 @@ NAMES = {
     "wer": "WER of the judge",
     "cer": "CER of the judge",
 }
-HEADINGS = {"speech": "speech", "copy": "copy synthesis", "source": "left as it was", "recording": "recording"}
+HEADINGS = {"speech": "speech", "copy": "copy synthesis", "source": "unconverted", "recording": "recording"}
 
 
 def table(figures: dict[str, Any], split: str) -> str:
-    """The figures, to be read by people."""
+    """Return the figures as a table of text."""
     shown = [kind for kind in HEADINGS if any(key.startswith(f"{kind}_") for key in figures)]
     lines = [
         f"{split}: {figures['utterances']} utterances, {figures['problems']} with a problem, "

@@ -1,4 +1,4 @@
-"""What speaks, whether it is given texts or recordings: the model, its vocoder, its voices."""
+"""What synthesis and voice conversion share: the model, its vocoder, its voices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sft_speech.audio.codecs import AUDIO_SUFFIXES
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.models.load import chosen_device
-from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
+from sft_speech.tasks.speech.checkpoint import Model, SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tasks.speech.speakers import (
     MEAN,
     MelStatistics,
@@ -28,23 +28,25 @@ from sft_speech.tasks.speech.speakers import (
 )
 from sft_speech.tasks.speech.vocoder import load_vocoder
 
+Voice = str | Path | np.ndarray | Tensor  # see SpeechGenerator.voice
+
 
 @dataclass(frozen=True)
 class Speech:
-    """What was said.
+    """Generated speech.
 
     Args:
         waveform: float32 (S,) in [-1, 1].
         rate: samples per second.
-        text: as given; "" for a converted recording.
-        said: as the model was given it: numbers spelt out, characters that it lacks left out.
-        problem: why it is not, or not all, what was asked for; "" else.
+        text: that was given; "" for a conversion.
+        normalized: the text as the model got it: numbers spelled out, without characters that it lacks.
+        problem: why something is missing or was cut; "" if nothing was.
     """
 
     waveform: np.ndarray
     rate: int
-    text: str
-    said: str
+    text: str = ""
+    normalized: str = ""
     problem: str = ""
 
     @property
@@ -52,7 +54,7 @@ class Speech:
         return len(self.waveform) / self.rate
 
     def save(self, path: str | Path) -> None:
-        """Writes a sound file of 16 bits, its format by its name (``.wav``, ``.flac``, ``.ogg``).
+        """Write a 16-bit sound file in the format of its suffix (``.wav``, ``.flac``, ``.ogg``).
 
         Raises:
             UserError: it can't be written.
@@ -65,28 +67,30 @@ class Speech:
             )
         except (OSError, ValueError, TypeError, soundfile.LibsndfileError) as error:
             why = f"it can't be written ({str(error).splitlines()[0].rstrip('.')})"
-            raise UserError(str(path), why, "name a .wav, .flac or .ogg file in a folder that is there") from error
+            raise UserError(str(path), why, "name a .wav, .flac or .ogg file in an existing folder") from error
 
 
 class SpeechGenerator:
-    """A SpeechT5 that is told what to say in which voice.
+    """A SpeechT5 that generates speech in a given voice.
 
     Args:
-        checkpoint: put on the device.
+        model: directory of a model, or its id on the Hub.
         vocoder: directory or id of a ``SpeechT5HifiGan``; without one, Griffin-Lim.
-        speaker_encoder: x-vector model that turns reference recordings into embeddings; by default the one that made
-            the model's own voices.
+        speaker_encoder: x-vector model for reference recordings; by default the one that made the model's voices.
         device: "cpu", "cuda", ...; a GPU if there is one.
-        seed: another one says the same a little differently.
-        allow_pickle: read pickled weights of directories that are named here; see
+        seed: of the decoder's dropout, which is active in generation: another seed varies the speech a little.
+        allow_pickle: read pickled weights of the directories that are named here; see
             :func:`~sft_speech.models.load.how_to_read_weights`.
+
     Raises:
-        UserError: no such vocoder; no such device.
+        UserError: there is no such model, vocoder or device.
     """
+
+    kind: type[Model]
 
     def __init__(
         self,
-        checkpoint: SpeechCheckpoint,
+        model: str | Path | SpeechCheckpoint,
         vocoder: str | None = None,
         *,
         speaker_encoder: str | None = None,
@@ -94,6 +98,9 @@ class SpeechGenerator:
         seed: int = 0,
         allow_pickle: bool = False,
     ) -> None:
+        checkpoint = model
+        if not isinstance(checkpoint, SpeechCheckpoint):
+            checkpoint = load_speech_checkpoint(checkpoint, kind=self.kind, allow_pickle=allow_pickle)
         self.checkpoint, self.device, self.seed = checkpoint, chosen_device(device), seed
         module: torch.nn.Module = checkpoint.model
         module.to(self.device).eval()
@@ -103,18 +110,18 @@ class SpeechGenerator:
 
     @property
     def rate(self) -> int:
-        """Samples per second of what it says."""
+        """Samples per second."""
         return self.checkpoint.rate
 
-    def voice(self, speaker: Any) -> Tensor:
-        """The embedding (E,) of what names or is a voice.
+    def voice(self, speaker: Voice | None) -> Tensor:
+        """Return a speaker embedding (E,).
 
         Args:
-            speaker: name of a voice saved with the model; path of an embedding (.npy, .safetensors) or of a recording
-                of half a second or more; an embedding (E,). None: the model's only voice, or the mean of all.
+            speaker: name of a voice of the model; path of an embedding (.npy, .safetensors) or of a recording of half
+                a second or more; an embedding (E,). None: the model's only voice, or the mean of its voices.
 
         Raises:
-            UserError: no such voice.
+            UserError: there is no such voice.
         """
         known, size = self.checkpoint.speakers, self.checkpoint.config.speaker_embedding_dim
         if speaker is None:
@@ -138,33 +145,33 @@ class SpeechGenerator:
         return known[str(speaker)]
 
     def encoder(self) -> SpeakerEncoder:
-        """What turns reference recordings into embeddings of the model's kind."""
+        """Return the encoder that reference recordings need."""
         if self._encoder is None:
             name = self.encoder_name or self.checkpoint.speakers.encoder
             if name == MelStatistics.name:
                 self._encoder = MelStatistics(self.checkpoint.mels, self.checkpoint.config.speaker_embedding_dim)
             elif name:
-                # one that only the model's files name was named by nobody here
+                # allow_pickle is not for an encoder that only the model's files name.
                 self._encoder = XVectors(name, self.device, self.allow_pickle and bool(self.encoder_name))
             else:
                 do = "give --speaker_encoder MODEL, the x-vector model that it was trained with"
-                raise UserError("a reference recording", "the model doesn't say what made its embeddings", do)
+                raise UserError("a reference recording", "the model does not name the encoder of its voices", do)
         return self._encoder
 
     def generate(
         self, inputs: Tensor, mask: Tensor, voice: Tensor, limits: Sequence[int]
     ) -> list[tuple[np.ndarray, bool]]:
-        """Waveforms (S,), and whether each came to an end by itself; those that didn't are cut.
+        """Return waveforms (S,), and whether each ended before its limit; the others are cut.
 
         Args:
             inputs, mask: (B, N) tokens or samples.
             voice: (E,).
-            limits: of B clips, mel frames at most.
+            limits: of each utterance, in mel frames.
         """
         config = self.checkpoint.config
         step = config.reduction_factor
-        most = self.checkpoint.max_frames - 2 * step  # the first position is that of the start
-        # Frames this near to a cut have heard what comes behind it, which depends on the others in the batch.
+        most = self.checkpoint.max_frames - 2 * step  # the first position is that of the start frame
+        # So many frames before a cut depend, through the postnet, on those after it, and so on the rest of the batch.
         reach = config.speech_decoder_postnet_layers * (config.speech_decoder_postnet_kernel // 2)
         limits = [max(step, min(limit, most) // step * step) for limit in limits]
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
@@ -174,7 +181,7 @@ class SpeechGenerator:
                 inputs.to(self.device),
                 voice.expand(len(inputs), -1).to(self.device),
                 mask.to(self.device),
-                # Above the limit: it is rounded down.
+                # transformers rounds the limit down.
                 maxlenratio=(max(limits) + 0.5) / self.checkpoint.encoder_steps(inputs.shape[1]),
                 return_output_lengths=True,
             )

@@ -1,15 +1,16 @@
-"""The loss of SpeechT5 on spectrograms, summed clip by clip, as the trainer wants it.
+"""The loss of SpeechT5 on spectrograms, as sums over utterances.
 
-transformers averages each part over its own elements of the batch: mel values, frames, cells of the attention
-matrices. Those shares change with the clips that share a batch. Here every clip has a loss of its own, equal to what
-transformers gives for it alone, and a step is their mean weighted by frames, whatever the split into batches.
+transformers averages each part over the elements of the batch: mel values, frames, cells of the attention matrices.
+The weight of an utterance then depends on the others in its batch. Here each utterance has the loss that transformers
+gives for it alone, and a step minimizes their mean weighted by frames, however they are split into batches.
 
-Legend: B batch, T mel frames, M mel bands, N encoder steps (text tokens, or frames of heard speech), D decoder steps =
+Legend: B batch, T mel frames, M mel bands, N encoder steps (text tokens, or frames of a recording), D decoder steps =
 T / reduction_factor, H attention heads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,19 +21,21 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from sft_speech.training.loss import LossOutput
 
-IGNORED = -100.0  # padding of target spectrograms, as transformers has it
-STOP_WEIGHT = 5.0  # of the one frame of a clip that is its last; transformers' and fairseq's SpeechT5
+IGNORED = -100.0  # padding of target spectrograms, as in transformers
+STOP_WEIGHT = 5.0  # of the last frame of an utterance, as in transformers and fairseq
+# Parts of the loss, and the names of their figures.
+PARTS = {"before": "mel_loss_before_postnet", "after": "mel_loss", "stop": "stop_loss", "guided": "attention_loss"}
 
 
 @dataclass(frozen=True)
 class SpectrogramLosses:
-    """The parts of the loss of B clips, each (B,) and not divided by anything, in float32.
+    """The parts of the loss of B utterances, each (B,), sums over frames in float32.
 
     Args:
-        before, after: absolute errors of the log-mels before and behind the postnet, per frame averaged over bands.
+        before, after: absolute errors of the log-mels before and after the postnet, averaged over bands.
         stop: cross entropy of "this frame is the last one".
-        guided: mean over a clip's attention matrices, times its frames; 0 where the model is not trained with it.
-        frames: mel frames of each clip.
+        guided: guided attention loss, times the frames; 0 if the model is trained without it.
+        frames: number of mel frames.
     """
 
     before: Tensor
@@ -43,7 +46,7 @@ class SpectrogramLosses:
 
     @property
     def total(self) -> Tensor:
-        """Their sum for each clip, (B,)."""
+        """The loss of each utterance, (B,)."""
         return self.before + self.after + self.stop + self.guided
 
 
@@ -57,16 +60,16 @@ def spectrogram_losses(
     attentions: tuple[Tensor, ...],
     encoder_steps: Tensor,
 ) -> SpectrogramLosses:
-    """The losses of every clip of a batch.
+    """Return the losses of the utterances of a batch.
 
     Args:
         config: of the model; its ``guided_attention_loss_*`` and ``reduction_factor``.
-        before, after: (B, T, M) predictions without and with the postnet.
+        before, after: (B, T, M) predictions before and after the postnet.
         stop_logits: (B, T).
-        labels: (B, T, M) log-mels; padded with :data:`IGNORED` to the longest clip, each clip's own frames a multiple
-            of the reduction factor.
-        attentions: of each decoder layer, (B, H, D, N); empty where guided attention is off.
-        encoder_steps: (B,) text tokens of each clip, or frames of the speech that it is made of.
+        labels: (B, T, M) log-mels, padded with :data:`IGNORED`; the frames of each utterance are a multiple of the
+            reduction factor.
+        attentions: (B, H, D, N) of each decoder layer; empty if guided attention is off.
+        encoder_steps: (B,) N of each utterance.
     """
     own = labels[..., 0] != IGNORED  # (B, T)
     frames = own.sum(-1)
@@ -92,19 +95,19 @@ def spectrogram_losses(
 
 
 def guided_attention(matrices: Tensor, steps: Tensor, encoder_steps: Tensor, sigma: float) -> Tensor:
-    """How far attention is from the diagonal (Tachibana et al. 2018, arXiv:1710.08969), a mean for every clip.
+    """Return the guided attention loss (Tachibana et al. 2018, arXiv:1710.08969) of each utterance.
 
     Args:
         matrices: (B, H, D, N) attention weights.
-        steps, encoder_steps: (B,) D and N of each clip.
-        sigma: width of the diagonal, as a share of the clip.
+        steps, encoder_steps: (B,) D and N of each utterance.
+        sigma: width of the diagonal, as a share of the utterance.
 
     Returns:
-        (B,), 0 on the diagonal, near 1 far from it.
+        (B,) means over cells of the attention weights times a penalty, 0 on the diagonal and near 1 far from it.
     """
     _, heads, longest, widest = matrices.shape
     steps, encoder_steps = steps.clamp(min=1), encoder_steps.clamp(min=1)
-    down = torch.arange(longest, device=matrices.device) / steps[:, None]  # (B, D), 1 and more behind the end
+    down = torch.arange(longest, device=matrices.device) / steps[:, None]  # (B, D), 1 or more after the end
     along = torch.arange(widest, device=matrices.device) / encoder_steps[:, None]  # (B, N)
     away = 1 - torch.exp(-((along[:, None, :] - down[:, :, None]) ** 2) / (2 * sigma**2))
     own = (down[:, :, None] < 1) & (along[:, None, :] < 1)
@@ -112,16 +115,21 @@ def guided_attention(matrices: Tensor, steps: Tensor, encoder_steps: Tensor, sig
 
 
 def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of the model in a batch of :class:`~sft_speech.tasks.speech.collator.SpeechCollator`."""
+    """Return the inputs of the model in a batch of :class:`~sft_speech.tasks.speech.collator.SpeechCollator`."""
     return {name: value for name, value in batch.items() if name not in ("labels", "seconds", "encoder_steps")}
 
 
+def means(sums: Mapping[str, float]) -> dict[str, float]:
+    """Return the parts of the loss as means over frames, from sums by the names of :class:`SpectrogramLosses`."""
+    return {name: sums[part] / max(sums["frames"], 1) for part, name in PARTS.items()}
+
+
 class SpectrogramCriterion:
-    """Fine-tuning of SpeechT5 with a speech decoder, as the trainer sees it.
+    """The loss of a SpeechT5 with a speech decoder, for the trainer.
 
     Args:
-        model: not yet wrapped for several processes. A hook on its postnet keeps what transformers' output leaves out:
-            the spectrogram before the postnet and the logits of stopping.
+        model: not wrapped for several processes. A hook on its postnet keeps what transformers' output leaves out: the
+            spectrogram before the postnet and the stop logits.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -134,14 +142,14 @@ class SpectrogramCriterion:
         self.predicted = predicted
 
     def count(self, batch: dict[str, Any]) -> int:
-        """Mel frames."""
+        """Return the number of mel frames."""
         return int((batch["labels"][..., 0] != IGNORED).sum())
 
     def losses(self, model: torch.nn.Module, batch: dict[str, Any]) -> SpectrogramLosses:
-        """Of every clip of a batch of :class:`~sft_speech.tasks.speech.collator.SpeechCollator`."""
+        """Return the losses of the utterances of a batch of the collator."""
         guided = bool(self.config.use_guided_attention_loss)
         outputs = model(**model_inputs(batch), output_attentions=guided)
-        assert self.predicted is not None  # the model has a postnet, which is where the hook is
+        assert self.predicted is not None  # the hook has set it
         (before, after, stop_logits), self.predicted = self.predicted, None
         return spectrogram_losses(
             self.config,
@@ -154,19 +162,11 @@ class SpectrogramCriterion:
         )
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
-        """Of a batch of :class:`~sft_speech.tasks.speech.collator.SpeechCollator`."""
+        """Return the sum of the losses of a batch of the collator."""
         losses = self.losses(model, batch)
-        figures = {
-            name: getattr(losses, name).sum().detach() for name in ("before", "after", "stop", "guided", "frames")
-        }
+        figures = {name: getattr(losses, name).sum().detach() for name in (*PARTS, "frames")}
         return LossOutput(losses.total.sum(), figures | {"seconds": batch["seconds"]})
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
-        """The parts of the loss, each a mean over frames."""
-        names = {
-            "before": "mel_loss_before_postnet",
-            "after": "mel_loss",
-            "stop": "stop_loss",
-            "guided": "attention_loss",
-        }
-        return {shown: sums[name] / max(sums["frames"], 1) for name, shown in names.items()}
+        """Return the parts of the loss as means over frames."""
+        return means(sums)

@@ -1,4 +1,4 @@
-"""What a model sounds and looks like while it is trained: spoken texts, spectrograms, attention."""
+"""Samples of a model in training: synthesized speech, spectrograms, attention."""
 
 from __future__ import annotations
 
@@ -14,42 +14,44 @@ from transformers import TrainerCallback, TrainingArguments
 
 from sft_speech.corpora.report import file_stem
 from sft_speech.tasks.speech.collator import SpeechCollator
-from sft_speech.tasks.speech.data import SpokenUtterances
+from sft_speech.tasks.speech.data import Utterances
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
 from sft_speech.tasks.speech.loss import model_inputs
 from sft_speech.training.saving import preserved_rng
 
 logger = logging.getLogger(__name__)
 
+MakeSpeech = Callable[[dict[str, Any]], Speech | None]  # of a row
+
 
 class SpeechSamples(TrainerCallback):
-    """Speak and draw some utterances after each evaluation.
+    """Synthesize and draw some utterances after each evaluation.
 
     Args:
-        folder: gets NUMBER-ID.wav and NUMBER-ID.png, NUMBER being that of the evaluation.
-        utterances: that are shown.
+        folder: gets NUMBER-ID.wav and NUMBER-ID.png; NUMBER is that of the evaluation.
+        utterances: to be shown.
         collate: makes batches of them.
         generator: of the model in training.
-        tracker: directory of TensorBoard's files, which get pictures and sound as well; None: only the folder does.
-        speak: has it say the utterance of an index; None where that can't be read.
+        make: returns the speech for a row of the utterances; None if the row can't be read.
+        tracker: TensorBoard's directory, which gets the pictures and the sound too; None for none.
     """
 
     def __init__(
         self,
         folder: Path,
-        utterances: SpokenUtterances,
+        utterances: Utterances,
         collate: SpeechCollator,
         generator: SpeechGenerator,
-        speak: Callable[[int], Speech | None],
+        make: MakeSpeech,
         tracker: str | None = None,
     ) -> None:
         self.folder, self.utterances, self.collate = folder, utterances, collate
-        self.generator, self.speak, self.tracker = generator, speak, tracker
-        taken = [path.name[:3] for path in folder.glob("???-*.wav")]  # of the run that is resumed
+        self.generator, self.make, self.tracker = generator, make, tracker
+        taken = [path.name[:3] for path in folder.glob("???-*.wav")]  # by the run that is resumed
         self.number = max((int(number) for number in taken if number.isdigit()), default=0)
 
     def on_evaluate(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
-        """Write the samples; training goes on where that fails."""
+        """Write the samples; a failure is logged and does not end the training."""
         try:
             with preserved_rng(args.device):
                 self.write()
@@ -57,7 +59,7 @@ class SpeechSamples(TrainerCallback):
             logger.warning("the samples could not be written (%s)", error)
 
     def write(self) -> None:
-        """Speak and draw each utterance."""
+        """Synthesize and draw each utterance."""
         model: Any = self.generator.checkpoint.model
         training, self.generator.device = model.training, next(model.parameters()).device
         model.eval()
@@ -66,7 +68,7 @@ class SpeechSamples(TrainerCallback):
         written: list[Path] = []
         for index, row in enumerate(self.utterances.rows):
             path = self.folder / f"{self.number:03d}-{file_stem(Path(row['id']).stem)}"
-            speech = self.speak(index)
+            speech = self.make(row)
             if speech is not None and len(speech.waveform):
                 speech.save(path.with_suffix(".wav"))
                 written.append(path.with_suffix(".wav"))
@@ -79,8 +81,11 @@ class SpeechSamples(TrainerCallback):
             track(written, self.tracker, self.number)
 
     def predicted(self, model: Any, utterance: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of an utterance, given its own frames so far (teacher forcing): the target and the predicted log-mels (T, M),
-        and the attention (T / reduction_factor, N) averaged over layers and heads.
+        """Predict an utterance with teacher forcing.
+
+        Returns:
+            target and predicted log-mels (T, M), and attention (T / reduction_factor, N), the mean over layers and
+            heads; N encoder steps.
         """
         device = self.generator.device
         batch = {name: value.to(device) for name, value in self.collate([utterance]).items()}
@@ -93,7 +98,7 @@ class SpeechSamples(TrainerCallback):
 
 
 def track(files: list[Path], folder: str, number: int) -> None:
-    """Shows pictures and sound files in TensorBoard, under the number of the evaluation."""
+    """Add pictures and sound files to TensorBoard, under the number of the evaluation."""
     from matplotlib.image import imread
     from torch.utils.tensorboard import SummaryWriter
 
@@ -108,7 +113,7 @@ def track(files: list[Path], folder: str, number: int) -> None:
 
 
 def draw(path: Path, title: str, target: np.ndarray, predicted: np.ndarray, attention: np.ndarray) -> None:
-    """Draws log-mels (T, M), both on one scale, and attention (D, N) into a picture."""
+    """Draw log-mels (T, M), on one scale, and attention (D, N) into a picture."""
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
     figure = Figure(figsize=(8, 8), layout="constrained")

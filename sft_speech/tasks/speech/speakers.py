@@ -1,4 +1,4 @@
-"""Who speaks: speaker embeddings of recordings, and the voices that a saved model knows by name.
+"""Speaker embeddings of recordings, and the named voices of a saved model.
 
 Legend: S samples, E = 512 numbers of an embedding (``speaker_embedding_dim`` of the model), M mel bands, T frames.
 """
@@ -6,12 +6,13 @@ Legend: S samples, E = 512 numbers of an embedding (``speaker_embedding_dim`` of
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sft_speech.errors import UserError
@@ -20,29 +21,29 @@ from sft_speech.models.load import load_pretrained, unreadable
 logger = logging.getLogger(__name__)
 
 FILE = "speakers.safetensors"
-MEAN = "mean of all"  # the name of the average voice, for who names none
-SHORTEST_SECONDS = 0.5  # of a reference recording: less says nothing about a voice
+MEAN = "mean of all"  # name of the average voice, the default
+SHORTEST_SECONDS = 0.5  # of a reference recording
 
 
 class SpeakerEncoder(Protocol):
-    """Turns a recording into a speaker embedding."""
+    """Makes speaker embeddings of recordings."""
 
     name: str
 
     def __call__(self, waveform: np.ndarray) -> Tensor:
-        """(S,) at 16 kHz to (E,) of length 1."""
+        """Return the embedding (E,), of length 1, of a waveform (S,) at 16 kHz."""
 
 
 class XVectors:
-    """x-vectors of a transformers model (Snyder et al. 2018), as SpeechT5 was trained with.
+    """x-vectors of a transformers model (Snyder et al. 2018), with which SpeechT5 was trained.
 
     Args:
         name: directory or Hub id of a model with an x-vector head (``Wav2Vec2ForXVector``, ``WavLMForXVector``, ...).
-        device: where it computes.
+        device: "cpu", "cuda", ...
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights`.
 
     Raises:
-        UserError: no such model, only pickled weights, or one without that head.
+        UserError: there is no such model, its weights are pickled, or it has no such head.
     """
 
     def __init__(self, name: str, device: str | torch.device = "cpu", allow_pickle: bool = False) -> None:
@@ -68,10 +69,9 @@ class XVectors:
 
 
 class MelStatistics:
-    """A stand-in for x-vectors that needs no weights: the average spectrum of a voice and how it varies.
+    """A substitute for x-vectors that needs no weights: mean and standard deviation of the log-mels of a voice.
 
-    Not an x-vector: it tells voices in similar recordings apart and nothing more; models trained with one kind can't
-    be given the other.
+    It distinguishes voices only in similar recordings. A model trained with one kind of embedding can't use the other.
 
     Args:
         mels: waveform (S,) to log-mels (T, M).
@@ -86,24 +86,25 @@ class MelStatistics:
     def __call__(self, waveform: np.ndarray) -> Tensor:
         spectrogram = torch.as_tensor(self.mels(waveform)).double()  # (T, M)
         level = spectrogram.mean(1)
-        speech = spectrogram[level >= level.median()]  # the louder half: not the room
-        relative = speech - speech.mean()  # loudness is the microphone's
+        speech = spectrogram[level >= level.median()]  # the louder half, without the noise of the room
+        relative = speech - speech.mean()  # loudness depends on the microphone
         figures = torch.cat([relative.mean(0), relative.std(0, correction=0)])
-        # The same directions on every machine, whatever torch draws: a cosine basis.
+        # A cosine basis: the same on every machine, unlike random directions.
         rows = torch.arange(self.size).double()[:, None] + 0.5
         basis = torch.cos(torch.pi * rows * torch.arange(1, len(figures) + 1) / self.size)
         return torch.nn.functional.normalize(basis @ figures, dim=0).float()
 
 
-def checked(embedding: Any, size: int, given: str) -> Tensor:
-    """An embedding (E,) of length 1, whatever form it came in: (E,) or (1, E), tensor or array.
+def checked(embedding: ArrayLike | Tensor, size: int, given: str) -> Tensor:
+    """Return an embedding as a tensor (E,) of length 1.
 
     Args:
+        embedding: (E,) or (1, E).
         size: E of the model.
-        given: what the user named, for the message.
+        given: where it comes from, for the error message.
 
     Raises:
-        UserError: another shape, a number that isn't finite, or nothing but zeros.
+        UserError: it has another shape, a number that isn't finite, or only zeros.
     """
     found = torch.as_tensor(np.asarray(embedding)).float()
     if found.shape not in ((size,), (1, size)):
@@ -111,9 +112,9 @@ def checked(embedding: Any, size: int, given: str) -> Tensor:
         raise UserError(given, why, "take the embeddings of the encoder that the model was trained with")
     found = found.reshape(size)
     if not found.isfinite().all():
-        raise UserError(given, "it holds numbers that aren't finite", "compute it anew")
+        raise UserError(given, "it holds numbers that aren't finite", "compute it again")
     if not found.any():
-        raise UserError(given, "it is all zeros, which is no voice", "compute it anew")
+        raise UserError(given, "it is all zeros", "compute it again")
     return torch.nn.functional.normalize(found, dim=0)
 
 
@@ -121,12 +122,15 @@ class Speakers(Mapping[str, Tensor]):
     """The voices of a saved model: an embedding (E,) of length 1 for each name.
 
     Args:
-        embeddings: by name; checked and normalized.
+        embeddings: by name.
         size: E.
-        encoder: name of what made them, so that a reference recording is turned into the same kind.
+        encoder: name of the encoder that made them and that reference recordings need.
+
+    Raises:
+        UserError: see :func:`checked`.
     """
 
-    def __init__(self, embeddings: Mapping[str, Any], size: int = 512, encoder: str = "") -> None:
+    def __init__(self, embeddings: Mapping[str, ArrayLike | Tensor], size: int = 512, encoder: str = "") -> None:
         self.size, self.encoder = size, encoder
         self._embeddings = {name: checked(one, size, f"speaker {name}") for name, one in embeddings.items()}
 
@@ -137,7 +141,7 @@ class Speakers(Mapping[str, Tensor]):
             raise UserError(f"speaker {name}", "the model has no such voice", do)
         return self._embeddings[name]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._embeddings)
 
     def __len__(self) -> int:
@@ -148,10 +152,10 @@ class Speakers(Mapping[str, Tensor]):
 
     @classmethod
     def average(cls, embeddings: Iterable[tuple[str, Tensor]], size: int = 512, encoder: str = "") -> Speakers:
-        """The mean direction of each speaker's utterances, and of all speakers under the name :data:`MEAN`.
+        """Return the mean voice of each speaker's utterances, and that of all speakers under the name :data:`MEAN`.
 
         Args:
-            embeddings: (speaker, (E,) of length 1) of each utterance; "" where the speaker isn't known.
+            embeddings: speaker and embedding, (E,) of length 1, of each utterance; "" for an unknown speaker.
         """
         sums: dict[str, Tensor] = {}
         for speaker, embedding in embeddings:
@@ -161,14 +165,14 @@ class Speakers(Mapping[str, Tensor]):
         return cls({name: one for name, one in means.items() if name} | overall, size, encoder)
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``speakers.safetensors`` into the directory of a model."""
+        """Write ``speakers.safetensors`` into the directory of a model."""
         from safetensors.torch import save_file
 
         save_file(dict(self._embeddings), Path(folder) / FILE, metadata={"encoder": self.encoder})
 
     @classmethod
     def load(cls, model: str | Path, size: int = 512, revision: str | None = None) -> Speakers:
-        """Of a model, its directory or its id on the Hub; none where it has no such file.
+        """Load the voices of a model, by its directory or its id on the Hub; there are none without the file.
 
         Raises:
             UserError: the file is damaged.
@@ -188,7 +192,7 @@ class Speakers(Mapping[str, Tensor]):
             return cls({}, size)
         try:
             with safe_open(path, "pt") as file:
-                embeddings = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+                embeddings = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
                 encoder = (file.metadata() or {}).get("encoder", "")
         except (SafetensorError, OSError) as error:
             raise unreadable(str(path), error, "remove it, and give embeddings or reference recordings") from error
@@ -196,10 +200,10 @@ class Speakers(Mapping[str, Tensor]):
 
 
 def read_embedding(path: str | Path, size: int = 512) -> Tensor:
-    """An embedding (E,) of length 1 from a file: ``.npy``, or ``.safetensors`` with one tensor.
+    """Read an embedding (E,) of length 1 from a file: ``.npy``, or ``.safetensors`` with one tensor.
 
     Raises:
-        UserError: it can't be read, or holds no such embedding.
+        UserError: it can't be read, or holds something else.
     """
     path = Path(path)
     try:
@@ -214,20 +218,20 @@ def read_embedding(path: str | Path, size: int = 512) -> Tensor:
             (found,) = tensors.values()
     except UserError:
         raise
-    except Exception as error:  # numpy and safetensors each have their own
+    except Exception as error:  # numpy and safetensors each raise their own
         raise unreadable(str(path), error, "give a .npy or .safetensors file with one embedding") from error
     return checked(found, size, str(path))
 
 
 def embed_reference(encoder: SpeakerEncoder, waveform: np.ndarray, rate: int, given: str, size: int = 512) -> Tensor:
-    """The embedding (E,) of a reference recording (S,).
+    """Return the embedding (E,) of a reference recording (S,).
 
     Raises:
-        UserError: it is too short or silent.
+        UserError: it is too short, or silent.
     """
     seconds = len(waveform) / rate
     if seconds < SHORTEST_SECONDS:
-        why = f"{seconds:.2f} s are too short to know a voice by"
+        why = f"{seconds:.2f} s are too short for a speaker embedding"
         raise UserError(given, why, f"give {SHORTEST_SECONDS:g} s or more, better ten")
     if np.abs(waveform).max() < 1e-4:
         raise UserError(given, "it is silent", "give a recording of the voice")

@@ -1,4 +1,4 @@
-"""What the descriptions of synthesis and voice conversion share."""
+"""Parts of the descriptions of synthesis and voice conversion."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ METRICS = (
     Metric("mel_loss", "mel L1 (log10)", curve=True),
     Metric("attention_loss", "guided attention loss", curve=True),
     Metric("speech_mcd", "mel cepstral distortion, dB"),
-    Metric("copy_mcd", "that of copy synthesis, dB"),
+    Metric("copy_mcd", "copy synthesis, dB"),
     Metric("speech_speaker_similarity", "cosine to the speaker", best="max"),
-    Metric("speech_cer", "CER % of the judge", scale=100),
+    Metric("speech_cer", "CER %, by a recognizer", scale=100),
 )
 SHOWN_VOICES = 20
 
 
 def voices(folder: Path) -> list[str]:
-    """Return the line of the model card that names the voices: they are part of the model, and published with it."""
+    """Return the line of the model card that names the voices, which are published with the model."""
     from safetensors import safe_open
 
     file = folder / "speakers.safetensors"
@@ -30,4 +30,4 @@ def voices(folder: Path) -> list[str]:
     with safe_open(file, "np") as saved:
         names = sorted(saved.keys())
     shown = ", ".join(map(markdown.text, names[:SHOWN_VOICES])) + (", ..." if len(names) > SHOWN_VOICES else "")
-    return [f"Voices that it knows by name (speakers.safetensors): {shown}.\n"]
+    return [f"Named voices (speakers.safetensors): {shown}.\n"]

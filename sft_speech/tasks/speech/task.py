@@ -1,11 +1,11 @@
-"""What synthesis and voice conversion share as tasks: SpeechT5, its batches, and its losses on held-out speech."""
+"""The part of fine-tuning that synthesis and voice conversion share."""
 
 from __future__ import annotations
 
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,12 +20,12 @@ from sft_speech.corpora.report import file_stem
 from sft_speech.inference.batching import sorted_batches
 from sft_speech.models.adapt import exact_padding, prepare
 from sft_speech.options.config import FinetuneSpeechConfig
-from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
+from sft_speech.tasks.speech.checkpoint import Model, SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tasks.speech.collator import SpeechCollator
-from sft_speech.tasks.speech.data import SpokenUtterances, voices_of
-from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
-from sft_speech.tasks.speech.loss import SpectrogramCriterion
-from sft_speech.tasks.speech.samples import SpeechSamples
+from sft_speech.tasks.speech.data import Utterances, voices_of
+from sft_speech.tasks.speech.generator import SpeechGenerator
+from sft_speech.tasks.speech.loss import PARTS, SpectrogramCriterion, means
+from sft_speech.tasks.speech.samples import MakeSpeech, SpeechSamples
 from sft_speech.tasks.speech.speakers import MelStatistics, SpeakerEncoder, Speakers, XVectors
 from sft_speech.training.rows import Rows
 from sft_speech.training.skipped_audio import check_evaluation
@@ -38,12 +38,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=FinetuneSpeechConfig)
-PARTS = ("before", "after", "stop", "guided")
+G = TypeVar("G", bound=SpeechGenerator)
 
 
 class SpeechTask(Task[C]):
-    """Fine-tuning of a SpeechT5 that makes speech."""
+    """Fine-tuning of a SpeechT5 that generates speech.
 
+    Attributes:
+        kind: class of the model.
+        samples: writes samples after each evaluation, in the main process.
+    """
+
+    kind: type[Model]
     checkpoint: SpeechCheckpoint
     criterion: SpectrogramCriterion
     samples: SpeechSamples | None = None
@@ -54,35 +60,47 @@ class SpeechTask(Task[C]):
         self.model = self.checkpoint.model
         self.criterion = SpectrogramCriterion(self.model)
 
-    @abstractmethod
-    def load_checkpoint(self, rows: Rows) -> SpeechCheckpoint:
-        """Return the checkpoint to start from."""
+    def load_checkpoint(self, rows: Rows, language: str | None = None) -> SpeechCheckpoint:
+        """Return the checkpoint to start from; ``language`` is that of its texts."""
+        config = self.config
+        return load_speech_checkpoint(
+            config.checkpoint,
+            kind=self.kind,
+            revision=config.revision,
+            allow_pickle=config.allow_pickle,
+            from_scratch=config.from_scratch,
+            language=language,
+        )
 
     @abstractmethod
-    def utterances(self, rows: Dataset) -> SpokenUtterances:
-        """Return what makes utterances of rows."""
+    def utterances(self, rows: Dataset) -> Utterances:
+        """Return the utterances of rows."""
 
     @abstractmethod
-    def speaking(self, shown: SpokenUtterances) -> tuple[SpeechGenerator, Callable[[int], Speech | None]]:
-        """Return a generator, and what makes the speech of a sample by its index: None if it cannot be read."""
+    def sampler(self, shown: Utterances) -> tuple[SpeechGenerator, MakeSpeech]:
+        """Return a generator, and a function that makes the speech of a row of ``shown`` with it."""
+
+    def generator(self, kind: type[G]) -> G:
+        """Return a generator of the model in training, for samples."""
+        return kind(self.checkpoint, self.config.vocoder, device="cpu", allow_pickle=self.config.allow_pickle)
 
     @abstractmethod
     def collator(self) -> SpeechCollator: ...
 
     def begin(self, corpora: Mapping[str, Rows]) -> None:
-        """Compute the embeddings of all speakers; choose the samples."""
+        """Compute the embeddings of all speakers, and choose the samples."""
         config, held_out = self.config, corpora.get("eval")
         self.checkpoint.speakers = self.voices({name: rows.table for name, rows in corpora.items()})
         if held_out is not None and config.samples and accelerate.PartialState().is_main_process:
-            # The shortest ones: an untrained model may go on for minutes.
+            # The shortest: an untrained model rarely stops before its limit, which grows with the input.
             order = np.argsort(held_out.table["seconds"], kind="stable")
             shown = self.utterances(held_out.table.select(order[: config.samples]))
             folder = Path(config.output_dir) / "samples"
             tracked = {"tensorboard", "all"}.intersection(trackers(config))
             tracker = tensorboard_folder(config.output_dir) if tracked else None
-            self.samples = SpeechSamples(folder, shown, self.collator(), *self.speaking(shown), tracker)
+            self.samples = SpeechSamples(folder, shown, self.collator(), *self.sampler(shown), tracker)
 
-    def dataset(self, rows: Rows) -> SpokenUtterances:
+    def dataset(self, rows: Rows) -> Utterances:
         return self.utterances(rows.table)
 
     def cost(self, rows: Rows) -> np.ndarray:
@@ -99,8 +117,8 @@ class SpeechTask(Task[C]):
         if config.speaker_encoder:
             encoder = XVectors(config.speaker_encoder, allow_pickle=config.allow_pickle)
         else:
-            logger.warning("no speaker_encoder: voices are told apart by %s", encoder.name)
-        with main_first(accelerate.PartialState()):  # the other processes find the embeddings that it writes
+            logger.warning("no speaker_encoder is set: voices are represented by %s", encoder.name)
+        with main_first(accelerate.PartialState()):  # the other processes read the embeddings that it caches
             return voices_of(corpora.values(), encoder, checkpoint.rate, size, config.trim_db)
 
     def padded_seconds(self, rows: Dataset) -> np.ndarray:
@@ -108,10 +126,10 @@ class SpeechTask(Task[C]):
         return np.asarray(rows["seconds"], dtype=float)
 
     def evaluate(self, rows: Dataset) -> SpeechLosses:
-        """Compute the losses of every utterance, each process a share of them.
+        """Compute the losses of every utterance, a share of them per process.
 
         Raises:
-            UserError: too few of the recordings could be read.
+            UserError: too many recordings can't be read.
         """
         processes, model = accelerate.PartialState(), self.checkpoint.model
         data, collate = self.utterances(rows), self.collator()
@@ -121,7 +139,7 @@ class SpeechTask(Task[C]):
         model.eval()
         cuda = [device] if device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(0)  # the prenet drops out in evaluation too: every evaluation alike
+            torch.manual_seed(0)  # the dropout of the prenet is active in evaluation too
             for batch in batches[processes.process_index :: processes.num_processes]:
                 read = [(index, one) for index in batch if (one := data[(0, index)]) is not None]
                 if not read:
@@ -156,16 +174,10 @@ class SpeechLosses:
     utterances: list[dict[str, Any]]
 
     def metrics(self) -> dict[str, float]:
-        """Return means over mel frames: the loss and its parts."""
-        frames = sum(row["frames"] for row in self.utterances)
-        before, after, stop, guided = (sum(row[part] for row in self.utterances) / frames for part in PARTS)
-        return {
-            "loss": before + after + stop + guided,
-            "mel_loss_before_postnet": before,
-            "mel_loss": after,
-            "stop_loss": stop,
-            "attention_loss": guided,
-        }
+        """Return the loss and its parts, as means over mel frames."""
+        parts = means({key: sum(row[key] for row in self.utterances) for key in (*PARTS, "frames")})
+        before, after, stop, guided = parts.values()
+        return {"loss": before + after + stop + guided} | parts
 
     def table(self) -> str:
         return "  ".join(f"{name} {value:.4f}" for name, value in self.metrics().items())
@@ -177,9 +189,6 @@ class SpeechLosses:
             for row in self.utterances:
                 per_frame = {part: round(row[part] / row["frames"], 5) for part in PARTS}
                 lines.write(json.dumps(row | per_frame, ensure_ascii=False) + "\n")
-        counts = {
-            "utterances": len(self.utterances),
-            "hours": sum(row["seconds"] for row in self.utterances) / 3600,
-        }
-        figures = json.dumps(self.metrics() | counts, indent=2)
+        hours = sum(row["seconds"] for row in self.utterances) / 3600
+        figures = json.dumps(self.metrics() | {"utterances": len(self.utterances), "hours": hours}, indent=2)
         (folder / f"{file_stem(split)}.json").write_text(figures + "\n", encoding="utf-8")

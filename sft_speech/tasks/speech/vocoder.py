@@ -1,4 +1,4 @@
-"""From log-mel spectrograms to waveforms.
+"""Vocoders: log-mel spectrograms to waveforms.
 
 Legend: T frames, M mel bands, F frequency bins, S samples.
 """
@@ -20,20 +20,20 @@ logger = logging.getLogger(__name__)
 
 
 class GriffinLim:
-    """Waveforms without a trained vocoder: a phase that fits the magnitudes (Griffin and Lim 1984; librosa's fast one).
+    """Phase reconstruction without a trained vocoder (Griffin and Lim 1984; the fast version, by librosa).
 
-    Understandable, and metallic; nobody's choice but where there is no HiFi-GAN.
+    Intelligible but metallic.
 
     Args:
-        extractor: what the spectrograms were made by.
-        iterations: of the search for the phase.
+        extractor: makes such spectrograms.
+        iterations: of the phase reconstruction.
     """
 
     def __init__(self, extractor: SpeechT5FeatureExtractor, iterations: int = 60) -> None:
         self.extractor, self.iterations = extractor, iterations
 
     def __call__(self, spectrogram: Tensor) -> np.ndarray:
-        """(T, M) log10 mels to float32 (S,), S = (T - 1) x hop."""
+        """Return the waveform, float32 (S,) with S = (T - 1) x hop, of log10 mels (T, M)."""
         import librosa
 
         extractor: Any = self.extractor
@@ -51,16 +51,16 @@ class GriffinLim:
 
 
 class HifiGan:
-    """A trained vocoder (Kong et al. 2020, arXiv:2010.05646), as ``microsoft/speecht5_hifigan``.
+    """A trained vocoder (Kong et al. 2020, arXiv:2010.05646), such as ``microsoft/speecht5_hifigan``.
 
     Args:
         name: directory or Hub id.
-        extractor: what the spectrograms are made by.
-        device: where it computes.
+        extractor: makes the spectrograms.
+        device: "cpu", "cuda", ...
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights`.
 
     Raises:
-        UserError: no such vocoder, only pickled weights, or one for other spectrograms.
+        UserError: there is no such vocoder, its weights are pickled, or it takes other spectrograms.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class HifiGan:
         self.model = model.to(self.device)
 
     def __call__(self, spectrogram: Tensor) -> np.ndarray:
-        """(T, M) log10 mels to float32 (S,), S = T x hop."""
+        """Return the waveform, float32 (S,) with S = T x hop, of log10 mels (T, M)."""
         with torch.inference_mode():
             return self.model(spectrogram.float().to(self.device)).cpu().numpy()
 
@@ -94,8 +94,8 @@ def load_vocoder(
     device: str | torch.device = "cpu",
     allow_pickle: bool = False,
 ) -> HifiGan | GriffinLim:
-    """A vocoder by its name; Griffin-Lim, and a line that says so, where none is named."""
+    """Load a vocoder by its name; without one return Griffin-Lim, and log that."""
     if name is not None:
         return HifiGan(name, extractor, device, allow_pickle)
-    logger.info("no vocoder is named: Griffin-Lim, which sounds metallic (try microsoft/speecht5_hifigan)")
+    logger.info("no vocoder was given: Griffin-Lim is used, which sounds metallic (try microsoft/speecht5_hifigan)")
     return GriffinLim(extractor)

@@ -35,5 +35,5 @@ Synthesizer(NAME, vocoder="microsoft/speecht5_hifigan")("How do you do?").save("
         loss_unit=LOSS_UNIT,
         sections=voices,
     ),
-    verbs={"synthesize": Verb("sft_speech.tasks.tts.synthesize", "speak texts")},
+    verbs={"synthesize": Verb("sft_speech.tasks.tts.synthesize", "synthesize speech")},
 )

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from transformers import SpeechT5ForTextToSpeech
 
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.options.config import FinetuneTtsConfig
-from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint, load_speech_checkpoint
+from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
 from sft_speech.tasks.speech.collator import SpeechCollator
-from sft_speech.tasks.speech.data import SpokenUtterances, voice_name
-from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
-from sft_speech.tasks.speech.synthesizer import Synthesizer
+from sft_speech.tasks.speech.data import Utterances, voice_name
+from sft_speech.tasks.speech.generator import SpeechGenerator
+from sft_speech.tasks.speech.samples import MakeSpeech
 from sft_speech.tasks.speech.task import SpeechTask
-from sft_speech.tasks.speech.vocabulary import add_characters
+from sft_speech.tasks.tts.synthesizer import Synthesizer
+from sft_speech.tasks.tts.text import SpeakableText
+from sft_speech.tasks.tts.vocabulary import add_characters
 from sft_speech.training.rows import Rows
 
 if TYPE_CHECKING:
@@ -23,51 +26,41 @@ if TYPE_CHECKING:
 
 
 class Synthesis(SpeechTask[FinetuneTtsConfig]):
-    """Fine-tuning of a SpeechT5 that speaks texts."""
+    """Fine-tuning of a SpeechT5 for speech synthesis."""
 
-    def load_checkpoint(self, rows: Rows) -> SpeechCheckpoint:
-        config = self.config
-        checkpoint = load_speech_checkpoint(
-            config.checkpoint,
-            revision=config.revision,
-            allow_pickle=config.allow_pickle,
-            from_scratch=config.from_scratch,
-            language=config.language,
-        )
-        if config.new_characters:
+    kind = SpeechT5ForTextToSpeech
+
+    def load_checkpoint(self, rows: Rows, language: str | None = None) -> SpeechCheckpoint:
+        checkpoint = super().load_checkpoint(rows, self.config.language)
+        if self.config.new_characters:
             add_characters(checkpoint, rows.texts())
+        self.text = SpeakableText(checkpoint.tokenizer.get_vocab(), checkpoint.language)
         return checkpoint
 
     def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
-        """Return the rows that fit the model's positions, in evaluation too, texts in the characters it knows."""
+        """Return the rows that the model has positions for, with normalized texts."""
         checkpoint = self.checkpoint
         return rows.select(
             name,
             report,
             min_seconds=self.config.min_seconds,
             max_seconds=self.config.max_seconds,
-            normalize=checkpoint.text,
+            normalize=self.text,
             encode=checkpoint.encode,
             frames_of=lambda seconds: checkpoint.frames(samples_of(seconds, checkpoint.rate)),
             max_missing_share=self.config.max_missing_share,
-            why_unusable=lambda labels, frames: checkpoint.unfit(len(labels), frames),
+            why_unusable=lambda labels, frames: checkpoint.why_unusable(len(labels), frames),
         )
 
-    def utterances(self, rows: Dataset) -> SpokenUtterances:
-        return SpokenUtterances(rows, self.checkpoint, self.checkpoint.speakers, self.config.trim_db)
+    def utterances(self, rows: Dataset) -> Utterances:
+        return Utterances(rows, self.checkpoint, self.checkpoint.speakers, self.config.trim_db)
 
     def collator(self) -> SpeechCollator:
         return SpeechCollator(self.checkpoint.config)
 
-    def speaking(self, shown: SpokenUtterances) -> tuple[SpeechGenerator, Callable[[int], Speech | None]]:
-        config = self.config
-        synthesizer = Synthesizer(self.checkpoint, config.vocoder, device="cpu", allow_pickle=config.allow_pickle)
-
-        def speak(index: int) -> Speech:
-            row = shown.rows[index]
-            return synthesizer([row["text"]], voice_name(row["speaker"]))[0]
-
-        return synthesizer, speak
+    def sampler(self, shown: Utterances) -> tuple[SpeechGenerator, MakeSpeech]:
+        synthesizer = self.generator(Synthesizer)
+        return synthesizer, lambda row: synthesizer([row["text"]], voice_name(row["speaker"]))[0]
 
     def usage_hint(self, output: Path) -> str:
-        return f"{output} speaks with `sft-speech synthesize {output} TEXT -o FILE.wav`"
+        return f"{output} synthesizes speech with `sft-speech synthesize {output} TEXT -o FILE.wav`"

@@ -1,4 +1,4 @@
-"""Say recordings again in another voice: one into a file, or several into a folder."""
+"""Convert recordings to another voice: one into a sound file, or several into a directory."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from pathlib import Path
 
 from sft_speech.errors import UserError
 from sft_speech.options.parser import add_output_argument
-from sft_speech.tasks.speech.arguments import VOICE, add_generator_arguments, generator_settings, paths_in
+from sft_speech.tasks.speech.arguments import (
+    add_generator_arguments,
+    add_speaker_argument,
+    generator_settings,
+    paths_in,
+    write,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``sft-speech convert``."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="directory of a SpeechT5 that converts speech, or its id on the Hub"
-    )
+    """Add the arguments of ``sft-speech convert``."""
+    parser.add_argument("model", metavar="MODEL", help="directory or Hub id of a SpeechT5 for voice conversion")
     parser.add_argument("audio", metavar="AUDIO", nargs="+", help="recordings of any format and length")
     add_output_argument(parser, "sound file; a directory for several", metavar="FILE", required=True)
-    parser.add_argument("--speaker", metavar="V", help=VOICE)
+    add_speaker_argument(parser)
     add_generator_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Converts, writes, and prints the files and their seconds."""
-    paths = [Path(args.output)] if len(args.audio) == 1 else named(args.output, args.audio)
+    """Convert, write the sound files, print their paths and durations."""
+    paths = [Path(args.output)] if len(args.audio) == 1 else output_paths(args.output, args.audio)
     overwritten = {path.resolve() for path in paths}.intersection(Path(recording).resolve() for recording in args.audio)
     if overwritten:
         raise UserError(f"-o {args.output}", f"{overwritten.pop()} would be overwritten", "name another file or folder")
@@ -31,19 +35,18 @@ def main(args: argparse.Namespace) -> None:
 
     converter = VoiceConverter(args.model, args.vocoder, **generator_settings(args))
     for recording, path in zip(args.audio, paths, strict=True):
-        speech = converter(recording, args.speaker)
-        speech.save(path)
-        print(f"{path}\t{speech.seconds:.2f} s")
+        write(converter(recording, args.speaker), path)
 
 
-def named(folder: str, recordings: list[str]) -> list[Path]:
-    """A .wav of the same name in a folder, which is made, for each recording.
+def output_paths(folder: str, recordings: list[str]) -> list[Path]:
+    """Create a folder and return the path in it of each recording's conversion, a .wav of the same name.
 
     Raises:
-        UserError: two would have one name; the folder can't be made.
+        UserError: two recordings have the same name, or the folder can't be created.
     """
     names = [Path(recording).stem + ".wav" for recording in recordings]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"-o {folder}", f"several recordings would become {twice[0]}", "convert them apart")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        do = "convert them one at a time"
+        raise UserError(f"-o {folder}", f"several recordings would be written to {duplicates[0]}", do)
     return paths_in(folder, names)

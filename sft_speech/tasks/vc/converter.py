@@ -1,4 +1,4 @@
-"""Say recordings of any length again in another voice."""
+"""Conversion of recordings of any length to another voice."""
 
 from __future__ import annotations
 
@@ -14,84 +14,73 @@ from sft_speech.audio import read as audio
 from sft_speech.audio.read import AudioError, quietest
 from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
-from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tasks.speech.data import clean
-from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
+from sft_speech.tasks.speech.generator import Speech, SpeechGenerator, Voice
 
 logger = logging.getLogger(__name__)
 
-# A piece of a recording at a time, cut where it is quietest: attention of SpeechT5 loses its way in long ones.
-PIECE_SECONDS = 15.0
-# Mel frames at most, as a multiple of the recording's own: what goes on for longer has lost its end.
-LONGER = 2.0
+PIECE_SECONDS = 15.0  # longer recordings are cut: the attention of SpeechT5 fails on long ones
+MAX_STRETCH = 2.0  # duration of a conversion over that of its source; one that takes longer has missed its end
 SHORTEST_SECONDS = 0.1
-TRIM_DB = 40.0  # as in training by default
+TRIM_DB = 40.0  # the default of training
 
 
 class VoiceConverter(SpeechGenerator):
-    """A model that says what it hears in another voice.
-
-    ``VoiceConverter("my_model")("hello.wav", speaker="anna").save("anna.wav")``
+    """A model that converts speech to another voice: ``VoiceConverter("my_model")("a.wav", "anna").save("b.wav")``.
 
     Args:
-        model: directory of a SpeechT5 that converts speech, or its id on the Hub.
+        model: directory of a SpeechT5 for voice conversion, or its id on the Hub.
         vocoder, speaker_encoder, device, seed, allow_pickle: see
             :class:`~sft_speech.tasks.speech.generator.SpeechGenerator`.
 
     Raises:
-        UserError: no such model or vocoder; no such device.
+        UserError: there is no such model, vocoder or device.
     """
 
-    def __init__(self, model: str | Path | SpeechCheckpoint, vocoder: str | None = None, **settings: Any) -> None:
-        loaded = model
-        if not isinstance(loaded, SpeechCheckpoint):
-            loaded = load_speech_checkpoint(
-                loaded, kind=SpeechT5ForSpeechToSpeech, allow_pickle=settings.get("allow_pickle", False)
-            )
-        super().__init__(loaded, vocoder, **settings)
+    kind = SpeechT5ForSpeechToSpeech
 
-    def __call__(self, recording: str | Path | tuple[np.ndarray, int], speaker: Any = None) -> Speech:
-        """Converts a recording; its level is that of training, silence at its ends is left out.
+    def __call__(self, recording: str | Path | tuple[np.ndarray, int], speaker: Voice | None = None) -> Speech:
+        """Convert a recording: silence at its ends is trimmed, and its peak brought to the level of training.
 
         Args:
             recording: a sound file, or float32 (S,) and its samples per second.
             speaker: see :meth:`~sft_speech.tasks.speech.generator.SpeechGenerator.voice`.
 
         Raises:
-            UserError: it can't be read, holds a tenth of a second or less; no such voice.
+            UserError: it can't be read, is silent or too short, or there is no such voice.
         """
         shown = str(recording) if isinstance(recording, str | Path) else "the recording"
         speech = self.convert(self._read(recording, shown), speaker)
         if not len(speech.waveform):
-            raise UserError(shown, speech.problem, "give one with speech")
+            raise UserError(shown, speech.problem, "give a recording of speech")
         if speech.problem:
             logger.warning("%s: %s", shown, speech.problem)
         return speech
 
-    def convert(self, waveform: np.ndarray, speaker: Any = None) -> Speech:
-        """Converts (S,) at the model's rate; what can't be converted gives a speech of no samples that says why.
+    def convert(self, waveform: np.ndarray, speaker: Voice | None = None) -> Speech:
+        """Convert a waveform (S,) at the model's rate; if that is impossible, the speech is empty and says why.
 
         Raises:
-            UserError: no such voice.
+            UserError: there is no such voice.
         """
         voice, waveform = self.voice(speaker), clean(waveform, TRIM_DB)
         if len(waveform) < samples_of(SHORTEST_SECONDS, self.rate) or not waveform.any():
-            why = f"{len(waveform) / self.rate:.2f} s of sound in it" if waveform.any() else "it is silent"
-            return Speech(np.zeros(0, np.float32), self.rate, "", "", why)
+            why = f"{len(waveform) / self.rate:.2f} s of sound are too short" if waveform.any() else "it is silent"
+            return Speech(np.zeros(0, np.float32), self.rate, problem=why)
         parts, problems = [], []
         for piece in pieces(waveform, self.rate):
-            heard: Any = self.checkpoint.extractor(audio=piece, sampling_rate=self.rate, return_tensors="pt")
-            inputs = heard["input_values"].float()
-            limit = int(LONGER * self.checkpoint.frames(len(piece)))
-            # All of it: transformers' own mask leaves out samples of the value of its padding token, 1.
+            features: Any = self.checkpoint.extractor(audio=piece, sampling_rate=self.rate, return_tensors="pt")
+            inputs = features["input_values"].float()
+            limit = int(MAX_STRETCH * self.checkpoint.frames(len(piece)))
+            # A mask of our own: that of transformers excludes samples of the value of its padding token, 1.
             ((part, ended),) = self.generate(inputs, torch.ones(inputs.shape, dtype=torch.long), voice, [limit])
             parts.append(part)
             if not ended:
-                problems.append(f"a piece did not come to an end and was cut at {len(part) / self.rate:.1f} s")
-        return Speech(np.concatenate(parts).clip(-1, 1), self.rate, "", "", "; ".join(problems))
+                problems.append(f"a piece did not end and was cut at {len(part) / self.rate:.1f} s")
+        return Speech(np.concatenate(parts).clip(-1, 1), self.rate, problem="; ".join(problems))
 
     def _read(self, recording: str | Path | tuple[np.ndarray, int], shown: str) -> np.ndarray:
-        """(S,) at the model's rate."""
+        """Return a recording as float32 (S,) at the model's rate."""
         if isinstance(recording, str | Path):
             try:
                 return audio.read(recording, self.rate)
@@ -106,9 +95,9 @@ class VoiceConverter(SpeechGenerator):
 
 
 def pieces(waveform: np.ndarray, rate: int) -> list[np.ndarray]:
-    """Cuts (S,) into parts of at most :data:`PIECE_SECONDS`, each at the quietest place of its second half.
+    """Cut (S,) into parts of at most :data:`PIECE_SECONDS`, at the quietest point of the second half of each.
 
-    The last one is a second long at least: what is left of a word is no speech to convert.
+    The last part has at least a second, so that it is not a fragment of a word.
     """
     longest, found = samples_of(PIECE_SECONDS, rate), []
     while len(waveform) > longest:

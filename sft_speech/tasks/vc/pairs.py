@@ -1,4 +1,4 @@
-"""Pairs of recordings that say the same in two voices: the model is given one and is to make the other of it.
+"""Pairs of recordings of the same words by two voices: the source and the target of a conversion.
 
 Legend: S samples, T mel frames.
 """
@@ -17,7 +17,7 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import new_fingerprint
 from sft_speech.corpora.select import length_reason
 from sft_speech.errors import UserError
-from sft_speech.tasks.speech.data import SpokenUtterances
+from sft_speech.tasks.speech.data import Utterances
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
     from sft_speech.tasks.speech.speakers import Speakers
 
-# People read the same at paces that differ by less; what is further apart says something else, or is cut.
-UNLIKE = 3.0
+# Recordings of the same words differ by less in length; others have different words, or are truncated.
+MAX_RATIO = 3.0
 
 
 class Sources:
-    """The recordings to convert, found by what pairs them with their targets.
+    """The recordings to convert, found by what they share with their targets.
 
     Args:
         rows: of a corpus.
-        by: "id", or "text": the same words, whatever their case and punctuation.
-        among: indices of the rows that may be taken; all of them by default.
+        by: "id", or "text" for the same words, regardless of case and punctuation.
+        among: indices of the rows to use; all by default.
     """
 
     def __init__(self, rows: Dataset, by: str, among: Iterable[int] | None = None) -> None:
@@ -51,29 +51,29 @@ class Sources:
         return value if self.by == "id" else words_of(value)
 
     def known(self, target: Mapping[str, Any]) -> bool:
-        """Whether any recording has what would pair it with a target."""
+        """Return whether any source has the id or the words of a target."""
         return self._key(target[self.by]) in self._found
 
     def partners(self, target: Mapping[str, Any], seconds: float) -> tuple[list[int], str]:
-        """Of a target: the sources that may be converted into it, else why there are none.
+        """Return the indices of the sources of a target, longest first; if there are none, why.
 
         Args:
-            target: its ``id``, ``text`` and ``speaker``.
+            target: with ``id``, ``text`` and ``speaker``.
             seconds: its length.
         """
         key = self._key(target[self.by])
         same = self._found.get(key, []) if key else []
         others = [index for index in same if not target["speaker"] or self.speakers[index] != target["speaker"]]
-        alike = [index for index in others if 1 / UNLIKE <= self.seconds[index] / seconds <= UNLIKE]
-        if alike:  # the longest first: the costliest batch is that of the first epoch
+        alike = [index for index in others if 1 / MAX_RATIO <= self.seconds[index] / seconds <= MAX_RATIO]
+        if alike:  # the first epoch takes the first source, so the largest batch comes early
             return sorted(alike, key=lambda index: -self.seconds[index]), ""
         if others:
-            return [], f"{seconds:.1f} s, and {self.seconds[others[0]]:.1f} s of what would become of it"
-        return [], "only the same speaker says it" if same else f"no recording to convert has this {self.by}"
+            return [], f"{seconds:.1f} s, but its source has {self.seconds[others[0]]:.1f} s"
+        return [], "only its own speaker has recorded it" if same else f"no source recording has this {self.by}"
 
 
 def words_of(text: str) -> str:
-    """The words of a text in any script, whatever their case and punctuation."""
+    """Return the words of a text in any script, without case and punctuation."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split())
 
@@ -88,20 +88,20 @@ def select_pairs(
     max_seconds: float,
     checkpoint: SpeechCheckpoint,
 ) -> Dataset:
-    """Leaves out targets that can't be used or have no partner.
+    """Select the targets that can be used and have a source.
 
     Args:
         targets: rows of a corpus.
-        name: what the report calls them.
-        report: gets every row left out, with its reason, and what is left.
-        min_seconds, max_seconds: shorter and longer targets, and sources, are left out.
-        checkpoint: has positions for so many frames.
+        name: of the split, for the report.
+        report: gets every dropped row with its reason, and what is kept.
+        min_seconds, max_seconds: of targets; sources have at most ``max_seconds`` too.
+        checkpoint: its model must have positions for the frames of both.
 
     Returns:
-        the rows kept, with a column ``partners``: indices of rows of ``sources``.
+        The rows kept, with a column ``partners``: indices of rows of ``sources``.
 
     Raises:
-        UserError: there are no pairs at all.
+        UserError: there are no pairs.
     """
     kept, partners = np.zeros(len(targets), bool), []
     columns = {column: targets[column][:] for column in ("id", "text", "speaker", "seconds")}
@@ -110,11 +110,11 @@ def select_pairs(
         target = {"id": id, "text": text, "speaker": speaker}
         known = known or sources.known(target)
         own, why = sources.partners(target, seconds)
-        own = [index for index in own if _heard(checkpoint, sources.seconds[index], max_seconds)]
+        own = [index for index in own if _fits(checkpoint, sources.seconds[index], max_seconds)]
         frames = int(checkpoint.frames(samples_of(seconds, checkpoint.rate)))
-        reason = length_reason(seconds, min_seconds, max_seconds) or checkpoint.unfit(0, frames)
+        reason = length_reason(seconds, min_seconds, max_seconds) or checkpoint.why_unusable(0, frames)
         if reason is None and not own:
-            reason = "no pair", why or "what would become of it is too long"
+            reason = "no pair", why or "its source is too short or too long"
         if reason is None:
             kept[row] = True
             partners.append(own)
@@ -124,51 +124,43 @@ def select_pairs(
     if not known:
         first, other = columns[sources.by][0], sources.rows[0][sources.by]
         what = "ids" if sources.by == "id" else "transcripts"
-        do = "see pair_by: id or text"
-        raise UserError(name, f"no {what} in common with the recordings to convert ({first!r}, {other!r})", do)
+        do = "check pair_by: id or text"
+        raise UserError(name, f"it has no {what} in common with the source recordings ({first!r}, {other!r})", do)
     if not partners:
         raise UserError(name, f"no pair can be used\n{report.table()}", "see the reasons above")
     rows = targets if kept.all() else targets.select(np.flatnonzero(kept))
     return rows.add_column("partners", partners, new_fingerprint=new_fingerprint())
 
 
-def _heard(checkpoint: SpeechCheckpoint, seconds: float, max_seconds: float) -> bool:
-    """Whether the encoder has positions for a recording, and a frame at all."""
+def _fits(checkpoint: SpeechCheckpoint, seconds: float, max_seconds: float) -> bool:
+    """Return whether the encoder makes a frame of a source, and has positions for all its frames."""
     steps = checkpoint.encoder_steps(int(samples_of(seconds, checkpoint.rate)))
     return seconds <= max_seconds and 1 <= steps <= checkpoint.config.max_speech_positions
 
 
-class PairedUtterances(SpokenUtterances):
-    """Recordings and what they are to become.
-
-    Where several recordings may become a target, each epoch takes the next one of them.
+class PairedUtterances(Utterances):
+    """Sources and targets of conversions. Of several sources of a target each epoch takes the next one.
 
     Args:
         rows: targets, see :func:`select_pairs`.
-        sources: the recordings that their ``partners`` are indices of.
+        checkpoint, voices, trim_db: see :class:`~sft_speech.tasks.speech.data.Utterances`.
+        sources: the recordings whose indices are in ``partners``.
     """
 
     def __init__(
-        self,
-        rows: Dataset,
-        checkpoint: SpeechCheckpoint,
-        voices: Speakers,
-        trim_db: float | None,
-        sources: Dataset,
+        self, rows: Dataset, checkpoint: SpeechCheckpoint, voices: Speakers, trim_db: float | None, sources: Dataset
     ) -> None:
         super().__init__(rows, checkpoint, voices, trim_db)
         self.sources = sources
 
-    def given(self, key: tuple[int, int], row: dict[str, Any]) -> dict[str, Any] | None:
-        waveform = self.source(row, epoch=key[0])
-        return None if waveform is None else {"samples": self.heard(waveform)}
+    def inputs(self, row: dict[str, Any], epoch: int) -> dict[str, Any] | None:
+        waveform = self.source(row, epoch)
+        if waveform is None:
+            return None
+        features = self.extractor(audio=waveform, sampling_rate=self.extractor.sampling_rate)
+        return {"samples": np.asarray(features["input_values"][0], np.float32)}
 
     def source(self, row: dict[str, Any], epoch: int = 0) -> np.ndarray | None:
-        """The recording (S,) that becomes a target in an epoch; None where it can't be read."""
+        """Return the source (S,) of a target in an epoch; None if it can't be read."""
         own = row["partners"]
         return self.recording(self.sources[own[epoch % len(own)]])
-
-    def heard(self, waveform: np.ndarray) -> np.ndarray:
-        """A recording (S,) as the encoder takes it."""
-        rate = self.extractor.sampling_rate
-        return np.asarray(self.extractor(audio=waveform, sampling_rate=rate)["input_values"][0], np.float32)

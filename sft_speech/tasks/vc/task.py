@@ -1,12 +1,12 @@
-"""The task of fine-tuning a SpeechT5 for voice conversion: its encoder takes recordings in place of texts."""
+"""The task of fine-tuning a SpeechT5 for voice conversion: its encoder takes recordings instead of texts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import accelerate
 import numpy as np
@@ -16,10 +16,11 @@ from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneVcConfig
-from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint, load_speech_checkpoint
+from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
 from sft_speech.tasks.speech.collator import SpeechCollator
-from sft_speech.tasks.speech.data import SpokenUtterances, voice_name
+from sft_speech.tasks.speech.data import Utterances, voice_name
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
+from sft_speech.tasks.speech.samples import MakeSpeech
 from sft_speech.tasks.speech.task import SpeechTask
 from sft_speech.tasks.vc.converter import VoiceConverter
 from sft_speech.tasks.vc.pairs import PairedUtterances, Sources, select_pairs
@@ -33,27 +34,23 @@ logger = logging.getLogger(__name__)
 
 
 class Conversion(SpeechTask[FinetuneVcConfig]):
-    """Fine-tuning of a SpeechT5 that converts recordings to another voice."""
+    """Fine-tuning of a SpeechT5 for voice conversion."""
 
+    kind = SpeechT5ForSpeechToSpeech
     sources: dict[str, Sources]  # by split
 
     def load(self, rows: Rows) -> None:
         if self.config.from_source is None:
-            logger.info("no from_source: source_audio is a column of %s", self.config.source)
-        with main_first(accelerate.PartialState()):  # the others find the index that it leaves
+            logger.info(
+                "no from_source: the source recordings are column source_audio of %s", self.config.source
+            )
+        with main_first(accelerate.PartialState()):  # the other processes use its cache
             self.sources = load_sources(self.config)
         super().load(rows)
 
-    def load_checkpoint(self, rows: Rows) -> SpeechCheckpoint:
-        config = self.config
-        checkpoint = load_speech_checkpoint(
-            config.checkpoint,
-            kind=SpeechT5ForSpeechToSpeech,
-            revision=config.revision,
-            allow_pickle=config.allow_pickle,
-            from_scratch=config.from_scratch,
-        )
-        # SpeechT5 masks spans of what it hears, as in its pretraining: here it would have to guess what was said there.
+    def load_checkpoint(self, rows: Rows, language: str | None = None) -> SpeechCheckpoint:
+        checkpoint = super().load_checkpoint(rows)
+        # By default SpeechT5 masks spans of its input, as in pretraining: it would have to guess their words.
         checkpoint.config.apply_spec_augment = False
         return checkpoint
 
@@ -79,9 +76,9 @@ class Conversion(SpeechTask[FinetuneVcConfig]):
         super().begin(corpora)
 
     def padded_seconds(self, rows: Dataset) -> np.ndarray:
-        """Of what is heard or said, whichever is longer."""
-        heard = self.sources["train"].seconds  # all splits look at the same rows
-        longest = [max(heard[partner] for partner in partners) for partners in rows["partners"]]
+        """Return the length of the source or the target, whichever is longer."""
+        sources = self.sources["train"].seconds  # all splits index the same rows
+        longest = [max(sources[partner] for partner in partners) for partners in rows["partners"]]
         return np.maximum(super().padded_seconds(rows), longest)
 
     def utterances(self, rows: Dataset) -> PairedUtterances:
@@ -89,29 +86,27 @@ class Conversion(SpeechTask[FinetuneVcConfig]):
         return PairedUtterances(rows, self.checkpoint, voices, trim_db, self.sources["train"].rows)
 
     def collator(self) -> SpeechCollator:
-        return SpeechCollator(self.checkpoint.config, hears=True)
+        return SpeechCollator(self.checkpoint.config, from_audio=True)
 
-    def speaking(self, shown: SpokenUtterances) -> tuple[SpeechGenerator, Callable[[int], Speech | None]]:
+    def sampler(self, shown: Utterances) -> tuple[SpeechGenerator, MakeSpeech]:
         assert isinstance(shown, PairedUtterances)
-        config = self.config
-        converter = VoiceConverter(self.checkpoint, config.vocoder, device="cpu", allow_pickle=config.allow_pickle)
+        converter = self.generator(VoiceConverter)
 
-        def speak(index: int) -> Speech | None:
-            row = shown.rows[index]
+        def convert(row: dict[str, Any]) -> Speech | None:
             waveform = shown.source(row)
             return None if waveform is None else converter.convert(waveform, voice_name(row["speaker"]))
 
-        return converter, speak
+        return converter, convert
 
     def usage_hint(self, output: Path) -> str:
         return f"{output} converts with `sft-speech convert {output} RECORDING -o FILE.wav`"
 
 
 def load_sources(config: FinetuneVcConfig) -> dict[str, Sources]:
-    """The recordings to convert, by split: one corpus for all of them, or what each split's table of pairs names.
+    """Load the recordings to convert, by split: those of ``from_source`` for all, or of each split's table of pairs.
 
     Raises:
-        UserError: see :func:`~sft_speech.corpora.load_corpus`; a table of pairs has segments.
+        UserError: see :func:`~sft_speech.corpora.load_corpus`; or a table of pairs has segments.
     """
     splits, by = config.corpora, config.pair_by
     if config.from_source is not None:
@@ -128,10 +123,10 @@ def load_sources(config: FinetuneVcConfig) -> dict[str, Sources]:
         for source, split in dict.fromkeys(splits.values())
     }
     if any(start is not None for table in tables.values() for start in table["start"]):
-        why = "a table of pairs names whole files, which of its two segments are meant isn't known"
+        why = "a table of pairs can't have segments: it does not say of which of the two files they are"
         raise UserError(config.source, why, "cut the recordings, or give two tables: source and from_source")
     rows = datasets.concatenate_datasets(list(tables.values()))
-    # Its column of speakers is about what the recordings become.
+    # The speakers of a table of pairs are those of the targets.
     rows = rows.remove_columns("speaker").add_column("speaker", [""] * len(rows))
     found, first = {}, 0
     for place, table in tables.items():

@@ -12,7 +12,7 @@ from sft_speech.cli import main
 from sft_speech.corpora import load_corpus
 from sft_speech.errors import UserError
 from sft_speech.tasks.speech.evaluate import evaluate_speech, summary
-from sft_speech.tasks.speech.synthesizer import Synthesizer
+from sft_speech.tasks.tts.synthesizer import Synthesizer
 
 RATE = 16_000
 

@@ -30,7 +30,7 @@ def utterances():
 def parts(request, tiny_converter):
     model = tiny_converter(feat_extract_norm=request.param).train()
     make_padding_exact(model)
-    return model, SpectrogramCriterion(model), SpeechCollator(model.config, hears=True)
+    return model, SpectrogramCriterion(model), SpeechCollator(model.config, from_audio=True)
 
 
 def gradients(model):
@@ -60,7 +60,7 @@ def test_a_padded_batch_has_the_losses_and_gradients_of_its_clips_alone(parts):
 
 def test_plain_transformers_hears_the_padding(tiny_converter):
     model = tiny_converter().eval()
-    collate = SpeechCollator(model.config, hears=True)
+    collate = SpeechCollator(model.config, from_audio=True)
     given = utterances()
 
     def predicted(batch):
@@ -74,7 +74,7 @@ def test_plain_transformers_hears_the_padding(tiny_converter):
 
 def test_what_a_recording_alone_predicts_is_left_as_it_was(tiny_converter):
     model = tiny_converter().eval()
-    batch = SpeechCollator(model.config, hears=True)(utterances()[:1])
+    batch = SpeechCollator(model.config, from_audio=True)(utterances()[:1])
     before = model(**model_inputs(batch)).spectrogram
     make_padding_exact(model)
     assert torch.allclose(model(**model_inputs(batch)).spectrogram, before, atol=1e-6)
@@ -89,7 +89,7 @@ def test_an_empty_batch_adds_nothing(parts):
 
 
 def test_collator_on_literal_tensors(tiny_converter):
-    collate = SpeechCollator(tiny_converter().config, hears=True)
+    collate = SpeechCollator(tiny_converter().config, from_audio=True)
     given = utterances()[:2]
     batch = collate(given)
     assert batch["input_values"].shape == batch["attention_mask"].shape == (2, 900)

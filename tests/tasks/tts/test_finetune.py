@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sft_speech.cli import main
 from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
-from sft_speech.tasks.speech.synthesizer import Synthesizer
+from sft_speech.tasks.tts.synthesizer import Synthesizer
 
 RATE = 16_000
 SAYS = [

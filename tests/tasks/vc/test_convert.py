@@ -50,7 +50,7 @@ def tiny_conversion(tmp_path_factory, tokenizer, tiny_converter):
     """Directory of a tiny model that converts speech."""
     from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
     from sft_speech.tasks.speech.speakers import MelStatistics, Speakers
-    from sft_speech.tasks.speech.text import SpeakableText
+    from sft_speech.tasks.tts.text import SpeakableText
 
     set_seed(0)
     front_end = {"conv_stride": (20, 16), "conv_kernel": (40, 16)}  # 50 frames per second

@@ -11,7 +11,7 @@ from sft_speech.cli import main
 from sft_speech.errors import UserError
 from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
 from sft_speech.tasks.speech.speakers import MEAN, MelStatistics, Speakers
-from sft_speech.tasks.speech.synthesizer import FRAMES_PER_TOKEN, Synthesizer
+from sft_speech.tasks.tts.synthesizer import FRAMES_PER_TOKEN, Synthesizer
 
 
 @pytest.mark.parametrize("samples", [512, 1023, 1024, 1025, 16_000])
@@ -111,15 +111,15 @@ def test_ten_thousand_characters_come_in_pieces_with_pauses(synthesizer):
     stop_after(synthesizer, 50.0)
     text = "This is a sentence. " * 500
     speech = synthesizer(text, "anna")
-    pieces = speech.said.count(".") // 2  # 58 characters hold two of them
-    assert speech.said == text.strip()
+    pieces = speech.normalized.count(".") // 2  # 58 characters hold two of them
+    assert speech.normalized == text.strip()
     silence = round(0.35 * 16_000)
     assert len(speech.waveform) == pieces * 512 + (pieces - 1) * silence
 
 
 def test_numbers_are_said_and_what_can_not_be_said_is_named(synthesizer, caplog):
     speech = synthesizer("It cost $5 你 é", "anna")
-    assert speech.said == "It cost five dollars e"
+    assert speech.normalized == "It cost five dollars e"
     assert "你 (1)" in speech.problem
     assert "你 (1)" in caplog.text
 

@@ -1,4 +1,4 @@
-"""Texts written the way a synthesis model can speak them."""
+"""Texts for speech synthesis: normalized, and cut into pieces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from sft_speech.text.normalize import Normalized, TranscriptNormalizer
 
-# What is said in full though written short: the ones that mean one thing only.
+# Abbreviations with one meaning.
 ABBREVIATIONS = {
     "en": {
         "Mr": "mister", "Mrs": "missis", "Ms": "miz", "Dr": "doctor", "Prof": "professor", "Capt": "captain",
@@ -22,13 +22,12 @@ ADDRESS = re.compile(r"(?:https?://|\bwww\.)([^\s,;!?)]*[^\s,;!?).])", re.IGNORE
 
 
 class SpeakableText:
-    """Writes texts in the characters that a model's tokenizer has.
+    """Normalizes texts to the characters of a tokenizer.
 
-    Numbers, sums of money and symbols are spelt out, titles and addresses of pages said in full; a text in capitals
-    only, as LibriSpeech's transcripts, is written in small letters where the tokenizer has both, since a model that has
-    read books knows capitals as the first letters of sentences and names. Letters with accents that the tokenizer lacks
-    lose them. Punctuation that it has stays, which is what pauses are made of. What it lacks is taken out and counted:
-    it would become ``<unk>`` in silence.
+    Numbers, sums of money, symbols, abbreviated titles and web addresses are spelled out. A text in capitals only, as
+    in LibriSpeech, is lowercased if the tokenizer has both cases, since a model trained on books knows capitals as
+    first letters of sentences and names. Letters lose the accents that the tokenizer lacks. Punctuation that it has stays:
+    pauses depend on it. Other characters that it lacks are removed and counted: they would silently become ``<unk>``.
 
     Args:
         tokens: the vocabulary.
@@ -40,12 +39,12 @@ class SpeakableText:
         self.has_small = any(character.islower() for character in self.normalizer.alphabet or ())
         short = ABBREVIATIONS.get(language.split("_")[0], {})
         self.long = {key.lower(): value for key, value in short.items()}
-        # With its point or before a name: "Mr. Smith", "Mr Smith"; never inside a word.
+        # With a period or before a name ("Mr. Smith", "Mr Smith"), never inside a word.
         names = "|".join(map(re.escape, short))
         self.short = re.compile(rf"\b(?:((?i:{names}))\.|({names})(?=\s+[A-Z]))") if short else None
 
     def __call__(self, text: str) -> Normalized:
-        """One text, and the characters taken out of it."""
+        """Return a normalized text, and the characters that were removed."""
         if self.has_small and text.isupper():
             text = text.lower()
         text = ADDRESS.sub(lambda match: match[1].replace(".", " dot ").replace("/", " slash "), text)
@@ -54,21 +53,19 @@ class SpeakableText:
         return self.normalizer(text)
 
 
-# The end of a sentence, or a line break: what stands before it is kept together.
 SENTENCE_END = re.compile(r"(?<=[.!?;:…。！？])[\"'”’)\]]*\s+|\n+")
 CLAUSE_END = re.compile(r"(?<=[,–—-])\s+")
 
 
 def sentences(text: str) -> list[str]:
-    """A text cut at the end of every sentence."""
+    """Cut a text at the end of every sentence, and at line breaks."""
     return _cut(text, SENTENCE_END)
 
 
 def split_sentences(text: str, longest: int) -> list[str]:
-    """Cuts a text into pieces of at most ``longest`` characters: at sentence ends, else commas, else words.
+    """Cut a text into pieces of at most ``longest`` characters: at ends of sentences, or else commas, or else words.
 
-    Short sentences stay together while they fit, so that each piece has some context. A word longer than ``longest``
-    is cut.
+    Short sentences stay together while they fit, for context. A word longer than ``longest`` is cut.
     """
     pieces = [text]
     for separator in (SENTENCE_END, CLAUSE_END, re.compile(r"\s+")):

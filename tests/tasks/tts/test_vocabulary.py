@@ -5,9 +5,9 @@ import torch
 from transformers import AddedToken, SpeechT5ForTextToSpeech, SpeechT5Tokenizer
 
 from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
-from sft_speech.tasks.speech.vocabulary import RARE, add_characters
+from sft_speech.tasks.tts.vocabulary import MIN_COUNT, add_characters
 
-GERMAN = ["Die schöne Übung für Größe", "über Äcker", "ÜBERALL ÖL"] * RARE
+GERMAN = ["Die schöne Übung für Größe", "über Äcker", "ÜBERALL ÖL"] * MIN_COUNT
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_what_is_said_keeps_its_letters(checkpoint):
 
 
 def test_rare_letters_stay_out(checkpoint, caplog):
-    assert add_characters(checkpoint, ["señor"] * (RARE - 1)) == ""
+    assert add_characters(checkpoint, ["señor"] * (MIN_COUNT - 1)) == ""
     assert "ñ (4)" in caplog.text
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_speech.tasks.speech.text import SpeakableText, split_sentences
+from sft_speech.tasks.tts.text import SpeakableText, split_sentences
 
 TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "▁", *string.ascii_letters, *",.?!'-\""]
 

@@ -1,4 +1,4 @@
-"""Letters that a checkpoint's tokenizer lacks, added to it: SpeechT5 in a new language."""
+"""Adding letters to a tokenizer, for SpeechT5 in a new language."""
 
 from __future__ import annotations
 
@@ -14,44 +14,37 @@ import torch
 from sentencepiece import sentencepiece_model_pb2
 from transformers import SpeechT5Tokenizer
 
-from sft_speech.tasks.speech.checkpoint import LANGUAGE, SpeechCheckpoint
-from sft_speech.tasks.speech.text import SpeakableText
+from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
 from sft_speech.text.normalize import TranscriptNormalizer
 
 logger = logging.getLogger(__name__)
 
-RARE = 5  # a letter that stands less often in the transcripts can't be learned, and is perhaps misspelt
+MIN_COUNT = 5  # a rarer letter can't be learned, and may be a misspelling
 
 
 def add_characters(checkpoint: SpeechCheckpoint, transcripts: Iterable[str]) -> str:
-    """Adds the letters of transcripts that the tokenizer lacks, to it and to the model, in place.
+    """Add the letters of transcripts that the tokenizer lacks to it and to the model, in place.
 
-    Each starts from the embedding of its letter without accent, or else the mean of all letters.
-
-    Args:
-        checkpoint: that speaks texts.
-        transcripts: as the corpus has them.
+    Their embeddings are those of the letters without accents, or else the mean of all letters.
 
     Returns:
-        the letters added, sorted.
+        The added letters, sorted.
     """
-    language = str(getattr(checkpoint.config, LANGUAGE, "en"))
-    found = lacking(checkpoint.tokenizer, transcripts, language)
-    rare = " ".join(f"{letter} ({count})" for letter, count in sorted(found.items()) if count < RARE)
+    found = missing_letters(checkpoint.tokenizer, transcripts, checkpoint.language)
+    rare = " ".join(f"{letter} ({count})" for letter, count in sorted(found.items()) if count < MIN_COUNT)
     if rare:
-        logger.warning("too rare in the transcripts to be added: %s", rare)
-    added = "".join(sorted(letter for letter, count in found.items() if count >= RARE))
+        logger.warning("letters too rare in the transcripts to be added: %s", rare)
+    added = "".join(sorted(letter for letter, count in found.items() if count >= MIN_COUNT))
     if added:
         before = checkpoint.tokenizer
         checkpoint.tokenizer = extended(before, added)
         _extend_embeddings(checkpoint, before, added)
-        checkpoint.text = SpeakableText(checkpoint.tokenizer.get_vocab(), language)
-        logger.info("added to the vocabulary: %s", " ".join(added))
+        logger.info("letters added to the vocabulary: %s", " ".join(added))
     return added
 
 
-def lacking(tokenizer: SpeechT5Tokenizer, transcripts: Iterable[str], language: str) -> Counter[str]:
-    """Letters, their marks included, that a tokenizer lacks, and how often they stand in transcripts."""
+def missing_letters(tokenizer: SpeechT5Tokenizer, transcripts: Iterable[str], language: str) -> Counter[str]:
+    """Count letters and combining marks of transcripts that a tokenizer lacks."""
     vocabulary = tokenizer.get_vocab()
     case = TranscriptNormalizer.for_vocabulary(vocabulary, language).case
     normalize = TranscriptNormalizer(None, case, language)
@@ -63,9 +56,9 @@ def lacking(tokenizer: SpeechT5Tokenizer, transcripts: Iterable[str], language: 
 
 
 def extended(tokenizer: SpeechT5Tokenizer, letters: str) -> SpeechT5Tokenizer:
-    """A tokenizer that has some letters more, behind its pieces and before the tokens that transformers added to them.
+    """Return a tokenizer with more letters, after its pieces and before the tokens that transformers has added.
 
-    They have to be pieces: transformers' ``add_tokens`` would put a word mark behind each of them wherever it stands.
+    The letters become pieces: transformers' ``add_tokens`` would put a word boundary after each of them.
     """
     model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     model.ParseFromString(_pieces(tokenizer).serialized_model_proto())
@@ -73,10 +66,10 @@ def extended(tokenizer: SpeechT5Tokenizer, letters: str) -> SpeechT5Tokenizer:
     for letter in letters:
         model.pieces.add(piece=letter, score=lowest, type=model.SentencePiece.NORMAL)
     model.trainer_spec.vocab_size = len(model.pieces)
-    roles = {token: role for role, token in tokenizer.special_tokens_map.items()}  # as <mask>: mask_token
-    behind = {roles[token.content] for _, token in _added(tokenizer) if token.content in roles}
-    apart = {"vocab_file", "added_tokens_decoder", "name_or_path", "tokenizer_file", "special_tokens_map_file"} | behind
-    settings = {name: value for name, value in tokenizer.init_kwargs.items() if name not in apart}
+    roles = {token: role for role, token in tokenizer.special_tokens_map.items()}  # <mask>: mask_token
+    added = {roles[token.content] for _, token in _added(tokenizer) if token.content in roles}
+    left_out = {"vocab_file", "added_tokens_decoder", "name_or_path", "tokenizer_file", "special_tokens_map_file"}
+    settings = {name: value for name, value in tokenizer.init_kwargs.items() if name not in left_out | added}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "spm_char.model")
         path.write_bytes(model.SerializeToString())
@@ -90,18 +83,18 @@ def extended(tokenizer: SpeechT5Tokenizer, letters: str) -> SpeechT5Tokenizer:
 
 
 def _pieces(tokenizer: SpeechT5Tokenizer) -> Any:
-    """The sentencepiece model."""
+    """Return the sentencepiece model."""
     return tokenizer.sp_model
 
 
 def _added(tokenizer: SpeechT5Tokenizer) -> list[tuple[int, Any]]:
-    """Ids and tokens that stand behind the pieces, as ``<mask>``."""
+    """Return the ids and tokens after the pieces, such as ``<mask>``."""
     count = _pieces(tokenizer).get_piece_size()
     return [(id, token) for id, token in sorted(tokenizer.added_tokens_decoder.items()) if id >= count]
 
 
 def _extend_embeddings(checkpoint: SpeechCheckpoint, before: SpeechT5Tokenizer, letters: str) -> None:
-    """Every old token keeps its embedding, wherever it stands now."""
+    """Add embeddings of letters; every old token keeps its own, under its new id."""
     model: Any = checkpoint.model
     old, vocabulary = model.get_input_embeddings(), before.get_vocab()
     first = _pieces(before).get_piece_size()

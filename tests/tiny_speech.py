@@ -46,12 +46,12 @@ SILENT = dict.fromkeys(
 
 
 def builder(kind):
-    """``build(**config)``: a model whose forward pass draws nothing, as the tests of exactness need it."""
+    """Return ``build(**config)``, which makes a model without random numbers in its forward pass."""
 
     def build(**config):
         set_seed(0)
         model = kind(SpeechT5Config(**SMALL | SILENT | config))
-        # The prenet drops out in evaluation too, and transformers takes its rate for the share kept: 0 would keep none.
+        # Its dropout is active in evaluation too, and transformers takes the rate for the share kept: 0 keeps none.
         model.speecht5.decoder.prenet._consistent_dropout = lambda hidden, p: hidden
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm1d):  # as if it had been trained
@@ -77,7 +77,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,!?'-"
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
-    """A tokenizer of characters, made as SpeechT5's was."""
+    """A tokenizer of characters, like that of SpeechT5."""
     import sentencepiece
     from transformers import SpeechT5Tokenizer
 
@@ -99,26 +99,24 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_speaker(tmp_path_factory, tokenizer):
-    """Directory of a tiny model that speaks texts, with two voices."""
+    """Directory of a tiny model for speech synthesis, with two voices."""
     from transformers import SpeechT5FeatureExtractor
 
     from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
     from sft_speech.tasks.speech.speakers import MelStatistics, Speakers
-    from sft_speech.tasks.tts.text import SpeakableText
 
     set_seed(0)
     sizes = {"vocab_size": len(tokenizer), "num_mel_bins": 20, "max_text_positions": 60, "max_speech_positions": 200}
     model = SpeechT5ForTextToSpeech(SpeechT5Config(**SMALL | sizes)).eval()
     voices = Speakers({"anna": torch.randn(16), "bob": torch.randn(16)}, 16, MelStatistics.name)
-    text = SpeakableText(tokenizer.get_vocab())
     folder = tmp_path_factory.mktemp("speaker")
-    SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(num_mel_bins=20), voices, text).save(folder)
+    SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(num_mel_bins=20), voices).save(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def write_metadata():
-    """``write_metadata(folder, rows)``: what makes a folder of recordings a corpus of two voices."""
+    """``write_metadata(folder, rows)`` makes a folder of recordings a corpus."""
 
     def write(folder, rows):
         with open(folder / "metadata.csv", "w", newline="") as file:

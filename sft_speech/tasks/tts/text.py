@@ -26,7 +26,7 @@ class SpeakableText:
 
     Numbers, sums of money, symbols, abbreviated titles and web addresses are spelled out. A text in capitals only, as
     in LibriSpeech, is lowercased if the tokenizer has both cases, since a model trained on books knows capitals as
-    first letters of sentences and names. Letters lose the accents that the tokenizer lacks. Punctuation that it has stays:
+    first letters of sentences and names. Letters lose accents that the tokenizer lacks. Punctuation that it has stays:
     pauses depend on it. Other characters that it lacks are removed and counted: they would silently become ``<unk>``.
 
     Args:

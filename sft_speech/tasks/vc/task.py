@@ -41,9 +41,7 @@ class Conversion(SpeechTask[FinetuneVcConfig]):
 
     def load(self, rows: Rows) -> None:
         if self.config.from_source is None:
-            logger.info(
-                "no from_source: the source recordings are column source_audio of %s", self.config.source
-            )
+            logger.info("no from_source: the source recordings are column source_audio of %s", self.config.source)
         with main_first(accelerate.PartialState()):  # the other processes use its cache
             self.sources = load_sources(self.config)
         super().load(rows)

@@ -17,10 +17,10 @@ from sft_speech.tasks.tts.synthesizer import Synthesizer
 RATE = 16_000
 
 
-class Deaf:
-    """A judge that hears every word but the first."""
+class MissesFirstWord:
+    """A judge that recognizes every word but the first."""
 
-    def hear(self, reference, waveform, rate):
+    def score(self, reference, waveform, rate):
         assert rate == RATE
         assert len(waveform)
         return {"hypothesis": " ".join(reference.split()[1:]), "missed": 1}
@@ -45,19 +45,19 @@ def corpus(tmp_path_factory, write_metadata):
 @pytest.fixture
 def synthesizer(tiny_speaker):
     made = Synthesizer(str(tiny_speaker), device="cpu")
-    with torch.no_grad():  # so that it goes on for as long as it may
+    with torch.no_grad():  # it rarely stops before its limit
         made.checkpoint.model.speech_decoder_postnet.prob_out.bias.fill_(-1.2)
     return made
 
 
-def speak(synthesizer):
+def generate(synthesizer):
     return lambda row, voice: (synthesizer([row["text"]], voice)[0], None)
 
 
-def test_copy_synthesis_is_nearer_than_a_model_that_has_learned_nothing(synthesizer, corpus):
-    lines = evaluate_speech(synthesizer, load_corpus(str(corpus), None), speak(synthesizer), Deaf())
+def test_copy_synthesis_is_nearer_than_an_untrained_model(synthesizer, corpus):
+    lines = evaluate_speech(synthesizer, load_corpus(str(corpus), None), generate(synthesizer), MissesFirstWord())
     assert sorted(line["id"] for line in lines) == ["0.wav", "1.wav", "2.wav"]
-    figures = summary(lines, Deaf())
+    figures = summary(lines, MissesFirstWord())
     assert figures["copy_mcd"] < figures["speech_mcd"]
     assert figures["copy_duration_ratio"] == pytest.approx(1, abs=0.05)
     assert figures["copy_voicing_error"] < figures["speech_voicing_error"]
@@ -68,19 +68,19 @@ def test_copy_synthesis_is_nearer_than_a_model_that_has_learned_nothing(synthesi
     assert figures["real_time_factor"] > 0
 
 
-def test_what_can_not_be_spoken_or_read_is_named(synthesizer, corpus, tmp_path):
+def test_utterances_that_cannot_be_generated_or_read_have_a_problem(synthesizer, corpus, tmp_path):
     rows = list(load_corpus(str(corpus), None))
     rows[0]["text"] = "你好"
     rows[1]["audio"] = {"path": str(tmp_path / "gone.wav"), "bytes": None}
-    lines = evaluate_speech(synthesizer, rows, speak(synthesizer))
-    assert "lacks them" in lines[0]["problem"]
+    lines = evaluate_speech(synthesizer, rows, generate(synthesizer))
+    assert "the model lacks" in lines[0]["problem"]
     assert "can't be read" in lines[1]["problem"]
     assert summary(lines)["utterances"] == 1
     with pytest.raises(UserError, match="none of 2 utterances"):
         summary(lines[:2])
 
 
-def test_the_command_with_a_recognizer_that_listens(tiny_speaker, corpus, tmp_path, capsys):
+def test_the_command_with_a_judge(tiny_speaker, corpus, tmp_path, capsys):
     judge = str(files("sft_speech").joinpath("assets/wav2vec2-small"))
     command = ["evaluate-tts", str(tiny_speaker), "--source", str(corpus), "--split", "speaker=anna"]
     (tmp_path / "evaluation").mkdir()
@@ -98,9 +98,7 @@ def test_the_command_with_a_recognizer_that_listens(tiny_speaker, corpus, tmp_pa
     assert {row["id"]: row.get("after") for row in rows}["0.wav"] == 0.5
 
 
-def test_a_voice_that_the_model_does_not_know_is_taken_from_its_recordings(
-    tiny_speaker, corpus, tmp_path, write_metadata
-):
+def test_an_unknown_voice_is_taken_from_its_recordings(tiny_speaker, corpus, tmp_path, write_metadata):
     rows = [{"file_name": str(corpus / f"{number}.wav"), "text": "hi", "speaker": "carl"} for number in range(2)]
     source = write_metadata(tmp_path, rows)
     assert main(["evaluate-tts", str(tiny_speaker), "--source", str(source), "-o", str(tmp_path)]) == 0
@@ -109,7 +107,7 @@ def test_a_voice_that_the_model_does_not_know_is_taken_from_its_recordings(
     assert figures["speech_nearest_other_speaker"] < 0.9
 
 
-def test_bad_input_ends_in_a_line(tiny_speaker, corpus, capsys):
+def test_bad_input_gives_one_line(tiny_speaker, corpus, capsys):
     assert main(["evaluate-tts", str(tiny_speaker), "--source", str(corpus), "--judge", "/nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
     assert main(["evaluate-tts", str(tiny_speaker), "--source", str(corpus), "--split", "speaker=carl"]) == 2

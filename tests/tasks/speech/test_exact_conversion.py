@@ -1,4 +1,4 @@
-"""Voice conversion: a recording is heard, and its loss counted, as if it were alone, whatever shares its batch."""
+"""Voice conversion: encoding and loss of a recording do not depend on the others in its batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sft_speech.models.exact.speecht5 import make_padding_exact
 from sft_speech.tasks.speech.collator import SpeechCollator
 from sft_speech.tasks.speech.loss import SpectrogramCriterion, model_inputs
 
-# (samples heard, mel frames): unequal in both; the longest of one is not the longest of the other
+# (samples, mel frames): unequal in both; the longest in one is not the longest in the other
 SIZES = [(400, 8), (900, 21), (650, 40), (1300, 30)]
 
 
@@ -39,16 +39,16 @@ def gradients(model):
     return found
 
 
-def test_a_padded_batch_has_the_losses_and_gradients_of_its_clips_alone(parts):
-    model, task, collate = parts
+def test_a_padded_batch_has_the_losses_and_gradients_of_its_utterances_alone(parts):
+    model, criterion, collate = parts
     given = utterances()
     alone = []
     for utterance in given:
-        summed = task.loss(model, collate([utterance]))
+        summed = criterion.loss(model, collate([utterance]))
         summed.total.backward()
         alone.append(summed.total.item())
     one_by_one = gradients(model)
-    losses = task.losses(model, collate(given))
+    losses = criterion.losses(model, collate(given))
     assert losses.total.tolist() == pytest.approx(alone, rel=1e-4)
     losses.total.sum().backward()
     together = gradients(model)
@@ -58,7 +58,7 @@ def test_a_padded_batch_has_the_losses_and_gradients_of_its_clips_alone(parts):
         assert torch.allclose(gradient, one_by_one[name], rtol=1e-3, atol=float(1e-5 * largest)), name
 
 
-def test_plain_transformers_hears_the_padding(tiny_converter):
+def test_plain_transformers_depends_on_the_padding(tiny_converter):
     model = tiny_converter().eval()
     collate = SpeechCollator(model.config, from_audio=True)
     given = utterances()
@@ -66,13 +66,13 @@ def test_plain_transformers_hears_the_padding(tiny_converter):
     def predicted(batch):
         return model(**model_inputs(batch)).spectrogram[0, :8]
 
-    alone, beside = predicted(collate(given[:1])), predicted(collate(given))
-    assert (alone - beside).abs().max() > 1e-3
+    alone, padded = predicted(collate(given[:1])), predicted(collate(given))
+    assert (alone - padded).abs().max() > 1e-3
     make_padding_exact(model)
     assert (predicted(collate(given[:1])) - predicted(collate(given))).abs().max() < 1e-5
 
 
-def test_what_a_recording_alone_predicts_is_left_as_it_was(tiny_converter):
+def test_predictions_without_padding_do_not_change(tiny_converter):
     model = tiny_converter().eval()
     batch = SpeechCollator(model.config, from_audio=True)(utterances()[:1])
     before = model(**model_inputs(batch)).spectrogram
@@ -81,8 +81,8 @@ def test_what_a_recording_alone_predicts_is_left_as_it_was(tiny_converter):
 
 
 def test_an_empty_batch_adds_nothing(parts):
-    model, task, collate = parts
-    summed = task.loss(model, collate([None]))
+    model, criterion, collate = parts
+    summed = criterion.loss(model, collate([None]))
     summed.total.backward()
     assert summed.total.item() == 0
     assert all(torch.equal(g, torch.zeros_like(g)) for g in gradients(model).values())

@@ -1,4 +1,4 @@
-"""The loss of a clip and its gradient are its own, whatever shares its batch; and they are those of transformers."""
+"""Loss and gradient of an utterance are those of transformers, and do not depend on the others in its batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sft_speech.models.exact.speecht5 import make_padding_exact
 from sft_speech.tasks.speech.collator import SpeechCollator
 from sft_speech.tasks.speech.loss import IGNORED, SpectrogramCriterion, guided_attention
 
-# (text tokens, mel frames): unequal in both, one with an odd frame too many
+# (text tokens, mel frames): unequal in both, one with an odd number of frames
 SIZES = [(3, 8), (9, 21), (5, 40), (12, 30), (1, 2)]
 
 
@@ -27,7 +27,7 @@ def utterances(sizes=SIZES, bands=10, speaker=16):
 
 
 @pytest.fixture
-def task_of(tiny_tts):
+def parts_of(tiny_tts):
     def build(**config):
         model = tiny_tts(**config).train()
         make_padding_exact(model)
@@ -43,11 +43,11 @@ def gradients(model):
 
 
 @pytest.mark.parametrize("reduction_factor", [1, 2])
-def test_a_clip_alone_has_the_loss_of_transformers(task_of, reduction_factor):
-    model, task, collate = task_of(reduction_factor=reduction_factor)
+def test_an_utterance_alone_has_the_loss_of_transformers(parts_of, reduction_factor):
+    model, criterion, collate = parts_of(reduction_factor=reduction_factor)
     for utterance in utterances():
         batch = collate([utterance])
-        losses = task.losses(model, batch)
+        losses = criterion.losses(model, batch)
         plain = model(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
@@ -55,21 +55,21 @@ def test_a_clip_alone_has_the_loss_of_transformers(task_of, reduction_factor):
             decoder_attention_mask=torch.ones(batch["labels"].shape[:2]),
             speaker_embeddings=batch["speaker_embeddings"],
         ).loss
-        assert losses.frames.item() == task.count(batch) == batch["labels"].shape[1]
+        assert losses.frames.item() == criterion.count(batch) == batch["labels"].shape[1]
         assert (losses.total / losses.frames).item() == pytest.approx(plain.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("guided", [True, False])
-def test_a_padded_batch_has_the_losses_and_gradients_of_its_clips_alone(task_of, guided):
-    model, task, collate = task_of(use_guided_attention_loss=guided)
+def test_a_padded_batch_has_the_losses_and_gradients_of_its_utterances_alone(parts_of, guided):
+    model, criterion, collate = parts_of(use_guided_attention_loss=guided)
     given = utterances()
     alone = []
     for utterance in given:
-        summed = task.loss(model, collate([utterance]))
-        summed.total.backward()  # gradients add up, as over accumulated batches
+        summed = criterion.loss(model, collate([utterance]))
+        summed.total.backward()  # gradients accumulate
         alone.append(summed.total.item())
     one_by_one = gradients(model)
-    losses = task.losses(model, collate(given))
+    losses = criterion.losses(model, collate(given))
     assert losses.total.tolist() == pytest.approx(alone, rel=1e-4)
     losses.total.sum().backward()
     together = gradients(model)
@@ -79,8 +79,7 @@ def test_a_padded_batch_has_the_losses_and_gradients_of_its_clips_alone(task_of,
         assert torch.allclose(gradient, one_by_one[name], rtol=1e-3, atol=float(1e-5 * largest)), name
 
 
-def test_plain_transformers_does_not(tiny_tts):
-    """Why all this: the same batch, the library's own loss."""
+def test_the_loss_of_plain_transformers_depends_on_the_batch(tiny_tts):
     model = tiny_tts().train()
     collate = SpeechCollator(model.config)
     given = utterances()
@@ -94,47 +93,47 @@ def test_plain_transformers_does_not(tiny_tts):
     assert abs(loss(collate(given)) / weighted - 1) > 0.003
 
 
-def test_predictions_do_not_depend_on_what_is_behind_the_end(task_of):
-    model, task, collate = task_of()
+def test_predictions_do_not_depend_on_the_padding(parts_of):
+    model, criterion, collate = parts_of()
     batch = collate(utterances())
-    before = task.losses(model, batch).total
-    behind = batch["decoder_attention_mask"] == 0
-    batch["decoder_input_values"][behind] = 7.0
+    before = criterion.losses(model, batch).total
+    padding = batch["decoder_attention_mask"] == 0
+    batch["decoder_input_values"][padding] = 7.0
     batch["input_ids"][batch["attention_mask"] == 0] = 5
-    assert torch.allclose(task.losses(model, batch).total, before, rtol=1e-5)
+    assert torch.allclose(criterion.losses(model, batch).total, before, rtol=1e-5)
 
 
-def test_generation_after_training_sees_every_frame(task_of):
-    model, task, collate = task_of()
+def test_generation_after_training_uses_every_frame(parts_of):
+    model, criterion, collate = parts_of()
     batch = collate(utterances())
     frames = torch.randn(1, 60, 10)
     model.eval()
     fresh = model.speech_decoder_postnet.postnet(frames)
-    task.losses(model, batch)
+    criterion.losses(model, batch)
     assert torch.equal(model.speech_decoder_postnet.postnet(frames), fresh)
 
 
-def test_the_batch_norms_learn_but_keep_their_statistics(task_of):
-    model, task, collate = task_of()
+def test_batch_norms_are_trained_but_keep_their_statistics(parts_of):
+    model, criterion, collate = parts_of()
     norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d))
     mean, weight = norm.running_mean.clone(), norm.weight
-    task.loss(model, collate(utterances())).total.backward()
+    criterion.loss(model, collate(utterances())).total.backward()
     assert weight.grad.abs().max() > 0
     assert torch.equal(norm.running_mean, mean)
 
 
-def test_an_empty_batch_adds_nothing(task_of):
-    model, task, collate = task_of()
+def test_an_empty_batch_adds_nothing(parts_of):
+    model, criterion, collate = parts_of()
     batch = collate([None, None])
-    assert task.count(batch) == 0
-    summed = task.loss(model, batch)
+    assert criterion.count(batch) == 0
+    summed = criterion.loss(model, batch)
     summed.total.backward()
     assert summed.total.item() == 0
     assert all(torch.equal(g, torch.zeros_like(g)) for g in gradients(model).values())
 
 
-def test_collator_on_literal_tensors(task_of):
-    _, _, collate = task_of(num_mel_bins=2, speaker_embedding_dim=2)
+def test_collator_on_literal_tensors(parts_of):
+    _, _, collate = parts_of(num_mel_bins=2, speaker_embedding_dim=2)
     first = {
         "tokens": [4, 5, 2],
         "spectrogram": torch.tensor([[1.0, 1], [2, 2], [3, 3], [4, 4], [5, 5]]),
@@ -151,14 +150,14 @@ def test_collator_on_literal_tensors(task_of):
     x = IGNORED
     assert batch["input_ids"].tolist() == [[4, 5, 2], [6, 1, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert batch["labels"][..., 0].tolist() == [[1, 2, 3, 4], [6, 7, x, x]]  # the fifth frame has no pair
+    assert batch["labels"][..., 0].tolist() == [[1, 2, 3, 4], [6, 7, x, x]]  # the fifth frame is cut
     assert batch["decoder_input_values"][..., 1].tolist() == [[0, 2], [0, 7]]
     assert batch["decoder_attention_mask"].tolist() == [[1, 1], [1, 0]]
     assert batch["speaker_embeddings"].tolist() == [[1, 0], [0, 1]]
     assert batch["seconds"].item() == pytest.approx(0.112)
 
 
-def test_guided_attention_is_nothing_on_the_diagonal_and_one_far_from_it():
+def test_guided_attention_is_zero_on_the_diagonal_and_one_far_from_it():
     diagonal, reversed_ = torch.eye(50)[None, None], torch.eye(50).flip(0)[None, None]
     length = torch.tensor([50])
     cells = 50  # each row has one cell of weight 1; the mean is over 50 x 50
@@ -167,10 +166,10 @@ def test_guided_attention_is_nothing_on_the_diagonal_and_one_far_from_it():
     assert guided_attention(reversed_, length, length, 0.01).item() > 0.95 / cells
 
 
-def test_parts_of_the_loss_are_reported_as_means_over_frames(task_of):
-    model, task, collate = task_of()
-    summed = task.loss(model, collate(utterances()))
+def test_parts_of_the_loss_are_reported_as_means_over_frames(parts_of):
+    model, criterion, collate = parts_of()
+    summed = criterion.loss(model, collate(utterances()))
     sums = {name: float(value) for name, value in summed.figures.items()}
-    parts = task.report(sums)
+    parts = criterion.report(sums)
     assert set(parts) == {"mel_loss_before_postnet", "mel_loss", "stop_loss", "attention_loss"}
     assert sum(parts.values()) == pytest.approx(summed.total.item() / sums["frames"], rel=1e-5)

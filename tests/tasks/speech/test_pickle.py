@@ -1,4 +1,4 @@
-"""Pickled vocoders and speaker encoders: asked for by hand, and by the user, not by the files of a model."""
+"""Pickled vocoders and speaker encoders are read only if the user names and allows them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Evil:
 
 
 def with_pickle(folder, target):
-    """A copy of a saved model whose weights are pickled."""
+    """Copy a saved model, and pickle its weights."""
     shutil.copytree(folder, target)
     torch.save(load_file(target / "model.safetensors"), target / "pytorch_model.bin")
     (target / "model.safetensors").unlink()
@@ -52,7 +52,7 @@ def test_an_allowed_vocoder_runs_no_code(tiny_speaker, vocoder, tmp_path):
     assert not (tmp_path / "mark").exists()
 
 
-def test_the_encoder_that_a_model_names_is_not_one_that_the_user_named(tiny_speaker, tmp_path, monkeypatch):
+def test_allow_pickle_is_not_for_an_encoder_that_only_the_model_names(tiny_speaker, tmp_path, monkeypatch):
     allowed = []
     monkeypatch.setattr(
         XVectors, "__init__", lambda self, name, device="cpu", allow_pickle=False: allowed.append(allow_pickle)

@@ -19,7 +19,7 @@ RATE = 16_000
 
 
 def voice(formant: float, seed: int, seconds: float = 2.0) -> np.ndarray:
-    """Noise around one frequency: a recording by a voice of one formant."""
+    """Noise around one frequency, like a voice of one formant."""
     rng = np.random.default_rng(seed)
     samples = int(seconds * RATE)
     spectrum = np.fft.rfft(rng.normal(size=samples))
@@ -40,7 +40,7 @@ def statistics():
     return MelStatistics(mels)
 
 
-def test_statistics_know_a_voice_again_and_tell_it_from_another(statistics):
+def test_statistics_distinguish_voices(statistics):
     first, again, louder = statistics(voice(700, 1)), statistics(voice(700, 2)), statistics(3 * voice(700, 2))
     other = statistics(voice(2500, 3))
     assert first.shape == (512,)
@@ -59,7 +59,7 @@ def test_statistics_know_a_voice_again_and_tell_it_from_another(statistics):
         (np.ones((2, 512)), r"\(2, 512\)"),
     ],
 )
-def test_what_is_no_embedding_is_refused(embedding, why, tmp_path):
+def test_something_else_than_an_embedding_is_refused(embedding, why, tmp_path):
     np.save(tmp_path / "e.npy", embedding)
     with pytest.raises(UserError, match=why):
         read_embedding(tmp_path / "e.npy")
@@ -83,7 +83,7 @@ def test_a_damaged_file_is_refused(content, tmp_path):
         read_embedding(tmp_path / "e.npy")
 
 
-def test_speakers_are_saved_and_found_by_name(tmp_path):
+def test_speakers_are_saved_and_loaded_by_name(tmp_path):
     voices = Speakers({"anna": torch.tensor([3.0, 4]), "bob": torch.tensor([0.0, 1])}, 2, "statistics")
     voices.save(tmp_path)
     loaded = Speakers.load(tmp_path, 2)
@@ -113,7 +113,7 @@ def test_the_average_of_a_speaker_has_length_one():
 @pytest.mark.parametrize(
     ("waveform", "why"), [(np.zeros(RATE), "silent"), (voice(700, 1, 0.1), "too short"), (np.zeros(0), "too short")]
 )
-def test_a_reference_that_says_nothing_about_a_voice_is_refused(statistics, waveform, why):
+def test_a_short_or_silent_reference_is_refused(statistics, waveform, why):
     with pytest.raises(UserError, match=why):
         embed_reference(statistics, waveform, RATE, "ref.wav")
 

@@ -20,18 +20,18 @@ def mels_of(extractor, waveform):
     return extractor(audio_target=waveform, sampling_rate=RATE)["input_values"][0]
 
 
-def test_griffin_lim_gives_back_a_sound_of_the_same_spectrum(extractor):
+def test_griffin_lim_keeps_the_spectrum(extractor):
     seconds = np.arange(RATE) / RATE
     sound = sum(np.sin(2 * np.pi * f * seconds) / n for n, f in enumerate((220, 660, 1500, 3000), 1))
     sound = (0.1 * sound * (1 + np.sin(10 * seconds))).astype(np.float32)
     mels = mels_of(extractor, sound)
-    heard = GriffinLim(extractor)(torch.as_tensor(mels))
-    assert heard.dtype == np.float32
-    assert abs(len(heard) - len(sound)) < 2 * 256
-    again = mels_of(extractor, heard)[: len(mels)]
-    loud = mels[: len(again)] > -1.5  # a tenth of the strongest band and more
-    assert np.abs(again - mels[: len(again)])[loud].mean() < 0.1  # of log10: 2 dB
-    assert np.sqrt(np.mean(heard**2)) == pytest.approx(np.sqrt(np.mean(sound**2)), rel=0.1)
+    waveform = GriffinLim(extractor)(torch.as_tensor(mels))
+    assert waveform.dtype == np.float32
+    assert abs(len(waveform) - len(sound)) < 2 * 256
+    again = mels_of(extractor, waveform)[: len(mels)]
+    loud = mels[: len(again)] > -1.5  # above a tenth of the strongest band
+    assert np.abs(again - mels[: len(again)])[loud].mean() < 0.1  # in log10: 2 dB
+    assert np.sqrt(np.mean(waveform**2)) == pytest.approx(np.sqrt(np.mean(sound**2)), rel=0.1)
 
 
 def tiny_hifigan(folder, **config):
@@ -42,9 +42,9 @@ def tiny_hifigan(folder, **config):
 
 def test_a_hifigan_by_its_directory(extractor, tmp_path):
     vocoder = load_vocoder(tiny_hifigan(tmp_path), extractor)
-    heard = vocoder(torch.zeros(7, 80))
-    assert heard.shape == (7 * 256,)
-    assert heard.dtype == np.float32
+    waveform = vocoder(torch.zeros(7, 80))
+    assert waveform.shape == (7 * 256,)
+    assert waveform.dtype == np.float32
 
 
 def test_a_vocoder_for_other_spectrograms_is_refused(extractor, tmp_path):
@@ -52,7 +52,7 @@ def test_a_vocoder_for_other_spectrograms_is_refused(extractor, tmp_path):
         load_vocoder(tiny_hifigan(tmp_path, model_in_dim=40), extractor)
 
 
-def test_without_a_vocoder_one_line_says_what_is_heard(extractor, caplog):
+def test_griffin_lim_is_the_default_and_logged(extractor, caplog):
     with caplog.at_level("INFO", logger="sft_speech"):
         assert isinstance(load_vocoder(None, extractor), GriffinLim)
     assert "Griffin-Lim" in caplog.text

@@ -1,4 +1,4 @@
-"""The real command on a tiny model and a tiny corpus."""
+"""The command on a tiny model and a tiny corpus."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
 from sft_speech.tasks.tts.synthesizer import Synthesizer
 
 RATE = 16_000
-SAYS = [
+TEXTS = [
     "hello",
     "how do you do?",
     "one, two, three",
@@ -42,10 +42,10 @@ def tone(seconds: float, hertz: float, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, write_metadata):
-    """An audiofolder of two speakers; the last two rows don't fit the model."""
+    """An audiofolder of two speakers; the model can't use the last two rows."""
     folder = tmp_path_factory.mktemp("corpus")
     rows = []
-    for number, text in enumerate([*SAYS, "long " * 30, "x"]):
+    for number, text in enumerate([*TEXTS, "long " * 30, "x"]):
         speaker = ("anna", "bob")[number % 2]
         seconds = 8.0 if text == "x" else 0.4 + 0.1 * number
         soundfile.write(folder / f"{number}.wav", tone(seconds, (110, 190)[number % 2], number), RATE)
@@ -82,7 +82,7 @@ def losses(folder) -> dict[int, float]:
     return {entry["step"]: entry["loss"] for entry in json.loads(state.read_text())["log_history"] if "loss" in entry}
 
 
-def test_from_a_corpus_to_a_directory_that_speaks(arguments, tiny_speaker, tmp_path, monkeypatch):
+def test_from_a_corpus_to_a_model(arguments, tiny_speaker, tmp_path, monkeypatch):
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
     assert main(arguments(max_steps=30, eval_steps=15, logging_steps=5, report_to="tensorboard")) == 0
     out = tmp_path / "out"
@@ -92,7 +92,7 @@ def test_from_a_corpus_to_a_directory_that_speaks(arguments, tiny_speaker, tmp_p
     assert min(history.values()) < 0.8 * history[5]
 
     report = json.loads((out / "corpus_report.json").read_text())
-    assert report["train"]["kept"]["rows"] + report["eval"]["kept"]["rows"] == len(SAYS)
+    assert report["train"]["kept"]["rows"] + report["eval"]["kept"]["rows"] == len(TEXTS)
     reasons = (out / "corpus_report.json").read_text()
     assert "text too long" in reasons
     assert "mel frames" in reasons
@@ -104,7 +104,7 @@ def test_from_a_corpus_to_a_directory_that_speaks(arguments, tiny_speaker, tmp_p
     rows = [json.loads(line) for line in next((out / "evaluation").glob("*.jsonl")).read_text().splitlines()]
     assert len(rows) == report["eval"]["kept"]["rows"]
     for row in rows:
-        assert row["text"] == SAYS[int(row["id"].removesuffix(".wav"))].lower()
+        assert row["text"] == TEXTS[int(row["id"].removesuffix(".wav"))].lower()
     total = sum((row["before"] + row["after"] + row["stop"] + row["guided"]) * row["frames"] for row in rows)
     assert total / sum(row["frames"] for row in rows) == pytest.approx(figures["eval_loss"], rel=1e-3)
     assert sorted(path.suffix for path in (out / "samples").iterdir()) == [".png", ".png", ".wav", ".wav"]
@@ -113,15 +113,15 @@ def test_from_a_corpus_to_a_directory_that_speaks(arguments, tiny_speaker, tmp_p
     (name,) = shown.Tags()["images"]
     assert [event.step for event in shown.Images(name)] == [event.step for event in shown.Audio(name)] == [1, 2]
 
-    speaker = Synthesizer(str(out), device="cpu")
-    assert sorted(speaker.checkpoint.speakers) == ["anna", "bob", "mean of all"]
-    assert speaker("hello", "anna").seconds > 0
+    synthesizer = Synthesizer(str(out), device="cpu")
+    assert sorted(synthesizer.checkpoint.speakers) == ["anna", "bob", "mean of all"]
+    assert synthesizer("hello", "anna").seconds > 0
     card = (out / "README.md").read_text()
     assert "text-to-speech" in card
     assert "Synthesizer" in card
 
 
-def test_resumed_it_learns_the_same(arguments, tmp_path):
+def test_a_resumed_run_has_the_same_losses(arguments, tmp_path):
     assert main(arguments("whole", save_total_limit=3)) == 0
     assert main(arguments("parts", max_steps=6, save_total_limit=3)) == 0
     import shutil
@@ -134,7 +134,7 @@ def test_resumed_it_learns_the_same(arguments, tmp_path):
         assert parts[step] == pytest.approx(loss, rel=1e-5), step
 
 
-def test_killed_and_resumed_it_learns_the_same(arguments, tmp_path):
+def test_a_killed_and_resumed_run_has_the_same_losses(arguments, tmp_path):
     keys = {"max_steps": 12, "eval_steps": 4, "samples": 0}
     assert main(arguments("whole", **keys)) == 0
     killed = arguments("killed", **keys)
@@ -153,7 +153,7 @@ main({killed!r})"""
 
 
 def test_two_processes_share_the_work(arguments, tmp_path, two_processes):
-    """Two utterances to evaluate, one for each; five steps, the batches dealt out."""
+    """Each evaluates one of two utterances and trains on its share of the batches."""
     script = str(Path(__file__).parents[3] / "scripts" / "finetune_tts.py")
     two_processes(script, *arguments(max_steps=5, eval_steps=5)[1:])
     out = tmp_path / "out"
@@ -164,7 +164,7 @@ def test_two_processes_share_the_work(arguments, tmp_path, two_processes):
     assert sorted(Synthesizer(str(out), device="cpu").checkpoint.speakers) == ["anna", "bob", "mean of all"]
 
 
-def test_a_new_language_brings_its_letters(arguments, tmp_path, corpus, write_metadata):
+def test_a_new_language_adds_its_letters(arguments, tmp_path, corpus, write_metadata):
     files = [str(corpus / f"{number}.wav") for number in range(8)]
     rows = [{"file_name": file, "text": f"schön {n}", "speaker": "a"} for n, file in enumerate(files)]
     keys = {"language": "de", "new_characters": "true", "train_split": ":6", "eval_split": "[6:]"}
@@ -172,11 +172,11 @@ def test_a_new_language_brings_its_letters(arguments, tmp_path, corpus, write_me
     made = load_speech_checkpoint(tmp_path / "out")
     assert made.tokenizer.tokenize("schön") == ["▁", "s", "c", "h", "ö", "n"]
     assert made.model.get_input_embeddings().num_embeddings == len(made.tokenizer)
-    spoken = [json.loads(line)["text"] for line in next((tmp_path / "out/evaluation").glob("*.jsonl")).open()]
-    assert all(text.startswith("schön") for text in spoken)
+    texts = [json.loads(line)["text"] for line in next((tmp_path / "out/evaluation").glob("*.jsonl")).open()]
+    assert all(text.startswith("schön") for text in texts)
 
 
-def test_capitals_become_small_letters_and_the_voices_are_those_of_the_corpus(arguments, tmp_path):
+def test_capitals_are_lowercased_and_the_voices_are_those_of_the_corpus(arguments, tmp_path):
     assert main(arguments(max_steps=1, eval_steps=1, train_split="speaker=bob", eval_split="speaker=anna")) == 0
     text = (tmp_path / "out" / "evaluation" / "speaker=anna.jsonl").read_text()
     assert "hello" in text
@@ -184,20 +184,20 @@ def test_capitals_become_small_letters_and_the_voices_are_those_of_the_corpus(ar
     assert voices["anna"] @ voices["bob"] < 0.999
 
 
-def test_a_voice_goes_to_the_hub_and_speaks_from_there(arguments, hub, tmp_path, monkeypatch):
+def test_a_model_on_the_hub_synthesizes_the_same(arguments, hub, tmp_path, monkeypatch):
     assert main(arguments(max_steps=2, eval_steps=1, push_to_hub="true", hub_model_id="me/voice")) == 0
     files = hub.repos["me/voice"].files
     assert {"spm_char.model", "speakers.safetensors", "tokenizer_config.json", "model.safetensors"} <= files.keys()
     assert not [name for name in files if "samples" in name or name.endswith((".wav", ".jsonl"))]
     card = files["README.md"].decode()
     assert "pipeline_tag: text-to-speech" in card
-    assert "Voices that it knows by name (speakers.safetensors): anna, bob, mean of all." in card
+    assert "Named voices (speakers.safetensors): anna, bob, mean of all." in card
     assert "| mel L1 (log10) |" in card
     monkeypatch.chdir(tmp_path)
     here, there = Synthesizer("out"), Synthesizer("me/voice")
     assert sorted(there.checkpoint.speakers) == ["anna", "bob", "mean of all"]
-    spoken = [voice(["hello"], "bob")[0].waveform for voice in (here, there)]
-    assert np.array_equal(*spoken)
+    waveforms = [synthesizer(["hello"], "bob")[0].waveform for synthesizer in (here, there)]
+    assert np.array_equal(*waveforms)
 
 
 @pytest.mark.parametrize(
@@ -212,11 +212,11 @@ def test_a_voice_goes_to_the_hub_and_speaks_from_there(arguments, hub, tmp_path,
         ({"vocoder": "."}, "config.json"),
     ],
 )
-def test_bad_input_ends_in_lines_before_step_one(arguments, tmp_path, capsys, keys, message):
+def test_bad_input_gives_a_line_before_training(arguments, tmp_path, capsys, keys, message):
     code = None
     try:
         code = main(arguments(**keys))
-    except SystemExit as stopped:  # of the argument parser
+    except SystemExit as stopped:  # the argument parser
         code = stopped.code
     shown = capsys.readouterr().err
     assert code == 2

@@ -21,7 +21,7 @@ def test_frames_are_counted_as_the_extractor_makes_them(tiny_speaker, samples):
 
 
 class Hold:
-    """A vocoder that any test can hear through: each frame is 256 samples of its first band."""
+    """A vocoder that repeats the first band of each frame 256 times."""
 
     def __call__(self, spectrogram):
         return np.repeat(spectrogram[:, 0].numpy(), 256).astype(np.float32)
@@ -35,7 +35,7 @@ def synthesizer(tiny_speaker):
 
 
 def stop_after(synthesizer, bias: float) -> None:
-    """A random model stops at random; this one does according to ``bias``."""
+    """Make a random model stop according to ``bias``."""
     with torch.no_grad():
         synthesizer.checkpoint.model.speech_decoder_postnet.prob_out.bias.fill_(bias)
 
@@ -50,7 +50,7 @@ def test_plain_transformers_loads_the_directory(tiny_speaker):
     assert processor(text="hello there").input_ids == ours.encode("hello there")
 
 
-def test_the_pipeline_of_transformers_says_the_same(tiny_speaker, synthesizer):
+def test_transformers_generates_the_same(tiny_speaker, synthesizer):
     from transformers import SpeechT5ForTextToSpeech, SpeechT5Processor
 
     stop_after(synthesizer, -1.2)
@@ -62,7 +62,7 @@ def test_the_pipeline_of_transformers_says_the_same(tiny_speaker, synthesizer):
     assert np.allclose(synthesizer("hello there", "anna").waveform, Hold()(spectrogram).clip(-1, 1), atol=1e-4)
 
 
-def test_a_text_sounds_the_same_alone_and_among_others(synthesizer):
+def test_the_speech_of_a_text_does_not_depend_on_the_others(synthesizer):
     stop_after(synthesizer, -1.2)
     texts = ["hello there", "a", "how do you do?", "one, two. three", "hello there"]
     together = synthesizer(texts, "bob")
@@ -75,7 +75,7 @@ def test_a_text_sounds_the_same_alone_and_among_others(synthesizer):
     assert np.array_equal(together[0].waveform, together[4].waveform)
 
 
-def test_the_seed_and_nothing_else_decides(tiny_speaker, synthesizer):
+def test_only_the_seed_changes_the_speech(tiny_speaker, synthesizer):
     stop_after(synthesizer, -1.2)
     torch.manual_seed(5)
     first = synthesizer("hello there", "anna").waveform
@@ -88,19 +88,19 @@ def test_the_seed_and_nothing_else_decides(tiny_speaker, synthesizer):
     assert other.shape != first.shape or not np.allclose(other, first, atol=1e-4)
 
 
-def test_what_does_not_end_is_cut_and_reported(synthesizer, caplog):
+def test_speech_that_does_not_end_is_cut_and_reported(synthesizer, caplog):
     stop_after(synthesizer, -50.0)
     short, longer = synthesizer(["abc", "abcdefg"], "anna")
     for text, speech in (("abc", short), ("abcdefg", longer)):
         tokens = len(synthesizer.checkpoint.encode(text))
         frames = min(FRAMES_PER_TOKEN * tokens, synthesizer.checkpoint.max_frames - 4)
-        reach = 3 * 2  # of the tiny postnet: three layers that look two frames ahead
+        reach = 3 * 2  # the tiny postnet has three layers that look two frames ahead
         assert len(speech.waveform) == (frames - reach) * 256
-        assert "did not come to an end" in speech.problem
-    assert "did not come to an end" in caplog.text
+        assert "did not end" in speech.problem
+    assert "did not end" in caplog.text
 
 
-def test_what_ends_at_once_is_one_step(synthesizer):
+def test_speech_that_ends_at_once_has_one_step(synthesizer):
     stop_after(synthesizer, 50.0)
     speech = synthesizer("abc", "anna")
     assert len(speech.waveform) == 2 * 256  # reduction_factor 2
@@ -117,7 +117,7 @@ def test_ten_thousand_characters_come_in_pieces_with_pauses(synthesizer):
     assert len(speech.waveform) == pieces * 512 + (pieces - 1) * silence
 
 
-def test_numbers_are_said_and_what_can_not_be_said_is_named(synthesizer, caplog):
+def test_numbers_are_spelled_out_and_removed_characters_are_reported(synthesizer, caplog):
     speech = synthesizer("It cost $5 你 é", "anna")
     assert speech.normalized == "It cost five dollars e"
     assert "你 (1)" in speech.problem
@@ -125,8 +125,8 @@ def test_numbers_are_said_and_what_can_not_be_said_is_named(synthesizer, caplog)
 
 
 @pytest.mark.parametrize("text", ["", "   ", "你好", "😀", "...", "\n"])
-def test_nothing_to_say_is_an_error_alone_and_a_problem_among_others(synthesizer, text):
-    with pytest.raises(UserError, match=r"nothing to say|lacks them"):
+def test_an_empty_text_is_an_error_alone_and_a_problem_among_others(synthesizer, text):
+    with pytest.raises(UserError, match=r"nothing to speak|the model lacks"):
         synthesizer(text, "anna")
     empty, fine = synthesizer([text, "hello"], "anna")
     assert empty.seconds == 0
@@ -134,7 +134,7 @@ def test_nothing_to_say_is_an_error_alone_and_a_problem_among_others(synthesizer
     assert fine.seconds > 0
 
 
-def test_who_speaks(synthesizer, tmp_path):
+def test_voices(synthesizer, tmp_path):
     anna = synthesizer.voice("anna")
     np.save(tmp_path / "anna.npy", anna.numpy() * 3)
     assert torch.allclose(synthesizer.voice(tmp_path / "anna.npy"), anna)
@@ -166,7 +166,7 @@ def test_a_reference_recording(synthesizer, tmp_path):
         synthesizer.voice(tmp_path / "none.wav")
 
 
-def test_the_command_writes_what_is_said(tiny_speaker, tmp_path, capsys):
+def test_the_command_writes_a_sound_file(tiny_speaker, tmp_path, capsys):
     out = tmp_path / "hello.wav"
     assert main(["synthesize", str(tiny_speaker), "hello", "-o", str(out), "--speaker", "anna"]) == 0
     waveform, rate = soundfile.read(out)
@@ -175,7 +175,7 @@ def test_the_command_writes_what_is_said(tiny_speaker, tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
-def test_the_command_says_the_lines_of_a_file(tiny_speaker, tmp_path, capsys):
+def test_the_command_synthesizes_the_lines_of_a_file(tiny_speaker, tmp_path, capsys):
     (tmp_path / "lines.txt").write_text("hello\n\n你\nthere\n", encoding="utf-8")
     folder = tmp_path / "out"
     arguments = ["synthesize", str(tiny_speaker), "--lines", str(tmp_path / "lines.txt"), "-o", str(folder)]
@@ -188,13 +188,13 @@ def test_the_command_says_the_lines_of_a_file(tiny_speaker, tmp_path, capsys):
     [
         (["hello", "--speaker", "carl"], "no such voice"),
         (["--lines", "none.txt"], "can't be read"),
-        ([], "one of them says what to say"),
+        ([], "exactly one of them is needed"),
         (["hello", "--vocoder", "."], "no config.json"),
         (["hello", "--device", "tpu9"], "device tpu9"),
-        (["", "--speaker", "anna"], "nothing to say"),
+        (["", "--speaker", "anna"], "nothing to speak"),
     ],
 )
-def test_bad_input_ends_in_a_line(tiny_speaker, tmp_path, capsys, arguments, message):
+def test_bad_input_gives_one_line(tiny_speaker, tmp_path, capsys, arguments, message):
     assert main(["synthesize", str(tiny_speaker), *arguments, "-o", str(tmp_path / "x.wav")]) == 2
     shown = capsys.readouterr().err
     assert message in shown
@@ -208,7 +208,7 @@ def test_bad_input_ends_in_a_line(tiny_speaker, tmp_path, capsys, arguments, mes
         ("weights", "no weights"),
         ("cut", "can't be loaded"),
         ("tokenizer", "can't be loaded"),
-        ("kind", "does not speak texts"),
+        ("kind", "does not synthesize speech"),
         ("missing", "weights are missing"),
     ],
 )

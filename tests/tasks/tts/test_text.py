@@ -17,7 +17,7 @@ def speakable():
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("text", "normalized"),
     [
         ("IT WAS LATE", "it was late"),
         ("It was late.", "It was late."),
@@ -25,19 +25,19 @@ def speakable():
         ("Dr Jones and Mrs. Brown", "doctor Jones and missis Brown"),
         ("café naïve", "cafe naive"),
         ("50% & more", "fifty percent and more"),
-        ("the gen pool of col", "the gen pool of col"),  # no point, no name behind it
+        ("the gen pool of col", "the gen pool of col"),  # no period, no name after it
         ("MR. SMITH SAID", "mister smith said"),
         ("see https://a.b/c.", "see a dot b slash c."),
     ],
 )
-def test_said_as_written_here(speakable, written, said):
-    assert speakable(written).text == said
+def test_normalization(speakable, text, normalized):
+    assert speakable(text).text == normalized
 
 
-def test_what_can_not_be_said_is_counted(speakable):
-    spoken = speakable("hi 你好 😀")
-    assert spoken.text == "hi"
-    assert spoken.missing["你"] == spoken.missing["好"] == 1
+def test_removed_characters_are_counted(speakable):
+    normalized = speakable("hi 你好 😀")
+    assert normalized.text == "hi"
+    assert normalized.missing["你"] == normalized.missing["好"] == 1
 
 
 def test_a_vocabulary_of_capitals_gets_capitals():
@@ -56,12 +56,12 @@ def test_a_vocabulary_of_capitals_gets_capitals():
         ("He said “Go!” Then he went.", 15, ["He said “Go!”", "Then he went."]),
     ],
 )
-def test_cut_where_people_breathe(text, longest, pieces):
+def test_cut_at_sentences_clauses_or_words(text, longest, pieces):
     assert split_sentences(text, longest) == pieces
 
 
 @given(st.text(alphabet="ab .,!\n", max_size=80), st.integers(1, 20))
-def test_no_letter_is_lost_and_no_piece_too_long(text, longest):
+def test_no_letter_is_lost_and_no_piece_is_too_long(text, longest):
     pieces = split_sentences(text, longest)
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert all(0 < len(piece) <= longest for piece in pieces)

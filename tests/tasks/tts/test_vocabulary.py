@@ -5,6 +5,7 @@ import torch
 from transformers import AddedToken, SpeechT5ForTextToSpeech, SpeechT5Tokenizer
 
 from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
+from sft_speech.tasks.tts.text import SpeakableText
 from sft_speech.tasks.tts.vocabulary import MIN_COUNT, add_characters
 
 GERMAN = ["Die schöne Übung für Größe", "über Äcker", "ÜBERALL ÖL"] * MIN_COUNT
@@ -12,7 +13,7 @@ GERMAN = ["Die schöne Übung für Größe", "über Äcker", "ÜBERALL ÖL"] * M
 
 @pytest.fixture
 def checkpoint(tiny_speaker):
-    """With the two tokens behind its pieces that microsoft's checkpoints have."""
+    """A checkpoint with two tokens after its pieces, like those of microsoft."""
     found = load_speech_checkpoint(tiny_speaker, language="de")
     found.tokenizer.add_special_tokens({"mask_token": AddedToken("<mask>", lstrip=True)})
     found.tokenizer.add_tokens(["<ctc_blank>"])
@@ -35,26 +36,28 @@ def test_letters_become_pieces_and_nothing_else_changes(checkpoint):
     assert after("plain text")["input_ids"] == before("plain text")["input_ids"]
 
 
-def test_what_is_said_keeps_its_letters(checkpoint):
-    assert checkpoint.text("schöne Größe").text == "schone Grosse"
+def test_normalized_texts_keep_added_letters(checkpoint):
+    def normalize(text):
+        return SpeakableText(checkpoint.tokenizer.get_vocab(), checkpoint.language)(text)
+
+    assert normalize("schöne Größe").text == "schone Grosse"
     add_characters(checkpoint, GERMAN)
-    said = checkpoint.text("schöne Größe, 5 Äcker")
-    assert said.text == "schöne Größe, fünf Äcker"
-    assert not said.missing
-    assert checkpoint.tokenizer.unk_token_id not in checkpoint.encode(said.text)
+    normalized = normalize("schöne Größe, 5 Äcker")
+    assert normalized.text == "schöne Größe, fünf Äcker"
+    assert not normalized.missing
+    assert checkpoint.tokenizer.unk_token_id not in checkpoint.encode(normalized.text)
 
 
-def test_rare_letters_stay_out(checkpoint, caplog):
+def test_rare_letters_are_not_added(checkpoint, caplog):
     assert add_characters(checkpoint, ["señor"] * (MIN_COUNT - 1)) == ""
     assert "ñ (4)" in caplog.text
 
 
-def test_saved_it_is_loaded_by_plain_transformers(checkpoint, tmp_path):
+def test_plain_transformers_loads_it(checkpoint, tmp_path):
     add_characters(checkpoint, GERMAN)
     checkpoint.save(tmp_path)
     tokenizer, model = SpeechT5Tokenizer.from_pretrained(tmp_path), SpeechT5ForTextToSpeech.from_pretrained(tmp_path)
     assert tokenizer.get_vocab() == checkpoint.tokenizer.get_vocab()
     assert tokenizer("schöne Übung")["input_ids"] == checkpoint.encode("schöne Übung")
     assert torch.equal(model.get_input_embeddings().weight, checkpoint.model.get_input_embeddings().weight)
-    again = load_speech_checkpoint(tmp_path)
-    assert again.text("Übung").text == "Übung"
+    assert load_speech_checkpoint(tmp_path).language == "de"

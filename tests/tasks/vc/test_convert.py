@@ -1,4 +1,4 @@
-"""Voice conversion by the real commands, on a tiny model and tones."""
+"""Voice conversion by the commands, on a tiny model and tones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sft_speech.tasks.vc.pairs import Sources, words_of
 from sft_speech.training.rows import StoredRows
 
 RATE = 16_000
-SAYS = ["hello", "how are you", "one two three", "four", "it was late", "a b c", "fine", "good morning", "no", "yes"]
+TEXTS = ["hello", "how are you", "one two three", "four", "it was late", "a b c", "fine", "good morning", "no", "yes"]
 
 
 def tone(seconds: float, hertz: float) -> np.ndarray:
@@ -33,12 +33,12 @@ def tone(seconds: float, hertz: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory, write_metadata):
-    """Two folders of the same file names: a low voice, and a high one that speaks faster."""
+    """Two folders of the same file names: a low voice, and a high, faster one."""
     folders = []
     for name, hertz, pace in (("low", 110, 1.0), ("high", 190, 0.8)):
         folder = tmp_path_factory.mktemp(name)
         rows = []
-        for number, text in enumerate(SAYS):
+        for number, text in enumerate(TEXTS):
             soundfile.write(folder / f"{number}.wav", tone((0.4 + 0.05 * number) * pace, hertz), RATE)
             rows.append({"file_name": f"{number}.wav", "text": text, "speaker": name})
         folders.append(write_metadata(folder, rows))
@@ -47,18 +47,16 @@ def voices(tmp_path_factory, write_metadata):
 
 @pytest.fixture(scope="session")
 def tiny_conversion(tmp_path_factory, tokenizer, tiny_converter):
-    """Directory of a tiny model that converts speech."""
+    """Directory of a tiny model for voice conversion."""
     from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
     from sft_speech.tasks.speech.speakers import MelStatistics, Speakers
-    from sft_speech.tasks.tts.text import SpeakableText
 
     set_seed(0)
     front_end = {"conv_stride": (20, 16), "conv_kernel": (40, 16)}  # 50 frames per second
     model = tiny_converter(vocab_size=len(tokenizer), num_mel_bins=20, max_speech_positions=400, **front_end)
     voices = Speakers({"anna": torch.randn(16)}, 16, MelStatistics.name)
     folder = tmp_path_factory.mktemp("converter")
-    extractor, text = SpeechT5FeatureExtractor(num_mel_bins=20), SpeakableText(tokenizer.get_vocab())
-    SpeechCheckpoint(model, tokenizer, extractor, voices, text).save(folder)
+    SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(num_mel_bins=20), voices).save(folder)
     return folder
 
 
@@ -87,7 +85,7 @@ def arguments(tiny_conversion, voices, tmp_path):
     return build
 
 
-def test_from_two_corpora_to_a_directory_that_converts(arguments, tiny_conversion, voices, tmp_path, capsys):
+def test_from_two_corpora_to_a_model(arguments, tiny_conversion, voices, tmp_path, capsys):
     assert main(arguments(max_steps=30, eval_steps=15, logging_steps=5)) == 0
     out = tmp_path / "out"
     figures = json.loads((out / "all_results.json").read_text())
@@ -107,14 +105,16 @@ def test_from_two_corpora_to_a_directory_that_converts(arguments, tiny_conversio
     assert torch.equal(again.state_dict()["speech_decoder_postnet.feat_out.weight"],
                        after["speech_decoder_postnet.feat_out.weight"])  # fmt: skip
     capsys.readouterr()
-    recording, said = voices[0] / "9.wav", tmp_path / "said.wav"
-    assert main(["convert", str(out), str(recording), "-o", str(said), "--speaker", "high", "--device", "cpu"]) == 0
-    assert str(said) in capsys.readouterr().out
-    assert 0.1 < soundfile.info(said).duration < 4
+    recording, converted = voices[0] / "9.wav", tmp_path / "converted.wav"
+    assert (
+        main(["convert", str(out), str(recording), "-o", str(converted), "--speaker", "high", "--device", "cpu"]) == 0
+    )
+    assert str(converted) in capsys.readouterr().out
+    assert 0.1 < soundfile.info(converted).duration < 4
 
 
 def write_pairs(path, voices, named="audio"):
-    """A table of pairs by two voices that become one and another."""
+    """Write a table of pairs with two target voices."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["source_audio", named, "speaker"])
@@ -140,7 +140,7 @@ def test_a_table_of_pairs_without_transcripts(arguments, voices, tmp_path, named
 
 
 def test_the_same_names_in_two_splits_are_not_confused(arguments, voices, tmp_path, caplog, capsys):
-    """A pair of each table has the same relative names: each is converted out of its own."""
+    """Two tables have a pair of the same relative names: each has the source of its own table."""
     from sft_speech.tasks.vc.task import Conversion
 
     low, high = voices
@@ -161,13 +161,13 @@ def test_the_same_names_in_two_splits_are_not_confused(arguments, voices, tmp_pa
     corpora = {name: task.usable(name, rows, report) for name, rows in corpora.items()}
     task.begin(corpora)
     for name, number in (("train", 3), ("eval", 8)):
-        heard = task.dataset(corpora[name])[(0, 0)]["samples"]
-        assert len(heard) == pytest.approx((0.4 + 0.05 * number) * RATE, abs=1200)  # silence is cut off
+        source = task.dataset(corpora[name])[(0, 0)]["samples"]
+        assert len(source) == pytest.approx((0.4 + 0.05 * number) * RATE, abs=1200)  # silence is trimmed
     assert main(given) == 0
 
 
-def test_what_is_heard_counts_in_a_batch_and_in_the_warning(arguments, voices, caplog):
-    """The low voice speaks more slowly; the same recordings in training and evaluation are told of."""
+def test_sources_count_in_the_cost_and_shared_ones_are_warned_of(arguments, voices, caplog):
+    """The sources are longer than the targets; some are in training and evaluation."""
     from sft_speech.tasks.vc.task import Conversion
 
     low, high = voices
@@ -177,8 +177,8 @@ def test_what_is_heard_counts_in_a_batch_and_in_the_warning(arguments, voices, c
     task, rows = Conversion(config), StoredRows(load_corpus(high))
     task.load(rows)
     usable = task.usable("train", rows, CorpusReport())
-    heard = dict(zip(load_corpus(low)["id"], load_corpus(low)["seconds"], strict=True))
-    assert task.cost(usable).tolist() == [heard[id] for id in usable.table["id"]]
+    seconds = dict(zip(load_corpus(low)["id"], load_corpus(low)["seconds"], strict=True))
+    assert task.cost(usable).tolist() == [seconds[id] for id in usable.table["id"]]
     assert main(arguments(train_split=":8", eval_split=":2", max_steps=1)) == 0
     assert re.search(r"eval: the source recordings of \d of \d pairs are trained on", caplog.text)
 
@@ -193,16 +193,16 @@ def test_partners(voices):
     one = {"id": "3.wav", "text": "Four!", "speaker": "high"}
     assert by_id.partners(one, 0.5) == ([3], "")
     assert by_text.partners(one | {"id": "x"}, 0.5) == ([3], "")
-    assert by_id.partners(one | {"id": "x"}, 0.5) == ([], "no recording to convert has this id")
+    assert by_id.partners(one | {"id": "x"}, 0.5) == ([], "no source recording has this id")
     assert by_text.partners(one | {"text": "..."}, 0.5)[0] == []
-    assert by_text.partners(one | {"speaker": "low"}, 0.5) == ([], "only the same speaker says it")
+    assert by_text.partners(one | {"speaker": "low"}, 0.5) == ([], "only its own speaker has recorded it")
     assert words_of("It's FOUR, no: ４!") == "it s four no 4"
     assert words_of("कि का") == "कि का"
-    assert "what would become of it" in by_id.partners(one, 5.0)[1]
+    assert "but its source has" in by_id.partners(one, 5.0)[1]
 
 
 def test_each_epoch_takes_the_next_partner(arguments, tiny_conversion, voices, tmp_path, write_metadata):
-    """Two voices say the same text: both are converted, in turns."""
+    """A text has two sources, which take turns."""
     from sft_speech.tasks.vc.task import Conversion
 
     low, high = voices
@@ -220,12 +220,12 @@ def test_each_epoch_takes_the_next_partner(arguments, tiny_conversion, voices, t
     usable = task.usable("train", targets, report)
     assert usable.table["text"] == ["four"]
     task.begin({"train": usable})
-    heard = [len(task.dataset(usable)[(epoch, 0)]["samples"]) for epoch in range(4)]
-    assert heard[0] == heard[2] != heard[1] == heard[3]
+    lengths = [len(task.dataset(usable)[(epoch, 0)]["samples"]) for epoch in range(4)]
+    assert lengths[0] == lengths[2] != lengths[1] == lengths[3]
 
 
 @pytest.mark.parametrize(
-    ("keys", "says"),
+    ("keys", "message"),
     [
         ({"from_source": None}, "there is no column 'source_audio'"),
         ({"from_split": ":3", "from_source": None}, "from_split: it needs from_source"),
@@ -233,17 +233,17 @@ def test_each_epoch_takes_the_next_partner(arguments, tiny_conversion, voices, t
         ({"pair_by": "words"}, "id, text"),
     ],
 )
-def test_what_cannot_be_paired(arguments, keys, says, capsys):
+def test_corpora_that_cannot_be_paired(arguments, keys, message, capsys):
     assert main(arguments(**keys)) == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_pairs_that_are_all_unusable_are_told_with_their_reason(arguments, voices, capsys):
+def test_pairs_that_are_all_unusable_give_their_reasons(arguments, voices, capsys):
     low, _ = voices
     assert main(arguments(source=low, from_source=low)) == 2
-    said = capsys.readouterr().err
-    assert "no pair can be used" in said
-    assert "no pair " in said
+    shown = capsys.readouterr().err
+    assert "no pair can be used" in shown
+    assert "only its own speaker has recorded it" in shown
 
 
 def test_no_pair_at_all(arguments, voices, tmp_path, write_metadata, capsys):
@@ -252,37 +252,37 @@ def test_no_pair_at_all(arguments, voices, tmp_path, write_metadata, capsys):
     soundfile.write(other / "x.wav", tone(0.5, 100), RATE)
     write_metadata(other, [{"file_name": "x.wav", "text": "else", "speaker": "x"}])
     assert main(arguments(from_source=other)) == 2
-    assert "no ids in common with the recordings to convert" in capsys.readouterr().err
+    assert "no ids in common with the source recordings" in capsys.readouterr().err
 
 
-def test_a_model_that_speaks_texts_does_not_convert(arguments, tiny_speaker, voices, capsys):
+def test_a_model_for_synthesis_does_not_convert(arguments, tiny_speaker, voices, capsys):
     assert main(arguments(model=tiny_speaker)) == 2
     assert main(["convert", str(tiny_speaker), str(voices[0] / "1.wav"), "-o", "x.wav"]) == 2
     assert capsys.readouterr().err.count("does not convert speech") == 2
 
 
-def test_what_cannot_be_converted(tiny_conversion, voices, tmp_path, capsys):
+def test_recordings_that_cannot_be_converted(tiny_conversion, voices, tmp_path, capsys):
     soundfile.write(tmp_path / "short.wav", tone(0.05, 100), RATE)
     soundfile.write(tmp_path / "silence.wav", np.zeros(RATE), RATE)
-    for name, says in (("short.wav", "s of sound"), ("silence.wav", "silent"), ("none.wav", "none.wav")):
+    for name, message in (("short.wav", "s of sound"), ("silence.wav", "silent"), ("none.wav", "none.wav")):
         assert main(["convert", str(tiny_conversion), str(tmp_path / name), "-o", str(tmp_path / "x.wav")]) == 2
-        assert says in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     same = [str(folder / "1.wav") for folder in voices]
     assert main(["convert", str(tiny_conversion), *same, "-o", str(tmp_path / "folder")]) == 2
-    assert "would become 1.wav" in capsys.readouterr().err
+    assert "would be written to 1.wav" in capsys.readouterr().err
     assert main(["convert", str(tiny_conversion), same[0], "-o", same[0]]) == 2
     assert "would be overwritten" in capsys.readouterr().err
     with pytest.raises(UserError, match="nobody"):
         VoiceConverter(tiny_conversion, device="cpu")(voices[0] / "1.wav", "nobody")
 
 
-def test_its_evaluation_measures_what_was_converted_too(tiny_conversion, voices, tmp_path, write_metadata, capsys):
-    """Converted out of the very recordings that they are to become: left as they are they are perfect."""
+def test_the_evaluation_measures_the_sources_too(tiny_conversion, voices, tmp_path, write_metadata, capsys):
+    """Here the sources are the targets: unconverted, they are perfect."""
     low, _ = voices
-    rows = [{"file_name": str(low / f"{n}.wav"), "text": SAYS[n], "speaker": "other"} for n in range(3)]
+    rows = [{"file_name": str(low / f"{n}.wav"), "text": TEXTS[n], "speaker": "other"} for n in range(3)]
     silent = tmp_path / "silent.wav"
     soundfile.write(silent, np.concatenate([np.zeros(9000), 0.5 * np.ones(1)]), RATE)
-    rows.append({"file_name": str(silent), "text": SAYS[3], "speaker": "other"})
+    rows.append({"file_name": str(silent), "text": TEXTS[3], "speaker": "other"})
     sources = write_metadata(tmp_path, rows)
     command = ["evaluate-vc", tiny_conversion, "--source", low, "--from_source", sources, "--pair_by", "text"]
     assert main([*map(str, command), "-o", str(tmp_path), "--device", "cpu"]) == 0
@@ -293,13 +293,13 @@ def test_its_evaluation_measures_what_was_converted_too(tiny_conversion, voices,
     assert figures["copy_mcd"] < figures["speech_mcd"]
     lines = [json.loads(line) for line in (tmp_path / "evaluation" / f"{low.name}.jsonl").read_text().splitlines()]
     assert "s of sound" in lines[-1]["problem"]
-    said = capsys.readouterr().out
-    assert "left as it was" in said
-    assert "no recording to convert has this text" in said
+    shown = capsys.readouterr().out
+    assert "unconverted" in shown
+    assert "no source recording has this text" in shown
 
 
-def test_a_full_scale_sample_is_heard_like_any_other(tiny_conversion):
-    """transformers takes samples of the value of the padding token, 1, for padding."""
+def test_a_full_scale_sample_is_no_padding(tiny_conversion):
+    """transformers takes samples with the value of the padding token, 1, for padding."""
     waveform = tone(0.5, 120).astype(np.float32)
     waveform[4000] = 1.0
     converter = VoiceConverter(tiny_conversion, device="cpu")
@@ -309,7 +309,7 @@ def test_a_full_scale_sample_is_heard_like_any_other(tiny_conversion):
     assert np.allclose(first.waveform, again.waveform, atol=1e-3)
 
 
-def test_long_recordings_are_cut_where_they_are_quiet():
+def test_long_recordings_are_cut_at_quiet_points():
     waveform = np.ones(40 * RATE, np.float32)
     for second in (9.0, 20.0, 33.0):
         waveform[int(second * RATE) : int((second + 0.3) * RATE)] = 0

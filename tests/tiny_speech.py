@@ -126,3 +126,22 @@ def write_metadata():
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_x_vectors(tmp_path_factory):
+    """``tiny_x_vectors(head)`` saves a tiny x-vector model with embeddings of 32 numbers, or one without a head."""
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForXVector, Wav2Vec2Model
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 4), "conv_stride": (20, 16), "num_conv_pos_embeddings": 4}
+    tdnn = {"tdnn_dim": (16, 16), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1), "xvector_output_dim": 32}
+
+    def save(head=True):
+        folder = tmp_path_factory.mktemp("x-vectors")
+        config = Wav2Vec2Config(**sizes, **convolutions, **tdnn, num_conv_pos_embedding_groups=2)
+        (Wav2Vec2ForXVector if head else Wav2Vec2Model)(config).save_pretrained(folder)
+        Wav2Vec2FeatureExtractor().save_pretrained(folder)
+        return str(folder)
+
+    return save

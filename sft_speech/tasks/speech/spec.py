@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from sft_speech.hub import markdown
-from sft_speech.options.spec import Metric
+from sft_speech.options.spec import Card, Metric
 
-LOSS_UNIT = "per mel frame"
 METRICS = (
     Metric("loss", "loss"),
     Metric("mel_loss", "mel L1 (log10)", curve=True),
@@ -31,3 +31,6 @@ def voices(folder: Path) -> list[str]:
         names = sorted(saved.keys())
     shown = ", ".join(map(markdown.text, names[:SHOWN_VOICES])) + (", ..." if len(names) > SHOWN_VOICES else "")
     return [f"Named voices (speakers.safetensors): {shown}.\n"]
+
+
+speech_card = partial(Card, about=("speecht5",), loss_unit="per mel frame", sections=voices)

@@ -27,7 +27,7 @@ from sft_speech.tasks.speech.generator import SpeechGenerator
 from sft_speech.tasks.speech.loss import PARTS, SpectrogramCriterion, means
 from sft_speech.tasks.speech.samples import MakeSpeech, SpeechSamples
 from sft_speech.tasks.speech.speakers import MelStatistics, SpeakerEncoder, Speakers, XVectors
-from sft_speech.training.rows import Rows
+from sft_speech.training.rows import Rows, StoredRows
 from sft_speech.training.skipped_audio import check_evaluation
 from sft_speech.training.start import main_first, tensorboard_folder, trackers
 from sft_speech.training.task import Task
@@ -46,10 +46,12 @@ class SpeechTask(Task[C]):
 
     Attributes:
         kind: class of the model.
+        from_audio: its input is a recording rather than a text.
         samples: writes samples after each evaluation, in the main process.
     """
 
     kind: type[Model]
+    from_audio: bool = False
     checkpoint: SpeechCheckpoint
     criterion: SpectrogramCriterion
     samples: SpeechSamples | None = None
@@ -73,8 +75,7 @@ class SpeechTask(Task[C]):
         )
 
     @abstractmethod
-    def utterances(self, rows: Dataset) -> Utterances:
-        """Return the utterances of rows."""
+    def dataset(self, rows: Rows) -> Utterances: ...
 
     @abstractmethod
     def sampler(self, shown: Utterances) -> tuple[SpeechGenerator, MakeSpeech]:
@@ -84,8 +85,8 @@ class SpeechTask(Task[C]):
         """Return a generator of the model in training, for samples."""
         return kind(self.checkpoint, self.config.vocoder, device="cpu", allow_pickle=self.config.allow_pickle)
 
-    @abstractmethod
-    def collator(self) -> SpeechCollator: ...
+    def collator(self) -> SpeechCollator:
+        return SpeechCollator(self.checkpoint.config, self.from_audio)
 
     def begin(self, corpora: Mapping[str, Rows]) -> None:
         """Compute the embeddings of all speakers, and choose the samples."""
@@ -94,17 +95,14 @@ class SpeechTask(Task[C]):
         if held_out is not None and config.samples and accelerate.PartialState().is_main_process:
             # The shortest: an untrained model rarely stops before its limit, which grows with the input.
             order = np.argsort(held_out.table["seconds"], kind="stable")
-            shown = self.utterances(held_out.table.select(order[: config.samples]))
+            shown = self.dataset(StoredRows(held_out.table.select(order[: config.samples])))
             folder = Path(config.output_dir) / "samples"
             tracked = {"tensorboard", "all"}.intersection(trackers(config))
             tracker = tensorboard_folder(config.output_dir) if tracked else None
             self.samples = SpeechSamples(folder, shown, self.collator(), *self.sampler(shown), tracker)
 
-    def dataset(self, rows: Rows) -> Utterances:
-        return self.utterances(rows.table)
-
     def cost(self, rows: Rows) -> np.ndarray:
-        return self.padded_seconds(rows.table)
+        return np.asarray(rows.table["seconds"], dtype=float)
 
     def callbacks(self) -> list[TrainerCallback]:
         return [self.samples] if self.samples is not None else []
@@ -121,10 +119,6 @@ class SpeechTask(Task[C]):
         with main_first(accelerate.PartialState()):  # the other processes read the embeddings that it caches
             return voices_of(corpora.values(), encoder, checkpoint.rate, size, config.trim_db)
 
-    def padded_seconds(self, rows: Dataset) -> np.ndarray:
-        """Return the seconds (N,) that each row takes of a batch."""
-        return np.asarray(rows["seconds"], dtype=float)
-
     def evaluate(self, rows: Dataset) -> SpeechLosses:
         """Compute the losses of every utterance, a share of them per process.
 
@@ -132,8 +126,8 @@ class SpeechTask(Task[C]):
             UserError: too many recordings can't be read.
         """
         processes, model = accelerate.PartialState(), self.checkpoint.model
-        data, collate = self.utterances(rows), self.collator()
-        batches = sorted_batches(self.padded_seconds(rows), self.config.max_batch_seconds)
+        data, collate = self.dataset(StoredRows(rows)), self.collator()
+        batches = sorted_batches(self.cost(StoredRows(rows)), self.config.max_batch_seconds)
         device, training = next(model.parameters()).device, model.training
         found: list[tuple[int, dict[str, Any]]] = []
         model.eval()

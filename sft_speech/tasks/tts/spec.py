@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sft_speech.options.config import FinetuneTtsConfig
-from sft_speech.options.spec import Card, TaskSpec, Verb
-from sft_speech.tasks.speech.spec import LOSS_UNIT, METRICS, voices
+from sft_speech.options.spec import TaskSpec, Verb
+from sft_speech.tasks.speech.spec import METRICS, speech_card
 
 if TYPE_CHECKING:
     from sft_speech.tasks.tts.task import Synthesis
@@ -26,14 +26,11 @@ SPEC = TaskSpec(
     build=build,
     metrics=METRICS,
     architectures=("ForTextToSpeech",),
-    card=Card(
+    card=speech_card(
         tag="text-to-speech",
-        about=("speecht5",),
         usage="""from sft_speech import Synthesizer
 
 Synthesizer(NAME, vocoder="microsoft/speecht5_hifigan")("How do you do?").save("hello.wav")""",
-        loss_unit=LOSS_UNIT,
-        sections=voices,
     ),
     verbs={"synthesize": Verb("sft_speech.tasks.tts.synthesize", "synthesize speech")},
 )

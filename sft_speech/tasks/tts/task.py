@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from transformers import SpeechT5ForTextToSpeech
 
@@ -11,7 +10,6 @@ from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.options.config import FinetuneTtsConfig
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
-from sft_speech.tasks.speech.collator import SpeechCollator
 from sft_speech.tasks.speech.data import Utterances, voice_name
 from sft_speech.tasks.speech.generator import SpeechGenerator
 from sft_speech.tasks.speech.samples import MakeSpeech
@@ -20,9 +18,6 @@ from sft_speech.tasks.tts.synthesizer import Synthesizer
 from sft_speech.tasks.tts.text import SpeakableText
 from sft_speech.tasks.tts.vocabulary import add_characters
 from sft_speech.training.rows import Rows
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 class Synthesis(SpeechTask[FinetuneTtsConfig]):
@@ -52,11 +47,8 @@ class Synthesis(SpeechTask[FinetuneTtsConfig]):
             why_unusable=lambda labels, frames: checkpoint.why_unusable(len(labels), frames),
         )
 
-    def utterances(self, rows: Dataset) -> Utterances:
-        return Utterances(rows, self.checkpoint, self.checkpoint.speakers, self.config.trim_db)
-
-    def collator(self) -> SpeechCollator:
-        return SpeechCollator(self.checkpoint.config)
+    def dataset(self, rows: Rows) -> Utterances:
+        return Utterances(rows.table, self.checkpoint, self.checkpoint.speakers, self.config.trim_db)
 
     def sampler(self, shown: Utterances) -> tuple[SpeechGenerator, MakeSpeech]:
         synthesizer = self.generator(Synthesizer)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sft_speech.options.config import FinetuneVcConfig
-from sft_speech.options.spec import Card, TaskSpec, Verb
-from sft_speech.tasks.speech.spec import LOSS_UNIT, METRICS, voices
+from sft_speech.options.spec import TaskSpec, Verb
+from sft_speech.tasks.speech.spec import METRICS, speech_card
 
 if TYPE_CHECKING:
     from sft_speech.tasks.vc.task import Conversion
@@ -26,14 +26,11 @@ SPEC = TaskSpec(
     build=build,
     metrics=METRICS,
     architectures=("ForSpeechToSpeech",),
-    card=Card(
+    card=speech_card(
         tag="audio-to-audio",
-        about=("speecht5",),
         usage="""from sft_speech import VoiceConverter
 
 VoiceConverter(NAME, vocoder="microsoft/speecht5_hifigan")("speech.flac").save("converted.wav")""",
-        loss_unit=LOSS_UNIT,
-        sections=voices,
     ),
     verbs={"convert": Verb("sft_speech.tasks.vc.convert", "convert recordings to another voice")},
 )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import accelerate
 import numpy as np
@@ -17,7 +17,6 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneVcConfig
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
-from sft_speech.tasks.speech.collator import SpeechCollator
 from sft_speech.tasks.speech.data import Utterances, voice_name
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
 from sft_speech.tasks.speech.samples import MakeSpeech
@@ -27,9 +26,6 @@ from sft_speech.tasks.vc.pairs import PairedUtterances, Sources, select_pairs
 from sft_speech.training.rows import Rows, StoredRows
 from sft_speech.training.start import main_first
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +33,7 @@ class Conversion(SpeechTask[FinetuneVcConfig]):
     """Fine-tuning of a SpeechT5 for voice conversion."""
 
     kind = SpeechT5ForSpeechToSpeech
+    from_audio = True
     sources: dict[str, Sources]  # by split
 
     def load(self, rows: Rows) -> None:
@@ -73,18 +70,15 @@ class Conversion(SpeechTask[FinetuneVcConfig]):
                 logger.warning("%s: the source recordings of %d of %d pairs are trained on", name, shared, len(pairs))
         super().begin(corpora)
 
-    def padded_seconds(self, rows: Dataset) -> np.ndarray:
+    def cost(self, rows: Rows) -> np.ndarray:
         """Return the length of the source or the target, whichever is longer."""
         sources = self.sources["train"].seconds  # all splits index the same rows
-        longest = [max(sources[partner] for partner in partners) for partners in rows["partners"]]
-        return np.maximum(super().padded_seconds(rows), longest)
+        longest = [max(sources[partner] for partner in partners) for partners in rows.table["partners"]]
+        return np.maximum(super().cost(rows), longest)
 
-    def utterances(self, rows: Dataset) -> PairedUtterances:
+    def dataset(self, rows: Rows) -> PairedUtterances:
         trim_db, voices = self.config.trim_db, self.checkpoint.speakers
-        return PairedUtterances(rows, self.checkpoint, voices, trim_db, self.sources["train"].rows)
-
-    def collator(self) -> SpeechCollator:
-        return SpeechCollator(self.checkpoint.config, from_audio=True)
+        return PairedUtterances(rows.table, self.checkpoint, voices, trim_db, self.sources["train"].rows)
 
     def sampler(self, shown: Utterances) -> tuple[SpeechGenerator, MakeSpeech]:
         assert isinstance(shown, PairedUtterances)

@@ -118,28 +118,14 @@ def test_a_short_or_silent_reference_is_refused(statistics, waveform, why):
         embed_reference(statistics, waveform, RATE, "ref.wav")
 
 
-def test_x_vectors_of_transformers(tmp_path):
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForXVector
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 4), "conv_stride": (20, 16), "num_conv_pos_embeddings": 4}
-    tdnn = {"tdnn_dim": (16, 16), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1), "xvector_output_dim": 32}
-    config = Wav2Vec2Config(**sizes, **convolutions, **tdnn, num_conv_pos_embedding_groups=2)
-    Wav2Vec2ForXVector(config).save_pretrained(tmp_path)
-    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
-    encoder = XVectors(str(tmp_path))
+def test_x_vectors_of_transformers(tiny_x_vectors):
+    encoder = XVectors(tiny_x_vectors())
     embedding = encoder(voice(700, 1))
     assert embedding.shape == (32,)
     assert embedding.norm().item() == pytest.approx(1, rel=1e-5)
     assert torch.equal(encoder(voice(700, 1)), embedding)
 
 
-def test_a_model_without_an_x_vector_head_is_refused(tmp_path):
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 4), "conv_stride": (20, 16), "num_conv_pos_embeddings": 4}
-    Wav2Vec2Model(Wav2Vec2Config(**sizes, **convolutions, num_conv_pos_embedding_groups=2)).save_pretrained(tmp_path)
-    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+def test_a_model_without_an_x_vector_head_is_refused(tiny_x_vectors):
     with pytest.raises(UserError, match="no x-vector head"):
-        XVectors(str(tmp_path))
+        XVectors(tiny_x_vectors(head=False))

@@ -7,31 +7,39 @@ import torch
 
 from sft_speech.models.exact.speecht5 import make_padding_exact
 from sft_speech.tasks.speech.collator import SpeechCollator
-from sft_speech.tasks.speech.loss import IGNORED, SpectrogramCriterion, guided_attention
+from sft_speech.tasks.speech.loss import IGNORED, SpectrogramCriterion, guided_attention, model_inputs
 
-# (text tokens, mel frames): unequal in both, one with an odd number of frames
-SIZES = [(3, 8), (9, 21), (5, 40), (12, 30), (1, 2)]
+# (inputs, mel frames), unequal in both. One of the texts has an odd number of frames. The longest recording is not the
+# one with the most frames.
+TEXTS = [(3, 8), (9, 21), (5, 40), (12, 30), (1, 2)]
+RECORDINGS = [(400, 8), (900, 21), (650, 40), (1300, 30)]
 
 
-def utterances(sizes=SIZES, bands=10, speaker=16):
+def utterances(from_audio=False):
     generator = torch.Generator().manual_seed(1)
+
+    def inputs(length):
+        if from_audio:
+            return {"samples": torch.randn(length, generator=generator)}
+        return {"tokens": torch.randint(4, 20, (length,), generator=generator).tolist()}
+
     return [
-        {
-            "tokens": torch.randint(4, 20, (tokens,), generator=generator).tolist(),
-            "spectrogram": torch.randn(frames, bands, generator=generator),
-            "speaker": torch.nn.functional.normalize(torch.randn(speaker, generator=generator), dim=0),
+        inputs(length)
+        | {
+            "spectrogram": torch.randn(frames, 10, generator=generator),
+            "speaker": torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0),
             "seconds": frames * 0.016,
         }
-        for tokens, frames in sizes
+        for length, frames in (RECORDINGS if from_audio else TEXTS)
     ]
 
 
 @pytest.fixture
-def parts_of(tiny_tts):
-    def build(**config):
-        model = tiny_tts(**config).train()
+def parts_of(tiny_tts, tiny_converter):
+    def build(from_audio=False, **config):
+        model = (tiny_converter if from_audio else tiny_tts)(**config).train()
         make_padding_exact(model)
-        return model, SpectrogramCriterion(model), SpeechCollator(model.config)
+        return model, SpectrogramCriterion(model), SpeechCollator(model.config, from_audio)
 
     return build
 
@@ -59,10 +67,18 @@ def test_an_utterance_alone_has_the_loss_of_transformers(parts_of, reduction_fac
         assert (losses.total / losses.frames).item() == pytest.approx(plain.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("guided", [True, False])
-def test_a_padded_batch_has_the_losses_and_gradients_of_its_utterances_alone(parts_of, guided):
-    model, criterion, collate = parts_of(use_guided_attention_loss=guided)
-    given = utterances()
+@pytest.mark.parametrize(
+    ("from_audio", "config"),
+    [
+        (False, {"use_guided_attention_loss": True}),
+        (False, {"use_guided_attention_loss": False}),
+        (True, {"feat_extract_norm": "group"}),
+        (True, {"feat_extract_norm": "layer"}),
+    ],
+)
+def test_a_padded_batch_has_the_losses_and_gradients_of_its_utterances_alone(parts_of, from_audio, config):
+    model, criterion, collate = parts_of(from_audio, **config)
+    given = utterances(from_audio)
     alone = []
     for utterance in given:
         summed = criterion.loss(model, collate([utterance]))
@@ -122,8 +138,9 @@ def test_batch_norms_are_trained_but_keep_their_statistics(parts_of):
     assert torch.equal(norm.running_mean, mean)
 
 
-def test_an_empty_batch_adds_nothing(parts_of):
-    model, criterion, collate = parts_of()
+@pytest.mark.parametrize("from_audio", [False, True])
+def test_an_empty_batch_adds_nothing(parts_of, from_audio):
+    model, criterion, collate = parts_of(from_audio)
     batch = collate([None, None])
     assert criterion.count(batch) == 0
     summed = criterion.loss(model, batch)
@@ -155,6 +172,40 @@ def test_collator_on_literal_tensors(parts_of):
     assert batch["decoder_attention_mask"].tolist() == [[1, 1], [1, 0]]
     assert batch["speaker_embeddings"].tolist() == [[1, 0], [0, 1]]
     assert batch["seconds"].item() == pytest.approx(0.112)
+
+
+def test_the_encoder_of_plain_transformers_depends_on_the_padding(tiny_converter):
+    model = tiny_converter().eval()
+    collate = SpeechCollator(model.config, from_audio=True)
+    given = utterances(from_audio=True)
+
+    def predicted(batch):
+        return model(**model_inputs(batch)).spectrogram[0, :8]
+
+    alone, padded = predicted(collate(given[:1])), predicted(collate(given))
+    assert (alone - padded).abs().max() > 1e-3
+    make_padding_exact(model)
+    assert (predicted(collate(given[:1])) - predicted(collate(given))).abs().max() < 1e-5
+
+
+def test_predictions_without_padding_do_not_change(tiny_converter):
+    model = tiny_converter().eval()
+    batch = SpeechCollator(model.config, from_audio=True)(utterances(from_audio=True)[:1])
+    before = model(**model_inputs(batch)).spectrogram
+    make_padding_exact(model)
+    assert torch.allclose(model(**model_inputs(batch)).spectrogram, before, atol=1e-6)
+
+
+def test_collator_of_recordings(tiny_converter):
+    collate = SpeechCollator(tiny_converter().config, from_audio=True)
+    given = utterances(from_audio=True)[:2]
+    batch = collate(given)
+    assert batch["input_values"].shape == batch["attention_mask"].shape == (2, 900)
+    assert batch["attention_mask"].sum(-1).tolist() == [400, 900]
+    assert batch["input_values"][0, 400:].tolist() == [0] * 500
+    assert torch.equal(batch["input_values"][1], given[1]["samples"])
+    assert batch["encoder_steps"].tolist() == [39, 89]  # ((400 - 10) // 5 + 1 - 3) // 2 + 1
+    assert "input_ids" not in batch
 
 
 def test_guided_attention_is_zero_on_the_diagonal_and_one_far_from_it():

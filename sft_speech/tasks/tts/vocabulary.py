@@ -98,10 +98,10 @@ def _extend_embeddings(checkpoint: SpeechCheckpoint, before: SpeechT5Tokenizer, 
     model: Any = checkpoint.model
     old, vocabulary = model.get_input_embeddings(), before.get_vocab()
     first = _pieces(before).get_piece_size()
-    spelt = [id for token, id in vocabulary.items() if len(token) == 1 and unicodedata.category(token)[0] == "L"]
+    letter_ids = [id for token, id in vocabulary.items() if len(token) == 1 and unicodedata.category(token)[0] == "L"]
     with torch.no_grad():
         weights = old.weight.detach()
-        new = [weights[spelt].mean(0)] * len(letters)
+        new = [weights[letter_ids].mean(0)] * len(letters)
         for place, letter in enumerate(letters):
             bare = unicodedata.normalize("NFD", letter)[0]
             if bare in vocabulary:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sft_speech.audio import read as audio
 from sft_speech.audio.codecs import AUDIO_SUFFIXES
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
+from sft_speech.inference.clips import Audio, recording_of
 from sft_speech.models.load import chosen_device
 from sft_speech.tasks.speech.checkpoint import Model, SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tasks.speech.speakers import (
@@ -28,7 +28,7 @@ from sft_speech.tasks.speech.speakers import (
 )
 from sft_speech.tasks.speech.vocoder import load_vocoder
 
-Voice = str | Path | np.ndarray | Tensor  # see SpeechGenerator.voice
+Voice = Audio | np.ndarray | Tensor  # see SpeechGenerator.voice
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ class SpeechGenerator:
         """Return a speaker embedding (E,).
 
         Args:
-            speaker: name of a voice of the model; path of an embedding (.npy, .safetensors) or of a recording of half
-                a second or more; an embedding (E,). None: the model's only voice, or the mean of its voices.
+            speaker: name of a voice of the model; path of an embedding (.npy, .safetensors); an embedding (E,); or a
+                recording of half a second or more, see :data:`~sft_speech.inference.clips.Audio`. None: the model's
+                only voice, or the mean of its voices.
 
         Raises:
             UserError: there is no such voice.
@@ -129,20 +130,28 @@ class SpeechGenerator:
                 return known[MEAN if MEAN in known else next(iter(known))]
             do = f"name one of {', '.join(sorted(known)[:10])}" if known else "give an embedding file or a recording"
             raise UserError("no speaker", f"the model has {len(known)} voices", do)
-        if not isinstance(speaker, str | Path):
+        if isinstance(speaker, np.ndarray | Tensor | list):
             return checked(speaker, size, "the speaker embedding")
-        if str(speaker) in known:
-            return known[str(speaker)]
-        path = Path(speaker)
-        if path.suffix in (".npy", ".safetensors"):
-            return read_embedding(path, size)
-        if path.suffix.lower() in AUDIO_SUFFIXES:
-            try:
-                waveform = audio.read(path, self.checkpoint.rate)
-            except AudioError as error:
-                raise UserError(str(path), str(error), "give a recording that can be played") from error
-            return embed_reference(self.encoder(), waveform, self.checkpoint.rate, str(path), size)
-        return known[str(speaker)]
+        if isinstance(speaker, str | Path):
+            suffix = Path(speaker).suffix
+            if str(speaker) not in known and suffix in (".npy", ".safetensors"):
+                return read_embedding(speaker, size)
+            if str(speaker) in known or suffix.lower() not in AUDIO_SUFFIXES:
+                return known[str(speaker)]
+        return embed_reference(self.encoder(), *self.read(speaker), size)
+
+    def read(self, audio: Audio) -> tuple[np.ndarray, int, str]:
+        """Return a recording as float32 (S,) at the model's rate, that rate, and the recording's name for messages.
+
+        Raises:
+            UserError: it can't be read.
+        """
+        recording = recording_of(audio, self.rate)
+        name = recording.name or "the recording"
+        try:
+            return recording.waveform(self.rate), self.rate, name
+        except AudioError as error:
+            raise UserError(name, str(error), "give a recording that can be played") from error
 
     def encoder(self) -> SpeakerEncoder:
         """Return the encoder that reference recordings need."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import SpeechT5ForSpeechToSpeech
 
-from sft_speech.audio import read as audio
-from sft_speech.audio.read import AudioError, quietest
+from sft_speech.audio.read import quietest
 from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
+from sft_speech.inference.clips import Audio
 from sft_speech.tasks.speech.data import clean
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator, Voice
 
@@ -39,18 +38,18 @@ class VoiceConverter(SpeechGenerator):
 
     kind = SpeechT5ForSpeechToSpeech
 
-    def __call__(self, recording: str | Path | tuple[np.ndarray, int], speaker: Voice | None = None) -> Speech:
+    def __call__(self, recording: Audio, speaker: Voice | None = None) -> Speech:
         """Convert a recording: silence at its ends is trimmed, and its peak brought to the level of training.
 
         Args:
-            recording: a sound file, or float32 (S,) and its samples per second.
+            recording: a path, bytes, array or row of a dataset, see :data:`~sft_speech.inference.clips.Audio`.
             speaker: see :meth:`~sft_speech.tasks.speech.generator.SpeechGenerator.voice`.
 
         Raises:
             UserError: it can't be read, is silent or too short, or there is no such voice.
         """
-        shown = str(recording) if isinstance(recording, str | Path) else "the recording"
-        speech = self.convert(self._read(recording, shown), speaker)
+        waveform, _, shown = self.read(recording)
+        speech = self.convert(waveform, speaker)
         if not len(speech.waveform):
             raise UserError(shown, speech.problem, "give a recording of speech")
         if speech.problem:
@@ -78,20 +77,6 @@ class VoiceConverter(SpeechGenerator):
             if not ended:
                 problems.append(f"a piece did not end and was cut at {len(part) / self.rate:.1f} s")
         return Speech(np.concatenate(parts).clip(-1, 1), self.rate, problem="; ".join(problems))
-
-    def _read(self, recording: str | Path | tuple[np.ndarray, int], shown: str) -> np.ndarray:
-        """Return a recording as float32 (S,) at the model's rate."""
-        if isinstance(recording, str | Path):
-            try:
-                return audio.read(recording, self.rate)
-            except AudioError as error:
-                raise UserError(shown, str(error), "give a recording that can be played") from error
-        waveform, rate = recording
-        if rate != self.rate:
-            import soxr
-
-            waveform = soxr.resample(waveform, rate, self.rate)
-        return np.asarray(waveform, np.float32)
 
 
 def pieces(waveform: np.ndarray, rate: int) -> list[np.ndarray]:

@@ -309,6 +309,22 @@ def test_a_full_scale_sample_is_no_padding(tiny_conversion):
     assert np.allclose(first.waveform, again.waveform, atol=1e-3)
 
 
+def test_every_form_of_a_recording(tiny_conversion, voices):
+    path = voices[0] / "9.wav"
+    converter = VoiceConverter(tiny_conversion, device="cpu")
+    expected = converter(path).waveform
+    samples, encoded = soundfile.read(path, dtype="float32")[0], path.read_bytes()
+    array = {"array": samples, "sampling_rate": RATE}
+    row = {"id": "9", "audio": {"path": str(path), "bytes": None}, "text": "yes"}
+    for form in (str(path), encoded, (samples, RATE), (torch.tensor(samples), RATE), array, {"audio": array}, row):
+        assert np.array_equal(converter(form).waveform, expected), form
+    reference = converter.voice(voices[1] / "9.wav")
+    assert torch.equal(converter.voice((voices[1] / "9.wav").read_bytes()), reference)
+    assert not torch.equal(converter.voice(array), reference)
+    with pytest.raises(UserError, match="its sampling_rate is missing"):
+        converter({"array": samples})
+
+
 def test_long_recordings_are_cut_at_quiet_points():
     waveform = np.ones(40 * RATE, np.float32)
     for second in (9.0, 20.0, 33.0):

@@ -149,14 +149,14 @@ def load_speech_checkpoint(
     kinds = config.architectures or [kind.__name__]
     if not isinstance(config, SpeechT5Config) or kind.__name__ not in kinds:
         found = kinds[0] if isinstance(config, SpeechT5Config) else f"{config.model_type} model"
-        raise UserError(name, f"a {found} does not {does}", f"take a SpeechT5, as {example}")
+        raise UserError(name, f"a {found} does not {does}", f"take a SpeechT5, such as {example}")
     if language:
         config.update({LANGUAGE: language})
     try:
         with quiet(bars=not Path(name).is_dir()):
             tokenizer = SpeechT5Tokenizer.from_pretrained(name, revision=revision or "main")
             extractor = SpeechT5FeatureExtractor.from_pretrained(name, revision=revision or "main")
-    except Exception as error:  # sentencepiece, JSON and the Hub each have their own
+    except Exception as error:  # sentencepiece, JSON and the Hub each raise errors of their own
         raise unreadable(name, error, "repair its spm_char.model and preprocessor_config.json") from error
     model: Any
     model, new = load_pretrained(
@@ -164,7 +164,7 @@ def load_speech_checkpoint(
     )
     if new and not from_scratch:
         why = f"{len(new)} of its weights are missing ({min(new)}, ...)"
-        raise UserError(name, why, f"take one that was trained to {does}, as {example}")
+        raise UserError(name, why, f"take one that was trained to {does}, such as {example}")
     if len(tokenizer) > config.vocab_size:
         why = f"its tokenizer has {len(tokenizer)} entries, its model {config.vocab_size}"
         raise UserError(name, why, "check that they belong together")

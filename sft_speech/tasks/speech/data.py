@@ -93,14 +93,15 @@ class Utterances(torch.utils.data.Dataset):
 
     def recording(self, row: dict[str, Any]) -> np.ndarray | None:
         """Return the cleaned recording (S,) of a row; None if it can't be read."""
-        try:
-            waveform = audio.read(
-                row["audio"], self.extractor.sampling_rate, start=row["start"], seconds=row["seconds"]
-            )
-        except audio.AudioError as error:
-            logger.warning("utterance %s is left out: %s", row["id"], error)
-            return None
-        return clean(waveform, self.trim_db)
+        return _recording(row, self.extractor.sampling_rate, self.trim_db)
+
+
+def _recording(row: dict[str, Any], rate: int, trim_db: float | None) -> np.ndarray | None:
+    try:
+        return clean(audio.read(row["audio"], rate, start=row["start"], seconds=row["seconds"]), trim_db)
+    except audio.AudioError as error:
+        logger.warning("utterance %s is left out: %s", row["id"], error)
+        return None
 
 
 def voice_name(speaker: str | None) -> str:
@@ -161,12 +162,10 @@ def _embedding(
                 return torch.from_numpy(np.load(cached, allow_pickle=False))
             except (OSError, ValueError):  # truncated
                 logger.warning("%s can't be read and is computed again", cached)
-    try:
-        waveform = audio.read(row["audio"], rate, start=row["start"], seconds=row["seconds"])
-    except audio.AudioError as error:
-        logger.warning("utterance %s is left out: %s", row["id"], error)
+    waveform = _recording(row, rate, trim_db)
+    if waveform is None:
         return None
-    embedding = encoder(clean(waveform, trim_db))
+    embedding = encoder(waveform)
     if cached is not None:
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)

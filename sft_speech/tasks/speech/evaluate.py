@@ -30,7 +30,17 @@ from sft_speech.tasks.speech.data import clean, voice_name
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
 from sft_speech.tasks.speech.speakers import MEAN
 
-METRICS = ("mcd", "log_f0_rmse", "voicing_error", "duration_ratio", "speaker_similarity", "nearest_other_speaker")
+NAMES = {
+    "mcd": "mel cepstral distortion, dB",
+    "log_f0_rmse": "log F0 error",
+    "voicing_error": "voiced/unvoiced error",
+    "duration_ratio": "duration over the recording's",
+    "speaker_similarity": "cosine to the speaker",
+    "nearest_other_speaker": "cosine to the nearest other",
+    "wer": "WER of the judge",
+    "cer": "CER of the judge",
+}
+HEADINGS = {"speech": "speech", "copy": "copy synthesis", "source": "unconverted", "recording": "recording"}
 KINDS = ("speech", "copy", "source")  # generated, copy synthesis, the source of a conversion
 TRIM_DB = 40.0  # of all of them, so that silence at the ends counts as no distortion
 
@@ -149,7 +159,7 @@ def summary(lines: list[dict[str, Any]], judge: Judge | None = None) -> dict[str
         raise UserError("the evaluation", why, "check the texts and recordings")
     figures: dict[str, Any] = {"utterances": len(measured), "problems": sum(bool(line["problem"]) for line in lines)}
     for kind in KINDS:
-        for metric in METRICS:
+        for metric in NAMES:
             values = [line[kind][metric] for line in measured if metric in line.get(kind, {})]
             mean, low, high = mean_interval(values)
             if np.isfinite(mean):
@@ -198,19 +208,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 5) if np.isfinite(value) else None
     return value
-
-
-NAMES = {
-    "mcd": "mel cepstral distortion, dB",
-    "log_f0_rmse": "log F0 error",
-    "voicing_error": "voiced/unvoiced error",
-    "duration_ratio": "duration over the recording's",
-    "speaker_similarity": "cosine to the speaker",
-    "nearest_other_speaker": "cosine to the nearest other",
-    "wer": "WER of the judge",
-    "cer": "CER of the judge",
-}
-HEADINGS = {"speech": "speech", "copy": "copy synthesis", "source": "unconverted", "recording": "recording"}
 
 
 def table(figures: dict[str, Any], split: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sft_speech.training.loss import LossOutput
 
@@ -48,50 +48,6 @@ class SpectrogramLosses:
     def total(self) -> Tensor:
         """The loss of each utterance, (B,)."""
         return self.before + self.after + self.stop + self.guided
-
-
-def spectrogram_losses(
-    config: PreTrainedConfig,
-    *,
-    before: Tensor,
-    after: Tensor,
-    stop_logits: Tensor,
-    labels: Tensor,
-    attentions: tuple[Tensor, ...],
-    encoder_steps: Tensor,
-) -> SpectrogramLosses:
-    """Return the losses of the utterances of a batch.
-
-    Args:
-        config: of the model; its ``guided_attention_loss_*`` and ``reduction_factor``.
-        before, after: (B, T, M) predictions before and after the postnet.
-        stop_logits: (B, T).
-        labels: (B, T, M) log-mels, padded with :data:`IGNORED`; the frames of each utterance are a multiple of the
-            reduction factor.
-        attentions: (B, H, D, N) of each decoder layer; empty if guided attention is off.
-        encoder_steps: (B,) N of each utterance.
-    """
-    own = labels[..., 0] != IGNORED  # (B, T)
-    frames = own.sum(-1)
-    targets = labels.masked_fill(~own[..., None], 0).float()
-
-    def errors(predicted: Tensor) -> Tensor:
-        return ((predicted.float() - targets).abs().mean(-1) * own).sum(-1)
-
-    last = torch.arange(own.shape[1], device=own.device) == frames[:, None] - 1
-    weight = torch.tensor(STOP_WEIGHT, device=own.device)
-    stop = functional.binary_cross_entropy_with_logits(
-        stop_logits.float(), last.float(), pos_weight=weight, reduction="none"
-    )
-    guided = torch.zeros(len(labels), device=own.device)
-    if attentions:
-        heads = config.guided_attention_loss_num_heads
-        matrices = torch.cat([layer[:, :heads] for layer in attentions], dim=1).float()
-        guided = frames * guided_attention(
-            matrices, frames // config.reduction_factor, encoder_steps, config.guided_attention_loss_sigma
-        )
-        guided = guided * config.guided_attention_loss_scale
-    return SpectrogramLosses(errors(before), errors(after), (stop * own).sum(-1), guided, frames)
 
 
 def guided_attention(matrices: Tensor, steps: Tensor, encoder_steps: Tensor, sigma: float) -> Tensor:
@@ -147,19 +103,30 @@ class SpectrogramCriterion:
 
     def losses(self, model: torch.nn.Module, batch: dict[str, Any]) -> SpectrogramLosses:
         """Return the losses of the utterances of a batch of the collator."""
-        guided = bool(self.config.use_guided_attention_loss)
-        outputs = model(**model_inputs(batch), output_attentions=guided)
+        config, labels = self.config, batch["labels"]
+        outputs = model(**model_inputs(batch), output_attentions=bool(config.use_guided_attention_loss))
         assert self.predicted is not None  # the hook has set it
-        (before, after, stop_logits), self.predicted = self.predicted, None
-        return spectrogram_losses(
-            self.config,
-            before=before,
-            after=after,
-            stop_logits=stop_logits,
-            labels=batch["labels"],
-            attentions=outputs.cross_attentions if guided else (),
-            encoder_steps=batch["encoder_steps"],
+        (before, after, stop_logits), self.predicted = self.predicted, None  # (B, T, M), (B, T, M), (B, T)
+        own = labels[..., 0] != IGNORED  # (B, T)
+        frames = own.sum(-1)
+        targets = labels.masked_fill(~own[..., None], 0).float()
+
+        def errors(predicted: Tensor) -> Tensor:
+            return ((predicted.float() - targets).abs().mean(-1) * own).sum(-1)
+
+        last = torch.arange(own.shape[1], device=own.device) == frames[:, None] - 1
+        weight = torch.tensor(STOP_WEIGHT, device=own.device)
+        stop = functional.binary_cross_entropy_with_logits(
+            stop_logits.float(), last.float(), pos_weight=weight, reduction="none"
         )
+        guided = torch.zeros(len(labels), device=own.device)
+        if config.use_guided_attention_loss:
+            heads, sigma = config.guided_attention_loss_num_heads, config.guided_attention_loss_sigma
+            matrices = torch.cat([layer[:, :heads] for layer in outputs.cross_attentions], dim=1).float()
+            steps = frames // config.reduction_factor
+            guided = frames * guided_attention(matrices, steps, batch["encoder_steps"], sigma)
+            guided = guided * config.guided_attention_loss_scale
+        return SpectrogramLosses(errors(before), errors(after), (stop * own).sum(-1), guided, frames)
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
         """Return the sum of the losses of a batch of the collator."""

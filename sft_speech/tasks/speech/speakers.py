@@ -49,14 +49,14 @@ class XVectors:
     def __init__(self, name: str, device: str | torch.device = "cpu", allow_pickle: bool = False) -> None:
         from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
-        do = "take one trained for speaker verification, as microsoft/wavlm-base-plus-sv"
+        do = "take one trained for speaker verification, such as microsoft/wavlm-base-plus-sv"
         model, new = load_pretrained(AutoModelForAudioXVector, name, allow_pickle=allow_pickle, do=do)
         if new:
             raise UserError(name, f"it has no x-vector head (no weights for {sorted(new)[0]})", do)
         try:
             # Without trust_remote_code transformers would ask on the terminal.
             self.extractor: Any = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
-        except Exception as error:  # the Hub and the reader of configurations each have their own
+        except Exception as error:  # the Hub and the reader of configurations each raise errors of their own
             raise unreadable(name, error, do) from error
         self.name, self.device = name, torch.device(device)
         self.model: Any = model.to(self.device)  # type: ignore[arg-type]
@@ -218,7 +218,7 @@ def read_embedding(path: str | Path, size: int = 512) -> Tensor:
             (found,) = tensors.values()
     except UserError:
         raise
-    except Exception as error:  # numpy and safetensors each raise their own
+    except Exception as error:  # numpy and safetensors each raise errors of their own
         raise unreadable(str(path), error, "give a .npy or .safetensors file with one embedding") from error
     return checked(found, size, str(path))
 

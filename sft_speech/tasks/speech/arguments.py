@@ -14,14 +14,11 @@ if TYPE_CHECKING:
     from sft_speech.tasks.speech.generator import Speech
 
 
-def add_speaker_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--speaker``."""
-    help = "name of a voice of the model, embedding (.npy, .safetensors) or recording [the mean of all voices]"
-    parser.add_argument("--speaker", metavar="VOICE", help=help)
-
-
-def add_generator_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of :class:`~sft_speech.tasks.speech.generator.SpeechGenerator`."""
+def add_generator_arguments(parser: argparse.ArgumentParser, speaker: bool = False) -> None:
+    """Add the arguments of :class:`~sft_speech.tasks.speech.generator.SpeechGenerator`, and ``--speaker`` if wanted."""
+    if speaker:
+        help = "name of a voice of the model, embedding (.npy, .safetensors) or recording [the mean of all voices]"
+        parser.add_argument("--speaker", metavar="VOICE", help=help)
     parser.add_argument("--vocoder", metavar="MODEL", help="directory or Hub id of a SpeechT5HifiGan [Griffin-Lim]")
     parser.add_argument("--speaker_encoder", metavar="MODEL", help="x-vector model for recordings [the model's own]")
     parser.add_argument("--seed", type=int, default=0, help="another seed varies the speech a little [0]")

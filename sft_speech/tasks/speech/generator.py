@@ -28,7 +28,7 @@ from sft_speech.tasks.speech.speakers import (
 )
 from sft_speech.tasks.speech.vocoder import load_vocoder
 
-Voice = Audio | np.ndarray | Tensor  # see SpeechGenerator.voice
+Voice = Audio | np.ndarray | Tensor | list[float]  # see SpeechGenerator.voice
 
 
 @dataclass(frozen=True)

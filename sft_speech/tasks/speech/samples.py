@@ -60,7 +60,7 @@ class SpeechSamples(TrainerCallback):
 
     def write(self) -> None:
         """Synthesize and draw each utterance."""
-        model: Any = self.generator.checkpoint.model
+        model: torch.nn.Module = self.generator.checkpoint.model
         training, self.generator.device = model.training, next(model.parameters()).device
         model.eval()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ class SpeechSamples(TrainerCallback):
         if self.tracker is not None:
             track(written, self.tracker, self.number)
 
-    def predicted(self, model: Any, utterance: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def predicted(self, model: torch.nn.Module, utterance: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predict an utterance with teacher forcing.
 
         Returns:

@@ -7,13 +7,7 @@ from pathlib import Path
 
 from sft_speech.errors import UserError
 from sft_speech.options.parser import add_output_argument
-from sft_speech.tasks.speech.arguments import (
-    add_generator_arguments,
-    add_speaker_argument,
-    generator_settings,
-    paths_in,
-    write,
-)
+from sft_speech.tasks.speech.arguments import add_generator_arguments, generator_settings, paths_in, write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="directory or Hub id of a SpeechT5 for voice conversion")
     parser.add_argument("audio", metavar="AUDIO", nargs="+", help="recordings of any format and length")
     add_output_argument(parser, "sound file; a directory for several", metavar="FILE", required=True)
-    add_speaker_argument(parser)
-    add_generator_arguments(parser)
+    add_generator_arguments(parser, speaker=True)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -72,7 +72,7 @@ def evaluation_rows(args: argparse.Namespace) -> Any:
 
 
 def ours(args: argparse.Namespace, watch: Any) -> Trained:
-    from sft_speech.options.config import FinetuneAsrConfig
+    from sft_speech.tasks.asr.config import FinetuneAsrConfig
     from sft_speech.tasks.asr.spec import SPEC
     from sft_speech.training import run
 

@@ -61,7 +61,7 @@ def rows_of(args: argparse.Namespace) -> Any:
 
 def settings(args: argparse.Namespace, folder: Path, model: str | None = None) -> Any:
     """Return the options of our run."""
-    from sft_speech.options.config import FinetuneTtsConfig
+    from sft_speech.tasks.tts.config import FinetuneTtsConfig
 
     mean = float(sum(seconds := rows_of(args)["seconds"]) / len(seconds))
     return FinetuneTtsConfig(

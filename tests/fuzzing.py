@@ -247,8 +247,8 @@ def split_seeds() -> list[bytes]:
 
 def settings(data: bytes, folder: Path) -> None:
     """A YAML of a run, or of a beam search."""
-    from sft_speech.options.config import FinetuneAsrConfig
     from sft_speech.options.settings import load_config, save_config
+    from sft_speech.tasks.asr.config import FinetuneAsrConfig
     from sft_speech.tasks.asr.ctc.decoding import Decoding
 
     path = folder / "run.yaml"
@@ -284,8 +284,8 @@ def settings_seeds() -> list[bytes]:
 
 @cache
 def parser() -> argparse.ArgumentParser:
-    from sft_speech.options.config import FinetuneAsrConfig
     from sft_speech.options.settings import add_config_arguments
+    from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
     made = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     add_config_arguments(made, FinetuneAsrConfig)
@@ -294,8 +294,8 @@ def parser() -> argparse.ArgumentParser:
 
 def command_line(data: bytes, folder: Path) -> None:
     """Arguments of finetune-asr, each closed by a zero byte."""
-    from sft_speech.options.config import FinetuneAsrConfig
     from sft_speech.options.settings import config_from_arguments
+    from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
     words = [word.decode("utf-8", "surrogateescape") for word in data.split(b"\0")]
     words = [word for word in words if not word.startswith(("--config", "-h", "--help"))]

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sft_speech.options.config import FinetuneAsrConfig
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
 spec = importlib.util.spec_from_file_location("fuzzing", Path(__file__).with_name("fuzzing.py"))
 fuzzing = importlib.util.module_from_spec(spec)

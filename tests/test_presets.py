@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.options.settings import load_config
 from sft_speech.tasks import specs
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CONFIG_OF = {spec.name: spec.config for spec in specs()}

@@ -10,8 +10,8 @@ import pytest
 
 from sft_speech import cli
 from sft_speech.errors import UserError
-from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.redact import HIDDEN, redact, redact_record
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
 

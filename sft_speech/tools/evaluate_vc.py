@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> None:
     """Convert, measure, write both files, print the table."""
     import numpy as np
 
-    from sft_speech.options.config import FinetuneVcConfig
+    from sft_speech.tasks.vc.config import FinetuneVcConfig
     from sft_speech.tasks.vc.converter import VoiceConverter
     from sft_speech.tasks.vc.pairs import PairedUtterances, select_pairs
     from sft_speech.tasks.vc.task import load_sources

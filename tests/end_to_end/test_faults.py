@@ -97,7 +97,7 @@ def test_asked_to_stop_in_training(start, undisturbed, learnt, tmp_path):
 def test_asked_to_stop_in_an_evaluation_that_takes_long(start, undisturbed, learnt, tmp_path):
     """The first one and the last one; what it would have come to is found out when the run is resumed."""
     for step in (4, 16):
-        slow, checkpoint = start(slow_evaluation=1), tmp_path / "out" / f"checkpoint-{step}"
+        slow, checkpoint = start(slow_evaluation=20), tmp_path / "out" / f"checkpoint-{step}"
         slow.waits_for(lambda checkpoint=checkpoint: awaits_evaluation(checkpoint))
         slow.send(signal.SIGTERM)
         assert slow.ends() == RESUMABLE, slow.said()
@@ -130,7 +130,7 @@ def test_given_again_when_it_is_done(start, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == written
     other = start("--max_steps", "2")
     assert other.ends() == 2
-    assert "the run is finished, and had another max_steps" in other.said()
+    assert "the run has finished, with another max_steps" in other.said()
 
 
 # ---- disks

@@ -14,9 +14,11 @@ from markdown_it import MarkdownIt
 from sft_speech.errors import UserError
 from sft_speech.hub.card import CARD, Run, is_ours, write_card
 from sft_speech.hub.files import at_home, check_finished, uploads
-from sft_speech.options.config import FinetuneAsrConfig, FinetuneTtsConfig, FinetuneVcConfig
 from sft_speech.options.settings import save_config
 from sft_speech.tasks import task_of
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
+from sft_speech.tasks.tts.config import FinetuneTtsConfig
+from sft_speech.tasks.vc.config import FinetuneVcConfig
 
 SPITE = "a|b`<script>alert(1)</script>\n# c\n---\nd"
 

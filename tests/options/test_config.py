@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from sft_speech.errors import UserError
-from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.options.settings import (
     add_config_arguments,
     config_from_arguments,
     load_config,
     save_config,
 )
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
 NEEDED = {"model": "m", "source": "s", "output_dir": "o"}
 

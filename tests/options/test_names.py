@@ -8,9 +8,9 @@ import logging
 import pytest
 
 from sft_speech.errors import UserError
-from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.options.names import INSTEAD, RENAMED, advice, current
 from sft_speech.options.settings import load_config
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
 NEEDED = {"model": "m", "source": "s", "output_dir": "o"}
 OPTIONS = {field.name for field in dataclasses.fields(FinetuneAsrConfig)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.options.spec import Card, Metric, TaskSpec, Verb
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
 if TYPE_CHECKING:
     from sft_speech.tasks.asr.ctc.task import CtcRecognition

@@ -19,9 +19,9 @@ from transformers import TrainerCallback
 from sft_speech.corpora.report import file_stem
 from sft_speech.inference.batching import sorted_batches
 from sft_speech.models.adapt import exact_padding, prepare
-from sft_speech.options.config import FinetuneSpeechConfig
 from sft_speech.tasks.speech.checkpoint import Model, SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tasks.speech.collator import SpeechCollator
+from sft_speech.tasks.speech.config import FinetuneSpeechConfig
 from sft_speech.tasks.speech.data import Utterances, voices_of
 from sft_speech.tasks.speech.generator import SpeechGenerator
 from sft_speech.tasks.speech.loss import PARTS, SpectrogramCriterion, means

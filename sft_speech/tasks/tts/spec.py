@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sft_speech.options.config import FinetuneTtsConfig
 from sft_speech.options.spec import TaskSpec, Verb
 from sft_speech.tasks.speech.spec import METRICS, speech_card
+from sft_speech.tasks.tts.config import FinetuneTtsConfig
 
 if TYPE_CHECKING:
     from sft_speech.tasks.tts.task import Synthesis

@@ -8,12 +8,12 @@ from transformers import SpeechT5ForTextToSpeech
 
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.options.config import FinetuneTtsConfig
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
 from sft_speech.tasks.speech.data import Utterances, voice_name
 from sft_speech.tasks.speech.generator import SpeechGenerator
 from sft_speech.tasks.speech.samples import MakeSpeech
 from sft_speech.tasks.speech.task import SpeechTask
+from sft_speech.tasks.tts.config import FinetuneTtsConfig
 from sft_speech.tasks.tts.synthesizer import Synthesizer
 from sft_speech.tasks.tts.text import SpeakableText
 from sft_speech.tasks.tts.vocabulary import add_characters

@@ -15,12 +15,12 @@ from transformers import SpeechT5ForSpeechToSpeech
 from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
-from sft_speech.options.config import FinetuneVcConfig
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
 from sft_speech.tasks.speech.data import Utterances, voice_name
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
 from sft_speech.tasks.speech.samples import MakeSpeech
 from sft_speech.tasks.speech.task import SpeechTask
+from sft_speech.tasks.vc.config import FinetuneVcConfig
 from sft_speech.tasks.vc.converter import VoiceConverter
 from sft_speech.tasks.vc.pairs import PairedUtterances, Sources, select_pairs
 from sft_speech.training.rows import Rows, StoredRows

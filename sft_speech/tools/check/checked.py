@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sft_speech.errors import UserError
-from sft_speech.options.config import FinetuneAsrConfig
 from sft_speech.options.settings import load_config, read_yaml
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tools.check import disputes, dropped, leaks, sound, texts
 from sft_speech.tools.check.findings import Report
 from sft_speech.tools.check.rows import (

@@ -16,7 +16,7 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of, corpus_of, features
 from sft_speech.corpora.select import select_usable
 from sft_speech.errors import UserError
-from sft_speech.options.config import FinetuneAsrConfig
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.text.normalize import Normalized, TranscriptNormalizer
 from sft_speech.tools.check.findings import Case
 

@@ -17,7 +17,7 @@ from sft_speech.cli import main
 from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
-from sft_speech.options.config import FinetuneVcConfig
+from sft_speech.tasks.vc.config import FinetuneVcConfig
 from sft_speech.tasks.vc.converter import PIECE_SECONDS, VoiceConverter, pieces
 from sft_speech.tasks.vc.pairs import Sources, words_of
 from sft_speech.training.rows import StoredRows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sft_speech.options.config import FinetuneAsrConfig
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tools.check import alike, sound
 from sft_speech.tools.check.rows import load_rows
 

@@ -17,7 +17,7 @@ from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.models import adapt
 from sft_speech.models.spec_augment import SpecAugment
-from sft_speech.options.config import FinetuneAsrConfig
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.tasks.asr.ctc.collator import CTCCollator
 from sft_speech.tasks.asr.ctc.loss import CtcCriterion

@@ -1,0 +1,44 @@
+"""The options of fine-tuning for voice conversion."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from sft_speech.errors import UserError
+from sft_speech.options.settings import option
+from sft_speech.tasks.speech.config import FinetuneSpeechConfig
+
+
+@dataclasses.dataclass
+class FinetuneVcConfig(FinetuneSpeechConfig):
+    """Options of fine-tuning SpeechT5 for voice conversion."""
+
+    from_source: str | None = option(
+        None, "corpus of the recordings to convert into those of `source`; null: both are in one table"
+    )
+    from_config: str | None = option(None, "configuration of from_source, if it is a Hub dataset")
+    from_split: str | None = option(None, "split of from_source; null: all of it")
+    pair_by: Literal["id", "text"] = option("id", "what the recordings of a pair share")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = {
+            "from_split": self.from_split,
+            "from_config": self.from_config,
+            "pair_by: text": self.pair_by == "text",
+        }
+        if self.from_source is None and any(given.values()):
+            key = next(key for key, value in given.items() if value)
+            raise UserError(key, "it needs from_source", "set from_source to the corpus of the recordings to convert")
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """Transcripts are not needed, but to pair by; in a table of pairs, a pair is known by what is converted."""
+        known = super().columns if self.pair_by == "text" else {"text": None, **super().columns}
+        return known if self.from_source is not None else {**known, "id": "source_audio"}
+
+    @property
+    def from_columns(self) -> dict[str, str | None]:
+        """Those of the recordings to convert."""
+        return self.columns if self.from_source is not None else {**self.columns, "audio": "source_audio"}

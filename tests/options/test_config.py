@@ -296,7 +296,7 @@ def test_corpora_have_roles_that_no_name_of_a_split_can_take():
 def test_help_is_there_within_a_second_and_without_torch():
     code = (
         "import argparse, sys\n"
-        "from sft_speech.options.config import FinetuneAsrConfig\n"
+        "from sft_speech.tasks.asr.config import FinetuneAsrConfig\n"
         "from sft_speech.options.settings import add_config_arguments\n"
         "parser = argparse.ArgumentParser()\n"
         "add_config_arguments(parser, FinetuneAsrConfig)\n"

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sft_speech.audio.read import Audio, AudioError, probe
+from sft_speech.files import open_whole
 
 logger = logging.getLogger(__name__)
 
@@ -160,18 +161,15 @@ def save(headers: pa.Table, index: Path) -> None:
     What couldn't be read isn't remembered: torchcodec or a permission may come without the file changing.
     """
     headers = headers.filter(pc.invert(pc.is_in(headers["reason"], pa.array(["missing file", "unreadable"]))))
-    part = index.with_name(f"{index.name}.{os.getpid()}.part")
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
         for left in index.parent.glob("*.part"):  # left by killed processes, on any machine
             with contextlib.suppress(FileNotFoundError):  # another process has removed it
                 if left.is_file() and time.time() - left.stat().st_mtime > _ABANDONED:
                     left.unlink()
-        pq.write_table(headers, part, compression="zstd")
-        os.replace(part, index)
+        with open_whole(index) as file:
+            pq.write_table(headers, file, compression="zstd")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         logger.warning("%s can't be written (%s): the next run reads the headers again", index, error)
 
 

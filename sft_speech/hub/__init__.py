@@ -1,1 +1,1 @@
-"""The Hub: what a run says of itself (:mod:`card`), what of it goes up (:mod:`files`), how, and when."""
+"""Publishing on the Hub: the model card, the files to upload, the repository, and uploads during a run."""

@@ -43,7 +43,7 @@ def write_card(
 
     Args:
         repository: id on the Hub that the card gives the model; None: the name of the directory.
-        ask_hub: look up the licence of the base model on the Hub, not only in the local cache.
+        ask_hub: look up the license of the base model on the Hub, not only in the local cache.
         all_evaluations: see :class:`Run`.
 
     Returns:
@@ -80,7 +80,7 @@ class Run:
     Args:
         folder: the directory.
         spec: description of its task.
-        model: a checkpoint of an unfinished run, whose figures in the directory are of other weights.
+        model: checkpoint of an unfinished run; the figures in the directory then belong to other weights.
         log: entries of the trainer's log; None: read them from the directory.
         all_evaluations: show every evaluation in the directory, not only those of the splits that the run evaluated.
 
@@ -96,7 +96,7 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Options that differ from their defaults, without those that this version does not know."""
+        """Options that differ from their defaults, without those unknown to this version."""
         values = current(read_yaml(str(self.folder / "run.yaml"), "settings of the run,"))
         fields = {field.name: field for field in dataclasses.fields(self.spec.config)}
         return {
@@ -132,7 +132,7 @@ class Run:
         return frozenset(key for start in self.starts for key in start.get("on_disk", []))
 
     def shown(self, key: str) -> str:
-        """Return the value of an option, without folders of this disk."""
+        """Return the value of an option, without the folders of a path."""
         return str(published(getattr(self.config, key), key in self.on_disk))
 
     def from_hub(self, key: str) -> str | None:
@@ -143,10 +143,10 @@ class Run:
 
     @cached_property
     def evaluation_files(self) -> dict[Path, dict[str, Any]]:
-        """The figures of each evaluation to publish, by file; while training goes on, none.
+        """The figures of each evaluation to publish, by file; empty during training.
 
         An evaluation belongs to the run if it is of a split that run.yaml names, on the corpus of that split. Others
-        were written later, perhaps on data that must not be known, and need ``all_evaluations``.
+        were made later, perhaps on data that must not be disclosed, and need ``all_evaluations``.
         """
         if self.model is not None:
             return {}
@@ -170,7 +170,7 @@ class Run:
         for path, figures in self.evaluation_files.items():
             if self.owns(path, figures):
                 yield self.splits[path.stem][1], self.shown(key), self.from_hub(key), figures
-            else:  # evaluated afterwards, on a corpus of its own
+            else:  # evaluated later, on another corpus
                 source = figures.get("source", "")
                 yield path.stem, str(published(source)), source if source and on_hub(source) else None, figures
 
@@ -183,7 +183,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("it holds no object")
+            raise ValueError("it is not a JSON object")
         return content
     except FileNotFoundError:
         return {}
@@ -250,13 +250,13 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
 
 
 def language(run: Run) -> str | None:
-    """Return the language code if an option sets it; ``language`` may have a country, as "pt_BR"."""
+    """Return the language code if an option sets it; ``language`` may include a country, as in "pt_BR"."""
     code = run.config.language or getattr(run.config, "target_lang", None)
     return code.partition("_")[0] if code else None
 
 
 def base_license(run: Run, ask_hub: bool) -> str | None:
-    """Return the licence in the card of the base model; None if it is not known."""
+    """Return the license in the card of the base model; None if it is not known."""
     from huggingface_hub import hf_hub_download, metadata_load, try_to_load_from_cache
 
     try:
@@ -360,7 +360,7 @@ def training(run: Run) -> list[str]:
     if start:
         if start["preset"]:
             lines.append(f"Preset: {markdown.text(start['preset'])}\n")
-        if start["command"]:  # none from Python
+        if start["command"]:  # absent if started from Python
             command = shlex.join(["sft-speech", *published_command(start["command"], run.on_disk)])
             lines.append(markdown.code(command) + "\n")
     options = {key: run.shown(key) if isinstance(value, str) else value for key, value in run.settings.items()}

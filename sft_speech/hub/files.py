@@ -1,7 +1,7 @@
-"""Which files of a run's output directory are uploaded, and which stay on this machine.
+"""The files of a run's output directory that are uploaded, and those that stay on this machine.
 
-Uploaded are the files that load the model and those that hold its figures. Files about people in the corpus or about
-this machine stay: transcripts (evaluation/SPLIT.jsonl), ids of utterances (corpus_report.json), samples, and
+The files that load the model and those with its figures are uploaded. Files about people in the corpus or about this
+machine are not: transcripts (evaluation/SPLIT.jsonl), ids of utterances (corpus_report.json), samples, and
 evaluations that do not belong to the run. Paths and ids are removed from what is uploaded.
 """
 
@@ -72,7 +72,7 @@ class Upload:
 
     @property
     def size(self) -> int:
-        """Return the size in bytes."""
+        """Size in bytes."""
         return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
 
     def content(self) -> bytes:
@@ -116,7 +116,7 @@ def check_weights(folder: Path) -> None:
                 pass
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         why = f"its weights are incomplete ({error})"
-        raise UserError(str(folder), why, "finish the training again, from its last checkpoint") from error
+        raise UserError(str(folder), why, "resume the training from its last checkpoint") from error
 
 
 def uploads(

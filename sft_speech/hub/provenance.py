@@ -25,8 +25,8 @@ def record(config: FinetuneConfig, output: Path, resumed: Path | None, device: t
     """Add this start of the run to the earlier ones: a resumed run has several.
 
     Args:
-        resumed: checkpoint that the run resumes from.
-        device: of this process; the others use the same kind.
+        resumed: checkpoint from which the run resumes.
+        device: device of this process; the others use the same kind.
     """
     starts = [*read(output), about_this_start(config, resumed, device, processes)]
     text = json.dumps({"starts": starts}, ensure_ascii=False, indent=1)
@@ -34,7 +34,7 @@ def record(config: FinetuneConfig, output: Path, resumed: Path | None, device: t
 
 
 def read(output: Path) -> list[dict[str, Any]]:
-    """Return the starts of a run, [] if they were not recorded."""
+    """Return the starts of a run; [] if they were not recorded."""
     try:
         return list(json.loads((output / FILE).read_text(encoding="utf-8"))["starts"])
     except (OSError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""What may be published about a run: names of data and models, but not their paths on this machine."""
+"""Removal of local paths and tokens from what is published about a run; names of data and models stay."""
 
 from __future__ import annotations
 

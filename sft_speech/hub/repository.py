@@ -1,4 +1,4 @@
-"""A repository on the Hub: checked before there is work to lose, filled by whole commits."""
+"""A repository on the Hub: checked before training starts, and written in whole commits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 600.0  # without a sign of the Hub; its library would wait for ever where a network dies silently
+TIMEOUT_SECONDS = 600.0  # without an answer; the Hub's library would wait forever if the network fails silently
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Repository:
     timeout: float = TIMEOUT_SECONDS
 
     def upload(self, files: list[Upload], message: str) -> str:
-        """Upload files in one commit, without sending again what is there already.
+        """Upload files in one commit, without sending existing content again.
 
         The same commit deletes files of a previous model (its shards, speakers, figures). A card in the repository
         that was written or edited by hand stays.
@@ -50,7 +50,7 @@ class Repository:
             The address of the commit.
 
         Raises:
-            Exception: of the Hub's library and of the libraries that it sends with; see :func:`explained`.
+            Exception: errors of the Hub's library and of the libraries that it uses; see :func:`explained`.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -81,10 +81,10 @@ class Repository:
 
 
 def check_name(name: str) -> None:
-    """Check that the Hub could have a repository of this name.
+    """Check that a name is valid for a repository on the Hub.
 
     Raises:
-        UserError: it could not.
+        UserError: it is not.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -92,7 +92,9 @@ def check_name(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"repository {name}", "this is not a valid name", "give OWNER/NAME, as me/my-model") from error
+        raise UserError(
+            f"repository {name}", "this is not a valid name", "give OWNER/NAME, such as me/my-model"
+        ) from error
 
 
 def open_repository(
@@ -138,7 +140,7 @@ def explained(given: str, then: str = "") -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # the Hub's library, httpx and xet have their own, and wrap each other's
+    except Exception as error:  # the Hub's library, httpx and xet have their own errors, and wrap each other's
         why, do = reason(error)
         raise UserError(given, why, f"{do}; {then}" if then else do) from error
 
@@ -164,14 +166,16 @@ def reason(error: BaseException) -> tuple[str, str]:
         return "this token has no write permission there (403)", login
     if status == 404:
         return "the repository does not exist, or this token may not see it (404)", "check its name and the token"
-    if status == 400 or (status is None and isinstance(error, ValueError)):  # a name, the head of a card
-        return f"the Hub rejects it ({_in_a_line(error)})", "correct it"
+    if status == 400 or (
+        status is None and isinstance(error, ValueError)
+    ):  # an invalid name, or invalid metadata of a card
+        return f"the Hub rejects it ({_one_line(error)})", "correct it"
     if status is not None:
-        return f"the Hub answers {status} ({_in_a_line(error)})", "try again later"
-    return f"the connection failed ({_in_a_line(chain[-1])})", "check the network (`sft-speech doctor`)"
+        return f"the Hub answers {status} ({_one_line(error)})", "try again later"
+    return f"the connection failed ({_one_line(chain[-1])})", "check the network (`sft-speech doctor`)"
 
 
-def _in_a_line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(redact(str(error)).split()).rstrip(".") or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Uploads during a run. None of them stops the run, whatever happens."""
+"""Uploads during a run, whose failures never stop the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sft_speech.options.spec import TaskSpec
 
 logger = logging.getLogger(__name__)
 
-COPY = ".going-up"  # in the output directory: of the checkpoint that is being uploaded
+COPY = ".going-up"  # folder in the output directory with the checkpoint that is being uploaded
 OPTIMIZER = ("*.pt", "*.pth", "*.bin")
 
 
@@ -37,32 +37,33 @@ def opened(config: FinetuneConfig) -> Repository | None:
 
 
 class RunUploads(TrainerCallback):
-    """Uploads the whole run at its end and, by option, the model of each checkpoint in the background.
+    """Uploads the whole run at its end and, optionally, the model of each checkpoint in the background.
 
     While one checkpoint is being uploaded, the next ones are skipped.
 
     Args:
-        output: of the run.
-        spec: of its task.
+        repository: the repository to write.
+        output: output directory of the run.
+        spec: description of its task.
         strategy: see ``hub_strategy``.
     """
 
     def __init__(self, repository: Repository, output: Path, spec: TaskSpec, strategy: str) -> None:
         self.repository, self.output, self.spec, self.strategy = repository, output, spec, strategy
         self.thread: threading.Thread | None = None
-        shutil.rmtree(output / COPY, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(output / COPY, ignore_errors=True)  # left by a run that was killed
         atexit.register(shutil.rmtree, output / COPY, ignore_errors=True)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step = state.global_step
-        if self.strategy == "end" or step >= state.max_steps:  # the end has an upload of its own
+        if self.strategy == "end" or step >= state.max_steps:  # the end of training has its own upload
             return
         if self.thread is not None and self.thread.is_alive():
-            logger.info("step %d is not uploaded: the upload before it is still running", step)
+            logger.info("step %d is not uploaded: the previous upload is still running", step)
             return
         try:
             self.copy(self.output / f"checkpoint-{step}")
-        except Exception as error:  # a full disk, a file that is gone, a model in pieces (FSDP)
+        except Exception as error:  # a full disk, a missing file, a sharded model (FSDP)
             logger.warning("step %d is not uploaded (%s); training continues", step, str(error).splitlines()[0])
             return
         # A daemon: a run that is stopped does not wait for it, and an unfinished commit is never visible.
@@ -84,7 +85,7 @@ class RunUploads(TrainerCallback):
             if self.strategy == "checkpoint":
                 going += files.checkpoint_files(copy, files.LAST_CHECKPOINT)
             self.repository.upload(going, f"Training, step {step}")
-        except Exception as error:  # of the Hub's library, httpx, xet
+        except Exception as error:  # errors of the Hub's library, httpx, xet
             why, _ = reason(error)
             logger.warning("step %d was not uploaded (%s); training continues", step, why)
         finally:
@@ -110,7 +111,7 @@ class RunUploads(TrainerCallback):
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """Hard-link a file, or copy it where the file system has no links."""
+    """Hard-link a file, or copy it if the file system has no links."""
     try:
         os.link(source, target)
     except OSError:

@@ -10,7 +10,7 @@ import numpy as np
 def cut(order: Iterable[int], seconds: np.ndarray, max_batch_seconds: float) -> list[list[int]]:
     """Cut utterances, in the given order, into batches of at most ``max_batch_seconds`` padded seconds.
 
-    An utterance longer than the budget gets a batch of its own.
+    An utterance longer than the budget gets its own batch.
 
     Args:
         order: indices into ``seconds``.

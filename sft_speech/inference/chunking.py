@@ -46,10 +46,10 @@ class FrameGrid:
 
     @classmethod
     def measure(cls, frames: Callable[[int], int]) -> FrameGrid:
-        """Measure the grid by counting frames, so that any front end will do.
+        """Measure the grid by counting frames, which works with any front end.
 
         Raises:
-            ValueError: frames don't come at an equal distance.
+            ValueError: the frames are not equally spaced.
         """
         # A multiple of every stride that a product of small numbers can be.
         many = 2**10 * 3**3 * 5**3 * 7
@@ -64,11 +64,11 @@ class FrameGrid:
 
 
 def cut_chunks(samples: int, grid: FrameGrid, frames: Callable[[int], int], chunk_samples: int) -> list[Chunk]:
-    """Cut a recording into chunks of nearly equal length, at most ``chunk_samples``; into one if that is enough.
+    """Cut a recording into chunks of nearly equal length, at most ``chunk_samples``; into one if that suffices.
 
     Args:
-        samples: of the recording.
-        frames: number of frames by number of samples.
+        samples: number of samples of the recording.
+        frames: returns the number of frames for a number of samples.
     """
     total = frames(samples)
     longest = max(8, chunk_samples // grid.stride)
@@ -95,7 +95,7 @@ def join(parts: Sequence[np.ndarray], chunks: Sequence[Chunk], by: Sequence[np.n
     Args:
         parts: token ids (T,) of each chunk, T frames, or any values of each frame (T, ...); the last one may be off by
             a few frames if the file's header was wrong.
-        by: token ids of each chunk, if those aren't the parts.
+        by: token ids of each chunk, if the parts are something else.
 
     Returns:
         token ids (T,) of the recording, or (T, ...).
@@ -117,7 +117,7 @@ def join(parts: Sequence[np.ndarray], chunks: Sequence[Chunk], by: Sequence[np.n
 
 
 def _seam(left: np.ndarray, right: np.ndarray) -> int:
-    """Return where in an overlap to change chunks: in the middle of an agreement, with context on both sides."""
+    """Return the place in an overlap to switch chunks: the middle of an agreement, with context on both sides."""
     length = len(right)
     differing = np.flatnonzero(left != right)
     places = np.arange(length // 4, length - length // 4 + 1)

@@ -39,7 +39,7 @@ class Recording:
 
     Args:
         audio: what :func:`sft_speech.audio.read.read` takes; a float32 waveform (S,) of S samples at the model's rate;
-            or the error that says why it cannot be read.
+            or the error why it cannot be read.
         seconds: its length.
         start: offset in seconds if it is a segment of its file.
         name: its path; "" if it was given in memory.
@@ -82,14 +82,14 @@ def undecoded(audios: Iterable[Audio]) -> Iterable[Audio]:
 
 
 def recording_of(audio: Any, rate: int) -> Recording:
-    """Return a recording and its length. Files are only probed; samples are brought to the rate of the model.
+    """Return a recording and its length. Files are only probed; samples are resampled to the rate of the model.
 
     Args:
         audio: see :data:`Audio`.
         rate: samples per second of the model.
 
     Raises:
-        UserError: it is none of the kinds of :data:`Audio`.
+        UserError: it is not one of the kinds of :data:`Audio`.
     """
     start = seconds = None
     if isinstance(audio, Mapping) and "audio" in audio:
@@ -122,7 +122,7 @@ def _samples_of(audio: Any) -> tuple[Any, int] | None:
     if isinstance(audio, tuple) and is_one(audio):
         return audio
     if not isinstance(audio, Mapping):
-        why = "its sampling rate is unknown" if hasattr(audio, "__len__") else "this is no audio"
+        why = "its sampling rate is unknown" if hasattr(audio, "__len__") else "it is not audio"
         raise UserError(f"{type(audio).__name__} as audio", why, _DO)
     array = next((audio[key] for key in ("array", "raw") if audio.get(key) is not None), None)
     if array is None and ("path" in audio or "bytes" in audio):
@@ -134,7 +134,7 @@ def _samples_of(audio: Any) -> tuple[Any, int] | None:
 
 
 def mono(audio: tuple[Any, int], rate: int) -> np.ndarray:
-    """Return samples, an array or tensor or list with its rate, as a float32 waveform (S,) at ``rate``.
+    """Return an array, tensor or list of samples with its rate as a mono float32 waveform (S,) at ``rate``.
 
     Raises:
         AudioError: there are no samples, or NaN or infinite ones.
@@ -175,7 +175,10 @@ def find_audio(given: Iterable[str | Path]) -> list[Path]:
 
 
 def _audio_under(folder: str) -> Iterator[str]:
-    """Yield audio files in the order of ``sorted(Path(folder).rglob("*"))``, three times as fast; no linked folders."""
+    """Yield audio files in the order of ``sorted(Path(folder).rglob("*"))``, three times as fast.
+
+    Links to folders are not followed.
+    """
     for entry in sorted(os.scandir(folder), key=attrgetter("name")):
         if entry.is_dir(follow_symlinks=False):
             yield from _audio_under(entry.path)

@@ -44,14 +44,14 @@ def on_device(
 def on_cores(
     model: torch.nn.Module, batches: Iterator[Batch], load: Load, forward: Forward
 ) -> Generator[tuple[Batch, Any], None, None]:
-    """Process each batch on its own cores, from file to result: that wastes less than all cores on one batch."""
+    """Process each batch on its own cores, from file to result, which wastes less time than all cores on one batch."""
     cores = torch.get_num_threads()
     workers = min(4, cores)
     own = threading.local()
 
     def compute(batch: Batch) -> tuple[Batch, Any]:
         if not hasattr(own, "model"):
-            torch.set_num_threads(cores // workers)  # of this thread
+            torch.set_num_threads(cores // workers)  # for this thread
             own.model = replica(model) if workers > 1 else model
         loaded = load(batch)
         return loaded, forward(own.model, loaded)
@@ -60,11 +60,11 @@ def on_cores(
         with contextlib.closing(ahead(workers, compute, batches)) as results:
             yield from results
     finally:
-        torch.set_num_threads(cores)  # of the threads to come
+        torch.set_num_threads(cores)  # for new threads
 
 
 def ahead(workers: int, work: Callable[[Batch], Any], batches: Iterator[Batch]) -> Generator[Any, None, None]:
-    """Yield what threads make of batches, in order; at most one batch more than there are threads is in progress."""
+    """Yield what threads make of batches, in order; at most one more batch than there are threads is in progress."""
     threads = ThreadPoolExecutor(workers, thread_name_prefix="recognize")
     try:
         under_way = deque(threads.submit(work, batch) for batch in islice(batches, workers + 1))
@@ -77,6 +77,6 @@ def ahead(workers: int, work: Callable[[Batch], Any], batches: Iterator[Batch]) 
 
 
 def replica(model: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy of the modules with the same weights: modules hold the lengths of the current batch."""
+    """Return a copy of the modules with the same weights, because modules hold the lengths of the current batch."""
     weights = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(weight): weight for weight in weights})

@@ -33,15 +33,15 @@ class Process:
         return self.rank == 0
 
     def device(self, given: str | None) -> str | None:
-        """Return this process's own GPU, if there are GPUs and the CPU wasn't asked for.
+        """Return this process's own GPU, if there are GPUs and the CPU was not requested.
 
         Raises:
-            UserError: all processes were given the same GPU, or there aren't enough.
+            UserError: all processes were given the same GPU, or there are too few GPUs.
         """
         if self.world == 1 or given == "cpu":
             return given
         if given not in (None, "cuda"):
-            raise UserError(f"--device {given}", "each process takes a GPU of its own", "leave it out, or give cpu")
+            raise UserError(f"--device {given}", "each process uses its own GPU", "leave it out, or give cpu")
         import torch
 
         gpus = torch.cuda.device_count()
@@ -57,17 +57,17 @@ def launch(arguments: Sequence[str], num_processes: int) -> bool:
     On a CPU they share the cores. When one of them dies, the others are terminated.
 
     Args:
-        arguments: verb and arguments of each.
+        arguments: the verb and its arguments.
 
     Returns:
-        Whether all of them ended well.
+        Whether all of them succeeded.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // num_processes)
-    options = (  # all of them, so that no configuration file of accelerate changes any
+    options = (  # all of them, so that no configuration file of accelerate overrides any
         f"--multi_gpu --gpu_ids all --num_machines 1 --num_processes {num_processes} --main_process_port 0 "
         f"--mixed_precision no --dynamo_backend no --num_cpu_threads_per_process {threads} --module sft_speech"
     )

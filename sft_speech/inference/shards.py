@@ -1,12 +1,12 @@
-"""Transcripts of very many recordings on disk: written by any number of processes, any of which may be killed.
+"""Transcripts of very many recordings, written to disk by any number of processes, any of which may be killed.
 
-While a run is unfinished, FILE.parts is beside FILE:
+While a run is unfinished, FILE.parts exists beside FILE:
 
 run.json                      what the run was started with; resuming with anything else would mix two results
 000000512-000001024.part      the lines of recordings 512 up to 1024: a shard
 
-A shard is what the transcriber delivers at a time; it is complete or absent. Recordings are assigned to processes in
-blocks without any communication: the number of the block and of the process decide. The process that writes the last
+A shard is what the transcriber delivers at once; it is complete or absent. Recordings are assigned to processes in
+blocks without any communication, by the numbers of the block and of the process. The process that writes the last
 shard finds all of them and merges them into FILE, which is complete or absent too. Two processes that merge at the
 same time do no harm, because they write the same.
 """
@@ -39,7 +39,7 @@ class Shards:
 
     Args:
         output: FILE.
-        recordings: their number.
+        recordings: number of recordings.
         block: recordings per block.
     """
 
@@ -54,11 +54,11 @@ class Shards:
     @property
     def empty(self) -> bool:
         """Whether no shard has been written yet."""
-        return not self.folder.exists() or not self._there()
+        return not self.folder.exists() or not self._existing()
 
     def missing(self, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
         """Return the recordings [first, stop) left for a process: the rest of each of its blocks."""
-        there, found = self._there(), []
+        there, found = self._existing(), []
         for start in range(rank * self.block, self.recordings, world * self.block):
             stop = min(start + self.block, self.recordings)
             first = start
@@ -92,7 +92,7 @@ class Shards:
         """
         if self.missing():
             return None
-        there, first, readable = self._there(), 0, 0
+        there, first, readable = self._existing(), 0, 0
         with open_whole(self.output, scratch=self.folder) as merged:
             while first < self.recordings:
                 path, stop = self.folder / _name(first, there[first]), there[first]
@@ -104,20 +104,22 @@ class Shards:
                 if first != stop:
                     path.unlink()
                     raise UserError(
-                        f"{path}", "it isn't what was written", "continue with --resume, which writes it again"
+                        f"{path}",
+                        "it was changed after it was written",
+                        "continue with --resume, which writes it again",
                     )
         self.discard()
         return readable
 
     def discard(self) -> None:
-        """Remove the shards of a finished run, all at once, so that no other process takes one for missing."""
+        """Remove the shards of a finished run, all at once, so that no other process considers one missing."""
         gone = self.folder.with_name(f"{self.folder.name}.done")
         shutil.rmtree(gone, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             self.folder.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
-    def _there(self) -> dict[int, int]:
+    def _existing(self) -> dict[int, int]:
         """Map the first recording of each shard to the one after its last."""
         found = (re.fullmatch(r"(\d+)-(\d+)\.part", name) for name in os.listdir(self.folder))
         return {int(match[1]): int(match[2]) for match in found if match}
@@ -127,8 +129,8 @@ def begin(output: Path, settings: dict[str, Any], recordings: int, world: int, r
     """Start a run, or resume one.
 
     Args:
-        settings: what the result depends on, by name, as JSON represents it.
-        recordings: their number.
+        settings: everything that the result depends on, by name, as JSON represents it.
+        recordings: number of recordings.
         world: number of processes.
         resume: continue an unfinished run.
 
@@ -140,7 +142,7 @@ def begin(output: Path, settings: dict[str, Any], recordings: int, world: int, r
     """
     folder = _folder(output)
     if output.exists() and not resume:
-        raise UserError(f"-o {output}", "it is there already", "remove it, or choose another name")
+        raise UserError(f"-o {output}", "it already exists", "remove it, or choose another name")
     shards = Shards(output, recordings, max(1, min(BLOCK, recordings // (world * BLOCKS_EACH))))
     if not shards.empty and not resume:
         do = "continue with --resume, or remove that folder"
@@ -155,20 +157,22 @@ def begin(output: Path, settings: dict[str, Any], recordings: int, world: int, r
 def join(output: Path, settings: dict[str, Any], patience_seconds: float = 600.0) -> Shards | None:
     """Join a run that the main process, perhaps on another machine, has started or is about to start.
 
-    See :func:`begin`; ``patience_seconds`` is how long to wait for the main process.
+    See :func:`begin`; the main process may take up to ``patience_seconds``.
     """
     file, deadline = _folder(output) / "run.json", time.monotonic() + patience_seconds
     while not file.exists():
         if output.exists():
             return None
         if time.monotonic() > deadline:
-            raise UserError(f"-o {output}", "the main process hasn't started", "see its messages; is this disk shared?")
+            raise UserError(
+                f"-o {output}", "the main process has not started", "see its messages; is this disk shared?"
+            )
         time.sleep(0.2)
     began = json.loads(file.read_bytes())
     differing = [name for name in settings if began["settings"].get(name) != settings[name]]
     if differing:
         why = f"the unfinished run in {file.parent} was started with other {', '.join(differing)}"
-        raise UserError(f"-o {output}", why, "give the same again, or remove that folder")
+        raise UserError(f"-o {output}", why, "use the same again, or remove that folder")
     shards = Shards(output, began["recordings"], began["block"])
     if output.exists():  # killed before it could remove the shards
         shards.discard()

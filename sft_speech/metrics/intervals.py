@@ -1,4 +1,4 @@
-"""Confidence intervals and comparisons by bootstrap: whole speakers are drawn where there are enough of them.
+"""Confidence intervals and comparisons by bootstrap: whole speakers are drawn if there are enough of them.
 
 A statistic is a function of sums: every unit (an utterance) contributes a row of numbers, and a resample is the sum of
 the rows it drew, weighted by how often. That covers error rates (errors, reference words), means (value, 1), accuracy,
@@ -35,12 +35,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference of two systems on the same utterances, first minus second.
+    """The difference between two systems on the same utterances, first minus second.
 
     Attributes:
-        difference: of the statistic over all utterances.
+        difference: difference of the statistic over all utterances.
         interval: 95 % interval of that difference.
-        p_value: two-sided; of the hypothesis that the systems do not differ.
+        p_value: two-sided, for the hypothesis that the systems do not differ.
     """
 
     difference: float
@@ -58,18 +58,18 @@ def bootstrap_interval(
 ) -> Interval:
     """Return the 95 % percentile bootstrap interval of a statistic.
 
-    Whole speakers are drawn where all of them are known and there are at least ``MIN_SPEAKERS``, because the results
-    of one speaker go together; else utterances, which makes the interval too narrow for a new speaker. The same input
-    gives the same interval.
+    Whole speakers are drawn if all of them are known and there are at least ``MIN_SPEAKERS``, because the results of
+    one speaker are correlated; otherwise utterances are drawn, which makes the interval too narrow for a new speaker.
+    The same input gives the same interval.
 
     Args:
         units: (N, K) what each utterance contributes to the sums.
-        statistic: of the sums.
-        speakers: of each utterance; "" is an unknown one.
-        seed: of the draws.
+        statistic: function of the sums.
+        speakers: speaker of each utterance; "" if unknown.
+        seed: seed of the draws.
 
     Returns:
-        NaN limits if there is no utterance.
+        The interval; its limits are NaN if there are no utterances.
     """
     return bootstrap_intervals(units, lambda sums: statistic(sums)[:, None], speakers, seed=seed)[0]
 
@@ -77,7 +77,7 @@ def bootstrap_interval(
 def bootstrap_intervals(
     units: np.ndarray, statistics: Statistic, speakers: Sequence[str] | None = None, *, seed: int = 0
 ) -> list[Interval]:
-    """Return the intervals of M statistics over the same resamples, as :func:`bootstrap_interval` does of one.
+    """Return the intervals of M statistics over the same resamples, as :func:`bootstrap_interval` does for one.
 
     Args:
         statistics: sums (R, K) to values (R, M).
@@ -103,9 +103,9 @@ def compare(
     Args:
         first: (N, K) what each utterance contributes for the first system.
         second: (N, K) for the second system, utterances in the same order.
-        statistic: of the sums.
+        statistic: function of the sums.
         speakers: as in :func:`bootstrap_interval`.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         ValueError: the systems differ in their number of utterances, or there is none.
@@ -141,7 +141,7 @@ def _resamples(units: int, seed: int) -> Iterator[np.ndarray]:
     for start in range(0, RESAMPLES, rows):
         count = min(rows, RESAMPLES - start)
         drawn = rng.integers(0, units, (count, units)) + np.arange(count)[:, None] * units
-        # As floats: numpy multiplies matrices of integers without BLAS. Sums of counts stay exact up to 2**53.
+        # Floats, because numpy multiplies matrices of integers without BLAS. Sums of counts stay exact up to 2**53.
         yield np.bincount(drawn.ravel(), minlength=count * units).reshape(count, units).astype(float)
 
 

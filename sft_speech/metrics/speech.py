@@ -56,7 +56,7 @@ def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray, path: np.ndar
 
 
 def pitch(waveform: np.ndarray, rate: int, hop: int, frames: int) -> np.ndarray:
-    """Return the fundamental frequency (T,) in Hz, NaN where nothing is voiced (pYIN: Mauch and Dixon 2014).
+    """Return the fundamental frequency (T,) in Hz, NaN in unvoiced frames (pYIN: Mauch and Dixon 2014).
 
     Args:
         waveform: (S,).
@@ -75,7 +75,7 @@ class PitchErrors:
     """Pitch errors of one utterance.
 
     Attributes:
-        log_f0_rmse: root mean square of the difference of natural logarithms, where both are voiced; NaN if nowhere.
+        log_f0_rmse: root mean square difference of natural logarithms over pairs that are both voiced; NaN without any.
         voicing_error: share of frame pairs of which only one is voiced.
     """
 

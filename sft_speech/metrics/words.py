@@ -26,7 +26,7 @@ METRIC_PATH = str(Path(__file__).with_name("wer_metric.py"))
 
 @dataclass(frozen=True)
 class Errors:
-    """Counts over any number of utterances; they add up with ``+``."""
+    """Error counts over any number of utterances; ``+`` adds them."""
 
     hits: int = 0
     substitutions: int = 0
@@ -129,7 +129,7 @@ def interval(errors: Sequence[Errors], speakers: Sequence[str] | None = None, *,
 
     Args:
         errors: counts of each utterance.
-        speakers: of each utterance; "" is an unknown one.
+        speakers: speaker of each utterance; "" if unknown.
     """
     return bootstrap_interval(counts_of(errors), rate_of, speakers, seed=seed)
 
@@ -156,5 +156,5 @@ def rate_of(sums: np.ndarray) -> np.ndarray:
 
 
 def sum_errors(errors: Iterable[Errors]) -> Errors:
-    """Return all counts added up."""
+    """Return the sum of all counts."""
     return sum(errors, Errors())

@@ -1,4 +1,4 @@
-"""What a run does to a model before it trains it: regularization, exact padding, masks, freezing."""
+"""Preparation of a model for training: regularization, exact padding, masks, freezing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 MASK_PROBABILITIES = frozenset({"mask_time_prob", "mask_feature_prob"})
 
-# A step between loading and training: changes a model or wraps it, and logs in one line what it did.
+# A step between loading and training that changes or wraps a model and logs one line about it.
 Preparation = Callable[[PreTrainedModel], PreTrainedModel]
 
 
@@ -34,17 +34,17 @@ def prepare(model: Model, preparations: Iterable[Preparation]) -> Model:
 
 
 def exact_padding(model: PreTrainedModel) -> PreTrainedModel:
-    """Make results independent of the padding: a preparation; see :mod:`sft_speech.models.exact`."""
+    """Make a model's results independent of padding (a `Preparation`); see :mod:`sft_speech.models.exact`."""
     family = family_of(model.config)
     speech = "postnet" in family.leaks
     model = speecht5.make_padding_exact(model) if speech else encoders.make_padding_exact(model)
     if family.leaks:
-        logger.info("padding without influence: %s", ", ".join(sorted(family.leaks)))
+        logger.info("results do not depend on padding: exact %s", ", ".join(sorted(family.leaks)))
     return model
 
 
 def given_masks(model: PreTrainedModel) -> PreTrainedModel:
-    """Have the model mask what its batches say, if its configuration masks anything: a preparation."""
+    """Make a model use the masks in its batches, if its configuration masks anything (a `Preparation`)."""
     config: Any = model.config
     if masks_are_on(config):
         take_given_masks(model)
@@ -56,12 +56,12 @@ def given_masks(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def freeze_feature_encoder(model: PreTrainedModel) -> PreTrainedModel:
-    """Freeze the convolutions over the waveform for good: a preparation. Models on spectrograms have none."""
+    """Freeze the convolutions over the waveform for the whole run, if the model has them (a `Preparation`)."""
     encoder = family_of(model.config).feature_encoder_of(model)
     if encoder is not None:
         encoder.requires_grad_(False)
-        # Encoders that ask for the gradient of their input, so that checkpointing works, would keep the backward pass
-        # through the frozen convolutions alive.
+        # Encoders that require the gradient of their input, for gradient checkpointing, would otherwise still run the
+        # backward pass through the frozen convolutions.
         if hasattr(encoder, "_requires_grad"):
             setattr(encoder, "_requires_grad", False)  # noqa: B010 - unknown to nn.Module
         logger.info("feature encoder frozen: %s parameters", f"{sum(one.numel() for one in encoder.parameters()):,}")
@@ -69,15 +69,15 @@ def freeze_feature_encoder(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def set_regularization(config: PreTrainedConfig, options: Mapping[str, Any]) -> None:
-    """Set the dropouts and masks that a run was given; what is None stays as the checkpoint has it.
+    """Set a run's dropouts and masks; options that are None keep the checkpoint's values.
 
-    A probability of masks that is given counts whatever the checkpoint's ``apply_spec_augment`` (w2v-bert-2.0 has it
-    off); one that isn't given is the checkpoint's, or 0 if that is off. ``apply_spec_augment`` is then whether anything
-    is masked.
+    A mask probability that is set applies even if the checkpoint's ``apply_spec_augment`` is off (as in w2v-bert-2.0);
+    the other one keeps the checkpoint's value, or becomes 0 if ``apply_spec_augment`` was off. Afterwards
+    ``apply_spec_augment`` tells whether anything is masked.
 
     Args:
-        config: of the model, before it is built.
-        options: by name, as ``mask_time_prob``.
+        config: configuration of the model, before it is built.
+        options: values by name, such as ``mask_time_prob``.
 
     Raises:
         UserError: the family has no such setting.
@@ -115,7 +115,7 @@ class HeadFirst(TrainerCallback):
 
     The body runs without building a graph, in training mode, SpecAugment included. Its parameters keep
     ``requires_grad``, since DistributedDataParallel decides once which parameters it averages; meanwhile the trainer
-    gives them a gradient of exactly zero (see ``ExactTrainer.anchor``), removed before the optimizer could act on it.
+    gives them a gradient of exactly zero (see ``ExactTrainer.anchor``), removed before the optimizer acts on it.
     """
 
     def __init__(self, model: PreTrainedModel, steps: int) -> None:

@@ -1,6 +1,6 @@
-"""Model families: one row for each ``model_type`` of transformers that is known here.
+"""Model families: one row for each supported ``model_type`` of transformers.
 
-Code that depends on the family asks its row. A later family is one row in `FAMILIES`.
+Code that depends on the family looks it up here; a new family takes one more row in `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# "waveform": of any length; "log-mel": frames, as many as the clip has; "fixed log-mel": of one length, which the
-# feature extractor pads to and cuts at; "extracted": whatever the checkpoint's own feature extractor makes.
+# "waveform": of any length; "log-mel": as many frames as the clip has; "fixed log-mel": a fixed number of frames, to
+# which the feature extractor pads or cuts; "extracted": whatever the checkpoint's own feature extractor makes.
 Input = Literal["waveform", "log-mel", "fixed log-mel", "extracted"]
 # Parts of a model that let a clip see the padding or its neighbors, see `sft_speech.models.exact`.
 Leak = Literal["group norm", "convolutions", "batch norm", "adapter", "postnet", "prenet"]
 
 
 def unless_group_norm(config: PreTrainedConfig) -> bool:
-    """Return True for all but the models with a group norm: the published ones were trained without a mask."""
+    """Return False for models with a group norm, of which the published ones were trained without a mask."""
     return getattr(config, "feat_extract_norm", "layer") != "group"
 
 
@@ -56,24 +56,24 @@ def _ast_options(config: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Family:
-    """What the toolkit knows of the models of one ``model_type``.
+    """Properties of the models of one ``model_type``.
 
     The head is whatever a model has outside its body.
 
     Attributes:
         model_type: as in ``config.json``.
-        tasks: what its models are fine-tuned for here: "asr", "classification", "tts", "vc".
-        input: what the model takes.
+        tasks: the tasks that its models are fine-tuned for: "asr", "classification", "tts", "vc".
+        input: kind of the model's input.
         extractor: class of its feature extractor.
-        extractor_options: how that is built for a checkpoint that brings none.
+        extractor_options: returns the options to build it for a checkpoint that has none.
         processor: class of the processor that is saved with a recognizer.
-        body: name of the pretrained part in models that don't have it as ``base_model``.
+        body: name of the pretrained part in models whose ``base_model`` it is not.
         feature_encoder: name, within the body, of the convolutions over the waveform.
-        layers: pattern of the names of weights in a layer; its group is the number of the layer.
+        layers: pattern for the names of weights in layers; its group is the number of the layer.
         trained_with_mask: whether plain transformers should give a model of this configuration an attention mask.
         spec_augment: whether the body masks frames as wav2vec 2.0 does, in ``_mask_hidden_states``.
-        leaks: what has to be replaced so that a clip doesn't depend on the padding.
-        exact: whether nothing leaks then, as the tests show.
+        leaks: parts to replace so that a clip does not depend on padding.
+        exact: whether nothing leaks after that, as tests verify.
     """
 
     model_type: str
@@ -125,7 +125,7 @@ FAMILIES: dict[str, Family] = {
         _wav2vec2("wav2vec2-conformer", "group norm", "convolutions", "batch norm", "adapter"),
         _wav2vec2("unispeech", "group norm", "convolutions"),
         _wav2vec2("unispeech-sat", "group norm", "convolutions"),
-        # Pooling before and upsampling behind the layers mix frames across the end of a clip.
+        # Pooling before and upsampling after the layers mix frames across the end of a clip.
         _wav2vec2("sew", "group norm", "convolutions", exact=False),
         _wav2vec2("sew-d", "group norm", "convolutions", exact=False, layers=r"\bencoder\.encoder\.layer\.(\d+)\."),
         _wav2vec2(
@@ -177,7 +177,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(config: PreTrainedConfig) -> Family:
-    """Return the row of a configuration; for an unknown family one of defaults, with a warning the first time."""
+    """Return the row of a configuration; for an unknown family, a default row, with a warning the first time."""
     known = FAMILIES.get(config.model_type)
     return known or _unknown(config.model_type, hasattr(config, "conv_kernel"))
 
@@ -185,8 +185,8 @@ def family_of(config: PreTrainedConfig) -> Family:
 @cache  # one warning
 def _unknown(model_type: str, on_waveforms: bool) -> Family:
     logger.warning(
-        "%s is not a known family: it is used as its Auto class loads it. Not guaranteed: that results don't change "
-        "with the clips beside them in a batch, that its feature encoder is frozen, learning rates per layer",
+        "%s is not a known family: it is used as its Auto class loads it. Not guaranteed: results independent of the "
+        "other clips in a batch, a frozen feature encoder, learning rates per layer",
         model_type or "a model without a model_type",
     )
     return Family(

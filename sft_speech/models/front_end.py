@@ -1,4 +1,4 @@
-"""From waveforms to what a model takes, and from samples to its frames: exactly, and for each clip on its own.
+"""Model inputs from waveforms, and numbers of frames from numbers of samples, exact and separate for each clip.
 
 Legend: B batch, S samples, T frames, F features of a frame.
 """
@@ -27,19 +27,19 @@ class FrontEnd(ABC):
     """The feature extractor of a checkpoint together with the frame arithmetic of its model.
 
     Args:
-        config: of the model.
-        extractor: the checkpoint's own.
+        config: configuration of the model.
+        extractor: feature extractor of the checkpoint.
 
     Attributes:
         rate: samples per second.
-        receptive_field: the fewest samples that make a frame of the encoder.
-        max_samples: what is longer is cut; None if nothing is.
+        receptive_field: the fewest samples from which the encoder makes a frame.
+        max_samples: longer clips are cut to this; None if clips are never cut.
     """
 
     max_samples: int | None = None
 
     def __init__(self, config: PreTrainedConfig, extractor: Any) -> None:
-        self.config: Any = config  # each family has attributes of its own
+        self.config: Any = config  # each family has its own attributes
         self.extractor = extractor
         self.rate = int(extractor.sampling_rate)
         self.receptive_field = self._receptive_field()
@@ -49,23 +49,23 @@ class FrontEnd(ABC):
     @overload
     def frames(self, samples: np.ndarray) -> np.ndarray: ...
     def frames(self, samples: Any) -> Any:
-        """Return the frames that the model makes of a clip, adapters included: 0 if it is too short for one.
+        """Return the number of frames that the model makes of a clip, adapters included: 0 if the clip is too short.
 
         Args:
-            samples: a number, or an array of them.
+            samples: number of samples, or an array of such numbers.
         """
         return self.encoder_frames(samples)
 
     @abstractmethod
     def encoder_frames(self, samples: Any) -> Any:
-        """Return the frames before adapters; a number, or an array of them."""
+        """Return the number of frames before adapters, for a number of samples or an array of such numbers."""
 
     @abstractmethod
     def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
         """Return the model's inputs: every clip is normalized on its own samples, as if it were alone.
 
-        A clip shorter than the receptive field is followed by silence that counts as its own, so that the model gives
-        it one frame (`frames` still says 0).
+        A clip shorter than the receptive field is extended by silence that counts as part of it, so that the model
+        makes one frame of it (`frames` still returns 0).
 
         Args:
             waveforms: B clips (S,), float, at the model's rate.
@@ -75,7 +75,7 @@ class FrontEnd(ABC):
     def _receptive_field(self) -> int: ...
 
     def _extracted(self, waveforms: list[np.ndarray], **options: Any) -> dict[str, Tensor]:
-        """Return what the extractor makes of clips, floats in float32 and integers in int64."""
+        """Return the extractor's output for clips, with floats in float32 and integers in int64."""
         clips = [lengthened(np.asarray(clip, np.float32), self.receptive_field) for clip in waveforms]
         made = self.extractor(clips, sampling_rate=self.rate, return_tensors="pt", **options)
         return {name: value.float() if value.is_floating_point() else value.long() for name, value in made.items()}
@@ -107,7 +107,7 @@ class WaveformFrontEnd(FrontEnd):
         return {"input_values": torch.from_numpy(values), "attention_mask": torch.from_numpy(mask).long()}
 
     def _normalized(self, clip: np.ndarray) -> np.ndarray:
-        """Return (S,) with mean 0 and variance 1, if the checkpoint was trained so."""
+        """Return (S,) with mean 0 and variance 1, if the checkpoint was trained that way."""
         if not self.extractor.do_normalize or not len(clip):
             return clip
         return (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
@@ -142,7 +142,7 @@ class LogMelFrontEnd(FrontEnd):
 
 
 class FixedFrontEnd(FrontEnd):
-    """Spectrograms of one length: Whisper's "input_features" (B, F, T), the "input_values" (B, T, F) of AST."""
+    """Spectrograms of a fixed length: "input_features" (B, F, T) of Whisper, "input_values" (B, T, F) of AST."""
 
     def __init__(self, config: PreTrainedConfig, extractor: Any) -> None:
         super().__init__(config, extractor)
@@ -173,7 +173,7 @@ class FixedFrontEnd(FrontEnd):
 
 
 class ExtractedFrontEnd(FrontEnd):
-    """Whatever the feature extractor of an unknown family makes of clips; the model's frames can't be counted."""
+    """The output of an unknown family's feature extractor; the model's frames cannot be counted."""
 
     def encoder_frames(self, samples: Any) -> Any:
         raise uncounted(self.config)
@@ -207,24 +207,24 @@ def make_front_end(config: PreTrainedConfig, extractor: FeatureExtractionMixin) 
 
 
 def uncounted(config: PreTrainedConfig) -> UserError:
-    """Return the error of a task that has to know how many frames a model makes of a clip."""
-    why = "how many frames it makes of a clip isn't known here"
+    """Return the error for a task that needs the number of frames that a model makes of a clip."""
+    why = "the number of frames that it makes of a clip is unknown"
     return UserError(f"a {config.model_type} model", why, "take one of the wav2vec2, HuBERT or WavLM families")
 
 
 def lengthened(clip: np.ndarray, samples: int) -> np.ndarray:
-    """Return a clip (S,) followed by silence up to so many samples."""
+    """Return a clip (S,), extended by silence to at least ``samples`` samples."""
     return clip if len(clip) >= samples else np.pad(clip, (0, samples - len(clip)))
 
 
 def read_extractor(name: str, where: dict[str, Any], config: PreTrainedConfig) -> Any:
-    """Return the checkpoint's own feature extractor, else its family's.
+    """Return the checkpoint's own feature extractor, or else the default of its family.
 
     Args:
         where: arguments of ``from_pretrained``.
 
     Raises:
-        UserError: it cannot be read, or its family isn't known.
+        UserError: it cannot be read, or its family is unknown.
     """
     brought = holds(name, "preprocessor_config.json", "processor_config.json")
     try:
@@ -235,21 +235,25 @@ def read_extractor(name: str, where: dict[str, Any], config: PreTrainedConfig) -
         extractor = None
     if extractor is None:
         extractor = default_extractor(config)
-        logger.info("%s brings no feature extractor: its family's is used (%d Hz)", name, extractor.sampling_rate)
-    # This is saved: plain transformers, without our exact padding, has to do what the checkpoint was trained with.
+        logger.info(
+            "%s has no feature extractor: the default of its family is used (%d Hz)", name, extractor.sampling_rate
+        )
+    # Saved with the model: plain transformers, without exact padding, has to match the training of the checkpoint.
     extractor.return_attention_mask = wants_mask(config)
     return extractor
 
 
 def default_extractor(config: PreTrainedConfig) -> FeatureExtractionMixin:
-    """Return the feature extractor of a checkpoint that brings none: its family's.
+    """Return the default feature extractor of a family, for a checkpoint that has none.
 
     Raises:
-        UserError: its family isn't known.
+        UserError: its family is unknown.
     """
     family = family_of(config)
     if family.input == "extracted":
-        raise UserError(f"a {config.model_type} model", "it has no feature extractor", "give it its own")
+        raise UserError(
+            f"a {config.model_type} model", "it has no feature extractor", "add its preprocessor_config.json"
+        )
     made: FeatureExtractionMixin = getattr(transformers, family.extractor)(**family.extractor_options(config))
     return made
 

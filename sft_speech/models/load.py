@@ -1,4 +1,4 @@
-"""Loading what ``save_pretrained`` wrote: safely, and with errors that a user can act on."""
+"""Safe loading of saved models, with errors that a user can act on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_config(name: str, *, revision: str | None = None, trust_remote_code: bo
     """Read the configuration of a checkpoint.
 
     Raises:
-        UserError: there is no such checkpoint, or its configuration can't be read.
+        UserError: there is no such checkpoint, or its configuration cannot be read.
     """
     check_folder(name)
     try:
@@ -47,16 +47,16 @@ def load_pretrained(
     Args:
         model_class: a model or Auto class of transformers.
         name: a directory, or an id on the Hub.
-        config: in place of the checkpoint's own.
+        config: configuration to use instead of the checkpoint's own.
         revision: branch, tag or commit on the Hub.
         allow_pickle: see :func:`how_to_read_weights`.
         trust_remote_code: run code that the checkpoint brings.
         from_scratch: build the architecture of ``config`` with random weights.
-        new_head: replace weights of another shape by random ones.
-        do: what the user should do if it can't be loaded.
+        new_head: replace weights of another shape with random ones.
+        do: what the user should do if it cannot be loaded.
 
     Returns:
-        The model, and the names of its weights that the checkpoint doesn't have and that are random.
+        The model, and the names of its weights that the checkpoint lacks and that are therefore random.
 
     Raises:
         UserError: no such checkpoint, no weights or only pickled ones, damaged files, or weights of another model.
@@ -92,7 +92,7 @@ def load_pretrained(
 
 
 def check_folder(name: str) -> None:
-    """Check that a name which is a path is the directory of a saved model."""
+    """Check that a name, if it is a path, is the directory of a saved model."""
     path = Path(name)
     if path.is_file():
         raise UserError(name, "it is a file", "give the directory of a checkpoint, or its id on the Hub")
@@ -101,13 +101,13 @@ def check_folder(name: str) -> None:
 
 
 def how_to_read_weights(name: str, allow_pickle: bool = False) -> dict[str, bool]:
-    """Return arguments of ``from_pretrained``: for safetensors, or for a pickle if that is all there is and allowed.
+    """Return arguments of ``from_pretrained``: for safetensors, or for an allowed pickle if there is nothing else.
 
     A pickle is a program. torch reads it with ``weights_only``, in which that program can create tensors, numbers, text
-    and collections of them, and call nothing else. What remains is a hole in torch's own reader (as CVE-2025-32434,
-    closed in torch 2.6), and the memory that a small file may ask for. So a pickle is allowed by hand only, and for a
-    directory, which the user can inspect and which doesn't change under its name as a repository on the Hub may. From
-    the Hub nothing but safetensors is ever read.
+    and collections of them, and call nothing else. The remaining risks are holes in torch's own reader (such as
+    CVE-2025-32434, fixed in torch 2.6) and the memory that a small file may request. So a pickle has to be allowed
+    explicitly, and only for a directory, which the user can inspect and which does not change under its name as a
+    repository on the Hub may. Only safetensors are ever read from the Hub.
 
     Raises:
         UserError: a directory has no weights, or only pickled ones.
@@ -125,7 +125,7 @@ def how_to_read_weights(name: str, allow_pickle: bool = False) -> dict[str, bool
 
 
 def chosen_device(device: str | torch.device | None = None) -> torch.device:
-    """Return the device that was asked for, or else the GPU if there is one.
+    """Return the requested device; by default a GPU if there is one, else the CPU.
 
     Raises:
         UserError: there is no such device.
@@ -142,14 +142,14 @@ def chosen_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def holds(name: str, *files: str) -> bool | None:
-    """Return whether a directory has one of these files; None for the Hub, where this isn't known."""
+    """Return whether a directory has one of these files; None for the Hub, where this is unknown."""
     path = Path(name)
     return any((path / file).is_file() for file in files) if path.is_dir() else None
 
 
 def unreadable(name: str, error: Exception, do: str) -> UserError:
     """Return an error with the first line of a library's message."""
-    return UserError(name, f"it can't be loaded ({first_line(error)})", do)
+    return UserError(name, f"it cannot be loaded ({first_line(error)})", do)
 
 
 def first_line(error: Exception) -> str:
@@ -159,7 +159,7 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def quiet(bars: bool = False) -> Iterator[None]:
-    """Suppress transformers' loading report and progress bars: one line of ours says what matters.
+    """Suppress transformers' loading report and progress bars; our own log line has what matters.
 
     Args:
         bars: keep the bars, for downloads.

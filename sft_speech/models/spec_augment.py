@@ -1,4 +1,4 @@
-"""SpecAugment (Park et al. 2019, arXiv:1904.08779), drawn for each utterance in the loader's worker.
+"""SpecAugment (Park et al. 2019, arXiv:1904.08779), drawn for each utterance in a data loader's worker.
 
 transformers draws masks while the model runs: it waits for the device to report the lengths of the clips, rounds the
 number of spans with one random number per batch, and lets spans of HuBERT and SEW fall on the padding too. Here the
@@ -29,9 +29,9 @@ class SpecAugment:
     """Draws the masks of utterances.
 
     Args:
-        config: of the model; its ``mask_time_*`` and ``mask_feature_*``.
-        frames: frames of the encoder by number of samples.
-        seed: of the run.
+        config: configuration of the model, with ``mask_time_*`` and ``mask_feature_*``.
+        frames: returns the number of encoder frames for a number of samples.
+        seed: seed of the run.
     """
 
     def __init__(self, config: PreTrainedConfig, frames: Callable[[int], int], seed: int) -> None:
@@ -46,13 +46,13 @@ class SpecAugment:
         }
 
     def __call__(self, samples: int, epoch: int, index: int) -> Masks:
-        """Draw the masks of the utterance ``index``, of so many samples: (T,) and (H,), True where masked."""
+        """Draw the masks of utterance ``index`` with ``samples`` samples: (T,) and (H,), True where masked."""
         with numpy_seeded(self.seed, epoch, index):
             return self._drawn("time", max(int(self.frames(samples)), 1)), self._drawn("feature", self.size)
 
     def _drawn(self, axis: str, length: int) -> np.ndarray:
         share, span, least = self.settings[axis]
-        if share <= 0 or length < span:  # transformers refuses what is shorter than a span
+        if share <= 0 or length < span:  # transformers rejects clips shorter than a span
             return np.zeros(length, bool)
         return _compute_mask_indices((1, length), share, span, min_masks=least)[0]
 
@@ -66,17 +66,18 @@ def collated(masks: Sequence[Masks]) -> dict[str, Tensor]:
 
 
 def take_given_masks(model: PreTrainedModel) -> None:
-    """Have a model take masks as arguments of its forward pass, instead of drawing its own.
+    """Make a model take masks as arguments of its forward pass, instead of drawing its own.
 
-    Without them nothing is masked. Call it once; weights, configuration and what is saved stay as they are.
+    Without them nothing is masked. Call it once; weights, configuration and saved files do not change.
     """
     GivenMasks(model)
 
 
 class GivenMasks:
-    """The masks of the current forward pass, from the arguments of the model to the place where it masks.
+    """Passes the masks of a forward pass from the arguments of the model to the place where it masks.
 
-    A hook, since they are arguments of the model itself, which a module of another class would not save as it is.
+    This takes a hook, since they are arguments of the model itself: wrapping it in another class would change how it is
+    saved.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -86,7 +87,7 @@ class GivenMasks:
         self.base._mask_hidden_states = self.mask
 
     def take(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Take the masks out of the arguments; a hook before the model."""
+        """Remove the masks from the arguments; a hook before the model."""
         self.given = {name: kwargs.pop(name, None) for name in (TIME, FEATURES)}
         return args, kwargs
 
@@ -94,7 +95,7 @@ class GivenMasks:
         """Mask the frames (B, T, H) that enter the encoder."""
         time, features = self.given.get(TIME), self.given.get(FEATURES)
         if time is not None:
-            # The model's own frames are more by those of the padding, fewer where a file was shorter than its header.
+            # The model has more frames with padding, and fewer if a file is shorter than its header says.
             time = torch.nn.functional.pad(time, (0, hidden.shape[1] - time.shape[1]))
             hidden = torch.where(time[..., None], self.base.masked_spec_embed.to(hidden.dtype), hidden)
         return hidden if features is None else hidden.masked_fill(features[:, None], 0)

@@ -1,4 +1,4 @@
-"""What can be learned: a folder per task, each described by one :class:`~sft_speech.options.spec.TaskSpec`."""
+"""The tasks: a folder for each, described by one :class:`~sft_speech.options.spec.TaskSpec`."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def task_of(model: str | Path) -> TaskSpec:
     """Return the task of a saved model, by its ``config.json``.
 
     Args:
-        model: directory, or id on the Hub.
+        model: its directory, or its id on the Hub.
 
     Raises:
-        UserError: there is no such model, or no task of ours has saved it.
+        UserError: there is no such model, or it does not belong to any of these tasks.
     """
     content = _config_of(str(model))
     found = next((spec for spec in specs() if spec.recognizes(content)), None)
     if found is None:
         names = ", ".join(content.get("architectures") or []) or "an unnamed architecture"
-        raise UserError(str(model), f"no task here knows {names}", "take a model that sft_speech has fine-tuned")
+        raise UserError(str(model), f"no task here supports {names}", "take a model that sft_speech has fine-tuned")
     return found
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Corpus: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
-IN_MEMORY = "in memory"  # source and model of a run that was given them from Python
+IN_MEMORY = "in memory"  # source or model of a run that got it as a Python object
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class FinetuneVerb:
         add_config_arguments(parser, self.spec.config)
 
     def main(self, args: argparse.Namespace) -> int:
-        """Run it. Return 0, or :data:`RESUMABLE` if a signal stopped it."""
+        """Run the fine-tuning; return 0, or :data:`RESUMABLE` if a signal stopped it."""
         config = config_from_arguments(self.spec.config, args)
         config.started_by(args.argv, args.config)
         from sft_speech.training.run import fine_tune
@@ -73,18 +73,18 @@ def finetune(
     """Fine-tune a pretrained model.
 
     Args:
-        model: id on the Hub, directory, or loaded model, which is copied and does not change itself.
+        model: id on the Hub, directory, or loaded model, which is copied and stays unchanged.
         train: rows to train on: those of :func:`~sft_speech.load_corpus`, or any dataset with a column of audio (paths,
             bytes, arrays, decoded or not) and the column that the task learns. None: ``source`` names them, see
             the options.
-        eval: rows that are evaluated during training and choose the best checkpoint.
-        test: rows that are evaluated at the end, by the name that their figures get.
+        eval: rows that are evaluated during training and select the best checkpoint.
+        test: rows that are evaluated at the end, by the name for their figures.
         output_dir: directory of the model and of everything about the run.
         task: "asr", "classification", "tts" or "vc".
-        processor: of a loaded model.
+        processor: processor of a loaded model.
         config: YAML file of options.
-        callbacks: for the trainer.
-        options: any option of the YAML, as ``learning_rate=3e-5``; ``audio_column``, ``text_column``, ... name columns.
+        callbacks: callbacks for the trainer.
+        options: any YAML option, such as ``learning_rate=3e-5``; ``audio_column``, ``text_column``, ... name columns.
 
     Raises:
         UserError: the options, the model or the data cannot be used.

@@ -146,7 +146,7 @@ def test_a_run_that_diverges_is_told_so(arguments, tmp_path, caplog):
     (diverges,) = (line for line in caplog.messages if line.startswith("training diverges: loss "))
     assert "lower learning_rate (now 3.00e+01 at its peak)" in diverges
     assert any(line.startswith("training ended worse than it began (loss ") for line in caplog.messages)
-    assert not any("usual in the first hundreds of steps" in line for line in caplog.messages)
+    assert not any("usual in the first few hundred steps" in line for line in caplog.messages)
     assert math.isfinite(json.loads((tmp_path / "out" / "all_results.json").read_text())["train_loss"])
     (mode,) = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").glob("*.*") if path.is_file()}
     assert mode == 0o666 & ~umask()

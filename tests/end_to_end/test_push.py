@@ -365,7 +365,7 @@ def test_a_run_that_is_stopped_does_not_wait_for_an_upload(hub, tones, small, tm
         assert not arrived.is_set()
         arrived.set()
     assert hub.repos["me/model"].commits == []
-    assert "is not uploaded: the upload before it is still running" in caplog.text
+    assert "is not uploaded: the previous upload is still running" in caplog.text
     assert list((tmp_path / "out").glob("checkpoint-*/trainer_state.json"))
 
 

@@ -32,7 +32,7 @@ def test_devices_that_cannot_be_shared_out(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UserError, match="there are 2 GPUs"):
         Process(2, 3, 2).device(None)
-    with pytest.raises(UserError, match="a GPU of its own"):
+    with pytest.raises(UserError, match="its own GPU"):
         Process(0, 2, 0).device("cuda:1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert Process(1, 2, 1).device(None) is None

@@ -124,7 +124,7 @@ def test_a_part_that_is_not_what_was_written_is_written_again(output):
     run = started(output, 2, 2)
     run.write(0, lines(0, 2))
     (run.folder / "000000000-000000002.part").write_bytes(b"0\n")
-    with pytest.raises(UserError, match="isn't what was written"):
+    with pytest.raises(UserError, match="was changed after it was written"):
         run.merge(heard)
     assert not output.exists()
     assert run.missing() == [(0, 2)]
@@ -132,7 +132,7 @@ def test_a_part_that_is_not_what_was_written_is_written_again(output):
 
 def test_what_is_there_is_not_overwritten(output):
     output.write_text("hours of work")
-    with pytest.raises(UserError, match="it is there already"):
+    with pytest.raises(UserError, match="it already exists"):
         begin(output, SETTINGS, 2, 1, resume=False)
     output.unlink()
     begin(output, SETTINGS, 2, 1, resume=False)
@@ -152,7 +152,7 @@ def test_a_run_resumes_only_as_it_was_started(output):
 
 
 def test_the_others_wait_for_the_main_process(output):
-    with pytest.raises(UserError, match="the main process hasn't started"):
+    with pytest.raises(UserError, match="the main process has not started"):
         join(output, SETTINGS, patience_seconds=0.0)
     output.write_text("")  # so quick were the others that nothing is left to do
     assert join(output, SETTINGS) is None

@@ -43,7 +43,7 @@ def test_each_says_in_one_line_what_it_did(tiny_model, caplog):
         prepared = prepare(model, [exact_padding, given_masks, freeze_feature_encoder])
     assert prepared is model
     assert caplog.messages == [
-        "padding without influence: adapter, convolutions, group norm",
+        "results do not depend on padding: exact adapter, convolutions, group norm",
         "SpecAugment: mask_time_prob 0.4 of length 4, mask_feature_prob 0 of length 10",
         "feature encoder frozen: 1,984 parameters",
     ]

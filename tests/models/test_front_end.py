@@ -127,7 +127,7 @@ def test_an_unknown_family_gets_what_its_extractor_makes():
     features = front_end.features([np.ones(30, np.float32), np.ones(50, np.float32)])
     assert features["input_values"].shape == (2, 50)
     assert features["attention_mask"].sum(-1).tolist() == [30, 50]
-    with pytest.raises(UserError, match="how many frames it makes of a clip isn't known"):
+    with pytest.raises(UserError, match="the number of frames that it makes of a clip is unknown"):
         front_end.frames(50)
 
 

@@ -1,9 +1,9 @@
-"""The convolutions over a waveform as matrix products, for what is computed on a CPU without a graph.
+"""The convolutions over a waveform as matrix products, for computation on a CPU without a graph.
 
 Frames are rows and channels columns, so that the frames under a kernel are adjacent in memory: a convolution is one
 product for the first ``stride`` taps together, and one for each further tap. A clip passes through all layers in pieces
 of two seconds, which stay in the processor's cache, and only over its own frames; torch's convolutions pass layer by
-layer through the memory of a whole padded batch. The values are the same to rounding.
+layer through the memory of a whole padded batch. The values are the same up to rounding.
 
 Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 """
@@ -26,8 +26,8 @@ def with_matrix_products(encoder: nn.Module, lengths: ClipLengths) -> nn.Module:
     """Return a feature encoder with the same layers that uses matrix products where possible: see `MatrixEncoder`.
 
     Args:
-        encoder: a model's ``feature_extractor``; returned as it is if its layers are not those of wav2vec 2.0.
-        lengths: of the current forward pass.
+        encoder: a model's ``feature_extractor``; returned unchanged if its layers are not those of wav2vec 2.0.
+        lengths: clip lengths of the current forward pass.
     """
     layers = list(getattr(encoder, "conv_layers", []))
     if layers and all(is_plain(layer) for layer in layers) and layers[0].conv.in_channels == 1:
@@ -36,7 +36,7 @@ def with_matrix_products(encoder: nn.Module, lengths: ClipLengths) -> nn.Module:
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Return whether a layer is a convolution, perhaps a norm that is known here, and an activation."""
+    """Return whether a layer is a convolution, an optional norm of a supported kind, and an activation."""
     convolution, norm = getattr(layer, "conv", None), getattr(layer, "layer_norm", None)
     if not isinstance(convolution, nn.Conv1d) or not hasattr(layer, "activation"):
         return False
@@ -49,11 +49,11 @@ def is_plain(layer: nn.Module) -> bool:
 class MatrixEncoder(nn.Module):
     """A feature encoder that uses matrix products on a CPU, in float32, frozen or without gradients.
 
-    In any other case it does what the feature encoders of transformers do.
+    Otherwise it behaves like the feature encoders of transformers.
 
     Args:
-        old: the feature encoder that it replaces, whose layers it takes over.
-        lengths: of the current forward pass.
+        old: the feature encoder to replace, whose layers are taken over.
+        lengths: clip lengths of the current forward pass.
     """
 
     def __init__(self, old: Any, lengths: ClipLengths) -> None:
@@ -77,14 +77,14 @@ class MatrixEncoder(nn.Module):
         if not graph and single and not torch.is_autocast_enabled("cpu"):
             return self._encode(input_values)
         hidden = input_values[:, None]
-        if self._requires_grad and self.training:  # or gradient checkpointing would find nothing to differentiate
+        if self._requires_grad and self.training:  # else gradient checkpointing finds nothing to differentiate
             hidden.requires_grad = True
         for layer in self.conv_layers:
             hidden = layer(hidden)
         return hidden
 
     def _encode(self, input_values: Tensor) -> Tensor:
-        """Encode (B, S) to (B, C, T) by matrix products, zeros behind a clip's own frames."""
+        """Encode (B, S) to (B, C, T) by matrix products, with zeros after each clip's own frames."""
         samples = self.lengths.inputs
         if samples is None:
             samples = torch.full((len(input_values),), input_values.shape[1])
@@ -110,7 +110,7 @@ class Stack:
         self.strides = [layer.conv.stride[0] for layer in self.layers]
         self.channels = self.layers[-1].conv.out_channels
         self.weights = [layer.conv.weight.permute(2, 1, 0).flatten(0, 1).contiguous() for layer in self.layers]
-        self.step, self.field = 1, 1  # samples from one frame to the next, and those that make one
+        self.step, self.field = 1, 1  # hop and receptive field, in samples
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
             self.step, self.field = self.step * stride, (self.field - 1) * stride + kernel
 

@@ -1,15 +1,15 @@
-"""Padding without influence: the results of a clip do not depend on the clips beside it in the batch.
+"""Exact padding: the results of a clip do not depend on the other clips in its batch.
 
 In plain transformers they do, in four places:
 
 1. The group norm of the first convolution (``feat_extract_norm="group"``) takes its statistics over the padding too.
 2. Convolutions over time inside the encoder see whatever the layers before them (a bias, a norm, the width of the
-   convolution before) put behind a clip's end, where a clip alone sees zeros: the positional stack of data2vec-audio,
+   convolution before) put past a clip's end, where a clip alone sees zeros: the positional stack of data2vec-audio,
    the depthwise convolutions of conformers, the strided adapters of wav2vec2 and wav2vec2-bert.
 3. Batch norms in training mode mix the clips of a batch.
-4. Without an attention mask, attention sees the padding. The caller has to give the mask, always.
+4. Without an attention mask, attention sees the padding. The caller always has to pass the mask.
 
-`make_padding_exact` replaces the submodules of the first three by ones that hold the same parameters under the same
+`make_padding_exact` replaces the submodules of the first three with ones that hold the same parameters under the same
 names: the state dict and the saved directory stay those of plain transformers, and DDP, gradient checkpointing,
 autocast and deepcopy work as before.
 """
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_padding_exact(model: PreTrainedModel) -> PreTrainedModel:
-    """Make the results of a clip the same (to rounding) alone and in any batch, as far as its family's row says.
+    """Make a clip's results the same (up to rounding) alone and in any batch, as far as the model's family allows.
 
     Call it once. The attention mask must then come with every batch, for group-norm checkpoints too.
 
@@ -42,7 +42,7 @@ def make_padding_exact(model: PreTrainedModel) -> PreTrainedModel:
     family = family_of(model.config)
     if not family.exact and family.model_type in FAMILIES:
         logger.warning(
-            "%s isn't known to ignore padding: results may change a little with the clips beside them in a batch",
+            "%s is not known to ignore padding: results may depend slightly on the other clips in a batch",
             family.model_type,
         )
     base = family.body_of(model)
@@ -78,7 +78,7 @@ def _adapter(base: Any, lengths: ClipLengths) -> None:
         convolutions = {name: module for name, module in layer.named_modules() if looks_ahead(module)}
         for name, module in convolutions.items():
             replace(layer, name, ClipConv1d(module, lengths, strided))
-        strided = (*strided, next(iter(convolutions.values())))  # those of a layer are parallel and shorten alike
+        strided = (*strided, next(iter(convolutions.values())))  # a layer's convolutions are parallel and shorten alike
 
 
 CLOSED_BY: dict[Leak, Callable[[Any, ClipLengths], None]] = {

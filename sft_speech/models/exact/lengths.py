@@ -1,4 +1,4 @@
-"""What padding-exact modules share: the clips' own lengths, and how a module takes another one's place.
+"""Parts that padding-exact modules share: the clips' own lengths, and the replacement of modules.
 
 Legend: B batch, S samples, T frames, C channels.
 """
@@ -15,9 +15,9 @@ from torch.nn.utils.parametrize import transfer_parametrizations_and_params
 class ClipLengths:
     """The clips' own lengths in the current forward pass, written by hooks and read by the padding-exact modules.
 
-    They are read by hooks, not by modules, because they come as an argument of the model and of its encoder: a module
-    in the place of either would have another class than transformers saves and loads. They outlive the forward pass
-    because gradient checkpointing runs layers again during the backward pass.
+    Hooks read them, because they are arguments of the model and of its encoder: replacing either module would change
+    the class that transformers saves and loads. They outlive the forward pass because gradient checkpointing runs
+    layers again during the backward pass.
 
     Attributes:
         inputs: (B,) samples, or log-mel frames, of the model's input; None without an attention mask.
@@ -43,12 +43,12 @@ def _summed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
 
 
 def replace(root: nn.Module, name: str, new: nn.Module) -> None:
-    """Put a module in the place of another one, whose parameters and buffers it takes over under the same names.
+    """Replace a module with another one, which takes over its parameters and buffers under the same names.
 
     Args:
-        root: a module above it.
-        name: of the module to replace, as ``named_modules`` gives it.
-        new: built on the meta device, or of the old one's children.
+        root: an ancestor of the module.
+        name: name of the module to replace, as in ``named_modules``.
+        new: the replacement, built on the meta device or from the old module's children.
     """
     old = root.get_submodule(name)
     for key, parameter in old.named_parameters(recurse=False):
@@ -63,11 +63,11 @@ def replace(root: nn.Module, name: str, new: nn.Module) -> None:
 
 
 class ClipConv1d(nn.Conv1d):
-    """A convolution over time that sees zeros behind each clip's end, as it does behind a clip alone.
+    """A convolution over time that sees zeros after each clip's end, as it would for a clip alone.
 
     Args:
-        old: the convolution that it replaces.
-        lengths: of the current forward pass.
+        old: the convolution to replace.
+        lengths: clip lengths of the current forward pass.
         before: strided convolutions between the encoder and this one, which shorten the clips.
     """
 
@@ -101,6 +101,6 @@ class ClipConv1d(nn.Conv1d):
 def looks_ahead(module: nn.Module) -> bool:
     """Return whether a module is a convolution over time that pads by itself, and so looks past a clip's end.
 
-    Causal convolutions (those of wav2vec2-bert) are padded outside and never do.
+    Causal convolutions (those of wav2vec2-bert) are padded by their caller and never do.
     """
     return isinstance(module, nn.Conv1d) and module.padding not in {(0,), "valid"}

@@ -14,7 +14,7 @@ from sft_speech.models.exact.lengths import ClipLengths, replace
 
 
 class RunningBatchNorm(nn.BatchNorm1d):
-    """Batch norm with the statistics of pretraining, in training mode too: a clip doesn't see its neighbors."""
+    """Batch norm with the statistics of pretraining, in training mode too: clips do not see their neighbors."""
 
     def __init__(self, old: nn.BatchNorm1d) -> None:
         super().__init__(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats, device="meta")
@@ -42,15 +42,15 @@ def use_running_statistics(root: nn.Module) -> None:
 class ClipNormConvolution(GradientCheckpointingLayer):
     """A convolution over the waveform, a group norm over each clip's own frames, and an activation.
 
-    A clip gets what it gets alone from the transformers layer with ``nn.GroupNorm``.
+    The output for a clip is what the transformers layer with ``nn.GroupNorm`` gives for the clip alone.
 
     The output of the convolution has the mean W m and the variance W C W', where W are its weights (channel by kernel),
     m and C the mean and the covariance of the windows of the waveform. Those are small and masked in one step: nothing
     loops over clips, waits for the device to report their lengths, or passes over all frames again.
 
     Args:
-        old: the layer that it replaces, whose submodules it takes over.
-        lengths: of the current forward pass.
+        old: the layer to replace, whose submodules are taken over.
+        lengths: clip lengths of the current forward pass.
     """
 
     conv: nn.Conv1d
@@ -64,13 +64,13 @@ class ClipNormConvolution(GradientCheckpointingLayer):
         self.lengths = lengths
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        """Compute the frames (B, C, T) of waveforms (B, 1, S); what is behind a clip's end has no meaning."""
+        """Compute the frames (B, C, T) of waveforms (B, 1, S); values past a clip's end are meaningless."""
         frames = self.conv(waveforms)
         if self.lengths.inputs is None:
             return self.activation(self.layer_norm(frames))
         if len(self.lengths.inputs) != len(frames):
             raise RuntimeError(f"lengths of another batch: {len(self.lengths.inputs)} for {len(frames)} clips")
-        # As nn.GroupNorm does: half precision is computed in float32, and returned as such only under autocast.
+        # As in nn.GroupNorm: half precision is computed in float32, and float32 is returned only under autocast.
         precise = torch.promote_types(frames.dtype, torch.float32)
         kept = precise if torch.is_autocast_enabled(frames.device.type) else frames.dtype
         scale, shift = (one.to(precise).unsqueeze(-1) for one in self.affine_of(waveforms[:, 0], self.lengths.inputs))
@@ -81,7 +81,7 @@ class ClipNormConvolution(GradientCheckpointingLayer):
 
         Args:
             waveforms: (B, S).
-            samples: (B,) the clip's own.
+            samples: (B,) own samples of each clip.
 
         Returns:
             (B, C) and (B, C), in float64 if the device has it: the variance of a filter is a small difference of large
@@ -112,8 +112,8 @@ def use_own_frames(encoder: nn.Module, lengths: ClipLengths) -> None:
     """Replace the first layer of a feature encoder if it has a group norm.
 
     Args:
-        encoder: its layers are in ``conv_layers``.
-        lengths: of the current forward pass.
+        encoder: feature encoder with its layers in ``conv_layers``.
+        lengths: clip lengths of the current forward pass.
 
     Raises:
         NotImplementedError: the group norm has several channels per group.

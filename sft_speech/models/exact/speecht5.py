@@ -1,16 +1,16 @@
-"""Padding without influence in SpeechT5: predictions for a clip do not depend on the clips beside it in the batch.
+"""Exact padding in SpeechT5: predictions for a clip do not depend on the other clips in its batch.
 
 In plain transformers they do. In the postnet:
 
-1. Its convolutions over time see whatever the decoder predicts behind a clip's end, where a clip alone sees zeros.
+1. Its convolutions over time see whatever the decoder predicts past a clip's end, where a clip alone sees zeros.
 2. Its batch norms, in training mode, take their statistics over all clips and over the padding.
 
 And in the prenet of voice conversion, which encodes recordings:
 
 3. The group norm of the first convolution takes its statistics over the padding too.
-4. The positional convolution sees what the layers before it put behind a clip's end.
+4. The positional convolution sees what the layers before it put past a clip's end.
 
-The caller has to give the attention masks; the decoder is causal.
+The caller has to pass the attention masks; the decoder is causal.
 
 Legend: B batch, S samples, T frames.
 """
@@ -29,7 +29,7 @@ from sft_speech.models.exact.norms import use_own_frames, use_running_statistics
 class DecoderLengths(ClipLengths):
     """The clips' own mel frames in the current forward pass.
 
-    ``generate_speech`` calls the postnet outside a forward pass: nothing is padded there, so nothing may be left over.
+    ``generate_speech`` calls the postnet outside a forward pass: nothing is padded there, so no lengths may remain.
     """
 
     def __init__(self, reduction_factor: int) -> None:
@@ -42,7 +42,7 @@ class DecoderLengths(ClipLengths):
         self.frames = None if mask is None else mask.sum(-1) * self.reduction_factor
 
     def forget(self, *_: Any) -> None:
-        """Forget the lengths; a hook behind the model."""
+        """Forget the lengths; a hook after the model."""
         self.frames = None
 
 
@@ -57,13 +57,13 @@ class EncoderLengths(ClipLengths):
 
 
 def make_padding_exact(model: PreTrainedModel) -> PreTrainedModel:
-    """Make the predictions for a clip the same (to rounding) alone and in any batch, in training mode too.
+    """Make the predictions for a clip the same (up to rounding) alone and in any batch, in training mode too.
 
     The batch norms keep the statistics of their pretraining. The state dict and the saved directory stay those of
     plain transformers. ``decoder_attention_mask`` must come with every batch, as a keyword.
 
     Args:
-        model: SpeechT5 with a speech decoder, and an encoder of texts or of speech; changed in place, once.
+        model: SpeechT5 with a speech decoder, and an encoder of texts or of speech; changed in place. Call it once.
     """
     decoded = DecoderLengths(model.config.reduction_factor)
     model.register_forward_pre_hook(decoded.read_decoder, with_kwargs=True)
@@ -84,5 +84,5 @@ def make_padding_exact(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def takes_speech(model: PreTrainedModel) -> bool:
-    """Return whether a SpeechT5 takes recordings, rather than texts."""
+    """Return whether a SpeechT5 takes recordings rather than texts."""
     return isinstance(model, SpeechT5ForSpeechToSpeech)

@@ -20,7 +20,7 @@ class FinetuneAsrConfig(FinetuneEncoderConfig):
     # The model
     trust_remote_code: bool = option(False, "run code that comes with the checkpoint", by_hand=True)
     new_vocabulary: bool = option(False, "build the vocabulary from the transcripts even if the checkpoint has one")
-    target_lang: str | None = option(None, "adapter of a multilingual checkpoint (MMS), as 'fra'")
+    target_lang: str | None = option(None, "adapter of a multilingual checkpoint (MMS), such as 'fra'")
     metric_for_best_model: Literal["wer", "cer", "loss"] = option("wer", "selects the best checkpoint")
 
     def __post_init__(self) -> None:

@@ -70,9 +70,10 @@ class EvaluationResult:
     Args:
         utterances: in the order of the corpus.
         failed: why an utterance could not be read, by its id; it is not counted.
-        loss_sum: losses, summed; ``labels``: token ids behind it.
-        counts: what only this kind of recognizer counts.
-        runtime: seconds of computing.
+        loss_sum: sum of the losses.
+        labels: number of labels behind ``loss_sum``.
+        counts: counts that only this kind of recognizer has.
+        runtime: seconds of computation.
         decoding: how hypotheses were searched for.
     """
 
@@ -138,7 +139,7 @@ class EvaluationResult:
 
     @property
     def real_time_factor(self) -> float:
-        """Seconds of computing per second of audio."""
+        """Seconds of computation per second of audio."""
         return self.runtime / self.seconds if self.seconds else math.nan
 
     def word_interval(self) -> Interval:
@@ -182,7 +183,7 @@ class EvaluationResult:
         """Write SPLIT.jsonl and SPLIT.json into ``folder``, which is created; return the path of the second.
 
         Args:
-            source: of the corpus, if it is not that of the run.
+            source: source of the corpus, if it is not that of the run.
 
         Raises:
             UserError: the folder cannot be written.
@@ -196,7 +197,7 @@ class EvaluationResult:
             figures = json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False)
             (folder / f"{name}.json").write_text(figures + "\n", encoding="utf-8")
         except OSError as error:
-            why = f"it can't be written ({error.strerror})"
+            why = f"it cannot be written ({error.strerror})"
             raise UserError(str(folder), why, "choose another --output") from error
         return folder / f"{name}.json"
 
@@ -250,8 +251,8 @@ def evaluate_corpus(
     """Recognize every utterance of a corpus and count the errors against its transcripts.
 
     References are normalized as the recognizer writes its hypotheses; normalizing them twice changes nothing. Every row
-    counts, also one with an empty transcript: all of its hypothesis was inserted. Rows whose audio cannot be read are
-    left out, with a warning, and named in the result.
+    counts, even one with an empty transcript: its whole hypothesis is an insertion. Rows whose audio cannot be read are
+    left out with a warning and named in the result.
 
     Args:
         corpus: rows {id, audio, text, speaker, seconds, start}. Results of the parts that processes evaluate are merged
@@ -259,7 +260,7 @@ def evaluate_corpus(
         max_batch_seconds, device, progress, decoder: see
             :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize`.
     """
-    waiting: deque[tuple[str, str, str, int]] = deque()  # of clips in progress: at most a pool of them
+    waiting: deque[tuple[str, str, str, int]] = deque()  # for clips in progress: at most a pool of them
 
     def clips() -> Iterable[Clip]:
         for row in corpus:
@@ -318,7 +319,7 @@ def main(args: argparse.Namespace) -> None:
             decoder=transcriber.decoder,
         )
     if not result.utterances:
-        raise UserError(f"{args.source} {split}", "no utterance of it could be evaluated", "see the messages above")
+        raise UserError(f"{args.source} {split}", "none of its utterances could be evaluated", "see the messages above")
     written = result.save(evaluation_folder(args.model, args.output), split, source_name(args.source))
     print(result.table(split))
     print(f"\n{written.with_suffix('.jsonl')}\n{written}")

@@ -1,4 +1,4 @@
-"""What every recognizer offers to transcription and evaluation, whatever its architecture."""
+"""The interface of recognizers of any architecture to transcription and evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sft_speech.text.normalize import TranscriptNormalizer
 
 # Clips sorted by length together. Padding is then near 1 % on LibriSpeech-like lengths, and few results have to wait
-# for their turn (a pool of read-aloud FLAC as bytes is below 100 MB).
+# for earlier ones (a pool of read-aloud FLAC as bytes is below 100 MB).
 POOL = 512
 
 
@@ -70,18 +70,18 @@ class Counts:
         return ""
 
     def warning(self, loss_sum: float) -> str:
-        """Return what is wrong with a model that has this loss, summed over utterances; "" if nothing is."""
+        """Return a warning about a model with this loss, summed over utterances; "" if there is none."""
         return ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
-    """What was recognized in one clip.
+    """The result of recognizing one clip.
 
     Args:
         text: the transcript.
-        seconds: of audio that was recognized.
-        loss: summed over labels, in float32; None without labels, or if the clip was cut into chunks.
+        seconds: length of the recognized audio.
+        loss: sum over labels, in float32; None without labels, or if the clip was cut into chunks.
         problem: why the recording could not be read to its end; "" if it could.
         counts: see :class:`Counts`.
     """
@@ -98,14 +98,14 @@ class Hypothesis:
 
 
 class Recognizer(Protocol):
-    """A model with everything around it. Whatever it recognizes does not depend on batches."""
+    """A model with everything that it needs. Its results do not depend on batches."""
 
     model: PreTrainedModel
     new_weights: list[str]
 
     @property
     def rate(self) -> int:
-        """Samples per second that the model takes."""
+        """Samples per second of the model's input."""
 
     @property
     def head_is_new(self) -> bool:
@@ -113,7 +113,7 @@ class Recognizer(Protocol):
 
     @property
     def normalizer(self) -> TranscriptNormalizer:
-        """What writes references as the model writes its hypotheses."""
+        """Normalizer that writes references as the model writes its hypotheses."""
 
     def encode(self, text: str) -> list[int]:
         """Return the labels of a normalized transcript."""
@@ -132,11 +132,11 @@ class Recognizer(Protocol):
         """Recognize clips in constant memory.
 
         Args:
-            clips: of any number and length, drawn as needed.
-            max_batch_seconds: padded seconds per batch; a chunk longer than that gets a batch of its own.
-            device: of the forward pass; the model moves there. None: where the model is.
+            clips: any number of clips of any length, drawn as needed.
+            max_batch_seconds: padded seconds per batch; a longer chunk gets its own batch.
+            device: device of the forward pass, to which the model is moved; None leaves the model where it is.
             chunk_seconds: longer clips are recognized in overlapping chunks of this length.
-            progress: called with the seconds of audio that are done.
+            progress: called with the seconds of finished audio.
             decoder: searches with a language model.
             pool_size: chunks that are sorted by length together.
 
@@ -148,7 +148,7 @@ class Recognizer(Protocol):
         """
 
     def decoder_for(self, decoding: Decoding | None) -> BeamDecoder | None:
-        """Return what searches with a language model; None for the recognizer's own search.
+        """Return a search with a language model; None for the recognizer's own search.
 
         Raises:
             UserError: the language model does not suit the recognizer.
@@ -167,5 +167,5 @@ def check_trained(recognizer: Recognizer, name: str | Path) -> None:
 
 
 def default_batch_seconds(device: torch.device) -> float:
-    """Return the padded seconds per batch of a large model in 16 GB of GPU memory; on a CPU, for its caches."""
+    """Return padded seconds per batch that suit a large model in 16 GB of GPU memory, or the caches of a CPU."""
     return 320.0 if device.type == "cuda" else 15.0

@@ -33,7 +33,7 @@ def cues(words: Sequence[Span], seconds: float) -> list[Cue]:
 
     Args:
         words: in order of time.
-        seconds: length of the recording, at which the last cue ends at the latest.
+        seconds: length of the recording; the last cue ends there at the latest.
     """
     groups: list[list[Span]] = []
     group: list[Span] = []
@@ -112,7 +112,7 @@ def _best_cut(words: Sequence[Span]) -> int:
 
 
 def _lines(words: Sequence[Span]) -> list[str]:
-    """Return one line if it is short enough, or two of nearly equal length."""
+    """Return one line if the text is short enough, else two of nearly equal length."""
     text = " ".join(word.text for word in words)
     gaps = [place for place, character in enumerate(text) if character == " "]
     if len(text) <= LINE_CHARACTERS or not gaps:

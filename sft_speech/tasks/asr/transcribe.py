@@ -1,6 +1,6 @@
 """Transcribe recordings of any length: files, or folders of them.
 
-text: the transcript (after its path and a tab, where there are several recordings). jsonl: one object per recording.
+text: the transcript (after the path and a tab if there are several recordings). jsonl: one object per recording.
 srt, vtt: subtitles; for several recordings -o is a folder. The output of several recordings is never overwritten. While
 a run is unfinished its output is in FILE.parts, and --resume continues it, with any number of processes.
 """
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
     add_pickle_argument(parser)
     add_decoding_arguments(parser)
-    parser.add_argument("--num_processes", type=int, default=1, metavar="N", help="each on a GPU of its own [1]")
+    parser.add_argument("--num_processes", type=int, default=1, metavar="N", help="processes, each on its own GPU [1]")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run, if there is one")
 
 
@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int | None:
     if args.num_processes > 1 and process.world > 1:
         why = f"a launcher has already started {process.world} processes"
         raise UserError(f"--num_processes {args.num_processes}", why, "leave it out")
-    decoding_of(args)  # its errors should come before anything is read
+    decoding_of(args)  # raises before anything is read
     if process.world > 1:
         end_with_parent()
     from sft_speech.inference.clips import find_audio
@@ -105,7 +105,7 @@ def _listed(given: str | None, process: Process) -> list[Path]:
     try:
         lines = (sys.stdin.buffer.read() if given == "-" else Path(given).read_bytes()).removeprefix(codecs.BOM_UTF8)
     except OSError as error:
-        raise UserError(f"--files_from {given}", f"it can't be read ({error.strerror})", "give a text file") from error
+        raise UserError(f"--files_from {given}", f"it cannot be read ({error.strerror})", "give a text file") from error
     return [Path(os.fsdecode(line)) for line in lines.splitlines() if line]
 
 
@@ -141,14 +141,14 @@ def _to_stream(args: argparse.Namespace, files: Sequence[Path], several: bool) -
 def _to_folder(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[Path], process: Process) -> int | None:
     """Write subtitles of several recordings, a file each; with --resume existing files are kept."""
     if args.output in (None, "-"):
-        raise UserError("subtitles of several recordings", "each is a file of its own", "name a folder with -o")
+        raise UserError("subtitles of several recordings", "each needs its own file", "name a folder with -o")
     folder = Path(args.output)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in _subtitle_names(files, args.audio, args.format)]
     if not args.resume and process.world == 1 and (there := [path for path in paths if path.exists()]):
-        do = "keep what is there with --resume, or choose another folder"
-        raise UserError(f"-o {folder}", f"{there[0].name} is there already", do)
+        do = "keep existing files with --resume, or choose another folder"
+        raise UserError(f"-o {folder}", f"{there[0].name} already exists", do)
     if args.num_processes > 1:
         if not _launch(args, listed):
             logger.error("%s is unfinished: %s", folder, _HOW_TO_RESUME)
@@ -171,13 +171,13 @@ def _to_folder(args: argparse.Namespace, files: Sequence[Path], listed: Sequence
 def _to_parts(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[Path], process: Process) -> int | None:
     """Write transcripts of several recordings into one file, by shards: see :mod:`sft_speech.inference.shards`."""
     output = Path(args.output)
-    run = _begun(args, files, process)
+    run = _begin_or_join(args, files, process)
     if run is None:
         _check_finished(output, len(files), args.format)
         return None
     if args.num_processes > 1:
-        ended_well = _launch(args, listed)
-        return int(not ended_well) if output.exists() else _unfinished(run)
+        succeeded = _launch(args, listed)
+        return int(not succeeded) if output.exists() else _unfinished(run)
     try:
         missing = run.missing(process.rank, process.world)
         with _progress_bar(shown=process.main) as bar:
@@ -200,7 +200,7 @@ def _to_parts(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[
     return None
 
 
-def _begun(args: argparse.Namespace, files: Sequence[Path], process: Process) -> Shards | None:
+def _begin_or_join(args: argparse.Namespace, files: Sequence[Path], process: Process) -> Shards | None:
     """Return the run that this process works on; None if it is finished."""
     output = Path(args.output)
     settings = {name: value for name, value in vars(args).items() if name not in _FREE}
@@ -219,11 +219,11 @@ def _check_finished(output: Path, recordings: int, format: str) -> None:
     if lines > recordings or (format == "jsonl" and lines < recordings):
         why = f"{output} holds {lines} transcripts, {recordings} recordings are given"
         raise UserError("--resume", why, "choose another -o, or remove it to transcribe all of them again")
-    logger.info("%s is there already: nothing is left to do", output)
+    logger.info("%s already exists: nothing is left to do", output)
 
 
 def _launch(args: argparse.Namespace, listed: Sequence[Path]) -> bool:
-    """Resume this command in several processes; return whether all of them ended well."""
+    """Resume this command in several processes; return whether all of them succeeded."""
     with tempfile.NamedTemporaryFile(suffix=".txt") as names:
         again = ["--num_processes", "1", "--resume"]  # argparse takes the last of repeated arguments
         if args.files_from == "-":
@@ -235,7 +235,7 @@ def _launch(args: argparse.Namespace, listed: Sequence[Path]) -> bool:
 
 
 def _unfinished(run: Shards) -> int:
-    """Say how to resume, unless there is nothing to resume; return the exit code."""
+    """Log how to resume, unless there is nothing to resume; return the exit code."""
     if run.empty:
         run.discard()
         logger.error("nothing was transcribed: see the messages above")
@@ -265,7 +265,7 @@ def _failed(line: bytes) -> bool:
 
 
 def _formatted(transcription: Transcription, format: str, timestamps: str | None, several: bool) -> str:
-    """Return what is written for one recording."""
+    """Return the output for one recording."""
     from sft_speech.tasks.asr.subtitles import cues, single_cues, srt, vtt
 
     if format == "jsonl":
@@ -300,7 +300,7 @@ def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[
 
 
 def _subtitle_names(files: Sequence[Path], given: Sequence[str], format: str) -> list[Path]:
-    """Return paths relative to the output folder, as recordings are to theirs; ``a.wav.srt`` if two are named ``a``."""
+    """Return paths in the output folder, as recordings are in theirs; ``a.wav.srt`` if two are named ``a``."""
     roots = [Path(path) for path in given if Path(path).is_dir()]
     relative = []
     for file in files:
@@ -339,11 +339,11 @@ def _write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn an error of the disk into a UserError."""
+    """Turn a disk error into a UserError."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"-o {path}", f"it can't be written ({error.strerror})", "choose another path") from error
+        raise UserError(f"-o {path}", f"it cannot be written ({error.strerror})", "choose another path") from error
 
 
 def _progress_bar(shown: bool) -> tqdm[Any]:

@@ -42,10 +42,10 @@ class Transcription:
     """The transcript of one recording.
 
     Args:
-        text: all of it.
-        words: of the text, in order, with their times: from the first to the last frame of their characters.
-        characters: of the text, in order, spaces included.
-        seconds: of audio that was transcribed.
+        text: the whole transcript.
+        words: words of the text, in order, with their times: from the first to the last frame of their characters.
+        characters: characters of the text, in order, spaces included.
+        seconds: length of the transcribed audio.
         audio: path of the recording; "" if it was given in memory.
         error: why the recording, or the rest of it, could not be read; "" if all of it was.
     """
@@ -67,12 +67,12 @@ class Transcriber:
     """A model that transcribes: ``Transcriber("my_model")("talk.flac").text``.
 
     Args:
-        model: directory of a fine-tuned model, its id on the Hub, or what
-            :func:`~sft_speech.tasks.asr.ctc.checkpoint.load_checkpoint` returns.
+        model: directory of a fine-tuned model, its id on the Hub, or the result of
+            :func:`~sft_speech.tasks.asr.ctc.checkpoint.load_checkpoint`.
         device: "cpu", "cuda", ...; a GPU if there is one. bfloat16 on a GPU, float32 on a CPU.
         max_batch_seconds: padded audio per batch: raise it until memory is full. Transcripts do not depend on it.
         chunk_seconds: longer recordings are cut into overlapping chunks of this length; lower it if memory is short.
-        decoding: beam search with a language model, or the YAML file that describes it; greedy if absent.
+        decoding: beam search with a language model, or the YAML file that describes it; None is greedy.
         allow_pickle: if a directory holds no safetensors, read the pickle; see
             :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         window_seconds: former name of ``chunk_seconds``.
@@ -109,7 +109,7 @@ class Transcriber:
         self.chunk_seconds = chunk_seconds
         self.checkpoint = load_checkpoint(model, allow_pickle=allow_pickle) if isinstance(model, str | Path) else model
         check_trained(self.checkpoint, model if isinstance(model, str | Path) else "the model")
-        self.decoder = self.checkpoint.decoder_for(self.decoding)  # it forks, so before the GPU is used
+        self.decoder = self.checkpoint.decoder_for(self.decoding)  # forks, so this comes before the GPU is used
         self.checkpoint.model.to(self.device).eval()  # type: ignore[arg-type]  # its decorator hides the signature
 
     @overload
@@ -128,11 +128,11 @@ class Transcriber:
                 or integer, (S,) or (S, channels), S samples.
 
         Returns:
-            One :class:`Transcription`; of an iterable or folder a list, in which those that cannot be read have an
+            One :class:`Transcription`; for an iterable or a folder, a list, in which those that cannot be read have an
             ``error``.
 
         Raises:
-            UserError: the one recording cannot be read, a path does not exist, or this is no audio.
+            UserError: the one recording cannot be read, a path does not exist, or it is not audio.
         """
         if not is_one(audio):
             return list(self.stream(cast(Iterable[Audio], audio)))
@@ -151,8 +151,8 @@ class Transcriber:
         Those that cannot be read give a warning and a :class:`Transcription` with an ``error``.
 
         Args:
-            audios: recordings, but no folders.
-            progress: called with the seconds of audio that are done after each batch.
+            audios: recordings, but not folders.
+            progress: called after each batch with its seconds of audio.
         """
         for pool in self.pools([audios], progress):
             yield from pool
@@ -163,11 +163,10 @@ class Transcriber:
         progress: Callable[[float], object] | None = None,
         pool_size: int = POOL,
     ) -> Iterator[list[Transcription]]:
-        """Transcribe blocks of recordings; yield the transcriptions of as many as are computed together.
+        """Transcribe blocks of recordings; yield lists of transcriptions that were computed together.
 
-        The recordings of a list shared their batches with no others. Which ones they are depends only on their lengths
-        and on where their block begins: a run that is resumed after any list gets the same batches as one that never
-        stopped.
+        The recordings of a list share batches with no others. Which ones they are depends only on their lengths and on
+        the start of their block: a run that is resumed after any list gets the same batches as one that never stopped.
 
         Args:
             blocks: as :meth:`stream` takes them.
@@ -221,7 +220,9 @@ class Transcriber:
             for number, block in enumerate(blocks):
                 for audio in undecoded(block):
                     ahead.append((number, threads.submit(self._clip, audio)))
-                    while len(ahead) > (pool_size if isinstance(audio, str | Path) else 0):  # others fill the memory
+                    while len(ahead) > (
+                        pool_size if isinstance(audio, str | Path) else 0
+                    ):  # other kinds fill the memory
                         yield ahead[0][0], ahead.popleft()[1].result()
             while ahead:
                 yield ahead[0][0], ahead.popleft()[1].result()
@@ -235,7 +236,7 @@ class Transcriber:
 
 def _transcription(name: str, result: Hypothesis | AudioError) -> Transcription:
     if isinstance(result, AudioError):
-        logger.warning("%s can't be transcribed: %s", name or "a recording", result)
+        logger.warning("%s cannot be transcribed: %s", name or "a recording", result)
         return Transcription("", (), (), 0.0, name, str(result))
     if result.problem:
         logger.warning("%s is transcribed in part: %s", name or "a recording", result.problem)

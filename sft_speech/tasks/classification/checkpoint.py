@@ -35,7 +35,7 @@ CONVNET = "convnet"
 
 @dataclass
 class Checkpoint:
-    """A classifier and what it needs around it.
+    """A classifier with its front end and labels.
 
     Attributes:
         model: the logits of a clip do not depend on the other clips in its batch.
@@ -54,12 +54,12 @@ class Checkpoint:
 
     @property
     def input_seconds(self) -> float | None:
-        """Length to which every clip is padded or cut; None if a clip is taken as it is."""
+        """Length to which every clip is padded or cut; None if clips keep their length."""
         samples = self.front_end.max_samples
         return None if samples is None else samples / self.rate
 
     def save(self, directory: str | Path, weights: dict[str, Tensor] | None = None) -> None:
-        """Write what plain transformers loads with ``pipeline("audio-classification", directory)``."""
+        """Save the model as plain transformers loads it: ``pipeline("audio-classification", directory)``."""
         with quiet():
             self.model.save_pretrained(directory, state_dict=weights)
         self.save_processor(directory)
@@ -91,7 +91,7 @@ def load_to_finetune(config: FinetuneClassificationConfig, labels: Labels, longe
     The head of the checkpoint is kept if it has exactly these labels; otherwise a new one starts at random.
 
     Args:
-        longest: seconds of the longest training clip; a Whisper encoder is cut to it, or to ``encoder_seconds``.
+        longest: seconds of the longest training clip; a Whisper encoder is shortened to it, or to ``encoder_seconds``.
 
     Raises:
         UserError: there is no such model, or it cannot classify audio.
@@ -117,8 +117,8 @@ def load_to_finetune(config: FinetuneClassificationConfig, labels: Labels, longe
     if isinstance(extractor, WhisperFeatureExtractor):
         shorten(model, extractor, config.encoder_seconds or max(1, math.ceil(longest)))
     few = ", ".join(dict.fromkeys(new)) if len(set(new)) <= 8 else "all"
-    told = f"new weights, random until trained: {few}" if new else "the head is kept, it has these labels"
-    logger.info("%s: %d labels; %s", name, len(labels.names), told)
+    head = f"new weights, random until trained: {few}" if new else "the head is kept because it has these labels"
+    logger.info("%s: %d labels; %s", name, len(labels.names), head)
     return Checkpoint(exact_padding(model), make_front_end(model.config, extractor), labels)
 
 
@@ -136,7 +136,7 @@ def read_classifier_config(name: str, where: dict[str, Any]) -> PreTrainedConfig
 
 
 def own_labels(config: PreTrainedConfig) -> Labels:
-    """Return the labels of a checkpoint's head, by its configuration."""
+    """Return the labels of a checkpoint's head from its configuration."""
     by_id: dict[Any, Any] = config.id2label or {}
     names = tuple(str(by_id[id]) for id in sorted(by_id))
     return Labels(names, config.problem_type == "multi_label_classification")
@@ -159,7 +159,7 @@ def set_options(settings: PreTrainedConfig, config: FinetuneClassificationConfig
 
 
 def renew_head(model: Any, classes: int) -> list[str]:
-    """Give a model a last layer of random weights. Return the names of these weights."""
+    """Give a model a last layer with random weights, and return the names of these weights."""
     layers = {name: one for name, one in model.named_modules() if name.startswith("classifier")}
     name, last = [(name, one) for name, one in layers.items() if isinstance(one, nn.Linear)][-1]
     fresh = nn.Linear(last.in_features, classes)
@@ -170,13 +170,13 @@ def renew_head(model: Any, classes: int) -> list[str]:
 
 
 def shorten(model: Any, extractor: WhisperFeatureExtractor, seconds: int) -> None:
-    """Cut a Whisper encoder to clips of so many seconds: its log-mel, and its positions, which are fixed sinusoids.
+    """Shorten a Whisper encoder to ``seconds``: its log-mels, and its positions, which are fixed sinusoids.
 
     Every clip is padded or cut to that length, here as in plain transformers, which reads the length from the saved
     files; so both give the same logits.
 
     Raises:
-        UserError: the encoder is shorter.
+        UserError: the encoder is shorter than that.
     """
     if seconds > extractor.chunk_length:
         given = f"encoder_seconds {seconds}"

@@ -51,11 +51,11 @@ def logits_of(
     Args:
         recordings: any number of them.
         max_batch_seconds: padded seconds per batch.
-        device: of the forward pass; the model moves there. None: where the model is.
-        progress: called with the seconds of audio of each batch that is done.
+        device: device of the forward pass, to which the model is moved; None leaves the model where it is.
+        progress: called after each batch with its seconds of audio.
 
     Yields:
-        Logits (C,) in float32, or why a recording cannot be read, in the order given.
+        Logits (C,) of C classes in float32, or the error of an unreadable recording, in the order given.
 
     Raises:
         UserError: a batch does not fit into memory.
@@ -117,8 +117,8 @@ class Classification:
 
     Args:
         labels: (label, probability) of every class, the most probable first.
-        seconds: of audio.
-        audio: path; "" if it was given in memory.
+        seconds: length of the audio.
+        audio: path of the recording; "" if it was given in memory.
         error: why it could not be read; "" if it could.
     """
 
@@ -133,7 +133,7 @@ class Classifier:
 
     Args:
         model: directory of a fine-tuned model, or its id on the Hub.
-        device: "cpu", "cuda", ...; None is a GPU if there is one.
+        device: "cpu", "cuda", ...; by default a GPU if there is one.
         max_batch_seconds: padded audio per batch; probabilities do not depend on it.
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights`.
 
@@ -163,7 +163,7 @@ class Classifier:
         """Classify a recording, or each of a list or a folder.
 
         Returns:
-            (label, probability) of every class, the most probable first; of a list or folder one such list each.
+            (label, probability) of every class, the most probable first; for a list or folder, one such list each.
 
         Raises:
             UserError: a recording cannot be read.
@@ -198,7 +198,7 @@ class Classifier:
         for logits in found:
             recording = given.pop(0)
             if isinstance(logits, AudioError):
-                logger.warning("%s cannot be classified: %s", recording.name or "an audio", logits)
+                logger.warning("%s cannot be classified: %s", recording.name or "a recording", logits)
                 yield Classification([], 0.0, recording.name, str(logits))
                 continue
             shares = probabilities(logits, checkpoint.labels.multi)

@@ -28,10 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
     parser.add_argument("audio", metavar="AUDIO", nargs="+", help="audio files, or folders of them")
     parser.add_argument(
-        "--top", type=int, default=1, metavar="K", help="labels of a recording, the most probable ones [1]"
+        "--top", type=int, default=1, metavar="K", help="number of labels per recording, the most probable first [1]"
     )
     parser.add_argument("--format", choices=("text", "jsonl", "csv"), default="text", help="[text]")
-    parser.add_argument("-o", "--output", metavar="FILE", help="file that is written [stdout]")
+    parser.add_argument("-o", "--output", metavar="FILE", help="output file [stdout]")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
     add_pickle_argument(parser)
@@ -83,7 +83,7 @@ def write(stream: TextIO, found: Classification, format: str, top: int) -> None:
     elif format == "csv":
         shown = labels if labels else [("", "")]
         csv.writer(stream, lineterminator="\n").writerows((found.audio, *one, found.error) for one in shown)
-    elif not found.error:  # the warning names the others
+    elif not found.error:  # a warning has named the others
         text = "\t".join([found.audio, *(f"{label} {p:.4f}" for label, p in labels)])
         stream.write((printable(text) if stream.isatty() else text.replace("\n", "\\n")) + "\n")
     stream.flush()

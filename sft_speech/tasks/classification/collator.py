@@ -1,4 +1,4 @@
-"""Utterances to the tensors of a batch, in a loader's worker."""
+"""Utterances to the tensors of a batch, in a data loader's worker."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ClassificationCollator:
     def __call__(self, utterances: list[dict[str, Any] | None]) -> dict[str, Tensor]:
         """Return the inputs of the model, "labels" of :func:`targets`, and "seconds" () of audio.
 
-        A batch of which no utterance could be read is a second of silence without a label: other processes need not
-        wait for this one.
+        If no utterance could be read, the batch is a second of silence without labels, which keeps the processes in
+        step.
         """
         read = [utterance for utterance in utterances if utterance is not None]
         read = read or [{"waveform": np.zeros(self.rate, np.float32), "labels": []}]
@@ -41,7 +41,7 @@ class ClassificationCollator:
 
 
 def targets(labels: Sequence[Sequence[int]], classes: int, multi: bool) -> Tensor:
-    """Return labels as the loss takes them: ids (B,), or with several per clip (B, classes) of 0 and 1.
+    """Return labels as the loss takes them: ids (B,), or (B, classes) of 0 and 1 with several per clip.
 
     Clips without labels have :data:`~sft_speech.tasks.classification.loss.IGNORED`.
     """

@@ -14,15 +14,15 @@ from sft_speech.options.settings import option
 class FinetuneClassificationConfig(FinetuneEncoderConfig):
     """Options of a run that fine-tunes a classifier. ``model: convnet`` is a small network from random weights."""
 
-    # What it is trained on
-    label_column: str | None = option(None, "column of the label, if it is not recognized by its name, as 'label'")
-    multi_label: bool = option(False, "a clip may have several labels, written as `a|b`; each is decided for itself")
-    min_label_count: int = option(2, "labels of fewer training clips are dropped with their clips", 1)
+    # The corpora
+    label_column: str | None = option(None, "column of the label, if it has no usual name such as 'label'")
+    multi_label: bool = option(False, "a clip may have several labels, written as `a|b`; each is decided independently")
+    min_label_count: int = option(2, "labels with fewer training clips are dropped with their clips", 1)
     class_weights: Literal["none", "balanced"] = option(
         "none", "balanced: clips of rare classes count more, as if all classes were equally frequent"
     )
 
-    # What is trained
+    # The model
     freeze_encoder: bool = option(False, "train only the head")
     weighted_layers: bool = option(False, "classify a learned mean of all layers instead of the last one")
     encoder_seconds: int | None = option(
@@ -36,7 +36,11 @@ class FinetuneClassificationConfig(FinetuneEncoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.freeze_encoder and self.freeze_encoder_steps:
-            raise UserError("freeze_encoder and freeze_encoder_steps", "the first says never", "keep one of them")
+            raise UserError(
+                "freeze_encoder and freeze_encoder_steps",
+                "the first freezes the encoder for the whole run",
+                "keep one of them",
+            )
 
     @property
     def columns(self) -> dict[str, str | None]:

@@ -1,7 +1,7 @@
 """A small convolutional classifier over log-mels, trained from random weights: the baseline of ``model: convnet``.
 
 ConvNeXt blocks (Liu et al. 2022, arXiv:2201.03545) over time and frequency. Layer norms over the channels of a position
-and zeros behind the end of a clip make its logits independent of the other clips in the batch.
+and zeros past the end of a clip make its logits independent of the other clips in the batch.
 
 Importing this module registers the model: the Auto classes and ``pipeline("audio-classification", DIR)`` then load it.
 
@@ -32,7 +32,7 @@ class ConvnetConfig(PreTrainedConfig):
     """Shape of the network.
 
     Args:
-        channels: of each stage; each halves time and frequency, the first one quarters frequency.
+        channels: of each stage, which halves time and frequency (the first stage quarters frequency).
         blocks: residual blocks of each stage.
         dropout: before the classifier.
     """
@@ -46,7 +46,7 @@ class ConvnetConfig(PreTrainedConfig):
 
 
 class Block(nn.Module):
-    """A depthwise convolution of 7 x 7 and a feed-forward layer, added to their input."""
+    """A 7 x 7 depthwise convolution and a feed-forward layer, added to their input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Block(nn.Module):
         self.widen, self.narrow = nn.Linear(channels, 2 * channels), nn.Linear(2 * channels, channels)
 
     def forward(self, hidden: Tensor, own: Tensor) -> Tensor:
-        """Map (B, T, M, C) to the same shape; ``own`` (B, T, 1, 1) is 0 behind the end of a clip."""
+        """Map (B, T, M, C) to the same shape; ``own`` (B, T, 1, 1) is 0 past the end of a clip."""
         seen = self.spatial(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return (hidden + self.narrow(functional.gelu(self.widen(self.norm(seen))))) * own
 
@@ -82,7 +82,7 @@ class ConvnetEncoder(nn.Module):
                 hidden = functional.pad(hidden, (0, 0, 0, 0, 0, hidden.shape[1] % 2)).unflatten(1, (-1, 2))
                 own = own[:, ::2]  # a frame counts if the first of its two does
             hidden = hidden.unflatten(3, (-1, 2 if number else 4)).transpose(2, 3).flatten(3)
-            hidden = merge(hidden) * own  # (B, T, M, C), of T and M that this stage has left
+            hidden = merge(hidden) * own  # (B, T, M, C), with this stage's T and M
             for block in blocks:
                 hidden = block(hidden, own)
         return self.norm(hidden.mean(2).sum(1) / own.sum(1).squeeze(-1).clamp(min=1))

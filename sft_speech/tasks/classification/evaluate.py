@@ -1,4 +1,4 @@
-"""The evaluation of a classifier: accuracy, precision, recall and F1 of every class, and what was taken for what."""
+"""The evaluation of a classifier: accuracy, precision, recall and F1 of every class, and confusions."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Utterance:
     """An utterance and its classification; classes are ids.
 
     Args:
-        expected, predicted: a class each, or with several labels per clip any number of them.
+        expected, predicted: one class each, or any number of classes with several labels per clip.
         top: the most probable classes with their probabilities.
-        loss: in nats.
+        loss: loss in nats.
     """
 
     id: str
@@ -72,12 +72,12 @@ class Utterance:
 
 @dataclass
 class ClassificationResult:
-    """The result of an evaluation; those of the parts of a corpus can be merged.
+    """The result of an evaluation; results of parts of a corpus can be merged.
 
     Args:
         labels: classes by their id.
         utterances: in the order of the corpus.
-        failed: why the audio of an utterance could not be read, by its id; these count nowhere.
+        failed: why the audio of an utterance could not be read, by its id; these are not counted.
     """
 
     labels: Labels
@@ -96,7 +96,7 @@ class ClassificationResult:
 
     @property
     def classes(self) -> list[int]:
-        """Classes that were expected or predicted, which are those that figures are given for."""
+        """Classes that were expected or predicted; only these have figures."""
         return sorted({id for one in self.utterances for id in (*one.expected, *one.predicted)})
 
     @property
@@ -120,7 +120,7 @@ class ClassificationResult:
         return np.array([[found[id, kind] for kind in range(3)] for id in self.classes]).reshape(-1, 3)
 
     def units(self) -> np.ndarray:
-        """Return (N, 2 + 3 C) for a bootstrap over N utterances: 1 if it is right, 1, and its share of the counts."""
+        """Return (N, 2 + 3 C) for a bootstrap over N utterances: 1 if right, 1, and its share of the counts."""
         places = {id: 2 + 3 * place for place, id in enumerate(self.classes)}
         found = np.zeros((len(self.utterances), 2 + 3 * len(places)))
         for row, one in zip(found, self.utterances, strict=True):
@@ -130,7 +130,7 @@ class ClassificationResult:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures of SPLIT.json; null stands for what is not defined, or of very many classes."""
+        """Return the figures of SPLIT.json; null if undefined, or if there are very many classes."""
         counts = self.counts()
         few = len(counts) <= MOST_WITH_INTERVALS
         units = self.units() if few else np.array([[one.right, 1] for one in self.utterances], float)
@@ -159,7 +159,7 @@ class ClassificationResult:
         }
 
     def confusion(self) -> dict[str, Any] | None:
-        """Return how often each class (a row) was taken for each (a column); None with several labels per clip."""
+        """Return how often each class (row) was predicted as each (column); None with several labels per clip."""
         if self.labels.multi:
             return None
         places = {id: place for place, id in enumerate(self.classes)}
@@ -188,7 +188,7 @@ class ClassificationResult:
             value, over = 100 * (figures[name] or 0), figures["interval_over"]
             lines.append(f"{heading} {value:6.2f} %  [{low:.2f}, {high:.2f}] over {over}")
         if self.failed:
-            lines.append(f"{len(self.failed)} utterances could not be read and count nowhere")
+            lines.append(f"{len(self.failed)} utterances could not be read and are not counted")
         classes = figures["classes"]
         width = max([5, *(len(row["label"]) for row in classes)])
         lines += ["", f"{'label':{width}}  utterances  precision  recall     F1"]
@@ -196,7 +196,7 @@ class ClassificationResult:
             percent = [f"{100 * row[name]:7.2f}" for name in RATES]
             lines.append(f"{row['label']:{width}}  {row['utterances']:10}  {'   '.join(percent)}")
         if len(classes) > CLASSES_SHOWN:
-            lines.append(f"and {len(classes) - CLASSES_SHOWN} classes of a higher F1")
+            lines.append(f"and {len(classes) - CLASSES_SHOWN} classes with a higher F1")
         wrong = self.mistakes()[:MISTAKES_SHOWN]
         if wrong:
             lines += ["", "worst mistakes"]
@@ -207,13 +207,13 @@ class ClassificationResult:
         return "\n".join(lines)
 
     def save(self, folder: str | Path, split: str, source: str | None = None) -> Path:
-        """Write SPLIT.json, SPLIT.jsonl, and of single labels the confusion as SPLIT.csv and SPLIT.png.
+        """Write SPLIT.json and SPLIT.jsonl and, for single labels, the confusion as SPLIT.csv and SPLIT.png.
 
-        SPLIT.jsonl begins with the worst mistakes; what is right follows in the order of the corpus.
+        SPLIT.jsonl begins with the worst mistakes; correct utterances follow in the order of the corpus.
 
         Args:
-            folder: is created.
-            source: corpus, if it is not that of the run.
+            folder: directory, created if missing.
+            source: source of the corpus, if it is not that of the run.
 
         Returns:
             The path of SPLIT.json.
@@ -258,7 +258,7 @@ class ClassificationResult:
 
 
 def f1(sums: np.ndarray) -> np.ndarray:
-    """Return F1 from true positives, false positives and false negatives (..., 3); 0 where there is none of them."""
+    """Return F1 from true positives, false positives and false negatives (..., 3); 0 if all are 0."""
     return 2 * sums[..., 0] / np.maximum(2 * sums[..., 0] + sums[..., 1] + sums[..., 2], 1)
 
 
@@ -302,11 +302,11 @@ def evaluate_corpus(
 ) -> ClassificationResult:
     """Classify every utterance of a corpus.
 
-    Rows whose audio cannot be read are left out, with a warning, and named in the result.
+    Rows whose audio cannot be read are left out with a warning and named in the result.
 
     Args:
-        rows: with the labels of the model.
-        max_batch_seconds, device, progress: of :func:`~sft_speech.tasks.classification.classifier.logits_of`.
+        rows: rows with labels of the model.
+        max_batch_seconds, device, progress: see :func:`~sft_speech.tasks.classification.classifier.logits_of`.
     """
     from sft_speech.audio.read import AudioError
     from sft_speech.inference.clips import Recording
@@ -341,7 +341,7 @@ def evaluate_corpus(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech evaluate`` that only classifiers have."""
-    parser.add_argument("--label_column", metavar="NAME", help="column of the label [that of the model's run]")
+    parser.add_argument("--label_column", metavar="NAME", help="column of the label [the one of the model's run]")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -358,7 +358,7 @@ def main(args: argparse.Namespace) -> None:
         classifier.checkpoint, rows, max_batch_seconds=classifier.max_batch_seconds, device=classifier.device
     )
     if not result.utterances:
-        raise UserError(f"{args.source} {split}", "no utterance of it could be evaluated", "see the messages above")
+        raise UserError(f"{args.source} {split}", "none of its utterances could be evaluated", "see the messages above")
     written = result.save(evaluation_folder(args.model, args.output), split, source_name(args.source))
     print(result.table(split))
     print(f"\n{written.with_suffix('.jsonl')}\n{written}")

@@ -1,4 +1,4 @@
-"""The labels of a corpus: which of them a model learns, and which rows can be used."""
+"""The labels of a corpus: selection of those that a model learns, and of usable rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Labels:
     multi: bool = False
 
     def parts(self, text: str | None) -> list[str]:
-        """Return the labels that a row's text names, none if it is empty."""
+        """Return the labels that a row's text names; [] if it is empty."""
         return labels_in(text, self.multi)
 
     def encode(self, text: str) -> list[int]:
@@ -62,7 +62,7 @@ def labels_in(text: str | None, multi: bool) -> list[str]:
 
 
 def find_labels(rows: Dataset, config: FinetuneClassificationConfig) -> Labels:
-    """Return the labels of enough training clips, sorted.
+    """Return the labels with enough training clips, sorted.
 
     Raises:
         UserError: there are fewer than two, or more than :data:`MOST_CLASSES`.
@@ -79,7 +79,7 @@ def find_labels(rows: Dataset, config: FinetuneClassificationConfig) -> Labels:
         raise UserError(given, why, "name another label_column")
     if len(names) < 2:
         found = f"only {names[0]!r}" if names else "none"
-        why = f"a classifier needs two labels of {config.min_label_count} or more clips, there is {found}"
+        why = f"a classifier needs two labels with {config.min_label_count} or more clips each, there is {found}"
         raise UserError(given, why, "add clips of other labels, or name another label_column")
     return Labels(names, config.multi_label)
 
@@ -95,6 +95,9 @@ def select_labelled(
 
     Args:
         limits: shortest and longest clip in seconds; None keeps all.
+
+    Raises:
+        UserError: no row has a label of the model.
     """
     known, kept = frozenset(labels.names), []
     ids, seconds = column_of(rows, "id").to_pylist(), column_of(rows, "seconds").to_numpy()

@@ -20,7 +20,8 @@ class ClassificationCriterion:
 
     Args:
         multi_label: whether an utterance may have several labels.
-        weights: (C,) of C classes: factors on the loss of their utterances, or on that of a label's presence.
+        weights: (C,) for C classes: factors on the loss of their utterances or, with several labels, of a label's
+            presence.
     """
 
     def __init__(self, multi_label: bool = False, weights: Tensor | None = None) -> None:

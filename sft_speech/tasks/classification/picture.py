@@ -14,7 +14,7 @@ MOST_NUMBERED = 30  # classes up to which cells show their counts
 def confusion_picture(labels: Sequence[str], counts: np.ndarray) -> bytes:
     """Draw a confusion matrix as PNG, each row shaded by its shares.
 
-    Of more than :data:`MOST_CLASSES` classes those with the most mistakes are shown.
+    If there are more than :data:`MOST_CLASSES` classes, those with the most mistakes are shown.
 
     Args:
         labels: C names.

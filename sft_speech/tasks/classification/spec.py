@@ -36,7 +36,7 @@ def card_sections(folder: Path) -> list[str]:
     for file in sorted((folder / "evaluation").glob("*.json")):
         figures = json.loads(file.read_text(encoding="utf-8"))
         rows = figures.get("classes", [])[:CARD_CLASSES]
-        if not rows or "source" in figures:  # evaluated after the run, perhaps on data that must not be known
+        if not rows or "source" in figures:  # evaluated after the run, perhaps on data that must not be disclosed
             continue
         lines.append(f"### {markdown.text(file.stem)}\n")
         if file.with_suffix(".png").is_file():
@@ -76,7 +76,7 @@ print(pipeline("audio-classification", NAME)("speech.wav"))""",
         loss_unit="nats per clip",
         sections=card_sections,
     ),
-    verbs={"classify": Verb("sft_speech.tasks.classification.classify", "tell the label of recordings")},
+    verbs={"classify": Verb("sft_speech.tasks.classification.classify", "classify recordings")},
     evaluate="sft_speech.tasks.classification.evaluate",
     own_models=frozenset({"convnet"}),
 )

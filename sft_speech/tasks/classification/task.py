@@ -82,7 +82,7 @@ class Classification(Task[FinetuneClassificationConfig]):
         return [adapt.HeadFirst(self.model, self.head_first_steps)] if self.head_first_steps else []
 
     def masks(self) -> SpecAugment | None:
-        """Return what draws the masks of this run; None if the model or the run has none."""
+        """Return the object that draws the masks of this run; None if the model or the run has none."""
         if not adapt.masks_are_on(self.model.config):
             return None
         return SpecAugment(self.model.config, self.checkpoint.front_end.encoder_frames, self.config.seed)

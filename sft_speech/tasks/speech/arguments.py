@@ -35,12 +35,12 @@ def paths_in(folder: str, names: Iterable[str]) -> list[Path]:
     """Create a folder and return the paths of files in it.
 
     Raises:
-        UserError: it can't be created.
+        UserError: it cannot be created.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"-o {folder}", f"it can't be created ({error.strerror})", "choose another folder") from error
+        raise UserError(f"-o {folder}", f"it cannot be created ({error.strerror})", "choose another folder") from error
     return [Path(folder) / name for name in names]
 
 

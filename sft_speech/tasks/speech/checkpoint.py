@@ -1,4 +1,4 @@
-"""SpeechT5 checkpoints: loaded from a directory of transformers or the Hub, saved as plain transformers."""
+"""SpeechT5 checkpoints: loaded from a transformers directory or the Hub, saved as plain transformers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DOES = {
     SpeechT5ForTextToSpeech.__name__: ("synthesize speech", "microsoft/speecht5_tts"),
     SpeechT5ForSpeechToSpeech.__name__: ("convert speech", "microsoft/speecht5_vc"),
 }
-LANGUAGE = "transcript_language"  # its key in config.json: transformers keeps keys that it doesn't know
+LANGUAGE = "transcript_language"  # its key in config.json: transformers keeps keys that it does not know
 Samples = TypeVar("Samples", int, np.ndarray)
 
 
@@ -42,9 +42,9 @@ class SpeechCheckpoint:
     Legend: N text tokens, S samples, T mel frames, M mel bands.
 
     Attributes:
-        model: plain transformers.
-        tokenizer: of its texts; voice conversion only saves it.
-        extractor: of its spectrograms.
+        model: model of plain transformers.
+        tokenizer: tokenizer of its texts; voice conversion only saves it.
+        extractor: extractor of its spectrograms.
         speakers: its voices.
     """
 
@@ -137,11 +137,11 @@ def load_speech_checkpoint(
         allow_pickle: if a directory holds no safetensors, read the pickle; see
             :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         from_scratch: initialize the weights at random.
-        language: of the texts, as num2words names it; None: the saved one, or else English.
+        language: language of the texts, as num2words names it; None: the saved one, or else English.
 
     Raises:
-        UserError: there is no such checkpoint, it is no SpeechT5 of that kind, its weights are missing or pickled, or
-            a file is damaged.
+        UserError: there is no such checkpoint, it is not a SpeechT5 of that kind, its weights are missing or pickled,
+            or a file is damaged.
     """
     name = str(name)
     config = read_config(name, revision=revision)

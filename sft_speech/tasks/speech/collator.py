@@ -23,8 +23,8 @@ class SpeechCollator:
     step.
 
     Args:
-        config: of the model.
-        from_audio: the input is a recording rather than a text.
+        config: configuration of the model.
+        from_audio: whether the input is a recording rather than a text.
     """
 
     def __init__(self, config: PreTrainedConfig, from_audio: bool = False) -> None:
@@ -33,8 +33,8 @@ class SpeechCollator:
     def __call__(self, utterances: list[dict[str, Any] | None]) -> dict[str, Tensor]:
         """Return a batch of the utterances that could be read.
 
-        If there are none, the batch is one decoder step of silence whose labels are padding: it adds nothing to the
-        loss, and the other processes need not wait for this one.
+        If there are none, the batch is one decoder step of silence whose labels are padding, which adds nothing to the
+        loss and keeps the processes in step.
 
         Args:
             utterances: with ``tokens`` (N ids) or, from audio, ``samples`` (S,) float32; ``spectrogram`` (T, M) float32

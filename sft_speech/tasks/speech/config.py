@@ -13,7 +13,7 @@ class FinetuneSpeechConfig(FinetuneConfig):
     """Options of fine-tuning any SpeechT5 that generates speech."""
 
     learning_rate: float = option(1e-5, "peak learning rate", 0.0)
-    max_seconds: float = option(20.0, "longer utterances are dropped, and those beyond the model's positions", 0.1)
+    max_seconds: float = option(20.0, "longer utterances are dropped, as are those beyond the model's positions", 0.1)
     speaker_encoder: str | None = option(
         None, "x-vector model for speaker embeddings; null: statistics of the spectrum, without a model"
     )

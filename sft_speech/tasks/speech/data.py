@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-UTTERANCES_PER_VOICE = 20  # more change its mean embedding little, and each must be decoded before training starts
-PEAK = 0.95  # of full scale, for every recording: the model does not learn how loud each of them is
+UTTERANCES_PER_VOICE = 20  # more hardly change its mean embedding, and each must be decoded before training starts
+PEAK = 0.95  # of full scale, for every recording, so that the model does not learn their loudness
 
 
 def clean(waveform: np.ndarray, trim_db: float | None) -> np.ndarray:
@@ -36,7 +36,7 @@ def clean(waveform: np.ndarray, trim_db: float | None) -> np.ndarray:
 
     Args:
         waveform: float32 (S,).
-        trim_db: what is so many dB below the loudest frame is silence (librosa's ``trim``); None keeps it.
+        trim_db: frames this many dB below the loudest one are silence (librosa's ``trim``); None keeps them.
     """
     if trim_db is not None:
         import librosa
@@ -52,7 +52,7 @@ class Utterances(torch.utils.data.Dataset):
     Args:
         rows: a corpus with normalized texts.
         checkpoint: makes tokens and mels; the model is not kept, so that a loader's workers get no copy of it.
-        voices: of the corpus's speakers.
+        voices: voices of the corpus's speakers.
         trim_db: see :func:`clean`.
     """
 
@@ -65,7 +65,7 @@ class Utterances(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
-        """Return an utterance by (epoch, index); None if its audio can't be read."""
+        """Return an utterance by (epoch, index); None if its audio cannot be read."""
         epoch, index = key
         row = self.rows[index]
         with concerning(f"utterance {row['id']}"):
@@ -78,7 +78,7 @@ class Utterances(torch.utils.data.Dataset):
             return None
         spectrogram = self.extractor(audio_target=waveform, sampling_rate=rate)["input_values"][0]
         if len(spectrogram) < self.step:
-            logger.warning("utterance %s is left out: without silence at its ends it is too short", row["id"])
+            logger.warning("utterance %s is left out: it is too short after silence was trimmed", row["id"])
             return None
         return inputs | {
             "id": row["id"],
@@ -88,11 +88,11 @@ class Utterances(torch.utils.data.Dataset):
         }
 
     def inputs(self, row: dict[str, Any], epoch: int) -> dict[str, Any] | None:
-        """Return the encoder's input, as the collator takes it; None if it can't be read."""
+        """Return the encoder's input, as the collator takes it; None if it cannot be read."""
         return {"tokens": self.tokenizer(row["text"])["input_ids"]}
 
     def recording(self, row: dict[str, Any]) -> np.ndarray | None:
-        """Return the cleaned recording (S,) of a row; None if it can't be read."""
+        """Return the cleaned recording (S,) of a row; None if it cannot be read."""
         return _recording(row, self.extractor.sampling_rate, self.trim_db)
 
 
@@ -105,7 +105,7 @@ def _recording(row: dict[str, Any], rate: int, trim_db: float | None) -> np.ndar
 
 
 def voice_name(speaker: str | None) -> str:
-    """Return the name of a speaker's voice; a corpus without speakers is taken for one voice."""
+    """Return the name of a speaker's voice; a corpus without speakers is treated as one voice."""
     return speaker or "speaker"
 
 
@@ -117,7 +117,7 @@ def voices_of(
     Embeddings of utterances are cached beside the cache of ``datasets`` until their files change.
 
     Args:
-        corpora: usable rows.
+        corpora: usable rows of each split.
         encoder: makes embeddings (E,).
         rate: samples per second that the encoder takes.
         size: E.
@@ -148,7 +148,7 @@ def voices_of(
 def _embedding(
     row: dict[str, Any], encoder: SpeakerEncoder, rate: int, size: int, trim_db: float | None
 ) -> torch.Tensor | None:
-    """Return the embedding of a row, from the cache if it is there; None if its recording can't be read."""
+    """Return the embedding of a row, from the cache if it is there; None if its recording cannot be read."""
     path = row["audio"]["path"]
     cached = None
     if path and os.path.isfile(path):
@@ -161,7 +161,7 @@ def _embedding(
             try:
                 return torch.from_numpy(np.load(cached, allow_pickle=False))
             except (OSError, ValueError):  # truncated
-                logger.warning("%s can't be read and is computed again", cached)
+                logger.warning("%s cannot be read and is computed again", cached)
     waveform = _recording(row, rate, trim_db)
     if waveform is None:
         return None
@@ -172,5 +172,5 @@ def _embedding(
             with open_whole(cached) as file:
                 np.save(file, embedding.numpy())
         except OSError as error:
-            logger.warning("%s can't be written (%s): the next run computes it again", cached, error)
+            logger.warning("%s cannot be written (%s): the next run computes it again", cached, error)
     return embedding

@@ -42,7 +42,7 @@ NAMES = {
 }
 HEADINGS = {"speech": "speech", "copy": "copy synthesis", "source": "unconverted", "recording": "recording"}
 KINDS = ("speech", "copy", "source")  # generated, copy synthesis, the source of a conversion
-TRIM_DB = 40.0  # of all of them, so that silence at the ends counts as no distortion
+TRIM_DB = 40.0  # for all kinds, so that silence at the ends does not count as distortion
 
 
 class Judge(Protocol):
@@ -69,7 +69,7 @@ def evaluate_speech(
     """Generate each row in the voice of its speaker, and measure it.
 
     Args:
-        rows: of a corpus. Speakers without a voice in the model get the mean of its voices.
+        rows: rows of a corpus. Speakers without a voice in the model get the mean of its voices.
         generate: see :data:`Generate`.
         judge: transcribes the speech.
         progress: called with 1 after each utterance.
@@ -96,7 +96,7 @@ def _utterance(
     try:
         waveform = audio.read(row["audio"], checkpoint.rate, start=row["start"], seconds=row["seconds"])
     except audio.AudioError as error:
-        return line | {"problem": f"the recording can't be read: {error}"}
+        return line | {"problem": f"the recording cannot be read: {error}"}
     recording = clean(waveform, TRIM_DB)
     name = voice_name(row["speaker"])
     began = time.perf_counter()
@@ -136,7 +136,7 @@ def _compare(generator: SpeechGenerator, waveform: np.ndarray, recording: np.nda
 
 
 def _similarities(generator: SpeechGenerator, waveform: np.ndarray, name: str) -> dict[str, float]:
-    """Return the cosines of a waveform's embedding with that of its speaker and with the nearest other one."""
+    """Return the cosines of a waveform's embedding with its speaker's and with the nearest other speaker's."""
     voices = generator.checkpoint.speakers
     if name not in voices or not voices.encoder:
         return {}
@@ -177,7 +177,7 @@ def save(lines: list[dict[str, Any]], figures: dict[str, Any], folder: Path, spl
     """Write SPLIT.jsonl and SPLIT.json; figures that are already there, such as a run's losses, are kept.
 
     Raises:
-        UserError: they can't be written.
+        UserError: they cannot be written.
     """
     stem = file_stem(split)
     rows_file, figures_file = folder / f"{stem}.jsonl", folder / f"{stem}.json"
@@ -194,13 +194,13 @@ def save(lines: list[dict[str, Any]], figures: dict[str, Any], folder: Path, spl
         known = json.loads(figures_file.read_text("utf-8")) if figures_file.is_file() else {}
         figures_file.write_text(json.dumps(known | _rounded(figures), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        why = f"it can't be written ({error.strerror})"
+        why = f"it cannot be written ({error.strerror})"
         raise UserError(str(folder), why, "choose another --output") from error
     return figures_file
 
 
 def _rounded(value: Any) -> Any:
-    """Return JSON with floats of five decimals, and null for NaN and infinity."""
+    """Return a JSON value with floats rounded to five decimals, and null for NaN and infinity."""
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What synthesis and voice conversion share: the model, its vocoder, its voices."""
+"""The parts that synthesis and voice conversion share: the model, its vocoder, its voices."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Speech:
     Args:
         waveform: float32 (S,) in [-1, 1].
         rate: samples per second.
-        text: that was given; "" for a conversion.
-        normalized: the text as the model got it: numbers spelled out, without characters that it lacks.
-        problem: why something is missing or was cut; "" if nothing was.
+        text: the given text; "" for a conversion.
+        normalized: the text as passed to the model: numbers spelled out, without characters that it lacks.
+        problem: why something is missing or was cut; "" if nothing is.
     """
 
     waveform: np.ndarray
@@ -57,7 +57,7 @@ class Speech:
         """Write a 16-bit sound file in the format of its suffix (``.wav``, ``.flac``, ``.ogg``).
 
         Raises:
-            UserError: it can't be written.
+            UserError: it cannot be written.
         """
         import soundfile
 
@@ -66,7 +66,7 @@ class Speech:
                 path, self.waveform, self.rate, "PCM_16" if Path(path).suffix in (".wav", ".flac") else None
             )
         except (OSError, ValueError, TypeError, soundfile.LibsndfileError) as error:
-            why = f"it can't be written ({str(error).splitlines()[0].rstrip('.')})"
+            why = f"it cannot be written ({str(error).splitlines()[0].rstrip('.')})"
             raise UserError(str(path), why, "name a .wav, .flac or .ogg file in an existing folder") from error
 
 
@@ -78,8 +78,8 @@ class SpeechGenerator:
         vocoder: directory or id of a ``SpeechT5HifiGan``; without one, Griffin-Lim.
         speaker_encoder: x-vector model for reference recordings; by default the one that made the model's voices.
         device: "cpu", "cuda", ...; a GPU if there is one.
-        seed: of the decoder's dropout, which is active in generation: another seed varies the speech a little.
-        allow_pickle: read pickled weights of the directories that are named here; see
+        seed: seed of the decoder's dropout, which is active in generation: another seed varies the speech a little.
+        allow_pickle: read pickled weights from the directories that are named here; see
             :func:`~sft_speech.models.load.how_to_read_weights`.
 
     Raises:
@@ -144,7 +144,7 @@ class SpeechGenerator:
         """Return a recording as float32 (S,) at the model's rate, that rate, and the recording's name for messages.
 
         Raises:
-            UserError: it can't be read.
+            UserError: it cannot be read.
         """
         recording = recording_of(audio, self.rate)
         name = recording.name or "the recording"
@@ -160,7 +160,7 @@ class SpeechGenerator:
             if name == MelStatistics.name:
                 self._encoder = MelStatistics(self.checkpoint.mels, self.checkpoint.config.speaker_embedding_dim)
             elif name:
-                # allow_pickle is not for an encoder that only the model's files name.
+                # allow_pickle does not apply to an encoder that only the model's files name.
                 self._encoder = XVectors(name, self.device, self.allow_pickle and bool(self.encoder_name))
             else:
                 do = "give --speaker_encoder MODEL, the x-vector model that it was trained with"
@@ -175,12 +175,12 @@ class SpeechGenerator:
         Args:
             inputs, mask: (B, N) tokens or samples.
             voice: (E,).
-            limits: of each utterance, in mel frames.
+            limits: limit of each utterance, in mel frames.
         """
         config = self.checkpoint.config
         step = config.reduction_factor
         most = self.checkpoint.max_frames - 2 * step  # the first position is that of the start frame
-        # So many frames before a cut depend, through the postnet, on those after it, and so on the rest of the batch.
+        # Through the postnet, this many frames before a cut depend on those after it, and so on the rest of the batch.
         reach = config.speech_decoder_postnet_layers * (config.speech_decoder_postnet_kernel // 2)
         limits = [max(step, min(limit, most) // step * step) for limit in limits]
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):

@@ -84,8 +84,8 @@ class SpectrogramCriterion:
     """The loss of a SpeechT5 with a speech decoder, for the trainer.
 
     Args:
-        model: not wrapped for several processes. A hook on its postnet keeps what transformers' output leaves out: the
-            spectrogram before the postnet and the stop logits.
+        model: the model, not wrapped for several processes. A hook on its postnet keeps what transformers' output
+            leaves out: the spectrogram before the postnet and the stop logits.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:

@@ -25,15 +25,15 @@ MakeSpeech = Callable[[dict[str, Any]], Speech | None]  # of a row
 
 
 class SpeechSamples(TrainerCallback):
-    """Synthesize and draw some utterances after each evaluation.
+    """Synthesizes and draws some utterances after each evaluation.
 
     Args:
         folder: gets NUMBER-ID.wav and NUMBER-ID.png; NUMBER is that of the evaluation.
-        utterances: to be shown.
+        utterances: the utterances to show.
         collate: makes batches of them.
-        generator: of the model in training.
-        make: returns the speech for a row of the utterances; None if the row can't be read.
-        tracker: TensorBoard's directory, which gets the pictures and the sound too; None for none.
+        generator: generator with the model in training.
+        make: returns the speech for a row of the utterances; None if the row cannot be read.
+        tracker: TensorBoard directory to which pictures and sound are added too, if any.
     """
 
     def __init__(

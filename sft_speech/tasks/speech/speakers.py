@@ -35,7 +35,7 @@ class SpeakerEncoder(Protocol):
 
 
 class XVectors:
-    """x-vectors of a transformers model (Snyder et al. 2018), with which SpeechT5 was trained.
+    """x-vectors of a transformers model (Snyder et al. 2018), which SpeechT5 was trained with.
 
     Args:
         name: directory or Hub id of a model with an x-vector head (``Wav2Vec2ForXVector``, ``WavLMForXVector``, ...).
@@ -71,7 +71,7 @@ class XVectors:
 class MelStatistics:
     """A substitute for x-vectors that needs no weights: mean and standard deviation of the log-mels of a voice.
 
-    It distinguishes voices only in similar recordings. A model trained with one kind of embedding can't use the other.
+    It distinguishes voices only in similar recordings. A model trained with one kind of embedding cannot use the other.
 
     Args:
         mels: waveform (S,) to log-mels (T, M).
@@ -87,7 +87,7 @@ class MelStatistics:
         spectrogram = torch.as_tensor(self.mels(waveform)).double()  # (T, M)
         level = spectrogram.mean(1)
         speech = spectrogram[level >= level.median()]  # the louder half, without the noise of the room
-        relative = speech - speech.mean()  # loudness depends on the microphone
+        relative = speech - speech.mean()  # absolute loudness depends on the microphone
         figures = torch.cat([relative.mean(0), relative.std(0, correction=0)])
         # A cosine basis: the same on every machine, unlike random directions.
         rows = torch.arange(self.size).double()[:, None] + 0.5
@@ -101,7 +101,7 @@ def checked(embedding: ArrayLike | Tensor, size: int, given: str) -> Tensor:
     Args:
         embedding: (E,) or (1, E).
         size: E of the model.
-        given: where it comes from, for the error message.
+        given: its origin, for the error message.
 
     Raises:
         UserError: it has another shape, a number that isn't finite, or only zeros.
@@ -172,7 +172,7 @@ class Speakers(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, model: str | Path, size: int = 512, revision: str | None = None) -> Speakers:
-        """Load the voices of a model, by its directory or its id on the Hub; there are none without the file.
+        """Load the voices of a model by its directory or its id on the Hub; without the file it has none.
 
         Raises:
             UserError: the file is damaged.
@@ -203,7 +203,7 @@ def read_embedding(path: str | Path, size: int = 512) -> Tensor:
     """Read an embedding (E,) of length 1 from a file: ``.npy``, or ``.safetensors`` with one tensor.
 
     Raises:
-        UserError: it can't be read, or holds something else.
+        UserError: it cannot be read, or holds something else.
     """
     path = Path(path)
     try:

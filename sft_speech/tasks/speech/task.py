@@ -46,7 +46,7 @@ class SpeechTask(Task[C]):
 
     Attributes:
         kind: class of the model.
-        from_audio: its input is a recording rather than a text.
+        from_audio: whether its input is a recording rather than a text.
         samples: writes samples after each evaluation, in the main process.
     """
 
@@ -63,7 +63,7 @@ class SpeechTask(Task[C]):
         self.criterion = SpectrogramCriterion(self.model)
 
     def load_checkpoint(self, rows: Rows, language: str | None = None) -> SpeechCheckpoint:
-        """Return the checkpoint to start from; ``language`` is that of its texts."""
+        """Return the checkpoint to start from; ``language`` is the language of its texts."""
         config = self.config
         return load_speech_checkpoint(
             config.checkpoint,
@@ -123,7 +123,7 @@ class SpeechTask(Task[C]):
         """Compute the losses of every utterance, a share of them per process.
 
         Raises:
-            UserError: too many recordings can't be read.
+            UserError: too many recordings cannot be read.
         """
         processes, model = accelerate.PartialState(), self.checkpoint.model
         data, collate = self.dataset(StoredRows(rows)), self.collator()

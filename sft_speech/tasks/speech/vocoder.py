@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 class GriffinLim:
     """Phase reconstruction without a trained vocoder (Griffin and Lim 1984; the fast version, by librosa).
 
-    Intelligible but metallic.
+    The speech is intelligible but metallic.
 
     Args:
-        extractor: makes such spectrograms.
-        iterations: of the phase reconstruction.
+        extractor: extractor of the spectrograms.
+        iterations: number of iterations of the reconstruction.
     """
 
     def __init__(self, extractor: SpeechT5FeatureExtractor, iterations: int = 60) -> None:
@@ -55,7 +55,7 @@ class HifiGan:
 
     Args:
         name: directory or Hub id.
-        extractor: makes the spectrograms.
+        extractor: extractor of the spectrograms.
         device: "cpu", "cuda", ...
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights`.
 
@@ -78,7 +78,9 @@ class HifiGan:
         wanted = (extractor.num_mel_bins, extractor.sampling_rate, extractor.sample_stride)
         if found != wanted:
             of = "{} bands at {} Hz, {} samples a frame".format
-            raise UserError(f"vocoder {name}", f"it takes {of(*found)}; the model gives {of(*wanted)}", "take another")
+            raise UserError(
+                f"vocoder {name}", f"it takes {of(*found)}; the model gives {of(*wanted)}", "choose another"
+            )
         self.device = torch.device(device)
         self.model = model.to(self.device)
 
@@ -94,7 +96,7 @@ def load_vocoder(
     device: str | torch.device = "cpu",
     allow_pickle: bool = False,
 ) -> HifiGan | GriffinLim:
-    """Load a vocoder by its name; without one return Griffin-Lim, and log that."""
+    """Load a vocoder by name; without a name, return Griffin-Lim and log it."""
     if name is not None:
         return HifiGan(name, extractor, device, allow_pickle)
     logger.info("no vocoder was given: Griffin-Lim is used, which sounds metallic (try microsoft/speecht5_hifigan)")

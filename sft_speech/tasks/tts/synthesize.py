@@ -41,12 +41,12 @@ def read_lines(file: str) -> list[str]:
     """Return the lines of a file that aren't empty.
 
     Raises:
-        UserError: it can't be read, or has no such lines.
+        UserError: it cannot be read, or has no such lines.
     """
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--lines {file}", f"it can't be read ({error})", "give a text file in UTF-8") from error
+        raise UserError(f"--lines {file}", f"it cannot be read ({error})", "give a text file in UTF-8") from error
     texts = [line for line in lines if line.strip()]
     if not texts:
         raise UserError(f"--lines {file}", "it has no lines", "write one text per line")

@@ -23,7 +23,7 @@ from sft_speech.tasks.tts.text import SpeakableText, split_sentences
 logger = logging.getLogger(__name__)
 
 PIECE_CHARACTERS = 200  # longer texts are cut: the attention of SpeechT5 fails on long ones
-FRAMES_PER_TOKEN = 20  # at most, as in transformers; a piece that takes longer has missed its end
+FRAMES_PER_TOKEN = 20  # limit, as in transformers; a longer piece has missed its end
 # Pauses in seconds between pieces: after a sentence, and after a comma or a word.
 PAUSE_SECONDS, SHORT_PAUSE_SECONDS = 0.35, 0.12
 
@@ -83,7 +83,7 @@ class Synthesizer(SpeechGenerator):
             speaker: see :meth:`~sft_speech.tasks.speech.generator.SpeechGenerator.voice`.
 
         Returns:
-            A :class:`Speech`; for several texts a list in their order.
+            A :class:`Speech`; for several texts, a list in their order.
 
         Raises:
             UserError: the one text has nothing that can be spoken, or there is no such voice.
@@ -104,7 +104,7 @@ class Synthesizer(SpeechGenerator):
             pieces += own
             normalized.append(" ".join(piece.text for piece in own))
             lost = " ".join(f"{character} ({count})" for character, count in missing.items())
-            nothing = "" if own else "there is nothing to speak in it"
+            nothing = "" if own else "it contains nothing to speak"
             problems.append(f"characters that the model lacks were removed: {lost}" if lost else nothing)
         waves: list[list[np.ndarray]] = [[] for _ in texts]
         for piece, (waveform, ended) in zip(pieces, self._generate(pieces, voice), strict=True):

@@ -31,7 +31,7 @@ class SpeakableText:
 
     Args:
         tokens: the vocabulary.
-        language: of the texts, as num2words names it.
+        language: language of the texts, as num2words names it.
     """
 
     def __init__(self, tokens: Iterable[str], language: str = "en") -> None:

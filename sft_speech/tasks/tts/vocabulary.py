@@ -19,7 +19,7 @@ from sft_speech.text.normalize import TranscriptNormalizer
 
 logger = logging.getLogger(__name__)
 
-MIN_COUNT = 5  # a rarer letter can't be learned, and may be a misspelling
+MIN_COUNT = 5  # a rarer letter cannot be learned, and may be a misspelling
 
 
 def add_characters(checkpoint: SpeechCheckpoint, transcripts: Iterable[str]) -> str:

@@ -34,11 +34,11 @@ class FinetuneVcConfig(FinetuneSpeechConfig):
 
     @property
     def columns(self) -> dict[str, str | None]:
-        """Transcripts are not needed, but to pair by; in a table of pairs, a pair is known by what is converted."""
+        """Columns to read: transcripts only for pairing by text; in a table of pairs, the source is the id of a pair."""
         known = super().columns if self.pair_by == "text" else {"text": None, **super().columns}
         return known if self.from_source is not None else {**known, "id": "source_audio"}
 
     @property
     def from_columns(self) -> dict[str, str | None]:
-        """Those of the recordings to convert."""
+        """Columns of the recordings to convert."""
         return self.columns if self.from_source is not None else {**self.columns, "audio": "source_audio"}

@@ -32,10 +32,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 def output_paths(folder: str, recordings: list[str]) -> list[Path]:
-    """Create a folder and return the path in it of each recording's conversion, a .wav of the same name.
+    """Create a folder and return the path of each recording's conversion in it, a .wav of the same name.
 
     Raises:
-        UserError: two recordings have the same name, or the folder can't be created.
+        UserError: two recordings have the same name, or the folder cannot be created.
     """
     names = [Path(recording).stem + ".wav" for recording in recordings]
     duplicates = sorted({name for name in names if names.count(name) > 1})

@@ -19,7 +19,7 @@ from sft_speech.tasks.speech.generator import Speech, SpeechGenerator, Voice
 logger = logging.getLogger(__name__)
 
 PIECE_SECONDS = 15.0  # longer recordings are cut: the attention of SpeechT5 fails on long ones
-MAX_STRETCH = 2.0  # duration of a conversion over that of its source; one that takes longer has missed its end
+MAX_STRETCH = 2.0  # maximum duration over that of the source; a longer conversion has missed its end
 SHORTEST_SECONDS = 0.1
 TRIM_DB = 40.0  # the default of training
 
@@ -39,14 +39,14 @@ class VoiceConverter(SpeechGenerator):
     kind = SpeechT5ForSpeechToSpeech
 
     def __call__(self, recording: Audio, speaker: Voice | None = None) -> Speech:
-        """Convert a recording: silence at its ends is trimmed, and its peak brought to the level of training.
+        """Convert a recording: silence at its ends is trimmed, and its peak is set to the level of training.
 
         Args:
             recording: a path, bytes, array or row of a dataset, see :data:`~sft_speech.inference.clips.Audio`.
             speaker: see :meth:`~sft_speech.tasks.speech.generator.SpeechGenerator.voice`.
 
         Raises:
-            UserError: it can't be read, is silent or too short, or there is no such voice.
+            UserError: it cannot be read, is silent or too short, or there is no such voice.
         """
         waveform, _, shown = self.read(recording)
         speech = self.convert(waveform, speaker)
@@ -71,7 +71,7 @@ class VoiceConverter(SpeechGenerator):
             features: Any = self.checkpoint.extractor(audio=piece, sampling_rate=self.rate, return_tensors="pt")
             inputs = features["input_values"].float()
             limit = int(MAX_STRETCH * self.checkpoint.frames(len(piece)))
-            # A mask of our own: that of transformers excludes samples of the value of its padding token, 1.
+            # An explicit mask: that of transformers would exclude samples equal to its padding token, 1.
             ((part, ended),) = self.generate(inputs, torch.ones(inputs.shape, dtype=torch.long), voice, [limit])
             parts.append(part)
             if not ended:

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
     from sft_speech.tasks.speech.speakers import Speakers
 
-# Recordings of the same words differ by less in length; others have different words, or are truncated.
+# Recordings of the same words differ less in length; others have different words, or are truncated.
 MAX_RATIO = 3.0
 
 
 class Sources:
-    """The recordings to convert, found by what they share with their targets.
+    """The recordings to convert, looked up by the id or text that they share with their targets.
 
     Args:
         rows: of a corpus.
@@ -55,7 +55,7 @@ class Sources:
         return self._key(target[self.by]) in self._found
 
     def partners(self, target: Mapping[str, Any], seconds: float) -> tuple[list[int], str]:
-        """Return the indices of the sources of a target, longest first; if there are none, why.
+        """Return the indices of the sources of a target, longest first; if there are none, the reason.
 
         Args:
             target: with ``id``, ``text`` and ``speaker``.
@@ -133,13 +133,13 @@ def select_pairs(
 
 
 def _fits(checkpoint: SpeechCheckpoint, seconds: float, max_seconds: float) -> bool:
-    """Return whether the encoder makes a frame of a source, and has positions for all its frames."""
+    """Return whether the encoder makes any frame of a source, and has positions for all of them."""
     steps = checkpoint.encoder_steps(int(samples_of(seconds, checkpoint.rate)))
     return seconds <= max_seconds and 1 <= steps <= checkpoint.config.max_speech_positions
 
 
 class PairedUtterances(Utterances):
-    """Sources and targets of conversions. Of several sources of a target each epoch takes the next one.
+    """Sources and targets of conversions. If a target has several sources, each epoch takes the next one.
 
     Args:
         rows: targets, see :func:`select_pairs`.
@@ -161,6 +161,6 @@ class PairedUtterances(Utterances):
         return {"samples": np.asarray(features["input_values"][0], np.float32)}
 
     def source(self, row: dict[str, Any], epoch: int = 0) -> np.ndarray | None:
-        """Return the source (S,) of a target in an epoch; None if it can't be read."""
+        """Return the source (S,) of a target in an epoch; None if it cannot be read."""
         own = row["partners"]
         return self.recording(self.sources[own[epoch % len(own)]])

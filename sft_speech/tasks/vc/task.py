@@ -45,7 +45,7 @@ class Conversion(SpeechTask[FinetuneVcConfig]):
 
     def load_checkpoint(self, rows: Rows, language: str | None = None) -> SpeechCheckpoint:
         checkpoint = super().load_checkpoint(rows)
-        # By default SpeechT5 masks spans of its input, as in pretraining: it would have to guess their words.
+        # By default SpeechT5 masks spans of its input, as in pretraining, and would have to guess their words.
         checkpoint.config.apply_spec_augment = False
         return checkpoint
 
@@ -95,7 +95,7 @@ class Conversion(SpeechTask[FinetuneVcConfig]):
 
 
 def load_sources(config: FinetuneVcConfig) -> dict[str, Sources]:
-    """Load the recordings to convert, by split: those of ``from_source`` for all, or of each split's table of pairs.
+    """Load the recordings to convert, by split: from ``from_source`` for all, or from each split's table of pairs.
 
     Raises:
         UserError: see :func:`~sft_speech.corpora.load_corpus`; or a table of pairs has segments.
@@ -115,7 +115,7 @@ def load_sources(config: FinetuneVcConfig) -> dict[str, Sources]:
         for source, split in dict.fromkeys(splits.values())
     }
     if any(start is not None for table in tables.values() for start in table["start"]):
-        why = "a table of pairs can't have segments: it does not say of which of the two files they are"
+        why = "a table of pairs cannot have segments: it does not say which of the two files they belong to"
         raise UserError(config.source, why, "cut the recordings, or give two tables: source and from_source")
     rows = datasets.concatenate_datasets(list(tables.values()))
     # The speakers of a table of pairs are those of the targets.

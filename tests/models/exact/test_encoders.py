@@ -146,4 +146,4 @@ def test_an_unknown_family_is_warned_about(caplog):
 
     make_padding_exact(SEWForCTC(SEWConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                                            intermediate_size=16, num_conv_pos_embedding_groups=4)))  # fmt: skip
-    assert "sew isn't known to ignore padding" in caplog.text
+    assert "sew is not known to ignore padding" in caplog.text

@@ -102,7 +102,7 @@ def test_an_unfinished_run_is_resumed(model, clips, tmp_path, small_blocks, brok
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
     assert len((tmp_path / "out").read_text().splitlines()) == (41 if format == "jsonl" else 40)
     assert run(model, *command, tmp_path / "out", format=format) == 2
-    assert "it is there already" in capsys.readouterr().err
+    assert "it already exists" in capsys.readouterr().err
     assert run(model, *command, tmp_path / "out", "--resume", format=format) == 0
     assert "nothing is left to do" in caplog.text
     assert run(model, clips, "-o", tmp_path / "out", "--resume", format=format) == (2 if format == "jsonl" else 0)
@@ -167,7 +167,7 @@ def test_existing_subtitles_are_kept(model, clips, tmp_path, capsys):
     expected = {path.name: path.read_text() for path in (tmp_path / "srt").iterdir()}
     assert len(expected) == 40
     assert run(model, clips, "-o", tmp_path / "srt", format="srt") == 2
-    assert "00.srt is there already" in capsys.readouterr().err
+    assert "00.srt already exists" in capsys.readouterr().err
     (tmp_path / "srt" / "07.srt").unlink()
     (tmp_path / "srt" / "08.srt").write_text("corrected by hand")
     assert run(model, clips, "-o", tmp_path / "srt", "--resume", format="srt") == 0
@@ -263,7 +263,7 @@ def test_a_run_that_is_killed_again_and_again(model, clips, tmp_path, small_bloc
         assert code == (1 if launcher_lives else -9), shown
         if whom == "its launcher" and output.exists():
             # Those whose launcher is killed take a moment to notice: time enough for a model as small as this.
-            finished = f"{output} is there already: nothing is left to do\n"
+            finished = f"{output} already exists: nothing is left to do\n"
             break
         assert not output.exists(), shown
         assert list(unfinished.glob("*.part"))

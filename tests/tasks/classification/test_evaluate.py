@@ -126,7 +126,7 @@ def test_of_very_many_classes_there_are_only_the_figures():
     found = result.summary()
     assert (found["accuracy"], found["macro_f1"], found["macro_f1_interval"], found["confusion"]) == (1, 1, None, None)
     assert found["classes"][7]["f1_interval"] is None
-    assert "and 240 classes of a higher F1" in result.table()
+    assert "and 240 classes with a higher F1" in result.table()
 
 
 def test_a_folder_that_cannot_be_written(result, tmp_path):

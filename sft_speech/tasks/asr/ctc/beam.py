@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BLANK = "<blank>"  # in no language model
+BLANK = "<blank>"  # not in any language model
 NEVER = -1e4  # log-probability of an impossible label
 PENDING = 512  # pieces that wait with their log-probabilities, so that the cores have work during the next pool
-LOOK_UP_SECONDS = 60.0  # to read a KenLM binary, besides its time on the disk
+LOOK_UP_SECONDS = 60.0  # to read a KenLM binary, in addition to its time on the disk
 SLOWEST_DISK = 10e6  # bytes per second
 
 
@@ -78,21 +78,21 @@ class Search:
         self.decoding = decoding
         name = dict(zip(self.labels.tolist(), self.names, strict=True))
         delimiter = name.get(self.vocabulary.ids.get(" ", -1), BLANK)
-        spelt = [
+        spelled = [
             f"{word}\t{' '.join(name[label] for label in labels)}\n"
             for word, spellings in (self.lexicon or {}).items()
             for labels in spellings
         ]
         with tempfile.TemporaryDirectory() as folder, _silence():
             lexicon, dictionary = Path(folder, "lexicon"), Path(folder, "dictionary")
-            lexicon.write_text("".join(spelt), encoding="utf-8")
-            # torchaudio's own numbers the units of the language model in another order than the search expects.
+            lexicon.write_text("".join(spelled), encoding="utf-8")
+            # torchaudio's own dictionary numbers the language model's units in another order than the search expects.
             dictionary.write_text("\n".join([*(self.lexicon or self.names), "<unk>"]) + "\n", encoding="utf-8")
             if isinstance(self._lm, str) and is_binary(self._lm):
                 _check_binary(self._lm, dictionary)
             try:
                 self._decoder = ctc_decoder(
-                    str(lexicon) if spelt else None,
+                    str(lexicon) if spelled else None,
                     self.names,
                     self._lm,
                     str(dictionary),
@@ -103,7 +103,7 @@ class Search:
                     sil_token=delimiter,
                 )
             except RuntimeError as error:  # KenLM found an error later in the file
-                why = f"it can't be read ({str(error).splitlines()[-1]})"
+                why = f"it cannot be read ({str(error).splitlines()[-1]})"
                 raise UserError(decoding.lm, why, "build it again with KenLM's lmplz") from error
         self._lm = self._decoder.lm
 
@@ -113,7 +113,7 @@ class Search:
         if len(frames) == 0:
             return np.zeros(0, np.int64)
         if self.lexicon is not None:
-            # A word ends with a delimiter, most transcripts without one: in this frame the last word ends for free.
+            # Words end with a delimiter, but most transcripts do not: this extra frame ends the last word at no cost.
             closing = np.full((1, len(self.labels)), NEVER, np.float32)
             closing[0, self.labels == self.vocabulary.ids.get(" ", self.vocabulary.blank)] = 0
             frames = np.concatenate([frames, closing])
@@ -128,15 +128,16 @@ def _check_torchaudio() -> None:
     except (ImportError, OSError, RuntimeError) as error:  # missing, or built for another torch
         first = (str(error).splitlines() or [""])[0]
         do = "pip install 'sft_speech[lm]': torchaudio 2.11 needs torch 2.11 to 2.14"
-        raise UserError("a language model", f"torchaudio's beam search can't be loaded ({first})", do) from error
+        raise UserError("a language model", f"torchaudio's beam search cannot be loaded ({first})", do) from error
 
 
 def _check_binary(lm: str, dictionary: Path, look_up_seconds: float = LOOK_UP_SECONDS) -> None:
-    """Read a KenLM binary in a separate process first: KenLM maps it into memory and trusts every offset in it, so a
-    damaged one crashes the process or never ends.
+    """Read a KenLM binary in a separate process first.
+
+    KenLM maps it into memory and trusts every offset in it, so a damaged one crashes the process or makes it hang.
 
     Raises:
-        UserError: that happened. Files that KenLM itself rejects pass.
+        UserError: the process crashed or hung. Files that KenLM itself rejects pass.
     """
     process = multiprocessing.get_context("fork").Process(target=_look_up, args=(lm, str(dictionary)), daemon=True)
     process.start()
@@ -144,17 +145,17 @@ def _check_binary(lm: str, dictionary: Path, look_up_seconds: float = LOOK_UP_SE
     if process.exitcode is None:
         process.kill()
         process.join()
-    if process.exitcode not in (0, 1):  # 1: KenLM raised an error, which it will do again
-        why = "it is damaged: KenLM crashes on it, or never ends"
+    if process.exitcode not in (0, 1):  # 1: KenLM raised an error, and will raise it again
+        why = "it is damaged: KenLM crashes or hangs on it"
         raise UserError(lm, why, "build it again with KenLM's build_binary")
 
 
 def _look_up(lm: str, dictionary: str) -> None:
-    """Score every word at the beginning of a transcript, and after the word before it."""
+    """Score every word at the beginning of a transcript, and after the previous word."""
     from flashlight.lib.text.decoder.kenlm import KenLM
     from flashlight.lib.text.dictionary import Dictionary
 
-    faulthandler.disable()  # the exit code reports a crash, whatever handlers are set
+    faulthandler.disable()  # the exit code reports a crash, whatever handlers were set
     for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT):
         signal.signal(number, signal.SIG_DFL)
     words = Dictionary(dictionary)
@@ -167,12 +168,14 @@ def _look_up(lm: str, dictionary: str) -> None:
 
 def _check_mode(decoding: Decoding, of_characters: bool) -> None:
     if of_characters and decoding.lexicon not in (None, WITHOUT):
-        raise UserError(f"--lexicon {decoding.lexicon}", f"{decoding.lm} is of characters", "leave it out")
+        raise UserError(
+            f"--lexicon {decoding.lexicon}", f"{decoding.lm} is a language model of characters", "leave it out"
+        )
     if decoding.word_score and of_characters:
-        why = f"{decoding.lm} is of characters, no words are counted"
+        why = f"{decoding.lm} is a language model of characters, so no words are counted"
         raise UserError(f"--word_score {decoding.word_score:g}", why, "leave it out")
     if not of_characters and decoding.lexicon == WITHOUT:
-        why = f"{decoding.lm} is of words, which can't be looked up character by character"
+        why = f"{decoding.lm} is a language model of words, which cannot be looked up character by character"
         raise UserError(f"--lexicon {WITHOUT}", why, "leave it out, or give a language model of characters")
 
 
@@ -197,15 +200,15 @@ class BeamDecoder:
 
     Args:
         search: for the checkpoint whose recognitions are searched.
-        workers: processes; None is one per core that this process may use.
-        pending: pieces that may wait before the first result is waited for.
+        workers: number of processes; None is one per core that this process may use.
+        pending: number of pieces that may be pending before the first result is waited for.
     """
 
     def __init__(self, search: Search, workers: int | None = None, pending: int = PENDING) -> None:
         self.search, self.pending = search, pending
         cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         context = multiprocessing.get_context("fork")
-        self._pool = ProcessPoolExecutor(workers or max(1, cores), context, _adopt, (search,))
+        self._pool = ProcessPoolExecutor(workers or max(1, cores), context, _initialize, (search,))
         self._pool.submit(int).result()  # the first task forks all of them
 
     def __enter__(self) -> BeamDecoder:
@@ -217,7 +220,9 @@ class BeamDecoder:
     def follow(
         self, recognitions: Iterable[Recognition | AudioError], progress: Callable[[float], object] | None = None
     ) -> Iterator[Recognition | AudioError]:
-        """Yield recognitions with the text and tokens that the search found, in order; about ``pending`` pieces wait.
+        """Yield recognitions, in order, with the text and tokens that the search found.
+
+        About ``pending`` pieces wait at a time.
 
         Args:
             recognitions: greedy ones, with ``scores``.
@@ -257,7 +262,7 @@ class BeamDecoder:
         longest = round(CHUNK_SECONDS / greedy.frame_seconds)
         best = greedy.scores.argmax(axis=1)
         pieces = cut_pauses(best, vocabulary.blank, vocabulary.ids.get(" "), longest)
-        with _killed_processes_named():
+        with _explain_killed_process():
             paths = [self._pool.submit(_path, greedy.scores[piece]) for piece in pieces]
         return _Waiting(replace(greedy, scores=None), pieces, paths)
 
@@ -271,7 +276,7 @@ class BeamDecoder:
         for piece, path in zip(one.pieces, one.paths, strict=True):
             if columns and delimiter is not None:
                 columns.append(tuple(np.array([value]) for value in (delimiter, piece.start, piece.start)))
-            with _killed_processes_named():
+            with _explain_killed_process():
                 tokens, starts, ends = runs(path.result(), vocabulary.blank)
             columns.append((tokens, starts + piece.start, ends + piece.start))
         tokens, starts, ends = (np.concatenate(column).astype(np.int64) for column in zip(*columns, strict=True))
@@ -289,7 +294,7 @@ class _Waiting:
 
 
 @contextlib.contextmanager
-def _killed_processes_named() -> Iterator[None]:
+def _explain_killed_process() -> Iterator[None]:
     try:
         yield
     except BrokenProcessPool as error:
@@ -300,8 +305,8 @@ def _killed_processes_named() -> Iterator[None]:
 def cut_pauses(best: np.ndarray, blank: int, delimiter: int | None, longest: int) -> list[slice]:
     """Cut a long recording into pieces of at most ``longest`` frames, each in the middle of the longest pause.
 
-    A search through all of it would need memory for every hypothesis of every frame, and would run on one core. Pauses
-    between two words are preferred.
+    A search through the whole recording would need memory for every hypothesis of every frame, and would run on one
+    core. Pauses between two words are preferred.
 
     Args:
         best: (T,) the best label of each frame.
@@ -324,7 +329,7 @@ def cut_pauses(best: np.ndarray, blank: int, delimiter: int | None, longest: int
 _SEARCH: Search | None = None  # in a process of the pool
 
 
-def _adopt(search: Search) -> None:
+def _initialize(search: Search) -> None:
     """Initialize a process of the pool. The fork already has the search in memory."""
     global _SEARCH
     _SEARCH = search
@@ -333,7 +338,7 @@ def _adopt(search: Search) -> None:
 
 
 def _end_with_parent() -> None:
-    """End when the parent is killed; otherwise the pool would wait for ever."""
+    """End when the parent is killed; otherwise the pool would wait forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

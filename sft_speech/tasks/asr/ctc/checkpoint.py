@@ -46,21 +46,21 @@ from sft_speech.text.normalize import TranscriptNormalizer
 
 logger = logging.getLogger(__name__)
 
-LANGUAGE = "transcript_language"  # where the saved configuration remembers it; transformers keeps what it doesn't know
+LANGUAGE = "transcript_language"  # its key in config.json: transformers keeps keys that it does not know
 
 
 @dataclass
 class Checkpoint:
-    """A model with a CTC head and what it needs around it.
+    """A model with a CTC head, its front end and its vocabulary.
 
     Legend: B batch, S samples, T frames, L labels.
 
     Attributes:
         model: given the attention mask, a clip's logits do not depend on its neighbors (see ``models/exact``).
-            Everything else about it is plain transformers.
+            Everything else is plain transformers.
         front_end: waveforms to inputs, samples to frames.
         vocabulary: transcripts to labels and back.
-        new_weights: names of the weights that the checkpoint didn't have, and that are random at the start.
+        new_weights: names of the weights that the checkpoint lacked, and that are random at the start.
     """
 
     model: PreTrainedModel
@@ -88,12 +88,12 @@ class Checkpoint:
 
     @property
     def normalizer(self) -> TranscriptNormalizer:
-        """What writes transcripts in the characters of the vocabulary."""
+        """Normalizer that writes transcripts in the characters of the vocabulary."""
         return self.vocabulary.normalizer
 
     @property
     def head_is_new(self) -> bool:
-        """Whether the head is random, so that the model can't transcribe yet."""
+        """Whether the head is random, so that the model cannot transcribe yet."""
         return any("lm_head" in name for name in self.new_weights)
 
     # Methods of objects that don't hold the model, so that a loader's worker receives them without it.
@@ -130,7 +130,7 @@ class Checkpoint:
         return None if decoding is None else BeamDecoder(Search(self.vocabulary, decoding))
 
     def save(self, directory: str | Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-        """Write what plain transformers loads: ``AutoModelForCTC``, ``AutoProcessor``, ``pipeline``."""
+        """Save the model as plain transformers loads it: ``AutoModelForCTC``, ``AutoProcessor``, ``pipeline``."""
         with quiet():
             self.model.save_pretrained(directory, state_dict=weights)
         self.save_processor(directory)
@@ -164,19 +164,19 @@ def load_checkpoint(
 
     Args:
         name: a directory, or an id on the Hub.
-        transcripts: for a new vocabulary; needed only if the checkpoint brings none.
+        transcripts: for a new vocabulary; needed only if the checkpoint has none.
         revision: branch, tag or commit on the Hub.
         overrides: dropouts and masks, see :func:`~sft_speech.models.adapt.set_regularization`.
         trust_remote_code: run code that the checkpoint brings. Only for code that you have read.
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
-        from_scratch: the same architecture with random weights.
+        from_scratch: use only the architecture, with random weights.
         new_vocabulary: build it from the transcripts although the checkpoint has one (for another language, say).
-        target_lang: of a checkpoint with adapters for many languages (MMS): the one to load, as "fra".
-        language: of the transcripts, as num2words names it, for numbers; `None`: as it was saved, else English.
-        log: say which weights are new.
+        target_lang: language whose adapter to load from a checkpoint for many languages (MMS), such as "fra".
+        language: language of the transcripts, as num2words names it, for numbers; `None`: the saved one, or English.
+        log: log which weights are new.
 
     Raises:
-        UserError: no such checkpoint, not a CTC one, no usable weights, damaged files, or nothing for a vocabulary.
+        UserError: no such checkpoint, not a CTC one, no usable weights, damaged files, or no vocabulary.
     """
     name = str(name)
     where = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
@@ -200,7 +200,11 @@ def load_checkpoint(
 
 
 def read_ctc_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:
-    """Read the configuration of a checkpoint, or raise a `UserError` that says why it can't be used for CTC."""
+    """Read the configuration of a checkpoint.
+
+    Raises:
+        UserError: it cannot be read, or the model cannot be used for CTC.
+    """
     config = read_config(name, **where)
     remote = where["trust_remote_code"] and "AutoModelForCTC" in (getattr(config, "auto_map", None) or {})
     if not remote and type(config) not in MODEL_FOR_CTC_MAPPING:
@@ -212,7 +216,7 @@ def read_ctc_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:
 
 
 def read_tokenizer(name: str, where: dict[str, Any]) -> Wav2Vec2CTCTokenizer | None:
-    """Return the checkpoint's own tokenizer; None if it brings none for CTC."""
+    """Return the checkpoint's own tokenizer; None if it has none for CTC."""
     brought = holds(name, "vocab.json", "tokenizer.json", "tokenizer_config.json")
     if brought is False:
         return None
@@ -237,7 +241,7 @@ def choose_vocabulary(
     language: str,
     target_lang: str | None,
 ) -> Vocabulary:
-    """Return the checkpoint's own vocabulary if it fits the head (or the language's new one), else the transcripts'."""
+    """Return the checkpoint's vocabulary if it fits the head (or ``target_lang``'s), else that of the transcripts."""
     if own is not None and target_lang:
         choose_language(name, own, target_lang)
         return Vocabulary(own, language)
@@ -261,7 +265,7 @@ def build_model(
     allow_pickle: bool,
     from_scratch: bool,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load the model with a head for a vocabulary; return it, and the names of its new weights."""
+    """Load the model with a head for a vocabulary; return it and the names of its new weights."""
     config.update({"pad_token_id": vocabulary.blank, "ctc_loss_reduction": "sum", "ctc_zero_infinity": True})
     if vocabulary.normalizer.language != "en":
         config.update({LANGUAGE: vocabulary.normalizer.language})
@@ -270,19 +274,19 @@ def build_model(
 
 
 def renew_head(model: Any, new_weights: list[str]) -> list[str]:
-    """Make a head of the same size, but of other characters, random; return its names that are not yet listed."""
+    """Randomize a head of the right size for other characters; return its weights' names that are not yet listed."""
     torch.nn.init.normal_(model.lm_head.weight, std=model.config.initializer_range)
     torch.nn.init.zeros_(model.lm_head.bias)
     return [f"lm_head.{key}" for key, _ in model.lm_head.named_parameters() if f"lm_head.{key}" not in new_weights]
 
 
 def choose_language(name: str, tokenizer: Wav2Vec2CTCTokenizer, target_lang: str) -> None:
-    """Switch a vocabulary of many languages to one of them."""
+    """Switch a vocabulary for many languages to one of them."""
     try:
         tokenizer.set_target_lang(target_lang)
     except ValueError as error:
         raise UserError(
-            f"target_lang {target_lang}", str(error).rstrip("."), f"leave it out, or look into {name}"
+            f"target_lang {target_lang}", str(error).rstrip("."), f"leave it out, or look up the languages of {name}"
         ) from error
 
 
@@ -294,7 +298,7 @@ def load_adapter(
     new_weights: list[str],
     use_safetensors: bool,
 ) -> None:
-    """Load a language's adapter and head, which belong to the checkpoint too."""
+    """Load the adapter and head of a language, which are part of the checkpoint."""
     given = f"target_lang {target_lang}"
     try:
         with quiet():
@@ -316,4 +320,4 @@ def describe_new(names: list[str], model: PreTrainedModel, from_scratch: bool) -
     shapes = {key: "x".join(map(str, value.shape)) for key, value in model.state_dict().items()}
     listed = ", ".join(f"{key} ({shapes[key]})" for key in names[:6])
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return f"new weights, random until trained: {listed}{more}; all others are the checkpoint's"
+    return f"new weights, random until trained: {listed}{more}; all others come from the checkpoint"

@@ -1,4 +1,4 @@
-"""From a row of a corpus to the tensors of a batch, in a loader's worker."""
+"""Utterances to the tensors of a batch, in a data loader's worker."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class CTCCollator:
     def __call__(self, utterances: list[dict[str, Any] | None]) -> dict[str, torch.Tensor]:
         """Return the model's inputs, and labels (B, L) padded with -100, frames (B,), seconds () of unpadded audio.
 
-        If no utterance of the batch could be read, it is a second of silence without labels: this adds nothing to the
-        loss and keeps the processes in step.
+        If no utterance could be read, the batch is a second of silence without labels, which adds nothing to the loss
+        and keeps the processes in step.
         """
         read = [utterance for utterance in utterances if utterance is not None]
         if not read:

@@ -1,4 +1,4 @@
-"""How hypotheses are searched for: greedily, or with a language model."""
+"""Options of the search for hypotheses: greedy, or with a language model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Decoding:
                 raise UserError(str(path), "there is no such file", "check the path")
 
     def summary(self) -> dict[str, object]:
-        """Return its description in the figures of an evaluation."""
+        """Return a description of the search for the figures of an evaluation."""
         return {"search": "beam", **dataclasses.asdict(self)}
 
 
@@ -64,7 +64,7 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, tuned: bool = False)
             f"--{field.name}", metavar="V", required=tuned and field.name == "lm", help=field.metadata["help"] + default
         )
     if not tuned:
-        group.add_argument("--decoding", metavar="FILE", help="YAML with any of these keys, as tune-lm writes it")
+        group.add_argument("--decoding", metavar="FILE", help="YAML file with any of these keys, as written by tune-lm")
 
 
 def decoding_of(args: argparse.Namespace) -> Decoding | None:
@@ -82,5 +82,5 @@ def decoding_of(args: argparse.Namespace) -> Decoding | None:
 
 
 def read_decoding(given: Decoding | str | Path | None) -> Decoding | None:
-    """Return a search, read from a YAML file if need be; None is greedy."""
+    """Return a search, read from a YAML file if a path is given; None is greedy."""
     return given if isinstance(given, Decoding | None) else load_config(Decoding, str(given), {}, "the file")

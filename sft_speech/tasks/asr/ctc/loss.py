@@ -41,7 +41,7 @@ def ctc_losses(logits: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor,
 
 
 def unfitting(frames: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return where the labels (B, L) need more frames than there are (B,): repeated labels need a blank between."""
+    """Return (B,) True where labels (B, L) need more than their frames (B,): repeated labels need a blank between."""
     own = labels != IGNORED
     repeats = ((labels[:, 1:] == labels[:, :-1]) & own[:, 1:]).sum(-1)
     return own.sum(-1) + repeats > frames

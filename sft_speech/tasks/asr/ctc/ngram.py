@@ -1,7 +1,7 @@
 """The words of an n-gram language model, and their spellings in the vocabulary of a checkpoint.
 
-Everything that does not match between the two is found here, before anything is recognized: another case, another
-alphabet, words in place of characters or characters in place of words.
+Mismatches between the two are found here, before anything is recognized: another case, another alphabet, words instead
+of characters or characters instead of words.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 KENLM = b"mmap lm http://kheafield.com/code"
 SPECIAL = {"<s>", "</s>", "<unk>", "<UNK>"}
 SPACES = ("|", "<space>", "▁", "_")  # names of the space in language models of characters
-MOST_UNFIT = 0.1  # share of words that cannot be spelt, or that the language model lacks; more is a mistake
-MOST_GROWTH = 100  # of a compressed file; that of an ARPA file is about 4
-ALWAYS_FINE = 1 << 24  # bytes, whatever their compressed size
+MOST_UNFIT = 0.1  # share of words that cannot be spelled or that the language model lacks; more must be a mistake
+MOST_GROWTH = 100  # of a file in decompression; about 4 for ARPA files
+ALWAYS_FINE = 1 << 24  # decompressed bytes, whatever the compressed size
 LONGEST_LINE = 1 << 16  # bytes
 
 Lexicon = dict[str, list[list[int]]]  # word: its spellings in labels
@@ -38,7 +38,7 @@ def words_of(path: str) -> list[str]:
     """Return the words of an ARPA file (.gz too) or a KenLM binary, without sentence marks and the unknown word.
 
     Raises:
-        UserError: it is neither, or has no words.
+        UserError: it is neither of them, or has no words.
     """
     try:
         found = _binary_words(path) if is_binary(path) else _arpa_words(path)
@@ -81,7 +81,7 @@ def _bounded(file: BinaryIO | gzip.GzipFile, most: int) -> Iterator[bytes]:
     """Yield lines of at most ``most`` bytes in all.
 
     Raises:
-        ValueError: the file is larger, as one that was compressed to fill the memory.
+        ValueError: the file is larger, as a decompression bomb is.
     """
     read = 0
     while line := file.readline(LONGEST_LINE):
@@ -94,22 +94,22 @@ def _bounded(file: BinaryIO | gzip.GzipFile, most: int) -> Iterator[bytes]:
 
 
 def _binary_words(path: str) -> list[str]:
-    """Return the strings at its end, each closed by a zero byte, the unknown word first (KenLM, lm/vocab.cc).
+    """Return the strings at the end of a file, each ended by a zero byte, the unknown word first (KenLM, lm/vocab.cc).
 
     Raises:
-        UserError: they are not words.
+        UserError: some are not words.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         begin = data.rfind(b"<unk>\0")
         strings = data[begin:-1] if begin >= 0 else b""
-    if re.search(rb"\s|\0\0", strings):  # KenLM makes no such words, and the search would take one for several
+    if re.search(rb"\s|\0\0", strings):  # KenLM writes no such words, and the search would split them
         why = "it is damaged: some of its words are empty or hold spaces"
         raise UserError(path, why, "build it again with KenLM's build_binary")
     return strings.decode("utf-8").split("\0") if strings else []
 
 
 def units(path: str, words: Iterable[str], vocabulary: Vocabulary) -> dict[int, str] | None:
-    """Return what a language model of characters calls each label of a vocabulary; None for one of words.
+    """Return the name of each label in a language model of characters; None for a language model of words.
 
     Raises:
         UserError: it has two cases of a character and the vocabulary one, or it lacks the space or half of the
@@ -139,7 +139,7 @@ def units(path: str, words: Iterable[str], vocabulary: Vocabulary) -> dict[int, 
 
 
 def _label(token: str, vocabulary: Vocabulary) -> int | None:
-    """Return the label of a token, whatever its case; None if there is none."""
+    """Return the label of a token, regardless of case; None if it has none."""
     for name in (token, token.lower(), token.upper()):
         if name in vocabulary.ids:
             return vocabulary.ids[name]
@@ -151,10 +151,10 @@ def lexicon_of(path: str, words: list[str], vocabulary: Vocabulary, file: str | 
 
     Args:
         path, words: of the language model.
-        file: a word per line, with the tokens that spell it unless the transcripts' normalizer is to do that.
+        file: a word per line, with the tokens that spell it unless the transcripts' normalizer is to spell it.
 
     Raises:
-        UserError: more than MOST_UNFIT of the words cannot be spelt in the vocabulary, or are not in the language
+        UserError: more than MOST_UNFIT of the words cannot be spelled in the vocabulary, or are not in the language
             model; or the vocabulary has two cases and the words one.
     """
     given: dict[str, list[list[str]]] = {word: [] for word in words} if file is None else _read_lexicon(file)
@@ -163,7 +163,7 @@ def lexicon_of(path: str, words: list[str], vocabulary: Vocabulary, file: str | 
     known, closing = set(words), [vocabulary.ids[" "]] if " " in vocabulary.ids else []
     lexicon: Lexicon = {}
     missing: Counter[str] = Counter()
-    unspelt, unknown = [], []
+    unspelled, unknown = [], []
     for entry, tokens in given.items():
         word = next((name for name in (entry, entry.upper(), entry.lower()) if name in known), None)
         if word is None:
@@ -172,14 +172,14 @@ def lexicon_of(path: str, words: list[str], vocabulary: Vocabulary, file: str | 
         lacking, spellings = _spellings(entry, tokens, vocabulary)
         if lacking:
             missing += lacking
-            unspelt.append(entry)
+            unspelled.append(entry)
         for labels in spellings:
             lexicon.setdefault(word, []).append(labels if labels[-1:] == closing else labels + closing)
     characters = ", ".join(f"{character!r} {count} times" for character, count in missing.most_common(8))
-    _unfit(source, unspelt, len(given), f"can't be spelt in the model's characters; missing are {characters}")
+    _unfit(source, unspelled, len(given), f"cannot be spelled in the model's characters; missing are {characters}")
     _unfit(source, unknown, len(given), f"aren't words of {path}")
     if not lexicon:
-        raise UserError(source, "none of its words can be spelt in the model's characters", "check its language")
+        raise UserError(source, "none of its words can be spelled in the model's characters", "check its language")
     return lexicon
 
 
@@ -203,13 +203,14 @@ def _check_case(source: str, words: Iterable[str], vocabulary: Vocabulary) -> No
 
 
 def _spellings(word: str, given: list[list[str]], vocabulary: Vocabulary) -> tuple[Counter[str], list[list[int]]]:
-    """Return the characters of a word that the vocabulary lacks, and its spellings in labels: given ones, or the
-    normalizer's. A word that is normalized to nothing has neither.
+    """Return the characters of a word that the vocabulary lacks, and its spellings in labels.
+
+    The spellings are the given ones, or else the normalizer's. A word that is normalized to nothing has neither.
     """
     if not given:
         normalized = vocabulary.normalizer(word)
-        spelt = normalized.text and not normalized.missing
-        return normalized.missing, [vocabulary.encode(normalized.text)] if spelt else []
+        spelled = normalized.text and not normalized.missing
+        return normalized.missing, [vocabulary.encode(normalized.text)] if spelled else []
     lacking: Counter[str] = Counter()
     spellings = []
     for tokens in given:
@@ -221,11 +222,11 @@ def _spellings(word: str, given: list[list[str]], vocabulary: Vocabulary) -> tup
 
 
 def _read_lexicon(file: str) -> dict[str, list[list[str]]]:
-    """Return words with their spellings, lists of tokens; none for the normalizer's."""
+    """Return words with their spellings (lists of tokens); [] if the normalizer is to spell the word."""
     try:
         lines = [line.split() for line in Path(file).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--lexicon {file}", f"it can't be read ({error})", "give a text file in UTF-8") from error
+        raise UserError(f"--lexicon {file}", f"it cannot be read ({error})", "give a text file in UTF-8") from error
     lexicon: dict[str, list[list[str]]] = {}
     for word, *tokens in filter(None, lines):
         if word not in SPECIAL:

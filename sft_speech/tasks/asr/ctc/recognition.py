@@ -1,4 +1,4 @@
-"""What a CTC model recognized: the text, its tokens and their frames, and counts of frames."""
+"""The result of recognition by a CTC model: the text, its tokens and their frames, and counts of frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CtcCounts(Counts):
     """Counts of the frames of a CTC model.
 
     Args:
-        frames, blanks: frames, and how many of them were blank.
+        frames, blanks: number of frames, and how many of them were blank.
         infeasible: utterances whose labels do not fit into their frames; their loss is 0.
         chance: frames * log(tokens), a bound for the summed loss of a model whose tokens are equally probable.
     """
@@ -49,7 +49,7 @@ class CtcCounts(Counts):
         """Return a message if (almost) all frames are blank: early in training, or after it has diverged."""
         if not self.blank_share > ONLY_BLANKS:
             return ""
-        why = "usual in the first hundreds of steps"
+        why = "usual in the first few hundred steps"
         if loss_sum > self.chance:
             why = "its loss is worse than chance: it diverged, or was not trained"
         return f"{100 * self.blank_share:.1f} % of all frames are blank: the model outputs next to nothing ({why})"
@@ -57,14 +57,14 @@ class CtcCounts(Counts):
 
 @dataclass(frozen=True, kw_only=True)
 class Recognition(Hypothesis):
-    """What a CTC model recognized in one clip.
+    """The recognition of one clip by a CTC model.
 
     Args:
         tokens: (N,) ids after CTC's collapse: repeats merged, blanks dropped.
         starts, ends: (N,) frames [start, end) in which each token was the best one.
-        frame_seconds: from one frame to the next.
-        vocabulary: of the tokens.
-        scores: (T, V) log-probabilities, if they were asked for.
+        frame_seconds: seconds from one frame to the next.
+        vocabulary: vocabulary of the tokens.
+        scores: (T, V) log-probabilities, if they were requested.
     """
 
     tokens: np.ndarray

@@ -50,7 +50,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Output:
-    """What the model gave for a chunk."""
+    """The model's output for a chunk."""
 
     ids: np.ndarray  # (T,)
     samples: int
@@ -80,7 +80,7 @@ class _Batch:
 
 
 class _Tensors(NamedTuple):
-    """What the model gave for a batch, on its device."""
+    """The model's output for a batch, on its device."""
 
     ids: torch.Tensor  # (B, T)
     losses: tuple[torch.Tensor, torch.Tensor] | None  # (B,) and whether the labels do not fit (B,)
@@ -107,7 +107,7 @@ def recognize(
     Args:
         progress: called after each batch; with a decoder, after each clip.
         decoder: searches with a language model while the next batches are computed; None is greedy.
-        scores: keep the log-probabilities in the results.
+        scores: whether to keep the log-probabilities in the results.
     """
     import torch
 

@@ -103,7 +103,7 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
         return found
 
     def masks(self) -> SpecAugment | None:
-        """Return what draws the masks of this run; None if it has none."""
+        """Return the object that draws the masks of this run; None if it has none."""
         if not adapt.masks_are_on(self.model.config):
             return None
         return SpecAugment(self.model.config, self.checkpoint.front_end.encoder_frames, self.config.seed)

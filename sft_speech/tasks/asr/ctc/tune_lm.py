@@ -1,4 +1,4 @@
-"""Find the weights of a language model, on speech with transcripts that is neither trained on nor tested on.
+"""Find the weights of a language model, on transcribed speech used neither for training nor for testing.
 
 The corpus is recognized once. Then pairs of lm_weight (alpha) and word_score (beta) are tried: a coarse grid, then the
 neighbors of the best pair, at smaller distances each time. If pairs have the same word errors, fewer character errors
@@ -87,7 +87,9 @@ def main(args: argparse.Namespace) -> None:
     corpus = reported(checkpoint, rows, split, report)
     references, greedy = recognize_rows(checkpoint, corpus, device, args.max_batch_seconds)
     if not any(references):
-        raise UserError(f"{args.source} {split}", "no utterance of it could be recognized", "see the messages above")
+        raise UserError(
+            f"{args.source} {split}", "none of its utterances could be recognized", "see the messages above"
+        )
     without = Rates.count(references, [one.text for one in greedy])
     print(f"lm_weight word_score    WER    CER\n{'greedy':20} {without}", flush=True)
 
@@ -99,7 +101,7 @@ def main(args: argparse.Namespace) -> None:
 
     best, found = tune(rates, (0.0,) if search.lexicon is None else WORD_SCORES)
     if found.words.total >= without.words.total:
-        logger.warning("no pair is better than greedy: is the language model of the same kind of speech?")
+        logger.warning("no pair is better than greedy: does the language model fit this kind of speech?")
     summary = f"WER {100 * found.words.rate:.2f} % on {args.source} {split}, greedy {100 * without.words.rate:.2f} %"
     write(output, dataclasses.replace(decoding, lm_weight=best[0], word_score=best[1]), summary)
     print(f"\nlm_weight {best[0]:g}, word_score {best[1]:g}: {summary}\n{output}")

@@ -18,16 +18,16 @@ from sft_speech.text.normalize import TranscriptNormalizer
 logger = logging.getLogger(__name__)
 
 BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
-RARE = 5  # fewer occurrences of a character in the transcripts are worth a warning
+RARE = 5  # characters with fewer occurrences in the transcripts cause a warning
 
 
 class Vocabulary:
-    """A tokenizer of transformers, with encoding made fast, exact and reversible.
+    """A tokenizer of transformers, with fast, exact and reversible encoding.
 
     Args:
-        tokenizer: of a CTC model. If its vocabulary lacks its word delimiter, but has a space, it is corrected in
-            place.
-        language: of the transcripts, for their numbers.
+        tokenizer: tokenizer of a CTC model. If its vocabulary lacks its word delimiter but has a space, it is corrected
+            in place.
+        language: language of the transcripts, for their numbers.
     """
 
     def __init__(self, tokenizer: Wav2Vec2CTCTokenizer, language: str = "en") -> None:
@@ -41,7 +41,7 @@ class Vocabulary:
         self.unknown = tokenizer.encoder.get(str(tokenizer.unk_token), self.blank)
         delimiter = tokenizer.encoder.get(tokenizer.word_delimiter_token)
         self.ids = tokens if delimiter is None else {**tokens, " ": delimiter}
-        # Longest first, as in a tokenizer of words; that of transformers loses the spaces around long tokens.
+        # Longest first, as in a tokenizer of words; the transformers tokenizer loses the spaces around long tokens.
         long = sorted((token for token in self.ids if len(token) > 1), key=lambda token: (-len(token), token))
         self.pieces = re.compile("|".join([*map(re.escape, long), "."])) if long else None
         self._letters: dict[int, str] = {}

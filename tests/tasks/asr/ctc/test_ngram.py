@@ -71,7 +71,7 @@ def test_other_files_are_refused(tmp_path, content, why):
     assert why in str(error.value)
 
 
-def test_words_are_spelt_in_the_case_of_the_vocabulary_and_end_with_a_delimiter():
+def test_words_are_spelled_in_the_case_of_the_vocabulary_and_end_with_a_delimiter():
     words = ["ONE", "TOO", "WE'N", "..."]
     expected = {"ONE": [[5, 4, 3, 2]], "TOO": [[6, 5, 5, 2]], "WE'N": [[7, 3, 8, 4, 2]]}
     assert lexicon_of("lm", words, vocabulary(), None) == expected
@@ -83,17 +83,17 @@ def test_a_vocabulary_without_a_delimiter_spells_without_one():
     assert lexicon_of("lm", ["一二", "三"], words, None) == {"一二": [[3, 4]], "三": [[5]]}
 
 
-def test_a_few_words_that_cannot_be_spelt_are_left_out_and_reported(caplog):
+def test_a_few_words_that_cannot_be_spelled_are_left_out_and_reported(caplog):
     words = ["one", "two", "tone", "ten", "net", "new", "wet", "won", "not", "to", "xylophone"]
     with caplog.at_level("INFO"):
         lexicon = lexicon_of("lm.arpa", words, vocabulary(), None)
     assert list(lexicon) == words[:-1]
-    assert "lm.arpa: 1 of 11 words (such as xylophone) can't be spelt" in caplog.text
+    assert "lm.arpa: 1 of 11 words (such as xylophone) cannot be spelled" in caplog.text
     assert "'x' 1 times, 'y' 1 times" in caplog.text
 
 
 def test_another_alphabet_is_refused_with_its_characters():
-    with pytest.raises(UserError, match=r"2 of 3 words \(such as да, нет\) can't be spelt.*'д' 1 times, 'а' 1 times"):
+    with pytest.raises(UserError, match=r"2 of 3 words \(such as да, нет\) cannot be.*'д' 1 times, 'а' 1 times"):
         lexicon_of("lm.arpa", ["да", "нет", "one"], vocabulary(), None)
 
 

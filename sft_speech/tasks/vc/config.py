@@ -34,7 +34,7 @@ class FinetuneVcConfig(FinetuneSpeechConfig):
 
     @property
     def columns(self) -> dict[str, str | None]:
-        """Columns to read: transcripts only for pairing by text; in a table of pairs, the source is the id of a pair."""
+        """Columns to read: transcripts only to pair by text; in a table of pairs, the source is the id of a pair."""
         known = super().columns if self.pair_by == "text" else {"text": None, **super().columns}
         return known if self.from_source is not None else {**known, "id": "source_audio"}
 

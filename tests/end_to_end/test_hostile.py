@@ -103,7 +103,7 @@ def test_allowed_pickles_run_no_code_either(pickled, tmp_path, as_torch):
     from sft_speech import Transcriber
 
     poison(pickled / "pytorch_model.bin", tmp_path / "mark", as_torch)
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         Transcriber(pickled, allow_pickle=True)
     assert not (tmp_path / "mark").exists()
 

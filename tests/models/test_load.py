@@ -42,7 +42,7 @@ def test_a_head_of_another_size_is_new_only_on_request(copied):
     model, new = load_pretrained(AutoModelForCTC, str(folder), config=config, new_head=True)
     assert model.lm_head.out_features == 7
     assert new == ["lm_head.weight", "lm_head.bias"]
-    with pytest.raises(UserError, match=r"can't be loaded.*\n-> do this"):
+    with pytest.raises(UserError, match=r"cannot be loaded.*\n-> do this"):
         load_pretrained(AutoModelForCTC, str(folder), config=config, do="do this")
 
 

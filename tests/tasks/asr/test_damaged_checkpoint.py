@@ -12,7 +12,7 @@ from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 
 
 def test_no_such_directory(tmp_path):
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         load_checkpoint(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="it is a file"):
@@ -23,10 +23,10 @@ def test_a_directory_without_a_model(tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
         load_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         load_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "nothing_known"}')
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         load_checkpoint(tmp_path)
 
 
@@ -57,7 +57,7 @@ def test_cut_weights(copied):
     folder = copied("wav2vec2-group")
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         load_checkpoint(folder)
 
 

@@ -120,7 +120,7 @@ def test_the_two_files_of_the_contract(result, tmp_path):
 
 def test_an_unwritable_folder_is_a_user_error(result, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         result.save(tmp_path / "file" / "evaluation", "dev")
 
 

@@ -129,7 +129,7 @@ def test_a_run_that_could_not_start_leaves_nothing(clips, tmp_path, capsys):
     assert run(tmp_path / "no_model", clips, "-o", tmp_path / "out.jsonl") == 2
     assert list(tmp_path.iterdir()) == []
     assert run("model", clips, "-o", tmp_path / "nowhere" / "out.jsonl") == 2
-    assert "can't be written (No such file or directory)" in capsys.readouterr().err
+    assert "cannot be written (No such file or directory)" in capsys.readouterr().err
 
 
 def test_recordings_from_a_list(model, clips, tmp_path, monkeypatch, capsys):
@@ -200,7 +200,7 @@ def test_the_last_of_several_processes_merges_the_shards(model, clips, tmp_path,
     [
         (("--num_processes", 0), "give 1 or more"),
         (("--num_processes", 2), "several recordings and one output"),
-        (("--files_from", "nowhere.txt"), "can't be read (No such file"),
+        (("--files_from", "nowhere.txt"), "cannot be read (No such file"),
     ],
 )
 def test_arguments_that_cannot_work(clips, arguments, message, capsys):

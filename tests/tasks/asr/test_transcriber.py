@@ -131,7 +131,7 @@ def test_one_bad_recording_does_not_stop_the_others(transcriber, recordings, cap
         found = transcriber([recordings / "bad.wav", recordings / "a.flac", nan, recordings / "empty.flac"])
     assert [bool(one.error) for one in found] == [True, False, True, True]
     assert found[1] == good
-    assert "bad.wav can't be transcribed" in caplog.text
+    assert "bad.wav cannot be transcribed" in caplog.text
     assert transcriber([recordings / "bad.wav"])[0].error
 
 
@@ -293,7 +293,7 @@ def test_nothing_transcribed_is_an_error(model, recordings, capsys):
     ("arguments", "message"),
     [
         (("--timestamps", "word"), "plain text has no times"),
-        (("-o", "/nowhere/at/all.txt"), "can't be written"),
+        (("-o", "/nowhere/at/all.txt"), "cannot be written"),
         (("--max_batch_seconds", "-1"), "no audio fits"),
     ],
 )

@@ -74,7 +74,7 @@ def test_utterances_that_cannot_be_generated_or_read_have_a_problem(synthesizer,
     rows[1]["audio"] = {"path": str(tmp_path / "gone.wav"), "bytes": None}
     lines = evaluate_speech(synthesizer, rows, generate(synthesizer))
     assert "the model lacks" in lines[0]["problem"]
-    assert "can't be read" in lines[1]["problem"]
+    assert "cannot be read" in lines[1]["problem"]
     assert summary(lines)["utterances"] == 1
     with pytest.raises(UserError, match="none of 2 utterances"):
         summary(lines[:2])

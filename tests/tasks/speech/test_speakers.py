@@ -79,7 +79,7 @@ def test_an_embedding_in_a_file_or_a_row_is_normalized(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY"])
 def test_a_damaged_file_is_refused(content, tmp_path):
     (tmp_path / "e.npy").write_bytes(content)
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         read_embedding(tmp_path / "e.npy")
 
 
@@ -98,7 +98,7 @@ def test_speakers_are_saved_and_loaded_by_name(tmp_path):
 
 def test_a_damaged_file_of_speakers_is_refused(tmp_path):
     (tmp_path / "speakers.safetensors").write_bytes(b"\x01")
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         Speakers.load(tmp_path)
 
 

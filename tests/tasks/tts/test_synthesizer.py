@@ -187,7 +187,7 @@ def test_the_command_synthesizes_the_lines_of_a_file(tiny_speaker, tmp_path, cap
     ("arguments", "message"),
     [
         (["hello", "--speaker", "carl"], "no such voice"),
-        (["--lines", "none.txt"], "can't be read"),
+        (["--lines", "none.txt"], "cannot be read"),
         ([], "exactly one of them is needed"),
         (["hello", "--vocoder", "."], "no config.json"),
         (["hello", "--device", "tpu9"], "device tpu9"),
@@ -206,8 +206,8 @@ def test_bad_input_gives_one_line(tiny_speaker, tmp_path, capsys, arguments, mes
     ("damage", "message"),
     [
         ("weights", "no weights"),
-        ("cut", "can't be loaded"),
-        ("tokenizer", "can't be loaded"),
+        ("cut", "cannot be loaded"),
+        ("tokenizer", "cannot be loaded"),
         ("kind", "does not synthesize speech"),
         ("missing", "weights are missing"),
     ],

@@ -104,7 +104,7 @@ def test_a_damaged_kenlm_binary_is_an_error_and_no_crash(tmp_path, vocabulary):
     with pytest.raises(UserError, match="KenLM crashes on it"):
         Search(vocabulary, Decoding(str(path)))
     path.write_bytes(whole[:0x100] + whole[0x138:])  # cut in the middle: KenLM sees it
-    with pytest.raises(UserError, match="it can't be read"):
+    with pytest.raises(UserError, match="it cannot be read"):
         Search(vocabulary, Decoding(str(path)))
 
 
@@ -202,10 +202,10 @@ def test_a_vocabulary_without_a_delimiter(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"lexicon": "none"}, "is of words, which can't be looked up character by character"),
+        ({"lexicon": "none"}, "of words, which cannot be looked up character by character"),
         ({"lm": "characters", "lexicon": "lexicon"}, "is a language model of characters"),
         ({"lm": "characters", "word_score": 1.0}, "no words are counted"),
-        ({"lm": "broken.arpa"}, "it can't be read"),
+        ({"lm": "broken.arpa"}, "it cannot be read"),
     ],
 )
 def test_options_that_do_not_go_together(tmp_path, vocabulary, lm, monkeypatch, changes, why):
@@ -244,7 +244,7 @@ def random_words(count: int) -> tuple[list[Recognition], list[str]]:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_results_are_in_order_in_any_number_of_processes(search, vocabulary, workers):
     recognitions, texts = random_words(30)
-    broken, nothing = AudioError("broken", "it can't be read"), greedy(np.zeros((0, 8), np.float32))
+    broken, nothing = AudioError("broken", "it cannot be read"), greedy(np.zeros((0, 8), np.float32))
     with BeamDecoder(search, workers) as decoder:
         found = list(decoder.follow([*recognitions, broken, nothing]))
     assert [one.text for one in found[:-2]] == texts

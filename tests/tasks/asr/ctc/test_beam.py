@@ -101,7 +101,7 @@ def test_a_damaged_kenlm_binary_is_an_error_and_no_crash(tmp_path, vocabulary):
     path.write_bytes(whole)
     assert text(Search(vocabulary, Decoding(str(path), lm_weight=0.0)), scores("-o-ne-|t-wo-")) == "one two"
     path.write_bytes(whole[:0x80] + random.Random(0).randbytes(0x138 - 0x80) + whole[0x138:])  # tables: KenLM crashes
-    with pytest.raises(UserError, match="KenLM crashes on it"):
+    with pytest.raises(UserError, match="KenLM crashes or hangs on it"):
         Search(vocabulary, Decoding(str(path)))
     path.write_bytes(whole[:0x100] + whole[0x138:])  # cut in the middle: KenLM sees it
     with pytest.raises(UserError, match="it cannot be read"):

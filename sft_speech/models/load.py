@@ -50,7 +50,7 @@ def load_pretrained(
         config: configuration to use instead of the checkpoint's own.
         revision: branch, tag or commit on the Hub.
         allow_pickle: see :func:`how_to_read_weights`.
-        trust_remote_code: run code that the checkpoint brings.
+        trust_remote_code: run code that comes with the checkpoint.
         from_scratch: build the architecture of ``config`` with random weights.
         new_head: replace weights of another shape with random ones.
         do: what the user should do if it cannot be loaded.

@@ -167,7 +167,7 @@ def load_checkpoint(
         transcripts: for a new vocabulary; needed only if the checkpoint has none.
         revision: branch, tag or commit on the Hub.
         overrides: dropouts and masks, see :func:`~sft_speech.models.adapt.set_regularization`.
-        trust_remote_code: run code that the checkpoint brings. Only for code that you have read.
+        trust_remote_code: run code that comes with the checkpoint. Only for code that you have read.
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         from_scratch: use only the architecture, with random weights.
         new_vocabulary: build it from the transcripts although the checkpoint has one (for another language, say).

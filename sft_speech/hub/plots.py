@@ -15,7 +15,6 @@ def plots(log: list[dict[str, Any]], spec: TaskSpec) -> dict[str, bytes]:
     """Return PNG files by name, from the entries of a trainer's log; figures logged once are not plotted."""
     figures = [curve(log, f"eval_{one.name}", one.heading, one.scale) for one in spec.metrics if one.curve]
     losses = [curve(log, "loss", "training"), curve(log, "eval_loss", "evaluation")]
-    losses = [curve(log, "loss", "training"), curve(log, "eval_loss", "evaluation")]
     wanted = {
         "loss.png": (f"loss, {spec.card.loss_unit}", losses),
         "evaluation.png": ("evaluation", figures),

@@ -203,7 +203,7 @@ def test_a_run_without_checkpoints_is_not_to_be_gone_on_with(arguments, tmp_path
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.yaml").write_text("model: another\n")
     assert main(arguments) == 2
-    assert "or remove it, for it has no checkpoint to go on from" in capsys.readouterr().err
+    assert "or remove it: it has no checkpoint to resume from" in capsys.readouterr().err
 
 
 def test_resumed_into_another_directory(arguments, tmp_path, capsys):
@@ -287,7 +287,7 @@ def test_a_run_that_began_under_old_names_is_resumed(arguments, tmp_path, caplog
 
 def test_a_tracker_that_is_not_there(arguments, tmp_path, capsys):
     assert main([*arguments, "--report_to", "tensorboard, tensorbored"]) == 2
-    assert "report_to tensorbored: no such tracker is installed" in capsys.readouterr().err
+    assert "report_to tensorbored: this tracker is not installed" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -23,7 +23,7 @@ RATE = 16_000
 
 
 def utterance(words: list[str], rng: np.random.Generator) -> np.ndarray:
-    """Every word is a chord of its own, every speaker a little off key."""
+    """Return a tone for each word, all shifted by a random factor, which stands for the speaker."""
     key, pieces = rng.uniform(0.95, 1.05), [np.zeros(800)]
     for word in words:
         time = np.arange(2400) / RATE
@@ -90,7 +90,7 @@ def small(tmp_path_factory) -> Path:
 
 
 def command_line(tones: Path, small: Path, output: Path) -> list[str]:
-    """Of a run of eight steps."""
+    """Return the command line of a run of eight steps."""
     keys = {
         "model": small,
         "source": tones,
@@ -117,26 +117,26 @@ def arguments(tones, small, tmp_path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tones, small, tmp_path_factory) -> tuple[list[str], Path]:
-    """A command line with all that draws random numbers, and what it left in a process to which nothing happened.
+    """Return a command line that uses every source of randomness, and the output of its run without any fault.
 
-    Lines of the log and checkpoints don't fall on the same steps.
+    Log lines and checkpoints fall on different steps.
     """
     output = tmp_path_factory.mktemp("undisturbed") / "out"
     keys = "--max_steps 16 --logging_steps 3 --mask_time_prob 0.3 --augment --hidden_dropout 0.1 --layerdrop 0.2 "
-    keys += "--metric_for_best_model loss"  # words are not heard that early
+    keys += "--metric_for_best_model loss"  # no word is recognized that early
     command = [*command_line(tones, small, output), *keys.split(), "--resume_from_checkpoint", "auto"]
     run = FaultyRun(command, output.parent)
-    assert run.ends() == 0, run.said()
+    assert run.exit_code() == 0, run.output()
     return command, output
 
 
 @pytest.fixture
 def faulty_run(tmp_path) -> Iterator[Callable[..., FaultyRun]]:
-    """Start a command in a process of its own: see :class:`FaultyRun`."""
+    """Start a command in its own process: see :class:`FaultyRun`."""
     runs: list[FaultyRun] = []
 
-    def begin(command: list[str], **happens: Any) -> FaultyRun:
-        runs.append(FaultyRun(command, tmp_path, **happens))
+    def begin(command: list[str], **settings: Any) -> FaultyRun:
+        runs.append(FaultyRun(command, tmp_path, **settings))
         return runs[-1]
 
     yield begin
@@ -148,7 +148,7 @@ def faulty_run(tmp_path) -> Iterator[Callable[..., FaultyRun]]:
 def start(undisturbed, tmp_path, faulty_run) -> Callable[..., FaultyRun]:
     """Start the command of `undisturbed` into the folder `out`."""
     into = ["--output_dir", str(tmp_path / "out")]
-    return lambda *keys, **happens: faulty_run([*undisturbed[0], *into, *keys], **happens)
+    return lambda *keys, **settings: faulty_run([*undisturbed[0], *into, *keys], **settings)
 
 
 FORKED = multiprocessing.get_context("forkserver")
@@ -156,16 +156,16 @@ FORKED.set_forkserver_preload(["sft_speech.tasks.asr.ctc.task"])  # half a minut
 
 
 class FaultyRun:
-    """A run in a process of its own, to which something happens.
+    """A run in its own process, in which faults are provoked.
 
     Args:
-        command: of the run.
-        folder: gets what it says.
-        faults: what happens, one after the other: (event, path, fault, directory), see `tests/faulty_run.py`.
-        inside: process in the namespace of which it runs.
-        environment: variables of its own.
-        cache: where indices of corpora lie.
-        slow_evaluation: seconds that every utterance takes to be read in evaluation.
+        command: arguments of ``sft-speech``.
+        folder: gets the log.
+        faults: in their order, (event, path, fault, directory): see `tests/faulty_run.py`.
+        inside: id of a process in whose namespaces the run lives.
+        environment: additional variables.
+        cache: folder for the indices of corpora.
+        slow_evaluation: seconds to read an utterance during evaluation.
         imports: modules that register themselves, like `toy_task`.
     """
 
@@ -196,34 +196,35 @@ class FaultyRun:
         self.process = FORKED.Process(target=runpy.run_path, args=(self.SCRIPT, {"job": job}, "__main__"))
         self.process.start()
 
-    def said(self) -> str:
+    def output(self) -> str:
+        """Return stdout and stderr."""
         return self.log.read_text() if self.log.exists() else ""
 
-    def waits_for(self, happened: Callable[[], bool], seconds: float = 300) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
-        while not happened():
-            assert self.process.is_alive(), f"it ended before:\n{self.said()}"
-            assert time.monotonic() < deadline, self.said()
+        while not condition():
+            assert self.process.is_alive(), f"it ended before:\n{self.output()}"
+            assert time.monotonic() < deadline, self.output()
             time.sleep(0.001)
 
     def send(self, number: int) -> None:
         assert self.process.pid
         os.kill(self.process.pid, number)
 
-    def ends(self, seconds: float = 300) -> int | None:
-        """Its exit code, or minus the signal that killed it."""
+    def exit_code(self, seconds: float = 300) -> int | None:
+        """Wait for the end; return the exit code, or minus the number of the signal that killed the run."""
         self.process.join(seconds)
-        assert not self.process.is_alive(), f"still there after {seconds} s:\n{self.said()}"
+        assert not self.process.is_alive(), f"still running after {seconds} s:\n{self.output()}"
         return self.process.exitcode
 
 
 @pytest.fixture(scope="session")
-def learnt() -> Callable[[Path], dict[str, Any]]:
-    return what_was_learnt
+def outcome() -> Callable[[Path], dict[str, Any]]:
+    return outcome_of
 
 
-def what_was_learnt(output: Path) -> dict[str, Any]:
-    """The weights' fingerprint, every logged loss and every evaluation, to the last bit."""
+def outcome_of(output: Path) -> dict[str, Any]:
+    """Return a hash of the weights, every logged loss and every evaluation, bit by bit."""
     newest = max(output.glob("checkpoint-*/files.json"), key=lambda path: int(path.parent.name.split("-")[1])).parent
     history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
     return {

@@ -1,4 +1,4 @@
-"""The checkpoints that come with the package: they load, are small, and understand each other."""
+"""The embedded checkpoints: they load, are small, and the recognizer understands the synthesizer."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def test_they_are_small_and_in_half_precision(name):
     folder = ASSETS / name
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
     with safe_open(str(folder / "model.safetensors"), "np") as weights:
-        kinds = {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118, no dictionary
+        kinds = {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118, not a dictionary
     assert "F16" in kinds
     assert kinds <= {"F16", "I64"}
 
 
-def test_what_the_one_says_the_other_hears():
-    """Not all of it: 31 % of characters are wrong, and were 77 % after a sixth of its training (RESULTS.md)."""
+def test_the_recognizer_understands_the_synthesizer():
+    """The CER is 31 %; after a sixth of the training it was 77 % (RESULTS.md)."""
     synthesizer, transcriber = Synthesizer(str(ASSETS / "speecht5-small")), Transcriber(str(ASSETS / "wav2vec2-small"))
-    heard = []
+    hypotheses = []
     for speech in synthesizer(SAYS, "plain"):
         assert speech.problem == ""
-        heard.append(transcriber((speech.waveform, speech.rate)).text)
-    said = [text.rstrip(".").upper() for text in SAYS]
-    assert sum_errors(character_errors(said, heard)).rate < 0.7
+        hypotheses.append(transcriber((speech.waveform, speech.rate)).text)
+    references = [text.rstrip(".").upper() for text in SAYS]
+    assert sum_errors(character_errors(references, hypotheses)).rate < 0.7

@@ -1,4 +1,4 @@
-"""What happens to machines, done to runs: afterwards they learn what they would have learnt, to the last bit."""
+"""Kills, signals, full disks and damaged files: a resumed run ends with the same weights, bit for bit."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sft_speech.errors import RESUMABLE
 from sft_speech.training.checkpoints import last_whole
 
 
-def same(learnt, undisturbed, output: Path) -> None:
-    assert learnt(output) == learnt(undisturbed[1])
+def assert_same(outcome, undisturbed, output: Path) -> None:
+    assert outcome(output) == outcome(undisturbed[1])
 
 
 def last_line(run) -> str:
-    return run.said().strip().splitlines()[-1]
+    return run.output().strip().splitlines()[-1]
 
 
 def awaits_evaluation(checkpoint: Path) -> bool:
@@ -33,104 +33,104 @@ def awaits_evaluation(checkpoint: Path) -> bool:
 
 # ---- kill -9
 
-# Each happens to the run that goes on from the one before: (event, path).
+# (event, path) at which each run is killed; each one resumes the one before.
 IN_SAVING = [
     ("open", "checkpoint-4/config.json"),  # no weights yet
-    ("open", "checkpoint-4/trainer_state.json"),  # all but the state, which is begun
+    ("open", "checkpoint-4/trainer_state.json"),  # all but the state, which is empty
     ("open", "checkpoint-4/files.json.*.part"),  # all but the list
-    ("os.rename", "checkpoint-4/files.json.*.part"),  # the list has not its name yet
-    ("os.rename", "checkpoint-4/trainer_state.json.*.part"),  # evaluated, which is not in the state yet
+    ("os.rename", "checkpoint-4/files.json.*.part"),  # the list still has its temporary name
+    ("os.rename", "checkpoint-4/trainer_state.json.*.part"),  # evaluated, but the state does not say so yet
     ("open", "checkpoint-8/unlogged_0.pt"),
-    ("shutil.rmtree", "checkpoint-4"),  # the new one is there, the old one goes
+    ("shutil.rmtree", "checkpoint-4"),  # the new one is complete, the old one is being removed
     ("open", "checkpoint-12/preprocessor_config.json"),
-    ("os.rename", "out/run.yaml.*.part"),  # in the start of a resumed run
+    ("os.rename", "out/run.yaml.*.part"),  # at the start of a resumed run
     ("open", "checkpoint-16/files.json.*.part"),
-    ("os.rename", "checkpoint-16/trainer_state.json.*.part"),  # the last evaluation of all
+    ("os.rename", "checkpoint-16/trainer_state.json.*.part"),  # the last evaluation
     ("open", "out/evaluation/dev-tones.jsonl"),
-    ("open", "out/config.json"),  # final saving
+    ("open", "out/config.json"),  # the final save
     ("os.rename", "out/all_results.json.*.part"),
     ("open", "out/README.md"),
 ]
 
 
-def test_killed_at_every_file_that_is_written(start, undisturbed, learnt, tmp_path):
+def test_killed_at_every_written_file(start, undisturbed, outcome, tmp_path):
     for event, path in IN_SAVING:
         run = start("--save_total_limit", "1", faults=[(event, path, "kill", "")])
-        assert run.ends() == -signal.SIGKILL, f"{event} of {path} never came:\n{run.said()}"
+        assert run.exit_code() == -signal.SIGKILL, f"{event} of {path} never came:\n{run.output()}"
     run = start("--save_total_limit", "1")
-    assert run.ends() == 0, run.said()
-    same(learnt, undisturbed, tmp_path / "out")
+    assert run.exit_code() == 0, run.output()
+    assert_same(outcome, undisturbed, tmp_path / "out")
 
 
-def test_killed_at_random_moments(start, undisturbed, learnt, tmp_path):
-    """A fast machine may be done before a kill: then it begins anew in another directory."""
+def test_killed_at_random_moments(start, undisturbed, outcome, tmp_path):
+    """A fast machine may finish before it is killed: then the next run starts in another directory."""
     rng, kills = random.Random(0), 0
     for directory in map(tmp_path.joinpath, "abcdefgh"):
         for longest in range(1, 30):
             run = start("--output_dir", str(directory), "--dataloader_num_workers", "1")
             run.process.join(rng.uniform(0, longest))
             run.process.kill()
-            code = run.ends()
-            assert code in (0, -signal.SIGKILL), run.said()
+            code = run.exit_code()
+            assert code in (0, -signal.SIGKILL), run.output()
             if code == 0:
                 break
             kills += 1
-        same(learnt, undisturbed, directory)
+        assert_same(outcome, undisturbed, directory)
         if kills >= 3:
             return
-    pytest.fail(f"killed {kills} times only")
+    pytest.fail(f"killed only {kills} times")
 
 
 # ---- signals
 
 
-def test_asked_to_stop_in_training(start, undisturbed, learnt, tmp_path):
-    """Between two lines of the log and two checkpoints; twice, as a scheduler and a launcher both send it."""
+def test_stopped_during_training(start, undisturbed, outcome, tmp_path):
+    """The signal comes between log lines and checkpoints, and twice: from the scheduler and from the launcher."""
     for step, signals in ((6, "term twice"), (9, "usr1 twice")):
         run = start(faults=[("step", f"after {step}", signals, "")])
-        assert run.ends() == RESUMABLE, run.said()
+        assert run.exit_code() == RESUMABLE, run.output()
         assert last_line(run).endswith(f"saved at step {step + 1}; resume with --resume_from_checkpoint auto")
-    assert start().ends() == 0
-    same(learnt, undisturbed, tmp_path / "out")
+    assert start().exit_code() == 0
+    assert_same(outcome, undisturbed, tmp_path / "out")
 
 
-def test_asked_to_stop_in_an_evaluation_that_takes_long(start, undisturbed, learnt, tmp_path):
-    """The first one and the last one; what it would have come to is found out when the run is resumed."""
+def test_stopped_during_a_long_evaluation(start, undisturbed, outcome, tmp_path):
+    """The first and the last evaluation are interrupted; the resumed run repeats them."""
     for step in (4, 16):
         slow, checkpoint = start(slow_evaluation=20), tmp_path / "out" / f"checkpoint-{step}"
-        slow.waits_for(lambda checkpoint=checkpoint: awaits_evaluation(checkpoint))
+        slow.wait_for(lambda checkpoint=checkpoint: awaits_evaluation(checkpoint))
         slow.send(signal.SIGTERM)
-        assert slow.ends() == RESUMABLE, slow.said()
-        assert awaits_evaluation(checkpoint), "it was not waited for"
+        assert slow.exit_code() == RESUMABLE, slow.output()
+        assert awaits_evaluation(checkpoint), "the run waited for the evaluation"
         assert f"saved at step {step}" in last_line(slow)
         if step == 4:
-            assert start(faults=[("open", "checkpoint-16/config.json", "kill", "")]).ends() == -signal.SIGKILL
-    assert start().ends() == 0
-    same(learnt, undisturbed, tmp_path / "out")
+            assert start(faults=[("open", "checkpoint-16/config.json", "kill", "")]).exit_code() == -signal.SIGKILL
+    assert start().exit_code() == 0
+    assert_same(outcome, undisturbed, tmp_path / "out")
 
 
-def test_asked_to_stop_before_the_first_step_and_after_the_last(start, undisturbed, learnt, tmp_path):
+def test_stopped_before_the_first_step_and_after_the_last(start, undisturbed, outcome, tmp_path):
     for at in (("os.rename", "out/corpus_report.json.*.part"), ("open", "out/evaluation/dev-tones.jsonl")):
         run = start(faults=[(*at, "term", "")])
-        assert run.ends() == RESUMABLE, run.said()
+        assert run.exit_code() == RESUMABLE, run.output()
         assert "resume with --resume_from_checkpoint auto" in last_line(run)
-    assert start().ends() == 0
-    same(learnt, undisturbed, tmp_path / "out")
+    assert start().exit_code() == 0
+    assert_same(outcome, undisturbed, tmp_path / "out")
 
 
-def test_given_again_when_it_is_done(start, tmp_path):
-    assert start("--max_steps", "1").ends() == 0
+def test_a_finished_run_is_not_repeated(start, tmp_path):
+    assert start("--max_steps", "1").exit_code() == 0
     figures = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert not figures.keys() & {"train_loss", "audio_seconds_per_second"}, "it was too short to log any"
     written = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
     for _ in range(2):
         run = start("--max_steps", "1")
-        assert run.ends() == 0
+        assert run.exit_code() == 0
         assert last_line(run).endswith("the run is finished, there is nothing left to do")
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == written
     other = start("--max_steps", "2")
-    assert other.ends() == 2
-    assert "the run has finished, with another max_steps" in other.said()
+    assert other.exit_code() == 2
+    assert "the run has finished, with another max_steps" in other.output()
 
 
 # ---- disks
@@ -138,14 +138,14 @@ def test_given_again_when_it_is_done(start, tmp_path):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of 64 MB, in a namespace: `folder` in there, `outside` for who isn't."""
+    """A file system of 64 MB in a namespace: `folder` is its path inside, `outside` its path for this process."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = f"mount -t tmpfs -o size=64m none {folder} && echo ready && exec sleep 600"
     holder = subprocess.Popen(["unshare", "-Urm", "sh", "-c", mount], stdout=subprocess.PIPE, text=True)
     try:
         if holder.stdout.readline() != "ready\n":
-            pytest.skip("the system lets no user mount a file system of his own")
+            pytest.skip("users cannot mount file systems on this machine")
         yield SimpleNamespace(folder=folder, outside=Path(f"/proc/{holder.pid}/root{folder}"), pid=holder.pid)
     finally:
         holder.kill()
@@ -165,15 +165,15 @@ def inside(disk, *command: str) -> None:
         ("read-only", "checkpoint-8/config.json"),
     ],
 )
-def test_a_disk_that_does_not_take_it(start, undisturbed, learnt, disk, fault, path):
-    """At a checkpoint, in its beginning or at its end, and at the final save."""
+def test_a_full_or_read_only_disk(start, undisturbed, outcome, disk, fault, path):
+    """At the beginning or the end of a checkpoint, and at the final save."""
     output = ["--output_dir", str(disk.folder / "out")]
     where = str(disk.folder) if fault == "fill" else str(disk.folder / "out")
     run = start(*output, inside=disk.pid, faults=[("open", path, fault, where)])
-    assert run.ends() == 2, run.said()
-    assert "it could not be written (" in run.said()
+    assert run.exit_code() == 2, run.output()
+    assert "it could not be written (" in run.output()
     assert last_line(run).startswith("-> make room, then resume with --resume_from_checkpoint auto")
-    assert "Traceback" not in run.said()
+    assert "Traceback" not in run.output()
     if fault == "fill":
         (disk.outside / "filler").unlink()
     else:
@@ -183,12 +183,12 @@ def test_a_disk_that_does_not_take_it(start, undisturbed, learnt, disk, fault, p
     assert before in whole
     assert "checkpoint-8" not in whole
     again = start(*output, inside=disk.pid)
-    assert again.ends() == 0, again.said()
-    same(learnt, undisturbed, disk.outside / "out")
+    assert again.exit_code() == 0, again.output()
+    assert_same(outcome, undisturbed, disk.outside / "out")
 
 
-def test_a_disk_that_takes_neither_trackers_nor_indices(start, undisturbed, learnt, disk, tmp_path):
-    """The index of the corpus, then TensorBoard's files: the run goes on without either."""
+def test_a_disk_too_full_for_trackers_and_indices(start, undisturbed, outcome, disk, tmp_path):
+    """The index of the corpus, then TensorBoard's files cannot be written: the run continues without them."""
     board = {"TENSORBOARD_LOGGING_DIR": str(disk.folder / "board")}
     full, room, full_again = (
         (event, path, fault, str(disk.folder))
@@ -198,40 +198,40 @@ def test_a_disk_that_takes_neither_trackers_nor_indices(start, undisturbed, lear
             ("open", "checkpoint-4/config.json", "fill"),
         )
     )
-    happens = {"inside": disk.pid, "environment": board, "cache": disk.folder}
-    run = start("--report_to", "tensorboard", faults=[full, room, full_again], **happens)
-    assert run.ends() == 0, run.said()
-    assert "the next run reads the headers again" in run.said()
-    assert "TensorBoard failed" in run.said()
-    same(learnt, undisturbed, tmp_path / "out")
+    settings = {"inside": disk.pid, "environment": board, "cache": disk.folder}
+    run = start("--report_to", "tensorboard", faults=[full, room, full_again], **settings)
+    assert run.exit_code() == 0, run.output()
+    assert "the next run reads the headers again" in run.output()
+    assert "TensorBoard failed" in run.output()
+    assert_same(outcome, undisturbed, tmp_path / "out")
 
 
-def test_an_output_directory_that_is_removed(start, undisturbed, learnt, tmp_path):
-    """Days of training are not given up for it."""
+def test_an_output_directory_that_is_removed(start, undisturbed, outcome, tmp_path):
+    """The run continues, and writes the model at its end."""
     run = start("--eval_steps", "8", faults=[("step", "after 9", "remove", str(tmp_path / "out"))])
-    assert run.ends() == 0, run.said()
-    assert "was emptied or removed during the run" in run.said()
+    assert run.exit_code() == 0, run.output()
+    assert "was emptied or removed during the run" in run.output()
     assert {"run.yaml", "config.json", "vocab.json", "README.md"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
-    assert learnt(tmp_path / "out")["losses"] == learnt(undisturbed[1])["losses"]
+    assert outcome(tmp_path / "out")["losses"] == outcome(undisturbed[1])["losses"]
 
 
 # ---- two runs
 
 
-def test_two_runs_in_one_directory(start, undisturbed, learnt, tmp_path):
-    """The workers of a run that was killed live on for some seconds: they don't keep the next one out."""
+def test_two_runs_in_one_directory(start, undisturbed, outcome, tmp_path):
+    """The workers of a killed run live for some more seconds; they do not block the next run."""
     first = start("--dataloader_num_workers", "2", faults=[("step", "after 6", "pause", "")])
-    first.waits_for(lambda: (tmp_path / "out" / "checkpoint-4").exists())
+    first.wait_for(lambda: (tmp_path / "out" / "checkpoint-4").exists())
     second = start()
-    assert second.ends() == 2
-    assert f"process {first.process.pid} on " in second.said()
-    assert "is running in it" in second.said()
+    assert second.exit_code() == 2
+    assert f"process {first.process.pid} on " in second.output()
+    assert "is running in it" in second.output()
     first.send(signal.SIGKILL)
-    first.ends()
-    assert start().ends() == 0
-    same(learnt, undisturbed, tmp_path / "out")
+    first.exit_code()
+    assert start().exit_code() == 0
+    assert_same(outcome, undisturbed, tmp_path / "out")
 
 
 # ---- checkpoints
@@ -244,9 +244,9 @@ DAMAGES = {
 }
 
 
-def test_a_damaged_checkpoint_is_passed_over(start, undisturbed, learnt, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_skipped(start, undisturbed, outcome, tmp_path, caplog):
     out = tmp_path / "out"
-    assert start(faults=[("open", "checkpoint-12/config.json", "kill", "")]).ends() == -signal.SIGKILL
+    assert start(faults=[("open", "checkpoint-12/config.json", "kill", "")]).exit_code() == -signal.SIGKILL
     names = set(json.loads((out / "checkpoint-8" / "files.json").read_text()))
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "unlogged_0.pt"} <= names
     assert names | {"trainer_state.json", "files.json"} == {path.name for path in (out / "checkpoint-8").iterdir()}
@@ -256,32 +256,32 @@ def test_a_damaged_checkpoint_is_passed_over(start, undisturbed, learnt, tmp_pat
             damage(copy / "checkpoint-8" / name)
             caplog.clear()
             assert last_whole(copy) == copy / "checkpoint-4"
-            (said,) = (line for line in caplog.messages if "checkpoint-8" in line)
-            assert f"is passed over: {name} " in said
-            assert words in said
+            (message,) = (line for line in caplog.messages if "checkpoint-8" in line)
+            assert f"is passed over: {name} " in message
+            assert words in message
             shutil.rmtree(copy)
 
     moved = out.rename(tmp_path / "moved")
     DAMAGES["bytes instead of"](moved / "checkpoint-8" / "optimizer.pt")
     refused = start("--output_dir", str(moved), "--resume_from_checkpoint", str(moved / "checkpoint-8"))
-    assert refused.ends() == 2
-    assert "it is not a complete checkpoint: optimizer.pt has" in refused.said()
+    assert refused.exit_code() == 2
+    assert "it is not a complete checkpoint: optimizer.pt has" in refused.output()
     run = start("--output_dir", str(moved))
-    assert run.ends() == 0, run.said()
-    assert "checkpoint-8 is passed over: optimizer.pt has" in run.said()
-    same(learnt, undisturbed, moved)
+    assert run.exit_code() == 0, run.output()
+    assert "checkpoint-8 is passed over: optimizer.pt has" in run.output()
+    assert_same(outcome, undisturbed, moved)
 
 
-def test_a_best_checkpoint_that_is_damaged(start, tmp_path):
-    """Few words are heard yet: an early evaluation has the best word error rate."""
+def test_a_damaged_best_checkpoint(start, tmp_path):
+    """So few words are recognized yet that an early evaluation has the best WER."""
     keys, out = ("--metric_for_best_model", "wer"), tmp_path / "out"
-    assert start(*keys, faults=[("open", "out/config.json", "kill", "")]).ends() == -signal.SIGKILL
+    assert start(*keys, faults=[("open", "out/config.json", "kill", "")]).exit_code() == -signal.SIGKILL
     best = json.loads((out / "checkpoint-16" / "trainer_state.json").read_text())["best_global_step"]
     assert {path.name for path in out.glob("checkpoint-*")} == {f"checkpoint-{best}", "checkpoint-16"}
     (out / f"checkpoint-{best}" / "model.safetensors").write_bytes(b"")
     run = start(*keys)
-    assert run.ends() == 0, run.said()
-    assert f"checkpoint-{best}, can't be used: model.safetensors has 0 bytes" in run.said()
-    assert f"the model is {out / 'checkpoint-16'}" in run.said()
+    assert run.exit_code() == 0, run.output()
+    assert f"checkpoint-{best}, can't be used: model.safetensors has 0 bytes" in run.output()
+    assert f"the model is {out / 'checkpoint-16'}" in run.output()
     weights = (out / "model.safetensors").read_bytes()
     assert weights == (out / "checkpoint-16" / "model.safetensors").read_bytes()

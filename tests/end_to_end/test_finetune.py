@@ -1,4 +1,4 @@
-"""The real command, in-process: what it leaves behind, what moves, how it is resumed and what it refuses."""
+"""The real command, in-process: its output, the weights that it trains, resuming, and what it refuses."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from sft_speech.cli import main
 
 
 def losses(output: Path) -> list[float]:
-    """The logged loss of every step, from the newest checkpoint."""
+    """Return the logged loss of every step, from the newest checkpoint."""
     newest = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
-def test_a_run_leaves_everything_that_was_promised(arguments, tmp_path, small):
+def test_a_run_writes_everything_that_the_readme_lists(arguments, tmp_path, small):
     assert main([*arguments, "--test_splits", "dev-tones"]) == 0
     out = tmp_path / "out"
     for name in ("config.json", "model.safetensors", "preprocessor_config.json", "vocab.json", "README.md", "run.yaml"):
@@ -45,7 +45,7 @@ def test_a_run_leaves_everything_that_was_promised(arguments, tmp_path, small):
     assert not (out / "training_args.bin").exists(), "nothing pickled is handed on"
 
 
-def test_plain_transformers_transcribes_with_it_the_same(arguments, tmp_path, tones):
+def test_plain_transformers_gives_the_same_transcripts(arguments, tmp_path, tones):
     from transformers import pipeline
 
     assert main([*arguments, "--max_steps", "60", "--eval_steps", "30", "--learning_rate", "3e-3"]) == 0
@@ -63,7 +63,7 @@ def read(file: Path):
     return soundfile.read(file, dtype="float32")[0]
 
 
-def test_the_same_run_from_its_own_run_yaml(arguments, tmp_path):
+def test_run_yaml_repeats_the_run(arguments, tmp_path):
     assert main(arguments) == 0
     again = ["finetune-asr", "--config", str(tmp_path / "out" / "run.yaml"), "--output_dir", str(tmp_path / "again")]
     assert main(again) == 0
@@ -71,7 +71,7 @@ def test_the_same_run_from_its_own_run_yaml(arguments, tmp_path):
 
 
 @pytest.mark.parametrize("decay", ["1.0", "0.8"])
-def test_what_is_trained_moves_and_what_is_frozen_does_not(arguments, tmp_path, small, decay):
+def test_trained_weights_change_and_frozen_ones_do_not(arguments, tmp_path, small, decay):
     keys = ["--layerwise_lr_decay", decay, "--mask_time_prob", "0.5"]
     assert main([*arguments, *keys]) == 0
     before, after = load_file(small / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
@@ -81,21 +81,21 @@ def test_what_is_trained_moves_and_what_is_frozen_does_not(arguments, tmp_path, 
         assert moved != name.startswith("wav2vec2.feature_extractor"), name
 
 
-def test_only_the_head_moves_at_first(arguments, tmp_path, small):
+def test_only_the_head_changes_at_first(arguments, tmp_path, small):
     assert main([*arguments, "--freeze_encoder_steps", "8"]) == 0
     before, after = load_file(small / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     moved = {name for name, weights in before.items() if not torch.equal(weights, after[name])}
     assert moved == {"lm_head.weight", "lm_head.bias"}
 
 
-def test_the_encoder_follows_after_freeze_encoder_steps(arguments, tmp_path, small):
+def test_the_encoder_changes_after_freeze_encoder_steps(arguments, tmp_path, small):
     assert main([*arguments, "--freeze_encoder_steps", "4"]) == 0
     before, after = load_file(small / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     moved = {name for name, weights in before.items() if not torch.equal(weights, after[name])}
     assert any("encoder.layers" in name for name in moved)
 
 
-def test_asked_to_stop_it_saves_first(arguments, tmp_path):
+def test_a_stopped_run_saves_first(arguments, tmp_path):
     run = [*arguments, "--max_steps", "3000", "--eval_steps", "3000", "--logging_steps", "1"]
     process = subprocess.Popen(
         [sys.executable, "-c", f"import sys; from sft_speech.cli import main; sys.exit(main({run!r}))"],
@@ -106,16 +106,16 @@ def test_asked_to_stop_it_saves_first(arguments, tmp_path):
         if "step 2/3000" in line:
             process.send_signal(signal.SIGINT)
             break
-    said = process.stderr.read()
+    printed = process.stderr.read()
     assert process.wait(timeout=120) == 75
-    assert "resume with --resume_from_checkpoint auto" in said
+    assert "resume with --resume_from_checkpoint auto" in printed
     assert list((tmp_path / "out").glob("checkpoint-*/files.json"))
 
 
-def test_two_processes_asked_to_stop_save_first(arguments, tmp_path):
-    """As by Slurm: all processes of the job get the signal, and the launcher hands it on to those that had it.
+def test_two_stopped_processes_save_first(arguments, tmp_path):
+    """As under Slurm, all processes of the job get the signal, and the workers get it again from the launcher.
 
-    The launcher then has a code of its own, which is neither 0 nor the one of its processes.
+    The exit code of the launcher is neither 0 nor that of its processes.
     """
     script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
     run = [script, *arguments[1:], "--max_steps", "3000", "--eval_steps", "3000"]
@@ -130,14 +130,14 @@ def test_two_processes_asked_to_stop_save_first(arguments, tmp_path):
             for process in (*psutil.Process(launcher.pid).children(), launcher):
                 process.send_signal(signal.SIGTERM)
             break
-    said = launcher.stderr.read()
+    printed = launcher.stderr.read()
     assert launcher.wait(timeout=120) == 1
-    assert "resume with --resume_from_checkpoint auto" in said
+    assert "resume with --resume_from_checkpoint auto" in printed
     (saved,) = (tmp_path / "out").glob("checkpoint-*/files.json")
     assert {"rng_state_0.pth", "rng_state_1.pth", "unlogged_1.pt"} <= json.loads(saved.read_text()).keys()
 
 
-def test_of_two_processes_one_says_what_is_wrong(arguments, tmp_path):
+def test_only_one_of_two_processes_prints_the_error(arguments, tmp_path):
     (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
     script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
@@ -149,7 +149,7 @@ def test_of_two_processes_one_says_what_is_wrong(arguments, tmp_path):
 
 
 def half_an_epoch(tones: Path) -> int:
-    """Batches of an epoch that each of two processes has."""
+    """Return the number of batches per epoch for each of two processes."""
     import soundfile
 
     from sft_speech.training.plan import epoch_plan
@@ -159,7 +159,7 @@ def half_an_epoch(tones: Path) -> int:
 
 
 def test_two_processes_give_one_result_and_resume(arguments, tones, tmp_path, two_processes):
-    """In the fourth step the encoder is still frozen, in the sixth no longer; layers are skipped all the time."""
+    """The encoder is frozen in step 4 but not in step 6; layers are dropped throughout."""
     script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
     run = [script, *arguments[1:], "--layerdrop", "0.5", "--freeze_encoder_steps", "5", "--save_total_limit", "3"]
     two_processes(*run)
@@ -177,7 +177,7 @@ def test_two_processes_give_one_result_and_resume(arguments, tones, tmp_path, tw
     assert losses(resumed) == pytest.approx(losses(tmp_path / "out"), rel=1e-6)
 
 
-def test_fewer_utterances_to_evaluate_than_processes(arguments, tmp_path, two_processes):
+def test_fewer_evaluation_utterances_than_processes(arguments, tmp_path, two_processes):
     script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
     two_processes(script, *arguments[1:], "--eval_split", "dev-tones:1", "--max_steps", "2", "--eval_steps", "1")
     (figures,) = (json.loads(path.read_text()) for path in (tmp_path / "out" / "evaluation").glob("*.json"))
@@ -192,14 +192,14 @@ def test_an_output_directory_that_holds_another_run(arguments, tmp_path, capsys)
     assert (tmp_path / "out" / "run.yaml").read_text() == "model: another\n"
 
 
-def test_a_start_that_failed_is_not_in_the_way_of_the_next_one(arguments, capsys):
+def test_a_failed_start_does_not_block_the_next_run(arguments, capsys):
     assert main([*arguments, "--eval_split", "dev-none"]) == 2
     assert main([*arguments, "--max_dropped_share", "0", "--min_seconds", "0.5"]) == 2
     assert "max_dropped_share" in capsys.readouterr().err
     assert main([*arguments, "--max_steps", "1"]) == 0
 
 
-def test_a_run_without_checkpoints_is_not_to_be_gone_on_with(arguments, tmp_path, capsys):
+def test_a_run_without_checkpoints_cannot_be_resumed(arguments, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.yaml").write_text("model: another\n")
     assert main(arguments) == 2
@@ -207,7 +207,7 @@ def test_a_run_without_checkpoints_is_not_to_be_gone_on_with(arguments, tmp_path
 
 
 def test_resumed_into_another_directory(arguments, tmp_path, capsys):
-    """The whole loss is told, and its run.yaml repeats the run, not the resumption."""
+    """The loss is that of the whole run, and run.yaml repeats the run, not the resumption."""
     assert main(arguments) == 0
     whole, other = json.loads((tmp_path / "out" / "all_results.json").read_text()), tmp_path / "new" / "other"
     go_on = ["--resume_from_checkpoint", str(tmp_path / "out" / "checkpoint-4")]
@@ -220,14 +220,14 @@ def test_resumed_into_another_directory(arguments, tmp_path, capsys):
     assert "holds another run" in capsys.readouterr().err
 
 
-def test_evaluation_on_what_is_trained_on_is_said(arguments, caplog):
+def test_evaluation_on_training_data_is_reported(arguments, caplog):
     assert main([*arguments, "--train_split", "dev-tones", "--test_splits", "train-tones", "--max_steps", "1"]) == 0
     assert "eval: 12 of its 12 utterances are trained on as well" in caplog.messages
     assert not [message for message in caplog.messages if message.startswith("train-tones: ")]
 
 
 @pytest.mark.parametrize("share", ["0.3", "0"])
-def test_masks_are_switched_on_where_the_checkpoint_has_them_off(arguments, small, tmp_path, share):
+def test_masks_are_switched_on_if_the_checkpoint_has_them_off(arguments, small, tmp_path, share):
     quiet = shutil.copytree(small, tmp_path / "quiet")
     config = json.loads((quiet / "config.json").read_text())
     (quiet / "config.json").write_text(json.dumps(config | {"apply_spec_augment": False}))
@@ -235,7 +235,7 @@ def test_masks_are_switched_on_where_the_checkpoint_has_them_off(arguments, smal
     assert json.loads((tmp_path / "out" / "config.json").read_text())["apply_spec_augment"] == (share != "0")
 
 
-def test_a_loss_that_is_no_number_is_never_the_best(arguments, tmp_path, monkeypatch):
+def test_a_nan_loss_is_never_the_best(arguments, tmp_path, monkeypatch):
     from sft_speech.tasks.asr.evaluate import EvaluationResult
 
     monkeypatch.setattr(EvaluationResult, "loss", float("nan"))
@@ -255,7 +255,7 @@ def test_early_stopping_counts_across_resumption(arguments, tmp_path, caplog):
     assert [line["step"] for line in log if "eval_wer" in line] == [1, 2, 3]
 
 
-def test_a_run_without_evaluation_says_what_follows_from_it(arguments, caplog):
+def test_a_run_without_evaluation_explains_the_consequences(arguments, caplog):
     caplog.set_level("INFO", "sft_speech")
     assert main([*arguments, "--eval_split", "null", "--max_steps", "1"]) == 0
     line = "no eval_split: there is no best checkpoint and no early stopping; the last weights are kept"
@@ -285,14 +285,14 @@ def test_a_run_that_began_under_old_names_is_resumed(arguments, tmp_path, caplog
     assert f"{tmp_path / 'out'}: the run is finished, there is nothing left to do" in caplog.messages
 
 
-def test_a_tracker_that_is_not_there(arguments, tmp_path, capsys):
+def test_a_tracker_that_is_not_installed(arguments, tmp_path, capsys):
     assert main([*arguments, "--report_to", "tensorboard, tensorbored"]) == 2
     assert "report_to tensorbored: this tracker is not installed" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_an_evaluation_split_of_which_nothing_can_be_heard(arguments, tones, tmp_path, capsys, monkeypatch):
-    """No utterances make no errors; that must not pass for a word error rate of 0."""
+def test_an_evaluation_split_without_readable_audio(arguments, tones, tmp_path, capsys, monkeypatch):
+    """Without utterances there are no errors, but the WER is not 0."""
     from sft_speech.audio import read as audio
     from sft_speech.tasks.asr.ctc import recognize
 
@@ -310,13 +310,13 @@ def test_an_output_directory_that_cannot_be_made(arguments, tmp_path, capsys):
     assert "can't be written" in capsys.readouterr().err
 
 
-def test_resuming_with_other_settings_is_said(arguments, caplog):
+def test_resuming_with_other_settings_is_reported(arguments, caplog):
     assert main(arguments) == 0
     assert main([*arguments, "--resume_from_checkpoint", "--learning_rate", "0.1"]) == 0
     assert "resumed with options that differ from those at its start: learning_rate" in caplog.text
 
 
-def test_slowed_down_clips_still_fit_into_the_budget(arguments, tmp_path, monkeypatch):
+def test_slowed_clips_fit_into_a_batch(arguments, tmp_path, monkeypatch):
     from sft_speech.tasks.asr.ctc.collator import CTCCollator
 
     collate, costs = CTCCollator.__call__, []
@@ -345,7 +345,7 @@ def test_deepspeed_is_refused(arguments, capsys, monkeypatch):
     assert "DeepSpeed is not supported" in capsys.readouterr().err
 
 
-def test_fsdp_without_gpus_is_said(arguments, caplog, monkeypatch):
+def test_fsdp_without_gpus_is_reported(arguments, caplog, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert main([*arguments, "--max_steps", "1"]) == 0
     assert "accelerate has FSDP for GPUs only" in caplog.text
@@ -366,8 +366,8 @@ def test_too_many_unusable_rows_stop_it_before_step_1(arguments, tones, tmp_path
     assert "max_dropped_share" in capsys.readouterr().err
 
 
-def test_an_utterance_that_goes_bad_during_the_run_is_left_out(arguments, tones, tmp_path, caplog):
-    """The header promises what the data does not hold: found when it is decoded, said, and passed over."""
+def test_an_utterance_with_damaged_data_is_left_out(arguments, tones, tmp_path, caplog):
+    """The header is fine, so the damage is found, logged and skipped when the data is decoded."""
     import shutil
 
     copy = tmp_path / "copy"

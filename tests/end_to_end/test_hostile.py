@@ -1,4 +1,4 @@
-"""Models, checkpoints and settings that somebody else made: none of them runs code here, or publishes anything."""
+"""Models, checkpoints and settings from elsewhere: none of them runs code or publishes anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parents[2] / "sft_speech"
 
 
 class Evil:
-    """A pickle that makes a file where it is loaded."""
+    """A pickle that makes a folder when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = str(mark)
@@ -32,14 +32,14 @@ class Evil:
 
 
 def poison(file: Path, mark: Path, as_torch: bool) -> None:
-    """In the file that torch writes, or as a bare pickle."""
+    """Write the pickle as torch does, or as a bare pickle."""
     if as_torch:
         torch.save({"state": Evil(mark)}, file)
     else:
         file.write_bytes(pickle.dumps(Evil(mark)))
 
 
-def test_the_poison_works(tmp_path):
+def test_the_poisoned_file_runs_code_if_it_is_unpickled(tmp_path):
     poison(tmp_path / "a.pt", tmp_path / "mark", as_torch=True)
     torch.load(tmp_path / "a.pt", weights_only=False)
     assert (tmp_path / "mark").is_dir()
@@ -47,7 +47,7 @@ def test_the_poison_works(tmp_path):
 
 @pytest.fixture
 def stopped(arguments, tmp_path):
-    """A run with a checkpoint at half of its four steps, the model's own directory gone from it."""
+    """Return a command that resumes from the middle checkpoint of a run, which was copied elsewhere."""
     arguments += ["--max_steps", "4", "--eval_steps", "2", "--learning_rate", "1e-4"]
     assert main(arguments) == 0
     shutil.copytree(tmp_path / "out/checkpoint-2", tmp_path / "fetched")
@@ -57,12 +57,12 @@ def stopped(arguments, tmp_path):
 def test_no_file_of_a_checkpoint_runs_code(stopped, tmp_path, capsys):
     fetched, mark = tmp_path / "fetched", tmp_path / "mark"
     names = {path.name for path in fetched.iterdir() if path.suffix in (".pt", ".pth", ".bin")}
-    assert names == {"optimizer.pt", "scheduler.pt", "rng_state.pth", "unlogged_0.pt"}, "all that is pickled"
+    assert names == {"optimizer.pt", "scheduler.pt", "rng_state.pth", "unlogged_0.pt"}, "all the pickled files"
     for name in sorted(names):
         shutil.copytree(fetched, tmp_path / "whole")
         poison(fetched / name, mark, as_torch=name != "scheduler.pt")
         listed = json.loads((fetched / checkpoints.LIST).read_text())
-        listed[name] = checkpoints.fingerprint(fetched / name)  # who poisons it can do that as well
+        listed[name] = checkpoints.fingerprint(fetched / name)  # an attacker can do that too
         (fetched / checkpoints.LIST).write_text(json.dumps(listed))
         assert main(stopped) == 2
         assert not mark.exists(), name
@@ -72,7 +72,7 @@ def test_no_file_of_a_checkpoint_runs_code(stopped, tmp_path, capsys):
     assert capsys.readouterr().err.count("isn't what a run writes") == 4
 
 
-def test_pickled_weights_beside_safetensors_are_not_looked_at(small, tmp_path):
+def test_pickled_weights_beside_safetensors_are_ignored(small, tmp_path):
     from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 
     shutil.copytree(small, tmp_path / "model")
@@ -91,7 +91,7 @@ def pickled(small, tmp_path):
     return tmp_path / "pickled"
 
 
-def test_pickled_weights_are_asked_for_by_hand(pickled, tones, tmp_path, capsys):
+def test_pickled_weights_need_an_option(pickled, tones, tmp_path, capsys):
     arguments = ["evaluate", str(pickled), "--source", str(tones), "--split", "dev-tones", "-o", str(tmp_path)]
     assert main(arguments) == 2
     assert "its weights are pickled (pytorch_model.bin)" in capsys.readouterr().err
@@ -99,7 +99,7 @@ def test_pickled_weights_are_asked_for_by_hand(pickled, tones, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("as_torch", [True, False])
-def test_allowed_pickles_run_no_code_either(pickled, tmp_path, as_torch):
+def test_allowed_pickles_run_no_code(pickled, tmp_path, as_torch):
     from sft_speech import Transcriber
 
     poison(pickled / "pytorch_model.bin", tmp_path / "mark", as_torch)
@@ -114,7 +114,7 @@ def test_nothing_but_safetensors_from_the_hub():
     assert how_to_read_weights("somebody/model", allow_pickle=True) == {"use_safetensors": True}
 
 
-def test_a_model_that_brings_code_runs_none_of_it(small, tones, tmp_path, capsys):
+def test_the_code_of_a_model_is_not_run(small, tones, tmp_path, capsys):
     shutil.copytree(small, tmp_path / "model")
     (tmp_path / "model/evil.py").write_text(f"import os; os.mkdir({str(tmp_path / 'mark')!r})")
     config = (tmp_path / "model/config.json").read_text()
@@ -127,14 +127,14 @@ def test_a_model_that_brings_code_runs_none_of_it(small, tones, tmp_path, capsys
 
 @pytest.mark.parametrize("key", ["trust_remote_code", "allow_pickle", "push_to_hub"])
 @pytest.mark.parametrize("value", [True, "yes", 1, [False]])
-def test_what_a_file_must_not_decide(arguments, tmp_path, capsys, key, value):
+def test_options_that_a_yaml_must_not_set(arguments, tmp_path, capsys, key, value):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({key: value}))
     assert main([*arguments, "--config", str(tmp_path / "run.yaml")]) == 2
     assert f"{key}: only the command line can switch this on" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_was_allowed_is_repeated_by_hand(arguments, tmp_path, capsys):
+def test_repeating_a_run_needs_the_option_again(arguments, tmp_path, capsys):
     keys = ["--max_steps", "1", "--eval_steps", "1"]
     assert main([*arguments, *keys, "--allow_pickle"]) == 0
     again = ["finetune-asr", "--config", str(tmp_path / "out/run.yaml"), "--output_dir", str(tmp_path / "again")]
@@ -149,7 +149,7 @@ def test_a_run_that_was_allowed_is_repeated_by_hand(arguments, tmp_path, capsys)
 FORBIDDEN = {"eval", "exec", "compile", "pickle.load", "dill.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load"}
 FORBIDDEN |= {"os.system", "os.popen", "tempfile.mktemp", "joblib.load", "marshal.loads", "shelve.open"}
 ANYWHERE = {"extractall", "unpack_archive", "read_pickle"}
-OWN_PICKLES = {"training/start.py"}  # between the processes of one run, which share all rights anyway
+OWN_PICKLES = {"training/start.py"}  # between the processes of one run, which have the same rights anyway
 
 
 def dotted(node: ast.AST) -> str:
@@ -159,7 +159,7 @@ def dotted(node: ast.AST) -> str:
 
 
 def findings(source: str) -> list[str]:
-    """Calls in a module that could run what a file says."""
+    """Return the calls in a module that could run the content of a file."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
@@ -176,12 +176,12 @@ def findings(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nothing_is_called_that_runs_what_a_file_says(path):
+def test_no_call_runs_the_content_of_a_file(path):
     allowed = ["pickle.loads"] if str(path.relative_to(PACKAGE)) in OWN_PICKLES else []
     assert [found.split(": ")[1] for found in findings(path.read_text())] == allowed
 
 
-def test_what_could_run_code_is_found():
+def test_such_calls_are_found():
     lines = ["torch.load(f)", "np.load(f)", "yaml.load(f)", "eval(x)", "tar.extractall(p)", "run(x, shell=True)"]
     lines += ["a.from_pretrained(x, trust_remote_code=True)", "torch.load(f, weights_only=False)"]
     assert len(findings("\n".join(lines))) == len(lines)

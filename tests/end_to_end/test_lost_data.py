@@ -1,4 +1,4 @@
-"""Recordings that vanish, break or change, and workers that are killed, while a run goes on; what becomes of it."""
+"""Recordings that disappear, break or change during a run, and workers that are killed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def losses(output: Path) -> list[float]:
 
 @pytest.fixture
 def copy(tones, tmp_path) -> Path:
-    """A corpus that may be harmed."""
+    """A copy of the corpus that a test may damage."""
     return Path(shutil.copytree(tones, tmp_path / "corpus"))
 
 
 @pytest.fixture
 def before_step(monkeypatch):
-    """`before_step(number, do)`: has that done when so many steps of the next run are done."""
+    """`before_step(number, do)` calls `do` after `number` steps of the next run."""
     step = Trainer.training_step
 
     def arrange(number, do):
@@ -51,14 +51,15 @@ def before_step(monkeypatch):
     return arrange
 
 
-def longer(file: Path, seconds: float) -> None:
+def record(file: Path, seconds: float) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, round(seconds * 16_000))
     soundfile.write(file, samples, 16_000)
 
 
 def test_recordings_lost_between_the_scan_and_the_first_step(arguments, copy, tmp_path, monkeypatch, caplog):
-    """One is deleted, one cut, one became shorter: they are left out, and counted. One became longer: no more of it is
-    read than was planned.
+    """One is deleted, one truncated, one shorter than before: they are left out and counted.
+
+    One is longer than before: only its planned seconds are read.
     """
     missing, cut, shorter, grown = (copy / "train-tones" / file for file in FILES)
     begin, collate, costs = CtcRecognition.begin, CTCCollator.__call__, []
@@ -66,8 +67,8 @@ def test_recordings_lost_between_the_scan_and_the_first_step(arguments, copy, tm
     def harm(self, corpora):
         missing.unlink()
         cut.write_bytes(cut.read_bytes()[:-2000])
-        longer(shorter, 0.1)
-        longer(grown, 60.0)
+        record(shorter, 0.1)
+        record(grown, 60.0)
         begin(self, corpora)
 
     def watch(self, utterances):
@@ -88,26 +89,26 @@ def test_recordings_lost_between_the_scan_and_the_first_step(arguments, copy, tm
     assert max(costs) <= 6.0, "max_batch_seconds is 6"
 
 
-def test_a_disk_that_goes_away_ends_the_run_and_comes_back(arguments, copy, tmp_path, before_step, capsys):
-    """And what was learned until then is what an undisturbed run had learned."""
+def test_a_run_whose_disk_disappeared_is_resumed(arguments, copy, tmp_path, before_step, capsys):
+    """The resumed run has the losses of an undisturbed one."""
     run = [*arguments, "--source", str(copy), "--save_total_limit", "3"]
     assert main([*run, "--output_dir", str(tmp_path / "undisturbed")]) == 0
     before_step(5, lambda: copy.rename(tmp_path / "gone"))
     assert main(run) == 2
-    said = capsys.readouterr().err
-    assert "utterances: they could be read when the run began, but no longer" in said
-    assert "resume with --resume_from_checkpoint" in said
+    printed = capsys.readouterr().err
+    assert "utterances: they could be read when the run began, but no longer" in printed
+    assert "resume with --resume_from_checkpoint" in printed
     assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-4"]
     (tmp_path / "gone").rename(copy)
     assert main([*run, "--resume_from_checkpoint"]) == 0
     assert losses(tmp_path / "out") == losses(tmp_path / "undisturbed")
 
 
-def test_recordings_to_evaluate_that_go_away(arguments, copy, tmp_path, before_step, capsys):
+def test_evaluation_recordings_that_disappear(arguments, copy, tmp_path, before_step, capsys):
     before_step(1, lambda: (copy / "dev-tones/4/10/4-10-0003.flac").unlink())
     assert main([*arguments, "--source", str(copy), "--max_steps", "4"]) == 2
     assert "the evaluation: 1 of its 12 utterances can't be read any more" in capsys.readouterr().err
-    out = ["--output_dir", str(tmp_path / "suffered")]
+    out = ["--output_dir", str(tmp_path / "tolerant")]
     assert main([*arguments, "--source", str(tmp_path / "corpus"), "--max_steps", "4", *out]) == 2
     assert main([*arguments, "--source", str(copy), "--max_steps", "4", *out, "--max_dropped_share", "0.1"]) == 0
 
@@ -119,18 +120,18 @@ def test_a_corpus_that_changes_before_a_run_is_resumed(arguments, copy, tmp_path
     assert main(run) != 0
     file = copy / "train-tones" / FILES[0]
     if change == "replaced":
-        longer(file, 1.5)
+        record(file, 1.5)
     elif change == "gone":
         file.unlink()
     caplog.clear()
     assert main([*run, "--resume_from_checkpoint"]) == 0
-    said = {"replaced": "(48 utterances of", "gone": "(48 utterances of 0.01 h then, 47 utterances of"}
+    details = {"replaced": "(48 utterances of", "gone": "(48 utterances of 0.01 h then, 47 utterances of"}
     warned = [message for message in caplog.messages if "the training corpus has changed since" in message]
     assert len(warned) == (change != "same")
-    assert change == "same" or said[change] in warned[0] or "other ids or lengths" in warned[0]
+    assert change == "same" or details[change] in warned[0] or "other ids or lengths" in warned[0]
 
 
-def test_a_killed_worker_ends_the_run_which_goes_on_as_if_nothing_had_been(arguments, tmp_path, before_step, capsys):
+def test_a_run_whose_worker_was_killed_is_resumed(arguments, tmp_path, before_step, capsys):
     run = [
         *arguments,
         "--dataloader_num_workers",
@@ -145,9 +146,9 @@ def test_a_killed_worker_ends_the_run_which_goes_on_as_if_nothing_had_been(argum
     assert main([*run, "--output_dir", str(tmp_path / "undisturbed")]) == 0
     before_step(9, lambda: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL))
     assert main(run) == 2
-    said = capsys.readouterr().err
-    assert "one of the 2 processes that decode audio: it was ended from outside (" in said
-    assert "lower --dataloader_num_workers" in said
+    printed = capsys.readouterr().err
+    assert "one of the 2 processes that decode audio: it was ended from outside (" in printed
+    assert "lower --dataloader_num_workers" in printed
     assert not multiprocessing.active_children()
     kept = max(int(path.name.split("-")[1]) for path in (tmp_path / "out").glob("checkpoint-*"))
     assert kept >= 8

@@ -1,4 +1,4 @@
-"""A new task is one file and one line: `tests/toy_task.py`, which registers itself."""
+"""A new task is one file and one line: `tests/toy_task.py`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def command(tones, tmp_path) -> list[str]:
     return ["finetune-toy", *(f"--{key}={value}" for key, value in keys.items())]
 
 
-def test_it_is_toy_sized():
+def test_the_toy_task_is_short():
     assert len((Path(__file__).parents[1] / "toy_task.py").read_text().splitlines()) <= 120
 
 
-def test_it_trains_is_evaluated_and_gets_a_card_and_a_verb(command, tmp_path, capsys):
+def test_it_is_trained_and_evaluated_and_has_a_card_and_a_verb(command, tmp_path, capsys):
     assert main(command) == 0
     out = tmp_path / "out"
     figures = json.loads((out / "all_results.json").read_text())
@@ -47,11 +47,11 @@ def test_it_trains_is_evaluated_and_gets_a_card_and_a_verb(command, tmp_path, ca
     assert "finetune-toy" in capsys.readouterr().out
 
 
-def test_killed_it_resumes_to_the_same_weights(command, tmp_path, faulty_run):
+def test_a_killed_run_resumes_to_the_same_weights(command, tmp_path, faulty_run):
     assert main(command) == 0
     again = [*command, f"--output_dir={tmp_path / 'killed'}"]
     at = ("open", "checkpoint-8/files.json.*.part", "kill", "")
-    assert faulty_run(again, faults=[at], imports=["toy_task"]).ends() == -signal.SIGKILL
+    assert faulty_run(again, faults=[at], imports=["toy_task"]).exit_code() == -signal.SIGKILL
     assert main([*again, "--resume_from_checkpoint=auto"]) == 0
     killed, whole = (tmp_path / name / "model.safetensors" for name in ("killed", "out"))
     assert killed.read_bytes() == whole.read_bytes()

@@ -1,4 +1,4 @@
-"""Steps whose gradient is not finite: the run continues without them, or ends with what it had."""
+"""Steps whose gradient is not finite: the run skips them, or ends with its last good checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sft_speech.cli import main
 from sft_speech.training.nonfinite_steps import NonfiniteSteps
 from sft_speech.training.trainer import ExactTrainer
 
-BAD = 5  # step; the checkpoint after four is the one to resume from
+BAD = 5  # the bad step, after the checkpoint of step 4
 
 
 def history(output: Path) -> list[dict[str, float]]:
@@ -26,8 +26,8 @@ def history(output: Path) -> list[dict[str, float]]:
     return [entry for entry in state["log_history"] if "loss" in entry]
 
 
-def without_number(monkeypatch, where: str) -> None:
-    """Makes the gradient of one step NaN with the loss, or infinite beside a loss that is fine."""
+def spoil(monkeypatch, where: str) -> None:
+    """Make the loss of one step NaN, or one value of its gradient infinite while the loss is finite."""
     train, compute = Trainer.training_step, ExactTrainer.compute_loss
 
     def training_step(self, model, *args, **kwargs):
@@ -46,7 +46,7 @@ def without_number(monkeypatch, where: str) -> None:
 
 @pytest.fixture
 def around_the_optimizer(monkeypatch):
-    """For each step whether weights, moments and counts of steps are the same after it, and all finite."""
+    """For each step: whether weights and optimizer state stayed the same, and whether they are finite."""
     found, guard = {}, NonfiniteSteps.guard
 
     def everything(trainer):
@@ -75,7 +75,7 @@ def around_the_optimizer(monkeypatch):
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_one_bad_step_is_skipped_and_reported(arguments, tmp_path, monkeypatch, around_the_optimizer, caplog, where):
-    without_number(monkeypatch, where)
+    spoil(monkeypatch, where)
     run = [*arguments, "--save_total_limit", "3", "--gradient_accumulation_steps", "2"]
     assert main(run) == 0
     assert around_the_optimizer == {step: (step == BAD, True) for step in range(1, 9)}
@@ -109,7 +109,7 @@ def test_one_bad_step_is_skipped_and_reported(arguments, tmp_path, monkeypatch, 
 def test_optimizers_without_fused_kernels_skip_the_step_too(
     arguments, tmp_path, monkeypatch, around_the_optimizer, optim
 ):
-    without_number(monkeypatch, "gradient")
+    spoil(monkeypatch, "gradient")
     assert main([*arguments, "--optim", optim]) == 0
     assert around_the_optimizer == {step: (step == BAD, True) for step in range(1, 9)}
     assert json.loads((tmp_path / "out" / "all_results.json").read_text())["skipped_steps"] == 1
@@ -121,26 +121,26 @@ def test_a_checkpoint_with_a_broken_weight(arguments, small, tmp_path, capsys):
     weights["lm_head.weight"][3, 0] = math.nan
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     assert main([*arguments, "--model", str(broken), "--max_nonfinite_steps", "2"]) == 2
-    said = capsys.readouterr().err
-    assert "step 3: 3 of the last 3 steps had a gradient that is not finite, for lm_head.weight holds NaN" in said
+    printed = capsys.readouterr().err
+    assert "step 3: 3 of the last 3 steps had a gradient that is not finite, for lm_head.weight holds NaN" in printed
     assert len((tmp_path / "out" / "bad_batches.jsonl").read_text().splitlines()) == 3
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
 def test_weights_that_overflow_are_not_saved(arguments, tmp_path, capsys):
-    """Their gradients are numbers; a learning rate beyond all bounds makes them infinite."""
+    """The gradients are finite; an enormous learning rate makes the weights infinite."""
     run = [*arguments, "--lr_scheduler_type", "constant_with_warmup", "--warmup_steps", "0", "--save_total_limit", "3"]
     assert main([*run, "--max_steps", "4"]) == 0
     before = (tmp_path / "out" / "checkpoint-4" / "model.safetensors").read_bytes()
-    go_on = ["--resume_from_checkpoint", "--learning_rate", "1e39"]
-    assert main([*run, *go_on]) == 2
+    resume = ["--resume_from_checkpoint", "--learning_rate", "1e39"]
+    assert main([*run, *resume]) == 2
     assert "holds NaN or infinity after step 8, which is not saved" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-4"]
     assert (tmp_path / "out" / "checkpoint-4" / "model.safetensors").read_bytes() == before
 
 
-def test_a_run_that_diverges_is_told_so(arguments, tmp_path, caplog):
-    """At a learning rate beyond all reason, with numbers that stay finite: the run is complete, its files are there."""
+def test_divergence_is_reported(arguments, tmp_path, caplog):
+    """At a very high learning rate everything stays finite: the run completes and writes its files."""
     run = [*arguments, "--lr_scheduler_type", "constant_with_warmup", "--warmup_steps", "0", "--learning_rate", "30"]
     assert main(run) == 0
     (diverges,) = (line for line in caplog.messages if line.startswith("training diverges: loss "))

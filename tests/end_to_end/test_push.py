@@ -31,7 +31,7 @@ EVERYTHING = {".gitattributes", *MODEL.split(), *ABOUT.split(), *PLOTS.split()}
 
 
 def command(tones: Path, small: Path, output: Path, **keys: object) -> list[str]:
-    """A run of eight steps, with a checkpoint after four."""
+    """Return the command of a run of eight steps, with a checkpoint after four."""
     settings = {
         "model": small,
         "source": tones,
@@ -52,7 +52,7 @@ def command(tones: Path, small: Path, output: Path, **keys: object) -> list[str]
 
 @pytest.fixture(scope="module")
 def done(tones, small, tmp_path_factory) -> Path:
-    """The output of a run, which no test changes."""
+    """The output of a run; no test changes it."""
     output = tmp_path_factory.mktemp("runs") / "done"
     assert main(command(tones, small, output)) == 0
     return output
@@ -68,11 +68,11 @@ def hub_server():
     return sys.modules["hub_server"]
 
 
-def test_a_dry_run_lists_all_and_sends_nothing(run, hub, monkeypatch, capsys):
+def test_a_dry_run_lists_all_files_and_sends_nothing(run, hub, monkeypatch, capsys):
     monkeypatch.delenv("HF_TOKEN")
     assert main(["push", str(run), "me/model", "--dry_run", "--private"]) == 0
-    said = capsys.readouterr().out
-    up, home = said.split("would go to me/model (private)")
+    printed = capsys.readouterr().out
+    up, home = printed.split("would go to me/model (private)")
     listed = {line.split("  ")[-1].strip(): line.split()[:2] for line in up.splitlines()}
     assert listed.keys() == EVERYTHING - {".gitattributes"} | {"in all"}
     assert listed["vocab.json"] == [str((run / "vocab.json").stat().st_size), "B"]
@@ -84,7 +84,7 @@ def test_a_dry_run_lists_all_and_sends_nothing(run, hub, monkeypatch, capsys):
     assert hub.requests == []
 
 
-def test_a_model_goes_up_and_comes_back(run, hub, tones, monkeypatch, tmp_path):
+def test_a_model_is_uploaded_and_downloaded(run, hub, tones, monkeypatch, tmp_path):
     assert main(["push", str(run), "me/model", "--private"]) == 0
     repo = hub.repos["me/model"]
     assert repo.private
@@ -108,11 +108,11 @@ def test_a_model_goes_up_and_comes_back(run, hub, tones, monkeypatch, tmp_path):
     assert all(torch.equal(weights, wanted[name]) for name, weights in model.state_dict().items())
     assert processor.tokenizer.get_vocab() == json.loads((run / "vocab.json").read_text())
     clip = soundfile.read(next((tones / "dev-tones").rglob("*.flac")), dtype="float32")[0]
-    heard = [next(iter(Transcriber(name)([(clip, 16_000)]))).text for name in ("me/model", str(run))]
-    assert heard[0] == heard[1]
+    texts = [next(iter(Transcriber(name)([(clip, 16_000)]))).text for name in ("me/model", str(run))]
+    assert texts[0] == texts[1]
 
 
-def test_an_evaluation_on_other_data_goes_up_only_when_asked(run, hub, capsys):
+def test_an_evaluation_on_other_data_is_uploaded_only_on_request(run, hub, capsys):
     figures = json.loads((run / "evaluation" / "dev-tones.json").read_text())
     (run / "evaluation" / "client.json").write_text(json.dumps(figures | {"source": "/disk/client"}))
     assert main(["push", str(run), "me/model", "--dry_run"]) == 0
@@ -148,7 +148,7 @@ def test_a_branch(run, hub):
     assert repo.branches["second-try"].keys() == EVERYTHING
 
 
-def test_checkpoints_go_up_only_when_asked_and_can_be_resumed(run, hub, tones, small, tmp_path):
+def test_checkpoints_are_uploaded_only_on_request_and_can_be_resumed(run, hub, tones, small, tmp_path):
     assert main(["push", str(run), "me/model", "--with_checkpoints"]) == 0
     files = hub.repos["me/model"].files
     inside = {name.removeprefix("checkpoint-4/") for name in files if name.startswith("checkpoint-4/")}
@@ -178,7 +178,7 @@ def test_another_model_replaces_the_previous_one(run, hub):
 
 
 @pytest.mark.parametrize("where", ["here", "there"])
-def test_a_handwritten_card_stays(run, hub, where, caplog):
+def test_an_edited_card_is_kept(run, hub, where, caplog):
     mine = "---\nlicense: mit\n---\n# Mine\n"
     if where == "here":
         (run / "README.md").write_text(mine)
@@ -207,12 +207,12 @@ def test_a_missing_permission_is_reported_before_step_1(hub, tones, small, tmp_p
         hub.repos["me/model"] = hub_server().Repo()
     keys = {"push_to_hub": "true", "hub_model_id": "me/model"}
     assert main(command(tones, small, tmp_path / "out", **keys)) == 2
-    said = capfd.readouterr().err
-    assert "repository me/model: " in said
-    assert why.replace("\\", "") in said
-    assert "`hf auth login`" in said
-    assert len(said.splitlines()) == 2
-    assert not token or token not in said
+    printed = capfd.readouterr().err
+    assert "repository me/model: " in printed
+    assert why.replace("\\", "") in printed
+    assert "`hf auth login`" in printed
+    assert len(printed.splitlines()) == 2
+    assert not token or token not in printed
     assert not (tmp_path / "out").exists()
     assert not there or hub.repos["me/model"].commits == []
 
@@ -221,17 +221,17 @@ def test_a_missing_permission_is_reported_before_step_1(hub, tones, small, tmp_p
 def test_a_server_that_repeats_the_token(run, hub, number, capfd):
     with hub.failing("create|auth-check", hub_server().status(number, echo=True)):
         assert main(["push", str(run), "me/model"]) == 2
-    said = capfd.readouterr()
-    assert hub_server().WRITER not in said.out + said.err
+    printed = capfd.readouterr()
+    assert hub_server().WRITER not in printed.out + printed.err
 
 
 def test_a_repository_of_somebody_else_or_an_invalid_name(run, hub, capfd):
     assert main(["push", str(run), "you/model"]) == 2
     assert "no write permission there" in capfd.readouterr().err
     assert main(["push", str(run), f"https://me:{hub_server().WRITER}@huggingface.co/me/model"]) == 2
-    said = capfd.readouterr().err
-    assert "this is not a valid name" in said
-    assert hub_server().WRITER not in said
+    printed = capfd.readouterr().err
+    assert "this is not a valid name" in printed
+    assert hub_server().WRITER not in printed
     assert hub.repos == {}
 
 
@@ -249,9 +249,9 @@ def test_an_interrupted_push_continues(run, hub, broken, how, capfd):
     fault = hub_server().cut if how == "cut" else hub_server().status(500)
     with hub.failing(broken, fault):
         assert main(["push", str(run), "me/model"]) == 2
-    said = capfd.readouterr().err
-    assert "push to me/model: " in said
-    assert "repeat the same command" in said
+    printed = capfd.readouterr().err
+    assert "push to me/model: " in printed
+    assert "repeat the same command" in printed
     assert hub.repos["me/model"].commits == []
     assert hub.repos["me/model"].files.keys() == {".gitattributes"}
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -284,15 +284,15 @@ def test_a_hub_that_stops_answering(run, hub):
 def test_a_card_that_the_hub_rejects(run, hub, capfd):
     (run / "README.md").write_text("---\nlicense: mine\n---\n# Mine\n")
     assert main(["push", str(run), "me/model"]) == 2
-    said = capfd.readouterr().err
-    assert 'push to me/model: the Hub rejects it (Invalid metadata in README.md. - "license" must be one of' in said
+    printed = capfd.readouterr().err
+    assert 'push to me/model: the Hub rejects it (Invalid metadata in README.md. - "license" must be one of' in printed
     assert hub.repos["me/model"].commits == []
 
 
 # ---- during a run
 
 
-def test_each_checkpoint_goes_up_from_one_of_two_processes(hub, tones, small, tmp_path, two_processes):
+def test_one_of_two_processes_uploads_each_checkpoint(hub, tones, small, tmp_path, two_processes):
     keys = {"push_to_hub": "true", "hub_model_id": "me/model", "hub_strategy": "every_save", "hub_private": "true"}
     two_processes(str(ROOT / "scripts/finetune_asr.py"), *command(tones, small, tmp_path / "out", **keys)[1:])
     repo = hub.repos["me/model"]
@@ -306,7 +306,7 @@ def test_each_checkpoint_goes_up_from_one_of_two_processes(hub, tones, small, tm
     assert [path.name for path in (tmp_path / "out").glob(".*")] == [lock.FILE]
 
 
-def test_the_files_for_resuming_go_up_when_asked(hub, tones, small, tmp_path, monkeypatch):
+def test_the_files_for_resuming_are_uploaded_on_request(hub, tones, small, tmp_path, monkeypatch):
     cards = []
     commit = hub_server().Handler.commit
     monkeypatch.setattr(
@@ -340,8 +340,8 @@ def test_a_network_failure_does_not_stop_the_run(hub, tones, small, tmp_path, ca
     with hub.failing("/tree/|/preupload/|/commit/|lfs", hub_server().cut):
         assert main(command(tones, small, output, **keys)) == 2
     assert "step 4 was not uploaded (the connection failed" in caplog.text
-    said = capfd.readouterr().err
-    assert f"the run is complete in {output}: `sft-speech push {output} me/model`" in said
+    printed = capfd.readouterr().err
+    assert f"the run is complete in {output}: `sft-speech push {output} me/model`" in printed
     assert hub.repos["me/model"].commits == []
     assert len(load_file(output / "model.safetensors")) > 10
     assert (output / "checkpoint-8" / "trainer_state.json").is_file()
@@ -353,7 +353,7 @@ def test_a_run_that_is_stopped_does_not_wait_for_an_upload(hub, tones, small, tm
     arrived = threading.Event()
 
     def stall(handler) -> None:
-        while not (tmp_path / "out/checkpoint-12/files.json").exists():  # another one was saved meanwhile
+        while not (tmp_path / "out/checkpoint-12/files.json").exists():  # meanwhile another checkpoint is saved
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
         arrived.wait(60)

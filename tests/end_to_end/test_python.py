@@ -34,7 +34,7 @@ def losses(history: list[dict]) -> list[tuple[float, float]]:
 
 
 def as_arrays(rows: datasets.Dataset) -> datasets.Dataset:
-    """The same rows with their samples in memory, columns of other names."""
+    """Return the rows with their samples in memory and other column names."""
     made = [soundfile.read(row["audio"]["path"], dtype="float32") for row in rows]
     return datasets.Dataset.from_dict(
         {
@@ -52,7 +52,7 @@ def rows(tones) -> dict[str, datasets.Dataset]:
 
 @pytest.fixture(scope="module")
 def by_command(tones, small, tmp_path_factory) -> list[tuple[float, float]]:
-    """Losses and gradient norms of the run from the command line."""
+    """The losses and gradient norms of the run from the command line."""
     out = tmp_path_factory.mktemp("command") / "out"
     keys = {"model": small, "source": tones, "train_split": "train-tones", "eval_split": "dev-tones"}
     arguments = [f"--{key}={value}" for key, value in {**keys, **OPTIONS, "output_dir": out}.items()]
@@ -134,8 +134,8 @@ def test_errors_are_exceptions_with_the_same_text(rows, small, tmp_path, given, 
     assert not (tmp_path / "out").exists()
 
 
-def test_the_example_of_the_readme(tones, tmp_path, monkeypatch, capsys):
-    """As it stands, on eight recordings; the embedded checkpoint is where a clone has it."""
+def test_the_example_in_the_readme(tones, tmp_path, monkeypatch, capsys):
+    """Run it unchanged, on eight recordings, from a folder that is laid out like a clone."""
     (tmp_path / "sft_speech").symlink_to(ROOT / "sft_speech")
     found = sorted((tones / "dev-tones").rglob("*.flac"))[:8]
     with open(tmp_path / "recordings.csv", "w", newline="") as file:
@@ -146,6 +146,6 @@ def test_the_example_of_the_readme(tones, tmp_path, monkeypatch, capsys):
     section = (ROOT / "README.md").read_text().split("### From Python")[1]
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
     exec(compile(code, "README.md", "exec"), {})
-    said = capsys.readouterr().out
-    assert re.match(r"WER \d+\.\d%\n\[\(10, \d+\.\d+\), \(20, ", said)
+    printed = capsys.readouterr().out
+    assert re.match(r"WER \d+\.\d%\n\[\(10, \d+\.\d+\), \(20, ", printed)
     assert (tmp_path / "outputs/notebook/model.safetensors").is_file()

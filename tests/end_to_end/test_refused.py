@@ -1,4 +1,4 @@
-"""A run that is refused before it has written anything leaves nothing behind."""
+"""A refused run leaves no files behind."""
 
 from __future__ import annotations
 

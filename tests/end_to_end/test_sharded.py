@@ -1,4 +1,4 @@
-"""The real command on several processes that share a model, and on several machines that share a disk."""
+"""The real command on processes that each hold a shard of the model, and on machines that share a disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEVERAL = str(Path(__file__).parents[1] / "several_runs.py")
 
 
 def history(output: Path) -> list[dict[str, float]]:
-    """Of the checkpoint after eight steps: loss, gradient norm and evaluations."""
+    """Return losses, gradient norms and evaluations from the checkpoint of step 8."""
     logged = json.loads((output / "checkpoint-8" / "trainer_state.json").read_text())["log_history"]
     names = ("loss", "grad_norm", "eval_loss", "eval_wer")
     return [{name: entry[name] for name in names if name in entry} for entry in logged]
@@ -33,9 +33,10 @@ def transcripts(output: Path) -> dict[str, str]:
     return {row["id"]: row["hypothesis"] for row in map(json.loads, file.read_text().splitlines())}
 
 
-def test_a_model_in_pieces_learns_as_a_whole_one(arguments, tones, tmp_path, two_processes, two_pieces):
-    """Layers are left out, the body follows after five steps, in the middle of what is resumed; one process has more
-    batches to evaluate than the other.
+def test_a_sharded_model_trains_like_a_whole_one(arguments, tones, tmp_path, two_processes, two_pieces):
+    """Layers are dropped, the encoder is frozen for five steps, and one process has more batches to evaluate.
+
+    The resumed run starts at step 4, while the encoder is still frozen.
     """
     from transformers import pipeline
 
@@ -50,21 +51,19 @@ def test_a_model_in_pieces_learns_as_a_whole_one(arguments, tones, tmp_path, two
     assert (cut / "config.json").read_text() == (whole / "config.json").read_text()
     plain = pipeline("automatic-speech-recognition", str(cut))
     files = sorted((tones / "dev-tones").rglob("*.flac"))
-    heard = {file.stem: plain(soundfile.read(file, dtype="float32")[0])["text"].split() for file in files}
+    texts = {file.stem: plain(soundfile.read(file, dtype="float32")[0])["text"].split() for file in files}
     ours = {name: text.split() for name, text in transcripts(cut).items()}
     assert any(ours.values())
     assert len(ours) == 11
-    assert {name: heard[name] for name in ours} == ours
+    assert {name: texts[name] for name in ours} == ours
     listed = json.loads((cut / "checkpoint-4" / "files.json").read_text())
     assert {"pytorch_model_fsdp", "optimizer"} <= {name.split("/")[0].split(".")[0] for name in listed}
     two_pieces(*run, "--output_dir", str(resumed), "--resume_from_checkpoint", str(cut / "checkpoint-4"))
     assert history(resumed) == close(cut)
 
 
-def test_a_bad_step_of_one_piece_is_left_out_by_both_and_the_run_is_uploaded_at_its_end(
-    arguments, hub, tmp_path, two_pieces
-):
-    """Checkpoints hold pieces only, which is said, and asks nothing of the Hub."""
+def test_both_shards_skip_a_bad_step_and_the_run_is_uploaded_at_its_end(arguments, hub, tmp_path, two_pieces):
+    """Checkpoints hold only shards, so they are not uploaded."""
     keys = "--max_steps 4 --eval_steps 2 --push_to_hub --hub_model_id me/model --hub_strategy every_save".split()
     runs = [{"arguments": [*arguments, *keys], "fault": "bad step", "rank": 1}]
     (tmp_path / "runs.json").write_text(json.dumps(runs))
@@ -87,6 +86,6 @@ def test_two_machines_share_a_disk_but_no_cache(arguments, tmp_path, two_machine
     assert sorted(transcripts(out)) == [f"4-10-{number:04}" for number in range(12)]
     assert len(history(out)) == 10
     assert len(list((out / "checkpoint-8").glob("rng_state_*.pth"))) == 4
-    # A small corpus travels, so that the other machine has no header to read.
+    # A small corpus is sent to the other machine, which then reads no headers.
     assert len(list((tmp_path / "cache0").rglob("headers-*.parquet"))) == 2
     assert not list((tmp_path / "cache1").rglob("headers-*.parquet"))

@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Settings and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from types import SimpleNamespace
 import hypothesis
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the Hub, by accident or not
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test contacts the Hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What another session has left in the user's cache, or removes from it, changes no test. Workers inherit it.
+# Tests do not depend on the user's cache, or on other sessions that change it. Workers inherit the variable.
 CACHE = tempfile.TemporaryDirectory(prefix="sft_speech-tests-")
 os.environ.setdefault("HF_DATASETS_CACHE", CACHE.name)
-# Whatever a busy machine takes for an example is no failure.
+# A slow example on a busy machine is not a failure.
 hypothesis.settings.register_profile(
     "patient", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -35,8 +35,8 @@ ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--config_file
 FSDP_ON_CPU = str(ROOT / "tests" / "fsdp_on_cpu.py")
 
 
-def ended(line: list[str], seconds: float, **settings: str) -> tuple[int, str, str]:
-    """Runs a launcher of CPU processes (gloo) to its end: exit code, stdout, stderr; one that hangs is killed."""
+def run_launcher(line: list[str], seconds: float, **settings: str) -> tuple[int, str, str]:
+    """Run a launcher of CPU processes (gloo); return its exit code, stdout and stderr. Kill it if it hangs."""
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | settings
     process = subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
@@ -50,15 +50,15 @@ def ended(line: list[str], seconds: float, **settings: str) -> tuple[int, str, s
 
 
 def run(line: list[str], seconds: float, **settings: str) -> str:
-    """What a launcher that has to end well printed."""
-    code, out, err = ended(line, seconds, **settings)
+    """Run a launcher that must succeed; return what it printed."""
+    code, out, err = run_launcher(line, seconds, **settings)
     assert code == 0, err
     return out
 
 
 @pytest.fixture
 def two_processes():
-    """Runs a script on two CPU processes, gives what it printed."""
+    """A function that runs a script on two CPU processes and returns what it printed."""
 
     def launch(*command: str, seconds: float = 480) -> str:
         line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *command]
@@ -69,29 +69,29 @@ def two_processes():
 
 @pytest.fixture
 def several_runs(tmp_path):
-    """Has `tests/several_runs.py` do runs on some CPU processes, as `configs/accelerate/multi_gpu.yaml` starts them.
+    """A function that starts `tests/several_runs.py` on CPU processes, with `configs/accelerate/multi_gpu.yaml`.
 
-    The last one has to fail. Gives what each process noted for each run that it ended, and the lines of stderr.
+    The last run must fail. Returns the notes of each process about each finished run, and the lines of stderr.
     """
 
     def launch(processes: int, runs: list[dict], seconds: float = 480) -> tuple[list[list[dict]], list[str]]:
         (tmp_path / "runs.json").write_text(json.dumps(runs))
         config = [str(ROOT / "configs/accelerate/multi_gpu.yaml"), "--num_processes", str(processes)]
         script = [str(ROOT / "tests" / "several_runs.py"), str(tmp_path / "runs.json")]
-        code, _, err = ended([*ACCELERATE, *config, "--main_process_port", "0", *script], seconds)
-        print(err)  # shown where the test fails
-        notes = [tmp_path / f"runs.json.{rank}" for rank in range(processes)]
-        said = [[json.loads(line) for line in note.read_text().splitlines()] for note in notes if note.is_file()]
-        assert time.time() - (tmp_path / "runs.json.failed").stat().st_mtime < 180, "one that fails ends all"
+        code, _, err = run_launcher([*ACCELERATE, *config, "--main_process_port", "0", *script], seconds)
+        print(err)  # shown if the test fails
+        files = [tmp_path / f"runs.json.{rank}" for rank in range(processes)]
+        notes = [[json.loads(line) for line in file.read_text().splitlines()] for file in files if file.is_file()]
+        assert time.time() - (tmp_path / "runs.json.failed").stat().st_mtime < 180, "not all ended within three minutes"
         assert code != 0
-        return said, err.splitlines()
+        return notes, err.splitlines()
 
     return launch
 
 
 @pytest.fixture
 def two_pieces():
-    """Runs a script on two CPU processes, each with a piece of the model, as `configs/accelerate/fsdp.yaml` has it."""
+    """A function that runs a script on two CPU processes with a shard each, with `configs/accelerate/fsdp.yaml`."""
 
     def launch(*command: str, seconds: float = 480) -> str:
         config = [str(ROOT / "configs/accelerate/fsdp.yaml"), "--num_processes", "2", "--main_process_port", "0"]
@@ -102,9 +102,9 @@ def two_pieces():
 
 @pytest.fixture
 def two_machines(tmp_path):
-    """Runs a script on two CPU processes of each of two machines, as a launch file has it; gives what each printed.
+    """A function that runs a script on two machines of two CPU processes, and returns what each machine printed.
 
-    They share all files but the caches of `datasets`: `cache0` and `cache1` in `tmp_path`.
+    The machines share all files except the caches of `datasets`: `cache0` and `cache1` in `tmp_path`.
     """
 
     def launch(config: str, *command: str, seconds: float = 480) -> list[str]:
@@ -127,19 +127,19 @@ def two_machines(tmp_path):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path_factory):
-    """A Hub on loopback (tests/hub_server.py). This process finds it, and is logged in there as "me"."""
+    """A Hub on loopback (tests/hub_server.py) that this process uses, logged in as "me"."""
     from huggingface_hub import close_session, constants
     from huggingface_hub.utils import _http
 
     spec = importlib.util.spec_from_file_location("hub_server", ROOT / "tests" / "hub_server.py")
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "hub_server", module)  # where dataclasses look for their names
+    monkeypatch.setitem(sys.modules, "hub_server", module)  # where dataclasses look up names
     spec.loader.exec_module(module)
     home = tmp_path_factory.mktemp("home")
     with module.serving() as server:
         environment = {"HF_ENDPOINT": server.url, "HF_TOKEN": module.WRITER, "HF_HOME": str(home)}
         for name, value in (environment | {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}).items():
-            monkeypatch.setenv(name, value)  # for the processes that a test starts; this one has read them already
+            monkeypatch.setenv(name, value)  # for child processes; this process has read them already
         settings = {
             "ENDPOINT": server.url,
             "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
@@ -150,7 +150,7 @@ def hub(monkeypatch, tmp_path_factory):
         }
         for name, value in settings.items():
             monkeypatch.setattr(constants, name, value)
-        impatient = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})  # between two tries of the client
+        impatient = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})  # no waiting between retries
         monkeypatch.setattr(_http, "time", impatient)
         close_session()
         yield server

@@ -1,7 +1,7 @@
-"""One run of the real command in a process of its own, to which something happens; made by the fixture `runs`.
+"""One run of the real command in its own process, with faults; started by `FaultyRun` in end_to_end/conftest.py.
 
-Python tells its audit hooks of every file that it opens or renames: there a fault can be had at the very file. What is
-done is real, a SIGKILL or a full file system.
+Audit hooks of Python see every file that is opened or renamed, so a fault can be provoked at any file. The faults are
+real: a SIGKILL, a full file system.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-job: dict[str, Any] = globals()["job"]  # given by the fixture
+job: dict[str, Any] = globals()["job"]  # set by FaultyRun
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,7 +29,7 @@ def call(name: str, *args: Any) -> None:
 
 
 def fill(folder: str) -> None:
-    """Takes the last byte of a file system."""
+    """Fill a file system to the last byte."""
     with open(f"{folder}/filler", "wb", buffering=0) as file:
         for size in (1 << 16, 1 << 12, 1):
             with contextlib.suppress(OSError):
@@ -44,7 +44,7 @@ def read_only(folder: str) -> None:
 
 
 def twice(number: int) -> None:
-    """As a scheduler and a launcher both send it."""
+    """Send a signal twice, as a scheduler and a launcher do."""
     for _ in range(2):
         os.kill(os.getpid(), number)
 
@@ -63,7 +63,7 @@ FAULTS = {
 
 
 def hook(event: str, args: tuple[Any, ...]) -> None:
-    """The fault comes when ``event`` happens to a path that ends in ``path``."""
+    """Provoke the next fault when its event happens to a path that ends in its path."""
     if not job["faults"] or event not in ("open", "os.rename", "shutil.rmtree", "step"):
         return
     at, path, fault, where = job["faults"][0]
@@ -72,35 +72,35 @@ def hook(event: str, args: tuple[Any, ...]) -> None:
         FAULTS[fault](where)
 
 
-def tell_steps() -> None:
-    """The hook hears of each step after so many others: ("step", "after 6")."""
+def watch_steps() -> None:
+    """Call the hook before each training step, with ("step", "after 6") for step 7."""
     from transformers import Trainer
 
     train = Trainer.training_step
 
-    def told(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
         hook("step", (f"after {self.state.global_step}",))
         return train(self, *args, **kwargs)
 
-    Trainer.training_step = told
+    Trainer.training_step = watched
 
 
 def slow_reading(seconds: float) -> None:
-    """Has evaluation wait for its disk."""
+    """Delay the reading of each utterance in evaluation."""
     from sft_speech.tasks.asr.ctc import recognize
 
     read = recognize.read
 
-    def late(*args: Any) -> Any:
+    def delayed(*args: Any) -> Any:
         time.sleep(seconds)
         return read(*args)
 
-    recognize.read = late
+    recognize.read = delayed
 
 
 def run() -> int:
-    multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as ever; it is inherited otherwise
-    if job["inside"]:  # a namespace that the test has made
+    multiprocessing.set_start_method("fork", force=True)  # for loader workers; otherwise they would inherit forkserver
+    if job["inside"]:  # the namespaces of the test's disk
         for kind in ("user", "mnt"):
             call("setns", os.open(f"/proc/{job['inside']}/ns/{kind}", os.O_RDONLY), 0)
     os.environ.update(job["environment"])
@@ -114,7 +114,7 @@ def run() -> int:
     if job["slow_evaluation"]:
         slow_reading(job["slow_evaluation"])
     if any(event == "step" for event, *_ in job["faults"]):
-        tell_steps()
+        watch_steps()
     for module in job["imports"]:
         importlib.import_module(module)
     from sft_speech.cli import main

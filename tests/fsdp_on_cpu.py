@@ -1,7 +1,7 @@
-"""Runs a script with FSDP on CPU processes: fsdp_on_cpu.py SCRIPT [ARGUMENT ...], under `accelerate launch`.
+"""Run a script with FSDP on CPU processes: accelerate launch ... fsdp_on_cpu.py SCRIPT [ARGUMENT ...]
 
-accelerate (1.15, `AcceleratorState.__init__`) heeds FSDP only where it has found GPUs, and trains whole models else.
-So the CPU processes that it has found are called GPUs for as long as it decides that; all else is its own and torch's.
+accelerate (1.15, `AcceleratorState.__init__`) uses FSDP only with GPUs. So the CPU processes are declared to be GPUs
+while it decides; nothing else is changed.
 """
 
 from __future__ import annotations

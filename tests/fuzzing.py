@@ -1,8 +1,8 @@
-"""What fuzzers feed with hostile bytes: every reader of what users get from elsewhere.
+"""Targets for fuzzing: all readers of files that users get from elsewhere.
 
-A target takes bytes and an empty folder of its own, and hands the bytes to a reader as its user would. It returns where
-the reader took them, dropped rows, or said in a `UserError` (of one clip: an `AudioError`) why it can't; whatever else
-is raised is a find. `test_fuzz.py` feeds them in CI, `scripts/fuzz.py` for hours.
+A target gets bytes and an empty folder, and gives the bytes to a reader as a user would. It returns if the reader
+accepts them, drops rows, or raises `UserError` (for one clip `AudioError`); any other exception is a bug.
+`test_fuzz.py` runs the targets in CI, `scripts/fuzz.py` for hours.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # what nothing shown may hold
-SECONDS = 10  # for one input, of at most 64 KB: more is a hang
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # no message may hold these
+SECONDS = 10  # for one input of at most 64 KB; longer is a hang
 
 
 class Target(NamedTuple):
-    """A reader and inputs to begin with, one that it takes at least."""
+    """A reader, and inputs to start from, at least one of which it accepts."""
 
     read: Callable[[bytes, Path], None]
     seeds: Callable[[], list[bytes]]
@@ -40,7 +40,7 @@ class Target(NamedTuple):
 
 @contextlib.contextmanager
 def refusals(*also: type[Exception]) -> Iterator[None]:
-    """Lets a reader say no, in words that a terminal can show."""
+    """Allow a reader to raise an error whose message is printable."""
     from sft_speech.errors import UserError
 
     try:
@@ -48,16 +48,16 @@ def refusals(*also: type[Exception]) -> Iterator[None]:
     except also:
         return
     except UserError as error:
-        said = str(error)
+        message = str(error)
     else:
         return
-    assert not CONTROLS.search(said), ascii(said)
-    assert len(said) < 20_000
+    assert not CONTROLS.search(message), ascii(message)
+    assert len(message) < 20_000
 
 
 @contextlib.contextmanager
 def limited(seconds: float = SECONDS) -> Iterator[None]:
-    """Raises TimeoutError in the main thread, where the work takes longer."""
+    """Raise TimeoutError in the main thread if the block takes longer."""
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"longer than {seconds} s")
@@ -77,7 +77,7 @@ def limited(seconds: float = SECONDS) -> Iterator[None]:
 
 @cache
 def sound(format: str, subtype: str | None = None, seconds: float = 0.1) -> bytes:
-    """A file of noise."""
+    """Return an encoded file of noise."""
     import numpy as np
     import soundfile
 
@@ -88,7 +88,7 @@ def sound(format: str, subtype: str | None = None, seconds: float = 0.1) -> byte
 
 
 def audio(data: bytes, folder: Path) -> None:
-    """As a file and as bytes, whole and in part."""
+    """Read a recording as a file and as bytes, completely and in part."""
     import numpy as np
 
     from sft_speech.audio.read import AudioError, probe, read
@@ -111,7 +111,7 @@ def audio_seeds() -> list[bytes]:
     formats = [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS")]
     formats += [("MP3", None), ("AIFF", None), ("AU", None), ("W64", None), ("CAF", None), ("RF64", None)]
     flac = bytearray(sound("FLAC"))
-    flac[21], flac[22:26] = flac[21] | 0x0F, b"\xff" * 4  # a promise of 2^36 samples
+    flac[21], flac[22:26] = flac[21] | 0x0F, b"\xff" * 4  # its header announces 2^36 samples
     return [*(sound(*format) for format in formats), bytes(flac), sound("WAV")[:24] + b"\1\0\0\0" + sound("WAV")[28:]]
 
 
@@ -119,7 +119,7 @@ def audio_seeds() -> list[bytes]:
 
 
 def corpus(source: Path, folder: Path, split: str | None = None, labels: bool = False) -> None:
-    """All that is done with a corpus before training."""
+    """Do everything that happens to a corpus before training."""
     from sft_speech.corpora import CorpusReport, load_corpus
 
     report = CorpusReport()
@@ -138,7 +138,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 
 
 def manifest(data: bytes, folder: Path) -> None:
-    """The first byte picks the kind, and whether labels are asked for."""
+    """Read a manifest; the first byte selects its format, and whether labels are read."""
     (folder / "a.wav").write_bytes(sound("WAV"))
     path = folder / ("m" + SUFFIXES[data[0] % 4 if data else 0])
     path.write_bytes(data[1:])
@@ -159,7 +159,7 @@ def manifest_seeds() -> list[bytes]:
     ]
 
 
-LAYOUTS: tuple[tuple[str, str], ...] = (  # of transcripts, and of the audio that belongs to them
+LAYOUTS: tuple[tuple[str, str], ...] = (  # files of transcripts, and of their audio
     ("19/5/19-5.trans.txt", "19/5/19-5-0000.flac"),
     ("19/5/19-5-0000.normalized.txt", "19/5/19-5-0000.wav"),
     ("metadata.csv", "wavs/LJ1.wav"),
@@ -169,7 +169,7 @@ LAYOUTS: tuple[tuple[str, str], ...] = (  # of transcripts, and of the audio tha
 
 
 def folder_of_speech(data: bytes, folder: Path) -> None:
-    """The first byte picks the layout."""
+    """Read a folder of speech; the first byte selects the layout."""
     layout = LAYOUTS[data[0] % len(LAYOUTS) if data else 0]
     for name, content in zip(layout, (data[1:], sound("WAV")), strict=True):
         (folder / "corpus" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ ARCHIVES = ("a.tar", "a.tar.gz", "a.zip")
 
 
 def archive(data: bytes, folder: Path) -> None:
-    """The first byte picks the kind."""
+    """Read an archive; the first byte selects its format."""
     from sft_speech.corpora.archive import unpacked
 
     path = folder / "in" / ARCHIVES[data[0] % 3 if data else 0]
@@ -246,7 +246,7 @@ def split_seeds() -> list[bytes]:
 
 
 def settings(data: bytes, folder: Path) -> None:
-    """A YAML of a run, or of a beam search."""
+    """Read the YAML of a run or of a beam search."""
     from sft_speech.options.settings import load_config, save_config
     from sft_speech.tasks.asr.config import FinetuneAsrConfig
     from sft_speech.tasks.asr.ctc.decoding import Decoding
@@ -293,7 +293,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def command_line(data: bytes, folder: Path) -> None:
-    """Arguments of finetune-asr, each closed by a zero byte."""
+    """Parse arguments of finetune-asr, each terminated by a zero byte."""
     from sft_speech.options.settings import config_from_arguments
     from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
@@ -302,7 +302,7 @@ def command_line(data: bytes, folder: Path) -> None:
     with refusals(argparse.ArgumentError), contextlib.redirect_stderr(io.StringIO()):
         try:
             arguments = parser().parse_args(words)
-        except SystemExit:  # argparse has said why
+        except SystemExit:  # argparse has printed the reason
             return
         config_from_arguments(FinetuneAsrConfig, arguments)
 
@@ -314,19 +314,19 @@ def command_line_seeds() -> list[bytes]:
     return [needed + one for one in more]
 
 
-# ---- what lies beside a model ----
+# ---- files used with a model ----
 
 
 @cache
 def vocabulary():
-    """Of the letters a to z."""
+    """Return a vocabulary of the letters a to z."""
     from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, build_tokenizer
 
     return Vocabulary(build_tokenizer([string.ascii_lowercase + " "], "en"))
 
 
 def language_model(data: bytes, folder: Path) -> None:
-    """ARPA, plain and zipped, and the words of a KenLM binary."""
+    """Read an ARPA file, plain and gzipped, and the words of a KenLM binary."""
     from sft_speech.tasks.asr.ctc.ngram import lexicon_of, units, words_of
 
     path = str(folder / "lm")
@@ -349,7 +349,7 @@ def language_model_seeds() -> list[bytes]:
 
 
 def kenlm(data: bytes, folder: Path) -> None:
-    """A KenLM binary, up to its search."""
+    """Read a KenLM binary, without the tables of its search."""
     from sft_speech.tasks.asr.ctc.beam import Search
     from sft_speech.tasks.asr.ctc.decoding import Decoding
 
@@ -359,7 +359,7 @@ def kenlm(data: bytes, folder: Path) -> None:
 
 
 def kenlm_seeds() -> list[bytes]:
-    """What KenLM's `build_binary` made of two words."""
+    """Return what KenLM's `build_binary` writes for two words."""
     return [base64.b64decode(Path(__file__).with_name("two_words.kenlm.base64").read_text())]
 
 
@@ -377,7 +377,7 @@ def lexicon_seeds() -> list[bytes]:
 
 
 def embedding(data: bytes, folder: Path) -> None:
-    """Of a speaker, in either form of file, and as the voices of a model."""
+    """Read a speaker embedding from both file formats, and as the voices of a model."""
     from sft_speech.tasks.speech.speakers import FILE, Speakers, read_embedding
 
     for name in ("a.npy", "a.safetensors", FILE):
@@ -400,7 +400,7 @@ def embedding_seeds() -> list[bytes]:
 
 
 def checkpoint(data: bytes, folder: Path) -> None:
-    """One to go on from, whose state or list (by the first byte) is damaged: passed over, or it can be gone on from."""
+    """Look for a checkpoint to resume from; the first byte selects whether its state or its list is damaged."""
     from transformers import TrainerState
 
     from sft_speech.training import checkpoints
@@ -447,5 +447,5 @@ TARGETS = {
 
 
 def quiet() -> None:
-    """A million warnings of broken files tell nothing."""
+    """Silence the warnings about broken files."""
     logging.getLogger("sft_speech").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""A Hub to be pushed to: the part of its HTTP interface that `huggingface_hub` uses for models, on loopback, in memory.
+"""A Hub in memory, on loopback: the part of the HTTP interface that `huggingface_hub` uses for models.
 
-Files of more than LARGE bytes go by LFS (batch, PUT), the others inside the commit, as on the real one. It offers no
-Xet: the client has to be told so (HF_HUB_DISABLE_XET).
+Files of more than LARGE bytes are uploaded by LFS (batch, PUT), the others inside the commit, as on the real Hub. There
+is no Xet, so clients need HF_HUB_DISABLE_XET.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ID = r"(?P<id>[\w.-]+/[\w.-]+)"
 
 @dataclass
 class Repo:
-    """Branches hold files by path; whoever may write is its owner."""
+    """A repository: branches hold files by path; anybody who may write counts as its owner."""
 
     private: bool = False
     branches: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"main": {".gitattributes": b""}})
@@ -39,13 +39,13 @@ class Repo:
 
 
 class Hub(ThreadingHTTPServer):
-    """Its state; ``url`` is what HF_ENDPOINT has to be.
+    """The server and its state; ``url`` is the value for HF_ENDPOINT.
 
     Attributes:
         repos: by "owner/name".
         blobs: uploaded large files, by their sha256.
-        requests: "METHOD path" of everything that was asked.
-        faults: what shall go wrong, asked before each request: (method, path) to what happens first, or None.
+        requests: "METHOD path" of every request.
+        faults: called before each request with (method, path); return a function that makes it fail, or None.
     """
 
     daemon_threads = True
@@ -59,12 +59,12 @@ class Hub(ThreadingHTTPServer):
         self.faults: list[Callable[[str, str], Callable[[Handler], None] | None]] = []
 
     def count(self, pattern: str) -> int:
-        """How many requests look like this."""
+        """Return the number of requests that match the pattern."""
         return sum(bool(re.search(pattern, request)) for request in self.requests)
 
     @contextmanager
     def failing(self, pattern: str, how: Callable[[Handler], None], times: int = 10**9) -> Iterator[None]:
-        """Within, requests that look like this go wrong, the first so many."""
+        """Make the first ``times`` requests within the block that match the pattern fail."""
         left = [times]
 
         def fault(method: str, path: str) -> Callable[[Handler], None] | None:
@@ -80,30 +80,30 @@ class Hub(ThreadingHTTPServer):
             self.faults.remove(fault)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Connections that are cut are the point of it."""
+        """Ignore broken connections: tests break them on purpose."""
 
 
 class Answer(Exception):
-    """An error that the client is told."""
+    """An error that is sent to the client."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
         self.status, self.message, self.code = status, message, code
 
 
 def cut(handler: Handler) -> None:
-    """The connection breaks in the middle of the request."""
+    """Break the connection in the middle of the request."""
     handler.rfile.read(min(4096, int(handler.headers.get("Content-Length") or 0)))
     handler.connection.close()
     raise ConnectionError
 
 
 def status(number: int, echo: bool = False) -> Callable[[Handler], None]:
-    """The server answers with an error, and with the token that it was given, if it is as careless as that."""
+    """Answer with an error; with ``echo``, the message carelessly repeats the client's token."""
 
     def answer(handler: Handler) -> None:
         handler.body()
-        said = f"sorry, {handler.headers.get('Authorization')}" if echo else "sorry"
-        raise Answer(number, said)
+        message = f"sorry, {handler.headers.get('Authorization')}" if echo else "sorry"
+        raise Answer(number, message)
 
     return answer
 
@@ -157,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
     # ---- who may do what
 
     def user(self, write: str | None = None) -> str | None:
-        """Who asks; with ``write``, whether that owner's repositories are open to them."""
+        """Return the name of the client; with ``write``, raise if it may not write to that owner's repositories."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in ("", WRITER, READER):
             raise Answer(401, "Invalid credentials in Authorization header")
@@ -255,12 +255,12 @@ class Handler(BaseHTTPRequestHandler):
     def lfs_put(self, oid: str) -> None:
         data = self.body()
         if hashlib.sha256(data).hexdigest() != oid:
-            raise Answer(400, "not what it was said to be")
+            raise Answer(400, "the content does not match its hash")
         self.server.blobs[oid] = data
         self.answer({})
 
     def commit(self, id: str, rev: str) -> None:
-        """All of it, or, where a large file never arrived, none."""
+        """Commit all files, or none if a large file is missing."""
         repo = self.repo(id, write=True)
         lines = [json.loads(line) for line in self.body().splitlines()]
         files = dict(self.branch(repo, rev))
@@ -306,7 +306,7 @@ ROUTES = [
 
 
 def head(repo: Repo) -> str:
-    """The name of the newest commit."""
+    """Return the hash of the newest commit."""
     return hashlib.sha1(str(len(repo.commits)).encode()).hexdigest()
 
 
@@ -316,7 +316,7 @@ def git_oid(data: bytes) -> str:
 
 @contextmanager
 def serving() -> Iterator[Hub]:
-    """A Hub in threads of this process."""
+    """Run a Hub in threads of this process."""
     hub = Hub()
     thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -1,8 +1,8 @@
 """Runs of the command line, one after the other, in processes that a launcher started; the last may be made to fail.
 
-several_runs.py RUNS.json, a list of {"arguments": [...], "fault": NAME, "rank": of the process that has it}. Each
-process notes in RUNS.json.RANK what it was fed and which files below the output directory it wrote, a line for each
-run; RUNS.json.failed is as old as the fault that ends them.
+several_runs.py RUNS.json, a list of {"arguments": [...], "fault": NAME, "rank": process with the fault}. Each process
+writes a line for each run into RUNS.json.RANK: its batches, and the files that it wrote into the output directory. The
+modification time of RUNS.json.failed is that of the fault.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from sft_speech.tasks.asr.ctc import recognize
 from sft_speech.training.skipped_audio import WithContents
 from sft_speech.training.trainer import ExactTrainer
 
-GOES_WELL = 2  # steps before the fault
+STEPS_BEFORE = 2  # the fault
 
 
-def note() -> None:
+def mark_time() -> None:
     Path(f"{sys.argv[1]}.failed").touch()
 
 
 def kill_process(*_, **__) -> None:
-    note()
+    mark_time()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fail(*_, **__) -> None:
-    note()
+    mark_time()
     raise ZeroDivisionError("made to fail")
 
 
 def run_out_of_memory(*_, **__) -> None:
-    note()
+    mark_time()
     raise MemoryError
 
 
@@ -50,7 +50,7 @@ def in_training(harm: Callable[..., None]) -> None:
     train = Trainer.training_step
 
     def harmed(self, *args, **kwargs):
-        if self.state.global_step == GOES_WELL:
+        if self.state.global_step == STEPS_BEFORE:
             harm()
         return train(self, *args, **kwargs)
 
@@ -62,14 +62,14 @@ def in_evaluation(harm: Callable[..., None]) -> None:
 
 
 def in_the_loader(harm: Callable[..., None]) -> None:
-    audio.read = harm  # in the workers too, which are forks
+    audio.read = harm  # also in the workers, which are forked
 
 
 def bad_step() -> None:
     compute = ExactTrainer.compute_loss
 
     def harmed(self, *args, **kwargs):
-        bad = self.state.global_step == GOES_WELL
+        bad = self.state.global_step == STEPS_BEFORE
         return compute(self, *args, **kwargs) * (float("nan") if bad else 1.0)
 
     ExactTrainer.compute_loss = harmed
@@ -86,7 +86,7 @@ FAULTS: dict[str, Callable[[], None]] = {
 
 
 def watch(output: str) -> Callable[[], dict]:
-    """What this process was fed, and which files it wrote below `output`, since then."""
+    """Return a function that returns what this process has read and which files it has written to `output` since."""
     seconds, wrote = [], set()
     collate = WithContents.__call__
 
@@ -113,16 +113,16 @@ def watch(output: str) -> Callable[[], dict]:
 
 if __name__ == "__main__":
     leave = PartialState.destroy_process_group
-    PartialState.destroy_process_group = lambda self: None  # the processes stay together for the next run
-    SpeechT5SpeechDecoderPrenet._consistent_dropout = lambda self, hidden, p: hidden  # drawn anew in every process
+    PartialState.destroy_process_group = lambda self: None  # the next run needs the group too
+    SpeechT5SpeechDecoderPrenet._consistent_dropout = lambda self, hidden, p: hidden  # random in every process
     rank, code = os.environ["RANK"], 0
     for run in json.loads(Path(sys.argv[1]).read_text()):
         if str(run.get("rank")) == rank:
             FAULTS[run["fault"]]()
         seen = watch(run["arguments"][run["arguments"].index("--output_dir") + 1])
         code = main(run["arguments"])
-        with Path(f"{sys.argv[1]}.{rank}").open("a") as said:
-            said.write(json.dumps({"rank": int(rank), "code": code, **seen()}) + "\n")
+        with Path(f"{sys.argv[1]}.{rank}").open("a") as notes:
+            notes.write(json.dumps({"rank": int(rank), "code": code, **seen()}) + "\n")
         if code:
             sys.exit(code)
     leave(PartialState())

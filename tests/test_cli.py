@@ -16,7 +16,7 @@ from sft_speech.tools import TOOLS
 
 @pytest.fixture
 def verb(monkeypatch):
-    """A verb that does what the test says."""
+    """A function that installs a verb that runs ``action``."""
 
     def install(action):
         module = type(sys)("verb")
@@ -64,7 +64,7 @@ def test_an_unknown_verb(capsys):
     assert "no verb 'transcibe'" in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_is_no_error_worth_a_traceback():
+def test_a_closed_pipe_prints_no_traceback():
     program = (
         "import sys, types; from sft_speech import cli\n"
         "module = types.ModuleType('verb'); module.add_arguments = lambda parser: None\n"
@@ -79,7 +79,7 @@ def test_a_reader_that_leaves_is_no_error_worth_a_traceback():
     assert process.wait(timeout=60) == 1
 
 
-def test_threads_are_told_how_to_wait_before_torch_is_there(verb, monkeypatch):
+def test_the_wait_policy_of_threads_is_set_before_torch_is_imported(verb, monkeypatch):
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     for name in names:
         monkeypatch.delenv(name, raising=False)
@@ -89,6 +89,6 @@ def test_threads_are_told_how_to_wait_before_torch_is_there(verb, monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.delenv("GOMP_SPINCOUNT")
     assert cli.main(["act"]) == 0
-    assert seen == [["PASSIVE", "20000"], ["ACTIVE", None]]  # the user's own wish stands
+    assert seen == [["PASSIVE", "20000"], ["ACTIVE", None]]  # a value set by the user is kept
     program = "import sys; from sft_speech import cli; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"

@@ -1,4 +1,4 @@
-"""What users are shown acts on no terminal."""
+"""Messages cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sft_speech.errors import PrintableFormatter, UserError, printable
         ("Käse, 日本\u3000語, می\u200cخواهم 👩\u200d🔬", "Käse, 日本\u3000語, می\u200cخواهم 👩\u200d🔬"),
     ],
 )
-def test_what_acts_is_escaped_and_no_language_is(text, shown):
+def test_control_characters_are_escaped_and_letters_are_not(text, shown):
     assert printable(text) == shown
 
 
@@ -36,6 +36,6 @@ def test_the_log_is_printable():
     assert PrintableFormatter("%(message)s").format(record) == r"\x1b[2J.wav can't be read"
 
 
-def test_of_the_real_command(tmp_path, capfd):
+def test_the_real_command(tmp_path, capfd):
     assert main(["evaluate", "model", "--source", str(tmp_path / "\x1b[2J.csv")]) == 2
     assert "\x1b" not in capfd.readouterr().err

@@ -23,7 +23,7 @@ def test_a_file_is_replaced_when_the_block_ends(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_an_error_keeps_the_old_file_and_leaves_no_other(tmp_path):
     path = tmp_path / "out"
     path.write_bytes(b"old")
     with pytest.raises(TypeError), open_whole(path) as file:
@@ -32,12 +32,12 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
-def test_two_that_write_the_same_path_do_not_mix(tmp_path):
+def test_two_writers_of_the_same_path_do_not_mix(tmp_path):
     path = tmp_path / "out"
     with open_whole(path) as first, open_whole(path) as second:
         first.write(b"first")
         second.write(b"second")
-    assert path.read_bytes() == b"first"  # whose block ended last
+    assert path.read_bytes() == b"first"  # its block ended last
     assert names(tmp_path) == ["out"]
 
 

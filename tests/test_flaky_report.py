@@ -1,4 +1,4 @@
-"""A test that fails runs once more, as scripts/test.sh has it: if it passes then, so does the run, which lists it."""
+"""With the options of scripts/test.sh, a failed test runs once more; if it then passes, the run passes and lists it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytest_plugins = ["pytester"]
 Run = Callable[[str], tuple[pytest.RunResult, dict[str, int]]]
 ROOT = Path(__file__).parents[1]
 OPTIONS = re.findall(r"--(?:dist|reruns|max-suite-reruns)=\S+", (ROOT / "scripts" / "test.sh").read_text())
-# Counted in files: the second attempt may be in another process.
+# Attempts are counted in files, because the second one may be in another process.
 ATTEMPT = """
 import os
 import pathlib
@@ -33,7 +33,7 @@ def workers() -> int:
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: int) -> Run:
-    """Run a test file with the options of scripts/test.sh; return the result and how often each name was attempted."""
+    """Run a test file with the options of scripts/test.sh; return the result and the number of attempts by name."""
     counts = pytester.mkdir("counts")
     monkeypatch.setenv("COUNTS", str(counts))
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
@@ -53,7 +53,7 @@ def flaky(result: pytest.RunResult) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_one_that_fails_twice_fails_the_run(run: Run) -> None:
+def test_a_test_that_fails_twice_fails_the_run(run: Run) -> None:
     result, attempts = run("""
 def test_fine():
     attempt("fine")
@@ -71,7 +71,7 @@ def test_always():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_run_passes_where_each_test_passes_in_the_end(run: Run) -> None:
+def test_the_run_passes_if_every_test_passes_in_the_end(run: Run) -> None:
     result, attempts = run("""
 @pytest.fixture
 def late():
@@ -124,7 +124,7 @@ def test_two(broken):
 
 
 @pytest.mark.parametrize("workers", [1])
-def test_one_that_takes_its_process_down(run: Run) -> None:
+def test_a_test_that_crashes_its_process(run: Run) -> None:
     result, attempts = run("""
 def test_once():
     if attempt("once") == 1:
@@ -136,7 +136,7 @@ def test_once():
     assert line.startswith("FLAKY test_it.py::test_once: worker 'gw0' crashed")
 
 
-def test_many_failures_are_no_accident(run: Run) -> None:
+def test_after_many_failures_nothing_is_rerun(run: Run) -> None:
     result, _ = run("""
 @pytest.mark.parametrize("number", range(12))
 def test_always(number):

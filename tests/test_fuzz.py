@@ -1,4 +1,4 @@
-"""Hostile bytes for every reader, for some seconds; `scripts/fuzz.py` goes on for as long as one likes."""
+"""Fuzz every reader for a second; `scripts/fuzz.py` does it for longer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fed(target: str, data: bytes) -> None:
 
 @st.composite
 def mutated(draw, target: str) -> bytes:
-    """One of a target's seeds with some bytes overwritten, repeated, put in or cut out."""
+    """Draw a seed of a target with some bytes overwritten, repeated, inserted or removed."""
     data = bytearray(draw(st.sampled_from(fuzzing.TARGETS[target].seeds())))
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, len(data)))
@@ -59,13 +59,13 @@ quick = settings(
 
 @pytest.mark.parametrize("target", fuzzing.TARGETS)
 def test_whole_inputs_are_read(target: str) -> None:
-    """The readers are reached, and take or refuse what they are made for."""
+    """The seeds reach the readers."""
     for seed in fuzzing.TARGETS[target].seeds():
         fed(target, seed)
 
 
 @pytest.mark.parametrize("target", fuzzing.TARGETS)
-def test_damaged_inputs_are_refused_in_words(target: str) -> None:
+def test_damaged_inputs_are_refused_with_a_message(target: str) -> None:
     @quick
     @given(st.one_of(mutated(target), mutated(target), st.binary(max_size=200)))
     def check(data: bytes) -> None:
@@ -83,7 +83,7 @@ values = st.recursive(
 
 @quick
 @given(st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=5))
-def test_values_of_any_type_in_a_run(run: dict) -> None:
+def test_options_of_any_type(run: dict) -> None:
     needed = {"model": "m", "source": "s", "output_dir": "o"}
     fed("settings", yaml.safe_dump(needed | run, allow_unicode=True).encode("utf-8", "surrogatepass"))
 
@@ -106,10 +106,10 @@ def test_rows_of_any_values(rows: list[dict]) -> None:
 @given(
     st.from_regex(r"[a-z.=,]{0,8}(:[0-9.]{0,25}|\[[0-9.]{0,25}:[0-9.]{0,25}\])?(\+[a-z:0-9.]{0,9})?", fullmatch=True)
 )
-def test_splits_of_nearly_the_right_form(text: str) -> None:
+def test_nearly_valid_splits(text: str) -> None:
     fed("split", text.encode())
 
 
-def test_a_hang_is_noticed() -> None:
+def test_a_hang_is_detected() -> None:
     with pytest.raises(TimeoutError), fuzzing.limited(0.05):
         time.sleep(5)

@@ -1,4 +1,4 @@
-"""The presets under configs/: they load, hold only differences from the defaults, and say how to run them."""
+"""The presets under configs/: they load, hold only differences from the defaults, and name their command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PUBLISHED = {
     "wav2vec2-large-lv60_960h": (2.2, 4.5),
 }
 
-# The same with LibriSpeech's 4-gram, and the weights that are published for it (table 7).
+# WER with LibriSpeech's 4-gram, and its published weights (table 7)
 WITH_LM = {
     "wav2vec2-base_10min": (9.1, 15.6, 3.23, -0.26),
     "wav2vec2-base_1h": (5.5, 11.3, None, None),
@@ -53,7 +53,7 @@ every_published = pytest.mark.parametrize("name", PUBLISHED)
 
 
 def opening(preset: Path) -> list[str]:
-    """The lines of comment with which a preset opens."""
+    """Return the comment at the beginning of a preset."""
     lines = preset.read_text(encoding="utf-8").splitlines()
     return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
 
@@ -88,14 +88,14 @@ def test_it_opens_with_its_own_command(preset):
 
 
 @every_preset
-def test_it_says_where_its_data_come_from_and_its_target(preset):
+def test_it_names_its_data_and_its_target(preset):
     text = "\n".join(opening(preset))
     for heading in ("# Data: ", "# Target: ", "# Settings: "):
         assert text.count(heading) == 1
 
 
 @every_preset
-def test_every_knob_has_its_comment_on_a_line_of_the_usual_length(preset):
+def test_every_key_has_a_comment_and_no_line_is_too_long(preset):
     lines = preset.read_text().splitlines()
     for line in lines:
         assert len(line) <= 120 or "accelerate launch" in line, line
@@ -104,7 +104,7 @@ def test_every_knob_has_its_comment_on_a_line_of_the_usual_length(preset):
 
 
 @every_preset
-def test_its_run_goes_to_a_directory_of_its_own(preset):
+def test_it_has_its_own_output_dir(preset):
     same = [
         other
         for other in PRESETS
@@ -123,20 +123,20 @@ def test_it_names_the_published_figures(name):
 @every_published
 def test_it_names_the_figures_with_a_language_model_and_its_weights(name):
     clean, other, weight, score = WITH_LM[name]
-    said = f"WER {clean} on test-clean, {other} on test-other"
+    target = f"WER {clean} on test-clean, {other} on test-other"
     text, preset = "\n".join(opening(CONFIGS / "asr" / f"{name}.yaml")), CONFIGS / "lm" / f"{name}.yaml"
-    assert f"# With LibriSpeech's 4-gram: {said}" in text
+    assert f"# With LibriSpeech's 4-gram: {target}" in text
     assert preset.exists() == (weight is not None)
     if weight is None:
         return
     assert f"configs/lm/{name}.yaml" in text
-    assert said in preset.read_text()
+    assert target in preset.read_text()
     values = yaml.safe_load(preset.read_text())
     assert values == {"lm_weight": weight, "word_score": score, "beam_size": 1500}
 
 
 @pytest.mark.parametrize("preset", sorted((CONFIGS / "lm").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_preset_of_decoding_loads_from_the_command_it_opens_with(preset, tmp_path, monkeypatch):
+def test_the_command_of_a_decoding_preset_loads_it(preset, tmp_path, monkeypatch):
     from sft_speech.tasks.asr.ctc.decoding import decoding_of
     from sft_speech.tools import evaluate
 
@@ -154,7 +154,7 @@ def test_a_preset_of_decoding_loads_from_the_command_it_opens_with(preset, tmp_p
 
 
 @every_published
-def test_published_set_ups_keep_what_they_have_in_common(name):
+def test_published_presets_share_their_common_values(name):
     config = load_config(FinetuneAsrConfig, str(CONFIGS / "asr" / f"{name}.yaml"), {})
     seconds = {"wav2vec2-large-lv60_960h": 1920.0, "wav2vec2-base_10min": 600.0, "wav2vec2-large-lv60_10min": 600.0}
     assert config.update_seconds == seconds.get(name, 1600.0)
@@ -167,8 +167,8 @@ def test_published_set_ups_keep_what_they_have_in_common(name):
 
 
 @pytest.mark.parametrize("preset", sorted((CONFIGS / "asr").glob("*.yaml")), ids=lambda path: path.stem)
-def test_recognition_presets_decide_all_regularization(preset):
-    """The result does not depend on what a checkpoint happens to have."""
+def test_recognition_presets_set_all_regularization(preset):
+    """So the result does not depend on the configuration of the checkpoint."""
     given = yaml.safe_load(preset.read_text())
     names = "hidden_dropout activation_dropout attention_dropout feat_proj_dropout final_dropout layerdrop "
     names += "mask_time_prob mask_time_length mask_feature_prob"
@@ -178,8 +178,8 @@ def test_recognition_presets_decide_all_regularization(preset):
 
 
 @every_published
-def test_the_command_for_a_local_copy_makes_a_configuration_too(name):
-    """The lines after ``add:`` are to be pasted behind the command."""
+def test_the_arguments_for_a_local_copy_are_valid(name):
+    """The lines after ``add:`` are appended to the command."""
     preset = CONFIGS / "asr" / f"{name}.yaml"
     given = yaml.safe_load(preset.read_text())
     text = " ".join(line.strip("#\\ ") for line in opening(preset))
@@ -200,7 +200,7 @@ def test_accelerate_takes_its_file(file):
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
     config = load_config_from_file(str(file))
-    assert config.mixed_precision == "no"  # decided by the preset alone
+    assert config.mixed_precision == "no"  # only the preset decides
     command = next(line for line in file.read_text().splitlines() if "accelerate launch" in line)
     words = command.lstrip("# ").split()
     assert words[3] == f"configs/accelerate/{file.name}"
@@ -215,19 +215,19 @@ def test_accelerate_takes_its_file(file):
     assert (args.num_machines > 1) == file.stem.startswith("multi_node")
 
 
-def test_every_launch_file_is_there():
+def test_all_launch_files_are_tested():
     assert [file.stem for file in LAUNCH] == ["cpu", "fsdp", "multi_gpu", "multi_node", "multi_node_fsdp", "one_gpu"]
 
 
 @pytest.mark.parametrize("launch", ["multi_node", "multi_node_fsdp"])
 def test_slurm_starts_a_launcher_on_each_machine(tmp_path, launch):
-    """What Slurm and accelerate are given, by stand-ins for its two commands and for `accelerate`."""
+    """Check the arguments of Slurm's two commands and of `accelerate`, which are replaced by stubs."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
     stands_in = {
         "scontrol": 'echo node7; echo node8; test "$*" = "show hostnames node[7-8]"',
         "srun": 'shift; for rank in 0 1; do SLURM_PROCID=$rank "$@"; done',
-        "accelerate": "printf '%s\\n' \"$*\" >> " + str(tmp_path / "said"),
+        "accelerate": "printf '%s\\n' \"$*\" >> " + str(tmp_path / "arguments"),
     }
     for name, what in stands_in.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{what}\n")
@@ -237,7 +237,7 @@ def test_slurm_starts_a_launcher_on_each_machine(tmp_path, launch):
     environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LAUNCH": f"configs/accelerate/{launch}.yaml"}
     script = CONFIGS / "accelerate" / "slurm.sh"
     subprocess.run(["bash", script, "--run_name", "a b"], check=True, env=environment, cwd=CONFIGS.parent)
-    for rank, line in enumerate((tmp_path / "said").read_text().splitlines()):
+    for rank, line in enumerate((tmp_path / "arguments").read_text().splitlines()):
         words = line.replace("configs/accelerate", str(CONFIGS / "accelerate")).split()
         args, *_ = _validate_launch_command(launch_command_parser().parse_args(words[1:]))
         assert (args.num_machines, args.num_processes, args.machine_rank) == (2, 8, rank)
@@ -248,7 +248,7 @@ def test_slurm_starts_a_launcher_on_each_machine(tmp_path, launch):
 
 
 @pytest.mark.parametrize("file", LAUNCH, ids=lambda path: path.stem)
-def test_every_key_of_a_launch_file_that_is_not_plain_has_its_comment(file):
+def test_every_unobvious_key_of_a_launch_file_has_a_comment(file):
     plain = ("compute_environment", "distributed_type", "num_machines", "same_network", "fsdp_config")
     for line in file.read_text().splitlines():
         assert len(line) <= 120 or "accelerate launch" in line, line
@@ -257,7 +257,7 @@ def test_every_key_of_a_launch_file_that_is_not_plain_has_its_comment(file):
         ), line
 
 
-def test_models_in_pieces_are_launched_alike_on_one_machine_and_on_several():
+def test_sharding_is_the_same_on_one_machine_and_on_several():
     one, several = (
         yaml.safe_load((CONFIGS / "accelerate" / name).read_text()) for name in ("fsdp.yaml", "multi_node_fsdp.yaml")
     )
@@ -285,7 +285,7 @@ def test_accelerate_launches_on_the_cpu(tmp_path, monkeypatch):
 
 
 @every_preset
-def test_its_splits_are_of_the_grammar_and_share_no_rows(preset):
+def test_its_splits_are_valid_and_share_no_rows(preset):
     from sft_speech.corpora.splits import parse_split
 
     config = load_config(CONFIG_OF[preset.parent.name], str(preset), {})

@@ -1,4 +1,4 @@
-"""What holds for the repository as a whole: its scripts, its pins, and what importing the package costs."""
+"""The repository as a whole: its scripts, its pins, and the cost of importing the package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tracked() -> list[Path]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_scripts_are_bash_that_stops_at_errors(script: Path) -> None:
+def test_bash_scripts_stop_at_errors(script: Path) -> None:
     subprocess.run(["bash", "-n", script], check=True)
     assert "\nset -euo pipefail\n" in script.read_text()
 
@@ -39,7 +39,7 @@ def test_top_level_names() -> None:
     assert names <= {*allowed.split(), "constraints.txt", ".ci", ".gitignore"}
 
 
-def test_no_file_names_a_path_of_one_machine() -> None:
+def test_no_file_holds_a_path_of_one_machine() -> None:
     absolute = re.compile(r"(?<![\w.:/*~}$-])/(home|root|work|Users|mnt|srv|opt|scratch)/\w+")
     found = []
     for path in tracked():
@@ -73,7 +73,7 @@ def test_constraints_are_names_and_versions_within_the_bounds_of_pyproject() -> 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout whose `uv` only notes what it was asked to do, and fails to install while a file `broken` is there."""
+    """A checkout whose `uv` only logs its arguments, and fails to install while a file `broken` exists."""
     (tmp_path / "scripts").mkdir()
     for name in ("pyproject.toml", "constraints.txt", "scripts/environment.sh"):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -87,7 +87,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def environment(checkout: Path) -> list[str]:
-    """Runs environment.sh from elsewhere and returns what it asked of `uv`."""
+    """Run environment.sh from another folder; return the arguments of its calls of `uv`."""
     calls = checkout / "calls"
     calls.unlink(missing_ok=True)
     variables = {"PATH": f"{checkout / 'bin'}:/usr/bin:/bin"}
@@ -104,7 +104,7 @@ def test_environment_is_made_once_and_again_when_the_pins_change(checkout: Path)
     assert environment(checkout) == []
 
 
-def test_environment_that_failed_to_install_is_made_anew(checkout: Path) -> None:
+def test_environment_is_made_again_after_a_failed_install(checkout: Path) -> None:
     (checkout / "broken").touch()
     assert environment(checkout) == ["venv", "pip"]
     (checkout / "broken").unlink()
@@ -113,7 +113,7 @@ def test_environment_that_failed_to_install_is_made_anew(checkout: Path) -> None
 
 
 def imported(code: str) -> set[str]:
-    """The heavy modules that a fresh interpreter holds after ``code``."""
+    """Return the heavy modules that ``code`` imports in a fresh interpreter."""
     report = "\nimport sys; print('loaded', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, cwd=ROOT, check=True)
     return HEAVY & set(done.stdout.splitlines()[-1].split())

@@ -1,4 +1,4 @@
-"""Tokens don't get out: not by messages, settings, logs, tracebacks or an argument in the wrong place."""
+"""Tokens never appear in messages, settings, logs, tracebacks, or for an argument in the wrong place."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
         ("http://127.0.0.1:80/a@b", "http://127.0.0.1:80/a@b"),
     ],
 )
-def test_what_looks_like_a_token_or_a_password(text, clean):
+def test_tokens_and_passwords_are_recognized_by_their_form(text, clean):
     assert redact(text) == clean
 
 
-def test_the_token_in_use_whatever_it_looks_like(monkeypatch, tmp_path):
+def test_the_token_in_use_is_redacted_in_any_form(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     monkeypatch.setenv("HF_TOKEN", "opensesame")
@@ -58,7 +58,7 @@ def test_no_error_shows_one():
         ("test_splits", ["test", TOKEN]),
     ],
 )
-def test_no_setting_holds_one_for_settings_are_written_down(key, value):
+def test_no_setting_may_hold_one(key, value):
     keys = {"model": "m", "source": "s", "output_dir": "o", "train_split": "t", key: value}
     with pytest.raises(UserError, match=f"^{key}: it holds a token") as error:
         FinetuneAsrConfig(**keys)
@@ -71,16 +71,16 @@ def test_no_line_of_the_log_shows_one():
     assert record.getMessage() == f"refused: Bearer {HIDDEN}"
 
 
-def test_an_argument_that_is_not_known_is_repeated_without(capsys):
+def test_an_unknown_option_is_shown_without_its_value(capsys):
     with pytest.raises(SystemExit):
         cli.main(["transcribe", "model", "--token", TOKEN])
-    said = capsys.readouterr().err
-    assert said == "sft-speech transcribe: no option --token; --help lists the options\n"
-    assert TOKEN not in said
+    printed = capsys.readouterr().err
+    assert printed == "sft-speech transcribe: no option --token; --help lists the options\n"
+    assert TOKEN not in printed
 
 
 def test_no_traceback_shows_one():
-    """Neither that of --debug nor that of an error that nobody thought of, nor what led to it."""
+    """Neither with --debug nor for an unexpected error, nor for its cause."""
     program = (
         "import sys, types; from sft_speech import cli; from sft_speech.errors import UserError\n"
         "module = types.ModuleType('verb'); module.add_arguments = lambda parser: None\n"
@@ -92,7 +92,7 @@ def test_no_traceback_shows_one():
         "cli.TOOLS['act'] = Verb('verb', ''); sys.exit(cli.main(['act', '--debug']))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    # Python shows the lines of the program too, where it has their file.
+    # Python also shows source lines if it can read the file.
     assert "Traceback" in done.stderr
     assert f"cause: {HIDDEN}" in done.stderr
     assert TOKEN not in done.stderr

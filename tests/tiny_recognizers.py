@@ -76,8 +76,11 @@ def families() -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Any]:
-    """`tiny_model(family, **config)`: a random CTC model whose norms, biases and running statistics are random too,
-    because fresh ones (weight 1, bias 0) would hide what leaks through padding."""
+    """`tiny_model(family, **config)` makes a random CTC model.
+
+    Its norms, biases and running statistics are random too, because fresh ones (weight 1, bias 0) would hide errors in
+    padding.
+    """
 
     def build(family: str, **changes: Any) -> Any:
         import torch
@@ -110,7 +113,7 @@ def tiny_model() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def tiny_directory(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Any]) -> Callable[..., Path]:
-    """`tiny_directory(family, vocabulary=..., **config)`: such a model saved as its family's checkpoints are."""
+    """`tiny_directory(family, vocabulary=..., **config)` saves such a model like the checkpoints of its family."""
     kept: dict[str, Path] = {}
 
     def save(family: str, vocabulary: dict[str, int] | None = VOCABULARY, **changes: Any) -> Path:
@@ -143,7 +146,7 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callabl
 
 @pytest.fixture
 def copied(tiny_directory, tmp_path):
-    """`copied(family, ...)`: a directory of one's own, to be damaged."""
+    """`copied(family, ...)` copies such a directory, so that a test can damage it."""
 
     def copy(*arguments, **changes):
         return shutil.copytree(tiny_directory(*arguments, **changes), tmp_path / "copied", dirs_exist_ok=True)

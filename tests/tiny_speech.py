@@ -51,10 +51,10 @@ def builder(kind):
     def build(**config):
         set_seed(0)
         model = kind(SpeechT5Config(**SMALL | SILENT | config))
-        # Its dropout is active in evaluation too, and transformers takes the rate for the share kept: 0 keeps none.
+        # Its dropout is active in evaluation too, and transformers takes the rate as the share to keep: 0 drops all.
         model.speecht5.decoder.prenet._consistent_dropout = lambda hidden, p: hidden
         for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm1d):  # as if it had been trained
+            if isinstance(module, torch.nn.BatchNorm1d):  # like trained ones
                 module.running_mean.normal_(std=0.1)
                 module.running_var.uniform_(0.5, 2)
         return model

@@ -1,4 +1,4 @@
-"""What is done before, during and after training. A new tool is a module and a line here."""
+"""Tools for the work before and after training. A new tool is a module and a line here."""
 
 from __future__ import annotations
 

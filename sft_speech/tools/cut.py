@@ -1,8 +1,8 @@
 """Cut long recordings at the ends of sentences into a manifest of segments to train on; no audio is written.
 
-A recognizer transcribes each recording. Its words are aligned with those of the transcript, which gives the ends of
-sentences their times, as LibriSpeech was cut out of chapters (Panayotov et al. 2015). Segments whose transcript differs
-too much from the recognized text are left out.
+A recognizer transcribes each recording. Its text is aligned with the transcript, which gives the times of the ends of
+sentences, as when LibriSpeech was cut from chapters (Panayotov et al. 2015). Segments whose transcript differs too much
+from the hypothesis are left out.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Characters that may be misrecognized on either side of the end of a sentence; with more of them it is not cut.
+# Largest number of misrecognized characters on either side of the end of a sentence; with more, no cut is made there.
 SLACK = 10
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Sentences of a transcript, their start and end in seconds, and the CER of the recognized text."""
+    """Consecutive sentences of a transcript, their start and end in seconds, and the CER of the hypothesis."""
 
     text: str
     start: float
@@ -53,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_argument(parser, "the manifest to write", metavar="FILE.csv", folder=False, required=True)
     parser.add_argument("--split", metavar="SPLIT", help="rows to cut; several splits are joined by '+' [all rows]")
     parser.add_argument("--max_seconds", type=float, default=15.0, help="cut recordings that are longer [15]")
-    parser.add_argument(
-        "--max_error_rate", type=float, default=0.3, help="leave out segments with a higher CER of the recognizer [0.3]"
-    )
+    parser.add_argument("--max_error_rate", type=float, default=0.3, help="leave out segments with a higher CER [0.3]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
     add_pickle_argument(parser)
 
@@ -64,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     """Cut the recordings, write the manifest, print the counts."""
     output = Path(args.output)
     if output.suffix != ".csv" or output.is_dir() or not output.absolute().parent.is_dir():
-        raise UserError(f"-o {output}", "it must be a .csv in an existing folder", "choose another name")
+        raise UserError(f"-o {output}", "it must be a .csv file in an existing folder", "choose another name")
     if output.resolve() == Path(args.source).resolve():
         raise UserError(f"-o {output}", "it is the source and would be overwritten", "choose another name")
     from sft_speech.corpora import load_corpus
@@ -72,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
 
     corpus = load_corpus(args.source, args.split)
     if any(audio["bytes"] is not None for audio in corpus["audio"]):
-        raise UserError(args.source, "its audio is inside tables, but a manifest names files", "unpack it into files")
+        raise UserError(args.source, "its audio is inside tables, but a manifest names files", "extract it into files")
     transcriber = Transcriber(args.recognizer, device=args.device, allow_pickle=args.allow_pickle)
     unfinished = output.with_suffix(".unfinished")
     with open(unfinished, "w", newline="", encoding="utf-8") as file:
@@ -88,12 +86,12 @@ def main(args: argparse.Namespace) -> None:
                 counts += write_segments(table, row, found, args.max_seconds, args.max_error_rate)
     unfinished.replace(output)
     short = len(corpus) - counts["cut"]
-    print(f"{short} recordings are short enough, {counts['cut']} were cut into {counts['written']} segments")
+    print(f"{short} recordings are short enough; {counts['cut']} were cut into {counts['written']} segments")
     limit = f"{100 * args.max_error_rate:.0f} %"
     print(f"{counts['left_out']} left out: a CER above {limit}, or nothing was recognized")
     if long := counts["long"]:
         print(
-            f"{long} segments are still longer than {args.max_seconds:g} s: they hold no recognized end of a sentence"
+            f"{long} segments are still longer than {args.max_seconds:g} s: no end of a sentence was recognized in them"
         )
     print(output)
 
@@ -104,7 +102,7 @@ def write_segments(
     """Write the segments of a row to a CSV, except those above the error rate.
 
     Returns:
-        How many were "written", "left_out", and "long": written and still longer than ``max_seconds``.
+        The number of segments "written", "left_out", and "long" (written, but longer than ``max_seconds``).
     """
     counts, offset = Counter[str](), row["start"] or 0.0
     for number, segment in enumerate(segments):
@@ -149,7 +147,7 @@ def cut_rows(
 
 
 class Cut(NamedTuple):
-    """A place to cut: seconds in the recording, and characters of the reference and the hypothesis before it."""
+    """A place to cut: seconds in the recording, and the number of reference and hypothesis characters before it."""
 
     seconds: float
     reference: int
@@ -167,8 +165,8 @@ def segments(
     """Cut a recording at ends of sentences, with as many sentences in a segment as fit into ``max_seconds``.
 
     Args:
-        text: its transcript.
-        normalize: writes a text as the recognizer does.
+        text: the transcript.
+        normalize: returns a text in the spelling of the recognizer.
         spans: recognized characters with their times.
         waveform: (S,), S samples.
         rate: samples per second.
@@ -199,7 +197,7 @@ def segments(
 def _cuts(
     parts: list[tuple[str, str]], reference: str, spans: Sequence[Span], waveform: np.ndarray, rate: int
 ) -> tuple[list[Cut], list[list[str]]]:
-    """Return the places to cut, with the start and the end of the recording, and the sentences between them.
+    """Return the places to cut, including the start and end of the recording, and the sentences between them.
 
     Args:
         parts: sentences, each with its normalized text.
@@ -218,21 +216,21 @@ def _cuts(
 
 
 def matches(reference: str, hypothesis: str) -> np.ndarray:
-    """Return (L,) for each of L reference characters the index of its equal in the hypothesis, or -1."""
+    """Return (L,): for each of L reference characters, the index of the aligned hypothesis character, or -1."""
     import jiwer
 
     found = np.full(len(reference), -1)
     for chunk in jiwer.process_characters(reference, hypothesis).alignments[0]:
         if chunk.type == "equal":
             found[chunk.ref_start_idx : chunk.ref_end_idx] = np.arange(chunk.hyp_start_idx, chunk.hyp_end_idx)
-    found[[character == " " for character in reference]] = -1  # spaces match everywhere
+    found[[character == " " for character in reference]] = -1  # spaces match anywhere
     return found
 
 
 def _cut(
     position: int, match: np.ndarray, times: list[tuple[float, float]], waveform: np.ndarray, rate: int
 ) -> Cut | None:
-    """Return the quietest moment between the recognized letters around a position, or None if they are far from it."""
+    """Return the quietest moment between the aligned letters around a position; None if they are too far from it."""
     before, after = np.flatnonzero(match[:position] >= 0), np.flatnonzero(match[position:] >= 0)
     if not (before.size and after.size) or position - before[-1] > SLACK or after[0] > SLACK:
         return None

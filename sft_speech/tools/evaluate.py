@@ -1,6 +1,6 @@
 """Evaluate a model on a corpus.
 
-Writes SPLIT.jsonl, a line per utterance, and SPLIT.json, the figures. What is measured depends on the model's task.
+Writes SPLIT.jsonl (one line per utterance) and SPLIT.json (the figures). The figures depend on the model's task.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sft_speech.tasks import specs, task_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``sft-speech evaluate``: those of any task, then those of each."""
+    """Add the arguments of ``sft-speech evaluate``: the common ones, then those of each task."""
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
     add_corpus_arguments(parser)
     add_output_argument(parser, "gets evaluation/ [MODEL-evaluation; evaluation for a Hub id]")
@@ -31,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Evaluate the model as its task does.
+    """Run the evaluation of the model's task.
 
     Raises:
-        UserError: its task has an evaluation of another name.
+        UserError: another verb evaluates this task.
     """
     spec = task_of(args.model)
     if spec.evaluate is None:

@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 
 
 class RecognizerJudge:
-    """A recognizer that judges speech, as :mod:`sft_speech.tasks.speech.evaluate` asks for.
+    """A recognizer as the judge of speech, for :mod:`sft_speech.tasks.speech.evaluate`.
 
-    It belongs to the tools because the tasks of synthesis and recognition do not know each other.
+    It is a tool, because the synthesis task must not import the recognition task.
     """
 
     def __init__(self, transcriber: Transcriber) -> None:
         self.transcriber = transcriber
 
     def score(self, reference: str, waveform: np.ndarray, rate: int) -> dict[str, Any]:
-        """Return the hypothesis for a waveform (S,), and the counts of its errors."""
+        """Return the hypothesis for a waveform (S,), and its counts of errors."""
         from sft_speech.metrics.words import character_errors, word_errors
 
         reference = self.transcriber.checkpoint.normalizer(reference).text
@@ -64,15 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that ``sft-speech evaluate-vc`` has too."""
+    """Add the arguments that ``evaluate-tts`` and ``evaluate-vc`` share."""
     add_corpus_arguments(parser)
-    parser.add_argument("--judge", metavar="MODEL", help="a recognizer that transcribes the speech: its WER and CER")
+    parser.add_argument("--judge", metavar="MODEL", help="a recognizer that transcribes the speech, for WER and CER")
     add_output_argument(parser, "gets evaluation/ [MODEL-evaluation; evaluation for a Hub id]")
     add_generator_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Speak, measure, write both files, print the table."""
+    """Synthesize and measure; write both files and print the table."""
     from sft_speech.tasks.tts.synthesizer import Synthesizer
 
     corpus, split, _ = rows_of_arguments(args)
@@ -81,9 +81,9 @@ def main(args: argparse.Namespace) -> None:
 
 
 def add_voices(generator: SpeechGenerator, corpus: Dataset) -> None:
-    """Add voices of speakers that the model does not know, from their recordings in the corpus.
+    """Add voices for speakers that the model does not know, from their recordings in the corpus.
 
-    If the speaker encoder of the model is not known, these speakers get the mean of the model's voices.
+    If the model's speaker encoder is unknown, these speakers get the mean voice of the model.
     """
     from sft_speech.tasks.speech.data import voice_name, voices_of
     from sft_speech.tasks.speech.evaluate import TRIM_DB
@@ -95,14 +95,14 @@ def add_voices(generator: SpeechGenerator, corpus: Dataset) -> None:
         return
     found = voices_of([corpus.select(unknown)], generator.encoder(), rate, known.size, TRIM_DB)
     new = {name: voice for name, voice in found.items() if name != MEAN}
-    logger.info("voices that the model does not know, from their recordings: %s", ", ".join(sorted(new)[:10]))
+    logger.info("voices made from recordings, because the model does not know them: %s", ", ".join(sorted(new)[:10]))
     generator.checkpoint.speakers = Speakers({**known, **new}, known.size, known.encoder)
 
 
 def measure(
     args: argparse.Namespace, generator: SpeechGenerator, corpus: Dataset, split: str, say: Callable[..., Any]
 ) -> None:
-    """Synthesize and measure a corpus, write and print the result.
+    """Synthesize and measure a corpus; write and print the results.
 
     Args:
         say: see :func:`~sft_speech.tasks.speech.evaluate.evaluate_speech`.

@@ -24,12 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from_source", help="corpus of the recordings to convert [column source_audio of --source]")
     parser.add_argument("--from_config", metavar="NAME", help="configuration of --from_source on the Hub")
     parser.add_argument("--from_split", metavar="SPLIT", help="split of --from_source [all rows]")
-    parser.add_argument("--pair_by", choices=("id", "text"), default="id", help="what a pair has in common [id]")
+    parser.add_argument("--pair_by", choices=("id", "text"), default="id", help="column that joins pairs [id]")
     add_shared_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Convert, measure, write both files, print the table."""
+    """Convert and measure; write both files and print the table."""
     import numpy as np
 
     from sft_speech.tasks.vc.config import FinetuneVcConfig
@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
     pairs = PairedUtterances(rows, checkpoint, checkpoint.speakers, None, sources.rows)
 
     def say(row: dict[str, Any], voice: str | None) -> tuple[Speech, np.ndarray]:
-        recording = pairs.source(row)  # None if it can't be decoded, which was logged
+        recording = pairs.source(row)  # None if it could not be decoded, which was logged
         recording = np.zeros(0, np.float32) if recording is None else recording
         return converter.convert(recording, voice), recording
 

@@ -1,9 +1,9 @@
-"""Upload what a fine-tuning run produced to the Hub: model, processor, card, figures, plots.
+"""Upload the result of a fine-tuning run to the Hub: model, processor, card, figures, plots.
 
 Transcripts, ids of utterances, spoken samples, local paths and evaluations that do not belong to the run are not
-uploaded. The card is written again from the files of the run unless you edited it; delete it to have it written again.
-An interrupted upload continues when the command is repeated: what has arrived is not sent again, and nothing becomes
-visible until everything is there.
+uploaded. The card is rewritten from the files of the run, unless you edited it; delete it to have it rewritten. Repeat
+the command after an interruption: files that have arrived are not sent again, and nothing is visible until all are
+there.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", help="create it private; an existing one must be private")
     parser.add_argument("--revision", metavar="BRANCH", help="push to this branch, created if it does not exist [main]")
     parser.add_argument(
-        "--with_checkpoints", action="store_true", help="upload every checkpoint-N too, with its optimizer state"
+        "--with_checkpoints", action="store_true", help="also upload every checkpoint-N, with its optimizer state"
     )
     parser.add_argument(
         "--with_evaluations",
         action="store_true",
-        help="upload and show evaluation/*.json of other corpora or splits than those that the run evaluated, too",
+        help="also upload and show evaluation/*.json of corpora or splits that the run did not evaluate",
     )
     parser.add_argument(
-        "--dry_run", action="store_true", help="write the card and list what would be uploaded and what not"
+        "--dry_run", action="store_true", help="write the card, and list the files that would and would not be uploaded"
     )
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the card, then upload the files or list them."""
+    """Write the card, then upload or list the files."""
     from sft_speech.hub.card import write_card
     from sft_speech.hub.files import at_home, check_finished, uploads
     from sft_speech.hub.repository import check_name, explained, hide_bars, open_repository
@@ -57,16 +57,14 @@ def main(args: argparse.Namespace) -> None:
         repository = open_repository(args.repository, private=args.private, branch=args.revision)
         name = repository.id
     if not write_card(folder, spec, name, ask_hub=not args.dry_run, all_evaluations=args.with_evaluations):
-        logger.warning(
-            "%s was edited by hand and is uploaded as it is (delete it to have it written again)", folder / "README.md"
-        )
+        logger.warning("%s was edited and is uploaded unchanged (delete it to have it rewritten)", folder / "README.md")
     files = uploads(folder, spec, with_checkpoints=args.with_checkpoints, with_evaluations=args.with_evaluations)
     if args.dry_run:
         print("\n".join(listing([(file.path, file.size, "") for file in files])))
         where = "private" if args.private else "public, unless its owner's default is private"
         print(f"would go to {name} ({where})")
         if stays := at_home(folder, files):
-            print("\nstays at home:\n" + "\n".join(listing(stays)))
+            print("\nnot uploaded:\n" + "\n".join(listing(stays)))
         return
     with explained(f"push to {name}", "then repeat the same command: it continues where it stopped"):
         repository.upload(files, f"Upload of {len(files)} files by sft_speech")

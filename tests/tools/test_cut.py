@@ -85,7 +85,7 @@ def test_the_command_on_synthetic_speech_by_the_embedded_recognizer(tmp_path, ca
     model, manifest = str(files("sft_speech") / "assets/wav2vec2-small"), str(tmp_path / "cut.csv")
     arguments = ["cut", str(tmp_path), "--recognizer", model, "-o", manifest, "--max_seconds", "3.5"]
     assert cli.main([*arguments, "--max_error_rate", "1"]) == 0
-    assert "1 recordings are short enough, 1 were cut into 3 segments" in capsys.readouterr().out
+    assert "1 recordings are short enough; 1 were cut into 3 segments" in capsys.readouterr().out
     corpus = load_corpus(manifest)
     assert corpus["text"] == [*said, said[0]]
     assert corpus["id"] == ["long-0", "long-1", "long-2", "short"]
@@ -110,4 +110,4 @@ def test_the_source_is_not_overwritten(tmp_path, capsys):
 @pytest.mark.parametrize("output", ["cut.txt", "nowhere/cut.csv"])
 def test_the_manifest_needs_a_name(tmp_path, output, capsys):
     assert cli.main(["cut", str(tmp_path), "--recognizer", "m", "-o", str(tmp_path / output)]) == 2
-    assert "it must be a .csv in an existing folder" in capsys.readouterr().err
+    assert "it must be a .csv file in an existing folder" in capsys.readouterr().err

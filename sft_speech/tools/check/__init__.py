@@ -1,1 +1,1 @@
-"""A check of a corpus before training: what it holds, and what is likely wrong with it."""
+"""Check a corpus before training: its content, and likely errors."""

@@ -1,7 +1,7 @@
 """Findings about copies of recordings at another level, another rate or in another format.
 
-Copies have the same length and the same level over time, which is measured for every recording. The few pairs that
-agree in both are then compared sample by sample: no two readings of a sentence are that similar.
+Copies have the same length and the same level over time, which are measured for every recording. Only pairs that agree
+in both are compared sample by sample: two readings of a sentence are never that similar.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from sft_speech.tools.check.sound import Recordings
 logger = logging.getLogger(__name__)
 
 SHORTEST_SECONDS = 1.0  # of sound; too many shorter clips are similar
-SLACK_SECONDS = 0.06  # by which lengths may differ: three blocks
+SLACK_SECONDS = 0.06  # difference in length: three blocks
 SIMILAR = 0.97  # correlation of the envelopes
 SAME = 0.9  # correlation of the samples at the best shift
-RATE = 8000  # samples per second of the comparison
-MOST_NEIGHBORS = 300  # of nearly the same length that a recording is compared with, which bounds equal lengths
-MOST_PAIRS = 2000  # that are compared sample by sample
+RATE = 8000  # samples per second, for the comparison
+MOST_NEIGHBORS = 300  # comparisons per recording, for corpora with many equal lengths
+MOST_PAIRS = 2000  # compared sample by sample
 
 
 def findings(rows: Rows, recordings: Recordings) -> list[Finding]:
-    """Return copies whose samples differ; copies with equal samples are found by their digests."""
+    """Return findings about copies whose samples differ; the digests find copies with equal samples."""
     pairs = candidates(recordings)
     if len(pairs) > MOST_PAIRS:
-        logger.info("%d pairs of recordings are similar, the first %d are compared", len(pairs), MOST_PAIRS)
+        logger.info("%d pairs of recordings are similar; the first %d are compared", len(pairs), MOST_PAIRS)
     same = [(int(recordings.rows[a]), int(recordings.rows[b])) for a, b in pairs[:MOST_PAIRS]]
     same = [pair for pair in same if _overlap(rows, *pair) > SAME]
     same = [(b, a) if rows.training[b] and not rows.training[a] else (a, b) for a, b in same]
@@ -41,14 +41,14 @@ def findings(rows: Rows, recordings: Recordings) -> list[Finding]:
         for (original, _), case in zip(pairs, rows.cases(copy for _, copy in pairs), strict=True)
     ]
     across = f", {len(leaks):,} of them across training and evaluation data" if leaks else ""
-    what = f"copied from another one{across}"
+    what = f"copied from another{across}"
     rule = f"at another level, rate or in another format; samples correlate above {SAME:g} at the best shift"
     do = "remove them from one of the splits" if leaks else "leave the copies out, or keep them on purpose"
     return finding("alike_audio", "problem" if leaks else "warning", cases, "recording", what, rule, do, listen=True)
 
 
 def candidates(recordings: Recordings) -> list[tuple[int, int]]:
-    """Return pairs of places among the recordings whose lengths and envelopes agree, but not their samples."""
+    """Return pairs of indices of recordings whose lengths and envelopes agree, but not their samples."""
     active = recordings.column("active_seconds")
     long = np.flatnonzero(active >= SHORTEST_SECONDS)
     if len(long) < 2:

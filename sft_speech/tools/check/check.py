@@ -1,8 +1,8 @@
-"""Check a corpus before training: what it holds, what is likely wrong, which rows a run would drop.
+"""Check a corpus before training: its content, likely errors, and the rows that a run would drop.
 
-Nothing is changed. The headers of all files are read, up to --max_hours are decoded. With --model they are also
-transcribed, and transcripts that differ too much from what the model recognizes are listed. The exit code is 0 whatever
-was found, unless --strict is given.
+Nothing is changed. The headers of all files are read, and up to --max_hours of audio are decoded. With --model it is
+also transcribed, and transcripts that differ too much from the hypotheses are listed. The exit code is 0 whatever is
+found, unless --strict is given.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPLIT",
         help="a split to check; may be repeated [all splits]; those named train... count as training data",
     )
-    parser.add_argument("--model", metavar="MODEL", help="a recognizer that looks for wrong transcripts")
-    parser.add_argument("--config", metavar="FILE", help="YAML of a run: check its corpora by its rules")
+    parser.add_argument("--model", metavar="MODEL", help="a recognizer, to find wrong transcripts")
+    parser.add_argument("--config", metavar="FILE", help="YAML of a run: check its corpora with its options")
     for key, what in (("min_seconds", "shorter"), ("max_seconds", "longer")):
         parser.add_argument(f"--{key}", type=float, metavar="S", help=f"drop {what} utterances [as a run does]")
     parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
         if file:
             check_output(flag, file)
     if not args.max_hours >= 0:
-        raise UserError(f"--max_hours {args.max_hours}", "it is not a number of hours", "give 0 or more")
+        raise UserError(f"--max_hours {args.max_hours}", "it must be 0 or more", "give a number of hours")
     from sft_speech.tools.check.checked import examine
 
     checked = examine(args)

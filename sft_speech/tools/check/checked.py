@@ -1,4 +1,4 @@
-"""The check itself: load the rows, measure the recordings, transcribe them, collect the findings."""
+"""Load the rows, measure and transcribe the recordings, and collect the findings."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Checked:
-    """A checked corpus: its report, and what the page draws its figures and players from.
+    """A checked corpus: its report, and the data for the figures and players of the page.
 
     Args:
         rows: the rows of all splits.
-        normalized: their transcripts as a model would learn them.
-        recordings: measurements; None if nothing was decoded.
-        recognized: None without a model that can transcribe.
+        normalized: their transcripts, normalized as for training.
+        recordings: their measurements; None if nothing was decoded.
+        recognized: their hypotheses; None without a model that can transcribe.
         report: the findings.
     """
 
@@ -54,7 +54,7 @@ def examine(args: argparse.Namespace) -> Checked:
     """Check the corpus that the arguments of ``sft-speech check`` name.
 
     Raises:
-        UserError: arguments that exclude each other, or no such corpus, split or model.
+        UserError: the arguments exclude each other, or the corpus, split or model does not exist.
     """
     config, corpora, roles = planned_run(args)
     rows = load_rows(config, corpora, roles)
@@ -88,12 +88,12 @@ def examine(args: argparse.Namespace) -> Checked:
 
 
 def planned_run(args: argparse.Namespace) -> tuple[FinetuneAsrConfig, dict[str, tuple[str, str | None]], list[str]]:
-    """Return the run that would use the corpus, its corpora by name, and the role of each: "train" or "evaluation"."""
+    """Return the configuration of the run, its corpora by name, and the role of each: "train" or "evaluation"."""
     keys = ("source", "source_config", "min_seconds", "max_seconds", "audio_column", "text_column", "speaker_column")
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     if args.config is None:
         if args.source is None:
-            raise UserError("no SOURCE", "there is nothing to check", "give a corpus, or --config FILE")
+            raise UserError("no SOURCE", "there is nothing to check", "give a corpus or --config FILE")
         config = FinetuneAsrConfig(model=args.model or "none", output_dir="none", **given)
         corpora = splits_of_source(config.source, args.split, config.source_config, config.columns)
         return config, corpora, roles_of(list(corpora))
@@ -111,7 +111,7 @@ def planned_run(args: argparse.Namespace) -> tuple[FinetuneAsrConfig, dict[str, 
 def rules_and_recognizer(
     args: argparse.Namespace, config: FinetuneAsrConfig, rows: Rows
 ) -> tuple[Rules, str | Checkpoint | None]:
-    """Return the rules by which rows are dropped, and the model that transcribes, if there is one."""
+    """Return the rules for dropping rows, and the model that transcribes, if there is one."""
     if args.config is None and args.model is None:
         return rules_without_model(config), None
     rules = rules_of_model(config, [text for text, train in zip(rows.texts, rows.training, strict=True) if train])
@@ -119,7 +119,7 @@ def rules_and_recognizer(
         return rules, args.model
     assert rules.checkpoint is not None
     if rules.checkpoint.head_is_new:
-        logger.warning("%s has no trained head: it can't transcribe, only its vocabulary is used", args.model)
+        logger.warning("%s has no trained head: it cannot transcribe; only its vocabulary is used", args.model)
         return rules, None
     return rules, rules.checkpoint
 

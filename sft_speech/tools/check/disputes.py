@@ -1,4 +1,4 @@
-"""Findings about transcripts that a recognizer disputes: they match its hypothesis no better than others do."""
+"""Findings about transcripts that a recognizer disputes: others match its hypothesis as well."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sft_speech.tools.check.rows import Rows, quoted
 if TYPE_CHECKING:
     from sft_speech.tasks.asr.transcriber import Transcriber
 
-OTHERS = 8  # transcripts of similar length that are tried in place of an utterance's own
-AT_CHANCE = 0.92  # of the CER of the others: the own transcript is hardly better
-SIGMAS, LEAST_SIGMA = 3.5, 0.08  # above the median, for a transcript that is partly right
+OTHERS = 8  # transcripts of similar length that the hypothesis is compared with too
+AT_CHANCE = 0.92  # of the CER with the others: the utterance's transcript hardly fits better
+SIGMAS, LEAST_SIGMA = 3.5, 0.08  # above the median, for partly correct transcripts
 FEWEST = 10  # utterances, for chance and median to be meaningful
-# A weak model that gets a word or two wrong looks like a wrong transcript: those below SHORT characters are judged only
+# If a weak model gets a word or two wrong, a short transcript looks wrong: those below SHORT characters are only judged
 # by a model whose median CER over chance is at most GOOD.
 SHORT, GOOD = 12, 0.15
-WEAK = 0.4  # median CER over chance; a model that is worse disputes correct transcripts now and then
-MIXED_UP = 0.2  # share of disputed transcripts above which the model, or the whole table, is wrong
+WEAK = 0.4  # median CER over chance; a worse model disputes some correct transcripts
+MIXED_UP = 0.2  # share of disputed transcripts; above it, the model or the whole table is wrong
 
 
 @dataclass
@@ -33,10 +33,10 @@ class Recognized:
     """Transcripts and hypotheses of N utterances.
 
     Args:
-        rows: (N,) their numbers.
+        rows: (N,) row numbers.
         references: N transcripts, normalized for the model.
-        hypotheses: N texts that the model recognized.
-        error_rates: (N,) CER of the hypotheses.
+        hypotheses: N texts from the model.
+        error_rates: (N,) CER with their transcripts.
         chance: (N,) CER with transcripts of other utterances, see :func:`chance`.
     """
 
@@ -52,8 +52,8 @@ class Recognized:
         return self.error_rates / np.maximum(self.chance, 1e-9)
 
     def rates(self, place: int) -> str:
-        """Return the CER of one utterance, and that of other transcripts, in words."""
-        return f"CER {self.error_rates[place]:.0%} (transcripts of others: {self.chance[place]:.0%})"
+        """Return the CER of one utterance with its own and with other transcripts, as text."""
+        return f"CER {self.error_rates[place]:.0%} (with other transcripts: {self.chance[place]:.0%})"
 
 
 def recognize_rows(
@@ -62,9 +62,9 @@ def recognize_rows(
     """Transcribe rows.
 
     Args:
-        normalized: the transcripts of all rows as the model writes them; rows without one are left out.
-        picked: numbers of rows.
-        progress: called with the seconds of audio that were transcribed.
+        normalized: the transcripts of all rows, normalized for the model; rows without one are left out.
+        picked: row numbers.
+        progress: called with the seconds of audio just transcribed.
     """
     numbers = [int(row) for row in picked if normalized[row]]
 
@@ -133,7 +133,7 @@ def section(recognized: Recognized, name: str) -> dict[str, Any]:
 
 
 def findings(rows: Rows, recognized: Recognized) -> list[Finding]:
-    """Return the transcripts that are likely wrong, or the finding that the model can't judge."""
+    """Return the transcripts that are likely wrong, or the finding that the model cannot judge."""
     texts = list(zip(recognized.references, recognized.hypotheses, strict=True))
     where = disputed(recognized.misfit, np.array([max(map(len, both)) for both in texts], int))
     share = float(where.mean()) if len(where) else 0.0
@@ -155,7 +155,7 @@ def findings(rows: Rows, recognized: Recognized) -> list[Finding]:
     cases = rows.cases(places, detail)
     what = "that the model disputes: " + ("perhaps wrong, but the model is weak here" if weak else "likely wrong")
     rule = (
-        f"the CER of the recognized text is more than {AT_CHANCE:.0%} of that of other transcripts of similar length, "
+        f"the CER with its transcript is above {AT_CHANCE:.0%} of the CER with other transcripts of similar length, "
         f"or {SIGMAS:g} robust standard deviations above the median of this share; a model whose median is above "
         f"{GOOD:.0%} does not judge texts of fewer than {SHORT} characters"
     )

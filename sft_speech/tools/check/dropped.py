@@ -16,17 +16,17 @@ class _Reason(NamedTuple):
     listen: bool = False
 
 
-# By the reasons of the corpus report, except "duplicate id", which is a finding of the module leaks.
+# By reason in the corpus report, except "duplicate id", which the module leaks handles.
 REASONS = {
     "missing file": _Reason("problem", "whose audio file is missing", "find the files, or fix the paths in the table"),
-    "unreadable": _Reason("problem", "whose audio can't be read", "encode the files again (WAV, FLAC, MP3, OGG, Opus)"),
+    "unreadable": _Reason("problem", "whose audio cannot be read", "encode the files again (WAV, FLAC, MP3, Opus)"),
     "truncated": _Reason("problem", "whose file is truncated", "copy the files again from their source"),
     "empty": _Reason("problem", "whose file holds no audio", "copy the files again from their source"),
     "not finite": _Reason("problem", "with NaN or infinite samples", "encode the files again from their source"),
     "silent": _Reason("problem", "with nothing but silence", "leave them out, or record them again"),
     "bad segment": _Reason("problem", "whose start and end are not inside their file", "fix the times in the manifest"),
-    "unreadable row": _Reason("problem", "whose row can't be read", "fix the table: quotes, bars, columns"),
-    "no transcript": _Reason("warning", "without a transcript", "add them to the table, or remove the files"),
+    "unreadable row": _Reason("problem", "whose row cannot be read", "fix the table: quotes, bars, columns"),
+    "no transcript": _Reason("warning", "without a transcript", "add transcripts to the table, or remove the files"),
     "empty transcript": _Reason(
         "warning", "whose transcript holds no words", "transcribe them, or leave them out", listen=True
     ),
@@ -42,10 +42,10 @@ REASONS = {
 
 
 def findings(rows: Rows, max_dropped_share: float) -> list[Finding]:
-    """Return a finding for each reason, and one for each split of which so much is dropped that a run would stop.
+    """Return a finding for each reason, and one for each split that would stop a run.
 
     Args:
-        max_dropped_share: of the rows of a split.
+        max_dropped_share: largest share of dropped rows of a split.
     """
     numbers = {(rows.name(row), id): row for row, id in enumerate(rows.ids)}
     cases: dict[str, list[Case]] = defaultdict(list)
@@ -64,7 +64,7 @@ def findings(rows: Rows, max_dropped_share: float) -> list[Finding]:
     for name in rows.names:
         share = counts[name]["dropped"]["share"]
         if share > max_dropped_share:
-            title = f"a run would stop: {share:.1%} of {name} can't be used"
+            title = f"a run would stop: {share:.1%} of {name} cannot be used"
             rule = f"more than max_dropped_share = {max_dropped_share:.1%} of the rows"
             do = "fix the corpus, or raise max_dropped_share if you expect this"
             found.append(Finding("too_much_dropped", "problem", title, rule, do))

@@ -1,4 +1,4 @@
-"""Findings and the report that collects them: as JSON and as a table for a terminal."""
+"""Findings, and the report of all findings as JSON or as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-# Version of the JSON: keys may be added to a version, never removed or given another meaning.
+# Version of the JSON: within a version, keys may be added, but never removed or redefined.
 SCHEMA_VERSION = 1
 CASES_SHOWN = 5  # of a finding in the table; the JSON has them all
 
@@ -21,8 +21,8 @@ class Case(NamedTuple):
 
     Args:
         split, id: the utterance.
-        detail: what is special about it.
-        row: its number in the :class:`~sft_speech.tools.check.rows.Rows`; None if it could not be loaded.
+        detail: what is unusual about it.
+        row: its number in :class:`~sft_speech.tools.check.rows.Rows`; None if it could not be loaded.
     """
 
     split: str
@@ -36,14 +36,14 @@ class Finding:
     """One thing that is unusual about a corpus.
 
     Args:
-        key: its name in the JSON; never changes.
+        key: its name in the JSON; it never changes.
         severity: "problem": a model trained or evaluated on this will be wrong; "warning": likely a mistake; "note":
             good to know.
         title: what was found, with its count.
         rule: how it was found, with the thresholds.
         do: what to do about it.
         cases: the utterances, worst first; empty if the finding is about the whole corpus.
-        listen: whether listening to the cases helps, so that the page has players for them.
+        listen: whether listening helps; the page then has players for the cases.
     """
 
     key: str
@@ -70,8 +70,8 @@ def finding(
     """Return a finding about the cases, or nothing if there are none.
 
     Args:
-        noun, what: the title is "3 recordings clipped" for the noun "recording" and what "clipped".
-        count: of the title, if it is not the number of cases.
+        noun, what: "recording" and "clipped" give the title "3 recordings clipped".
+        count: number in the title, if it is not the number of cases.
     """
     if not cases:
         return []
@@ -81,10 +81,10 @@ def finding(
 
 @dataclass
 class Report:
-    """Everything that is known about a corpus.
+    """All results of a check.
 
     Args:
-        source: the corpus as it was given.
+        source: the corpus, as in the arguments.
         splits: by name: role ("train" or "evaluation"), utterances, hours, kept, kept_hours, speakers.
         sections: figures by topic, see :meth:`to_dict`.
         training: :meth:`CorpusReport.to_dict() <sft_speech.corpora.CorpusReport.to_dict>`: kept and dropped rows.
@@ -113,10 +113,10 @@ class Report:
         """Return the content of the JSON. Times are in seconds, levels in dB of full scale, shares from 0 to 1.
 
         ``version``, ``source``, ``verdict`` ({problem, warning, note}: counts), ``splits`` (see :class:`Report`),
-        ``durations``, ``speakers``, ``audio`` (of what was decoded; absent if nothing was), ``text``, ``rules`` (by
-        which rows are dropped), ``model`` (absent without one), ``training`` (as in corpus_report.json), ``findings``
+        ``durations``, ``speakers``, ``audio`` (decoded recordings; absent if there are none), ``text``, ``rules``
+        (for dropping rows), ``model`` (absent without one), ``training`` (as in corpus_report.json), ``findings``
         (a list of {key, severity, title, rule, do, cases}; a case is {split, id, detail}). ``said`` in a section is a
-        sentence for people.
+        summary as text.
         """
         return {
             "version": SCHEMA_VERSION,
@@ -194,7 +194,7 @@ def invisible(character: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """Return a text for a terminal, each invisible character as its number."""
+    """Return a text for a terminal, with invisible characters as their code points."""
     return "".join(f"<U+{ord(character):04X}>" if invisible(character) else character for character in text)
 
 

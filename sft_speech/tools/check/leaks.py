@@ -1,4 +1,4 @@
-"""Findings about repetition: utterances that occur twice, and what evaluation data share with training data."""
+"""Findings about repetition: utterances that occur twice, and overlap between training and evaluation data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sft_speech.tools.check.rows import Rows, quoted
 from sft_speech.tools.check.sound import Recordings
 
 FEWEST_WORDS = 5  # shorter texts recur by chance: commands, digits, "thank you very much"
-DOMINANT = 0.5  # share of the hours that one of several speakers has
+DOMINANT = 0.5  # share of the hours by one of several speakers
 
 
 def section(rows: Rows) -> dict[str, Any]:
@@ -33,10 +33,10 @@ def section(rows: Rows) -> dict[str, Any]:
 
 
 def findings(rows: Rows, normalized: list[str], recordings: Recordings | None) -> list[Finding]:
-    """Return what occurs twice or is shared between splits.
+    """Return findings about rows that occur twice or are shared between splits.
 
     Args:
-        normalized: the transcripts as they would be learned.
+        normalized: the transcripts, normalized as for training.
         recordings: None if nothing was decoded.
     """
     found = []
@@ -46,7 +46,7 @@ def findings(rows: Rows, normalized: list[str], recordings: Recordings | None) -
 
 
 def groups(keys: Iterable[Hashable], numbers: Iterable[int]) -> list[list[int]]:
-    """Return the groups of two or more numbers that have the same key."""
+    """Return the groups of two or more numbers with the same key."""
     by_key: dict[Hashable, list[int]] = defaultdict(list)
     for key, number in zip(keys, numbers, strict=True):
         by_key[key].append(number)
@@ -84,7 +84,7 @@ def _audio(rows: Rows, recordings: Recordings, normalized: list[str]) -> list[Fi
     cases, count = rows.cases((row for group in contradictory for row in group), rows.quote), len(contradictory)
     what = "with several transcripts"
     rule += "; the normalized transcripts differ"
-    do = "listen: only one of them can be right"
+    do = "listen: at most one of them is correct"
     key = "audio_with_two_transcripts"
     return found + finding(key, "problem", cases, "recording", what, rule, do, listen=True, count=count)
 
@@ -112,16 +112,16 @@ def _texts(rows: Rows, normalized: list[str]) -> list[Finding]:
     long = [group for group in same if len(normalized[group[0]].split()) >= FEWEST_WORDS]
     evaluated = [row for group in long if _is_leak(rows, group) for row in group if not rows.training[row]]
     share = len(evaluated) / max(1, int((~rows.training).sum()))
-    what = f"of the evaluation ({share:.0%}) also in the training data"
+    what = f"of the evaluation data ({share:.0%}) also in the training data"
     rule = f"the same after normalization, {FEWEST_WORDS} words or more"
-    do = "figures on these do not tell how new sentences are recognized; split by sentence if that matters"
+    do = "figures on these do not show how well new sentences are recognized; split by sentence if that matters"
     found = finding("text_across_splits", "warning", rows.cases(evaluated, rows.quote), "transcript", what, rule, do)
     repeated = sum(len(group) for group in same)
     if repeated:
         most = sorted(same, key=len, reverse=True)[:5]
         examples = ", ".join(f"{quoted(rows.texts[group[0]], 30)} {len(group)} times" for group in most)
-        title = f"{counted(repeated, 'utterance')} ({repeated / len(rows):.0%}) with a text that others have too"
-        do = "nothing, if people read given sentences; otherwise check whether texts were copied to wrong rows"
+        title = f"{counted(repeated, 'utterance')} ({repeated / len(rows):.0%}) with a transcript that others have too"
+        do = "nothing if the speakers read the same sentences; otherwise check whether texts were copied to wrong rows"
         rule = f"the same after normalization; most often {examples}"
         found.append(Finding("repeated_text", "note", title, rule, do))
     return found
@@ -137,17 +137,17 @@ def _speakers(rows: Rows) -> list[Finding]:
     cases = rows.cases(numbers, lambda row: f"speaker {rows.speakers[row]}")
     what = f"in both training and evaluation data: {', '.join(shared[:8])}" + (", ..." if len(shared) > 8 else "")
     rule = f"the same name in training and evaluation data; {len(evaluated)} speakers are evaluated"
-    do = "figures on them do not tell how new speakers are recognized; split by speaker if that matters"
+    do = "figures on them do not show how well new speakers are recognized; split by speaker if that matters"
     found = finding("speaker_across_splits", "warning", cases, "speaker", what, rule, do, count=len(shared))
     hours = section(rows)
     if hours["count"] > 1 and hours["largest"][1] > DOMINANT:
         name, share = hours["largest"]
-        title = f"{share:.0%} of the hours are of one speaker, {name}"
-        do = "add speech of others if the model is for everyone"
+        title = f"{share:.0%} of the hours are by one speaker, {name}"
+        do = "add speech by others if the model is for everyone"
         found.append(Finding("one_speaker", "note", title, f"more than {DOMINANT:.0%}, among several speakers", do))
     unknown = int(np.sum([not speaker for speaker in rows.speakers]))
     if 0 < unknown < len(rows):
-        title = f"{counted(unknown, 'utterance')} of an unknown speaker"
-        do = "name the speakers: otherwise shared ones can't be found"
-        found.append(Finding("unknown_speaker", "note", title, "no speaker, where others have one", do))
+        title = f"{counted(unknown, 'utterance')} without a speaker"
+        do = "name the speakers; otherwise speakers in both training and evaluation data cannot be found"
+        found.append(Finding("unknown_speaker", "note", title, "no speaker, although other rows have one", do))
     return found

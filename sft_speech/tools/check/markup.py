@@ -1,4 +1,4 @@
-"""HTML from text that others wrote: none of it becomes markup, and none of it is invisible."""
+"""HTML from untrusted text: none of it becomes markup, and none of it is invisible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sft_speech.tools.check.findings import invisible
 
 
 def shown(text: str) -> str:
-    """Return a text escaped for content and attributes, each invisible character as its number."""
+    """Return a text escaped for content and attributes, with invisible characters as their code points."""
     visible = "".join(f"⟨U+{ord(character):04X}⟩" if invisible(character) else character for character in text)
     return html.escape(visible, quote=True)
 

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: no scripts, no network, figures and audio embedded."""
+"""The report as one self-contained HTML page: no scripts, no network access, embedded figures and audio."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sft_speech.tools.check.findings import Case, Finding
 from sft_speech.tools.check.markup import differences, shown, user
 from sft_speech.tools.check.texts import pace_outliers, paces
 
-CASES = 30  # listed for a finding
-PLAYERS, PLAYERS_EACH = 48, 6  # in the page, and for one finding
-CLIP_SECONDS = 10.0  # of a recording in a player
-MOST_CER = 150.0  # % in a histogram; everything above is equally wrong
+CASES = 30  # listed per finding
+PLAYERS, PLAYERS_EACH = 48, 6  # per page, and per finding
+CLIP_SECONDS = 10.0  # of a recording, in a player
+MOST_CER = 150.0  # %, in a histogram
 MOST_KILOBYTES = 12_000  # of pictures and audio
-COUNTS = 200  # listed characters or words
+COUNTS = 200  # characters or words in a list
 
 
 def page(checked: Checked, max_players: int = PLAYERS) -> str:
@@ -43,7 +43,7 @@ def page(checked: Checked, max_players: int = PLAYERS) -> str:
 
 
 def _verdict(checked: Checked) -> str:
-    """Return the summary: counts, sizes, and a list of the findings."""
+    """Return the summary: counts, sizes, and links to the findings."""
     report = checked.report
     rows, splits = checked.rows, report.splits.values()
     sizes = {
@@ -71,7 +71,7 @@ def _badge(severity: str) -> str:
 
 
 class _Players:
-    """The players in the page, each with a picture, and whether there is room for more."""
+    """The audio players of the page, and whether there is room for more."""
 
     def __init__(self, checked: Checked, most: int) -> None:
         self.checked, self.most = checked, most
@@ -85,14 +85,14 @@ class _Players:
         return len(self.anchors) >= self.most or self.kilobytes >= MOST_KILOBYTES
 
     def player(self, row: int, id: str) -> str:
-        """Return a picture and a player, or a link to those that the row has, or why it has none."""
+        """Return a spectrogram and a player, a link to them if the row already has them, or why it has none."""
         if row in self.anchors:
             return f'<p><a href="#{self.anchors[row]}">see its player above</a></p>'
         given, length = self.checked.rows.row(row), min(self.checked.rows.seconds[row], CLIP_SECONDS)
         try:
             waveform = read(given["audio"], pictures.RATE, given["start"], float(length))
         except AudioError as error:
-            return f"<p>can't be played: {shown(str(error))}</p>"
+            return f"<p>cannot be played: {shown(str(error))}</p>"
         uris = [pictures.spectrogram(waveform), pictures.sound(waveform)]
         self.kilobytes += sum(map(len, uris)) / 1000
         self.anchors[row] = f"clip-{row}"
@@ -120,11 +120,11 @@ def _finding(number: int, found: Finding, players: _Players) -> str:
     for case in found.cases[:CASES]:
         plays = found.listen and case.row is not None and played < PLAYERS_EACH and not players.full
         played += plays
-        repeated = found.key == "disputed_transcript" and plays  # the texts below say the same
+        repeated = found.key == "disputed_transcript" and plays  # the player shows the same texts
         cases.append(_case(case._replace(detail="") if repeated else case, players, plays))
     remarks = []
     if len(found.cases) > CASES:
-        remarks.append(f"{CASES} of {len(found.cases):,} are listed here, all of them in the JSON.")
+        remarks.append(f"{CASES} of {len(found.cases):,} are listed here; the JSON lists all.")
     if found.listen and played < min(len(found.cases), CASES):
         remarks.append(f"{played} of them have a player, to keep the page small.")
     left_out = f"<p>{' '.join(remarks)}</p>" if remarks else ""
@@ -137,7 +137,7 @@ def _finding(number: int, found: Finding, players: _Players) -> str:
 
 
 def _sentence(text: str, upper: bool = True) -> str:
-    """Return a text with a capital, and a full stop unless it ends a sentence already."""
+    """Return a text with a capital letter and a final full stop."""
     return (text[:1].upper() if upper else text[:1]) + text[1:] + ("" if text.endswith(("?", ".", "…")) else ".")
 
 
@@ -200,11 +200,11 @@ def _plots(checked: Checked) -> Iterator[str]:
     if recognized is not None and len(recognized.rows):
         rates, misfit = (np.minimum(100 * values, MOST_CER) for values in (recognized.error_rates, recognized.misfit))
         yield pictures.histogram("Character error rate", rates, "% CER")
-        yield pictures.histogram("CER over that of other transcripts", misfit, "%")
+        yield pictures.histogram("CER over the CER with other transcripts", misfit, "%")
 
 
 def _by_speaker(hours: dict[str, float]) -> str:
-    """Return the hours by speaker, in minutes if nobody has an hour."""
+    """Return a bar chart of the hours by speaker, or of minutes if no speaker has an hour."""
     if max(hours.values(), default=0.0) >= 1:
         return pictures.bars("Hours by speaker", hours, "h")
     return pictures.bars("Minutes by speaker", {name: 60 * value for name, value in hours.items()}, "min")

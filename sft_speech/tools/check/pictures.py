@@ -1,4 +1,4 @@
-"""Figures (SVG), spectrograms (PNG) and clips (FLAC) that are embedded in a page."""
+"""Figures (SVG), spectrograms (PNG) and clips (FLAC) to embed in a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sft_speech.tools.check.markup import shown
 WIDTH, HEIGHT = 360, 180  # of a figure, in SVG units
 LEFT, BOTTOM, TOP = 44, 34, 8  # room for the axes
 BINS = 30
-POINTS = 1500  # of a scatter plot; more would only make the page larger
+POINTS = 1500  # of a scatter plot; more only make the page larger
 BARS = 12
 COLUMNS, BANDS = 360, 64  # of a spectrogram
 RATE = 16_000  # samples per second of a clip in the page
@@ -52,9 +52,10 @@ def histogram(name: str, values: np.ndarray, unit: str, form: str = ".3g") -> st
 
 
 def scatter(name: str, x: np.ndarray, y: np.ndarray, odd: np.ndarray, unit: str) -> str:
-    """Return points (N,), a sample of very many, with the odd ones as crosses.
+    """Return a scatter plot of N points, or of a sample if there are very many.
 
     Args:
+        odd: (N,) mask of points to draw as crosses.
         unit: of ``x``.
     """
     if not len(x):
@@ -77,7 +78,7 @@ def scatter(name: str, x: np.ndarray, y: np.ndarray, odd: np.ndarray, unit: str)
 
 
 def _axes(right: float, top: float, unit: str, left: float = 0.0, form: str = ".3g", open_end: bool = False) -> str:
-    """Return the axes: from ``left`` to ``right``, with the unit, and from 0 to ``top``.
+    """Return the axes: x from ``left`` to ``right`` in ``unit``, y from 0 to ``top``.
 
     Args:
         open_end: whether the last bar holds larger values too.
@@ -100,7 +101,7 @@ def _short(number: float) -> str:
 
 
 def bars(name: str, values: dict[str, float], unit: str) -> str:
-    """Return a bar for each of the largest values, and one for the sum of the others."""
+    """Return a bar chart of the largest values, with the sum of the others as the last bar."""
     most = sorted(values.items(), key=lambda item: -item[1])
     rows = most[:BARS]
     if len(most) > BARS:
@@ -123,7 +124,7 @@ def bars(name: str, values: dict[str, float], unit: str) -> str:
 
 
 def spectrogram(waveform: np.ndarray) -> str:
-    """Return the mel spectrogram of a waveform (S,) at :data:`RATE`, over 80 dB, as the data URI of a PNG."""
+    """Return the mel spectrogram (80 dB range) of a waveform (S,) at :data:`RATE`, as a PNG in a data URI."""
     import librosa
     import matplotlib.image
 
@@ -136,7 +137,7 @@ def spectrogram(waveform: np.ndarray) -> str:
 
 
 def sound(waveform: np.ndarray) -> str:
-    """Return a waveform (S,) at :data:`RATE` as the data URI of a FLAC: lossless, and every browser plays it."""
+    """Return a waveform (S,) at :data:`RATE` as a FLAC in a data URI: lossless, and every browser plays it."""
     import soundfile
 
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The rows to check: the splits of a source or the corpora of a run, and which rows the run would drop."""
+"""The rows to check: the splits of a source or the corpora of a run; and the rules for dropping rows."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint
 
-# Frames per clip without a model: the convolutions of wav2vec 2.0 (Baevski et al. 2020), one frame in 20 ms.
+# Without a model, frames are counted as in wav2vec 2.0 (Baevski et al. 2020): one per 20 ms.
 RATE, KERNELS, STRIDES = 16_000, (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
-TRAINING = re.compile(r"(?i)(?:^|.*[/_-])train")  # names of splits to train on
+TRAINING = re.compile(r"(?i)(?:^|.*[/_-])train")  # names of training splits
 
 
 @dataclass
@@ -35,9 +35,10 @@ class Rows:
     """The rows of all splits, one split after the other.
 
     Args:
-        names: the names of the splits; ``roles``: "train" or "evaluation" for each.
+        names: the names of the splits.
+        roles: "train" or "evaluation" for each split.
         corpora: the rows of each split {id, audio, text, speaker, seconds, start}.
-        report: dropped rows, including those missing from ``corpora`` because they can't be read.
+        report: dropped rows, including those missing from ``corpora`` because they cannot be read.
     """
 
     names: list[str]
@@ -107,13 +108,13 @@ def quoted(text: str, most: int = 60) -> str:
 def splits_of_source(
     source: str, splits: list[str] | None, config: str | None, columns: dict[str, str | None]
 ) -> dict[str, tuple[str, str | None]]:
-    """Return source and split by name, as ``config.corpora`` does, for the given splits or else for all."""
+    """Return (source, split) by name, like ``config.corpora``, for the given splits or for all."""
     wanted: list[str | None] = [*splits] if splits else [*splits_of(source, config=config, columns=columns)] or [None]
     return {split or "all": (source, split) for split in wanted}
 
 
 def roles_of(names: list[str]) -> list[str]:
-    """Return the role of each split: "train" for those named so, or else for the first one."""
+    """Return the role of each split: "train" if its name says so; if no name does, for the first split."""
     training = [TRAINING.match(name) is not None for name in names]
     if not any(training):
         training[0] = True
@@ -121,10 +122,10 @@ def roles_of(names: list[str]) -> list[str]:
 
 
 def load_rows(config: FinetuneAsrConfig, corpora: dict[str, tuple[str, str | None]], roles: list[str]) -> Rows:
-    """Read the headers of all splits. Rows that can't be read are in the report.
+    """Read the headers of all splits. Rows that cannot be read go to the report.
 
     Raises:
-        UserError: no such source or split.
+        UserError: the source or split does not exist.
     """
     report, loaded = CorpusReport(), []
     for name, (source, split) in corpora.items():
@@ -134,18 +135,18 @@ def load_rows(config: FinetuneAsrConfig, corpora: dict[str, tuple[str, str | Non
         except UserError:
             if not report.dropped(name):
                 raise
-            loaded.append(corpus_of(features().arrow_schema.empty_table()))  # the report has all of its rows
+            loaded.append(corpus_of(features().arrow_schema.empty_table()))  # all of its rows are in the report
     return Rows(list(corpora), roles, loaded, report)
 
 
 @dataclass
 class Rules:
-    """How a run would write the transcripts, and which rows it would drop.
+    """How a run normalizes the transcripts, and which rows it drops.
 
     Args:
         options: arguments of :func:`~sft_speech.corpora.select.select_usable` for training data.
-        description: the rules in words.
-        checkpoint: the model whose vocabulary and frames they use; None without a model.
+        description: the rules as text.
+        checkpoint: the model whose vocabulary and frame rate are used; None without a model.
     """
 
     options: dict[str, Any]
@@ -154,7 +155,7 @@ class Rules:
 
     @property
     def normalize(self) -> Callable[[str], Normalized]:
-        """The function that writes a transcript as it would be learned."""
+        """The function that normalizes a transcript for training."""
         return self.options["normalize"]
 
     @property
@@ -163,9 +164,9 @@ class Rules:
         return self.checkpoint.rate if self.checkpoint else RATE
 
     def select(self, rows: Rows) -> None:
-        """Add to the report of the rows what a run would drop of each split, and why.
+        """Add the rows that a run would drop to the report of ``rows``, with reasons.
 
-        An evaluation split keeps every row that has a transcript.
+        Evaluation splits keep every row that has a transcript.
         """
         everything = {
             "min_seconds": 0.0,
@@ -196,7 +197,7 @@ def rules_of_model(config: FinetuneAsrConfig, transcripts: list[str]) -> Rules:
     """Return the rules of the run that ``config`` describes, taken from its task.
 
     Raises:
-        UserError: no such checkpoint.
+        UserError: the checkpoint does not exist.
     """
     from sft_speech.tasks.asr.ctc.task import CtcRecognition
 
@@ -206,7 +207,7 @@ def rules_of_model(config: FinetuneAsrConfig, transcripts: list[str]) -> Rules:
 
 
 def limits(config: FinetuneAsrConfig) -> str:
-    """Return the limits on the length of training data, in words."""
+    """Return the limits on training data as text."""
     return (
         f"training drops rows below {config.min_seconds:g} s, above {config.max_seconds:g} s, or with more labels than "
         "frames"

@@ -1,4 +1,4 @@
-"""Findings about recordings: each is decoded once, in threads, and only measurements of it are kept."""
+"""Findings about recordings: each is decoded once, in threads, and only its measurements are kept."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sft_speech.tools.check.findings import Case, Finding, as_dict, counted, fin
 from sft_speech.tools.check.rows import Rows
 
 FULL_SCALE = 0.999  # of the largest sample: 16-bit files reach 0.99997, lossy ones a little less
-CLIPPED_RUN = 3  # samples in a row at full scale: one or two may be a peak
+CLIPPED_RUN = 3  # consecutive samples at full scale; one or two may be a peak
 CLIPPED_SHARE = 1e-3  # of a clip's samples
 BLOCK_SECONDS = 0.02
 SILENT_DB = 40.0  # below the clip's loudest block
-SILENT_SHARE, SILENT_SECONDS = 0.5, 1.0  # of a clip, both
+SILENT_SHARE, SILENT_SECONDS = 0.5, 1.0  # of a clip; both must be reached
 EDGE_SECONDS = 3.0
-QUIET_DB = -50.0  # of full scale: 16-bit samples then hold less than 8 bits of speech
+QUIET_DB = -50.0  # relative to full scale: less than 8 of 16 bits hold speech
 OFFSET = 0.02  # of full scale
-CANCELLED_DB = 10.0  # by which the mean of the channels is quieter than they are; independent ones lose 3 dB
+CANCELLED_DB = 10.0  # loss of level in the mean of the channels; two independent channels lose 3 dB
 ENVELOPE_POINTS = 32
-RARE_SHARE = 0.05  # of the clips; a rate or a number of channels that is rarer is likely a mistake
-_BLOCK = 16  # recordings that a thread takes at a time
+RARE_SHARE = 0.05  # of the clips; a rarer rate or number of channels is likely a mistake
+_BLOCK = 16  # recordings per task of a thread
 _TINY = 1e-10  # -200 dB
 
 
@@ -38,16 +38,16 @@ class Measurement(NamedTuple):
     Args:
         rate, channels, kind: from its header.
         seconds: length of the clip.
-        peak: of full scale, 0 to 1 (lossy files may exceed it).
-        level_db: root mean square of the blocks that are not silent, in dB of full scale.
+        peak: relative to full scale, 0 to 1 (lossy files may exceed it).
+        level_db: root mean square of the blocks that are not silent, in dB relative to full scale.
         clipped_share: share of its samples at full scale, in runs of :data:`CLIPPED_RUN` or more.
-        offset: mean of all samples, of full scale.
+        offset: mean of all samples, relative to full scale.
         silent_share: share of its blocks that are silent.
         leading_seconds, trailing_seconds: silence at its ends.
-        cancelled_db: how much quieter the mean of the channels is than they are.
+        cancelled_db: loss of level in the mean of the channels.
         digest: hash of its samples in 16 bits and one channel, without zeros at both ends.
-        active_seconds: from the first block that is not silent to the last.
-        envelope: (:data:`ENVELOPE_POINTS`,) level within that time, of mean 0 and Euclidean length 1.
+        active_seconds: time from the first to the last block that is not silent.
+        envelope: (:data:`ENVELOPE_POINTS`,) level over that time, with mean 0 and Euclidean norm 1.
     """
 
     rate: int
@@ -99,7 +99,7 @@ def measure(samples: np.ndarray, rate: int, kind: str = "") -> Measurement:
 
 
 def _envelope(blocks: np.ndarray, loudest: float) -> np.ndarray:
-    """Return the level (:data:`ENVELOPE_POINTS`,) over blocks (N,) of power, independent of the clip's own level."""
+    """Return the level (:data:`ENVELOPE_POINTS`,) over N blocks of power, independent of the clip's loudness."""
     if not len(blocks):
         return np.zeros(ENVELOPE_POINTS, np.float32)
     levels = 10 * np.log10(np.maximum(blocks / max(loudest, _TINY**2), 10 ** (-SILENT_DB / 10)))
@@ -114,7 +114,7 @@ def _decibels(power: float) -> float:
 
 
 def _clipped(samples: np.ndarray) -> float:
-    """Return the share of the samples (S, C) in runs at full scale, in the channel where it is largest."""
+    """Return the share of samples (S, C) in runs at full scale, for the channel with the largest share."""
     shares = []
     for channel in samples.T:
         edges = np.flatnonzero(np.diff(np.abs(channel) >= FULL_SCALE, prepend=False, append=False))
@@ -125,13 +125,13 @@ def _clipped(samples: np.ndarray) -> float:
 
 @dataclass
 class Recordings:
-    """The recordings that were decoded.
+    """The decoded recordings.
 
     Args:
-        rows: (N,) their numbers among all rows.
+        rows: (N,) row numbers.
         measured: N measurements.
-        failed: (row, why) of those that can't be decoded although their headers are fine.
-        share: of the hours of the corpus; below 1 it is a sample.
+        failed: (row, reason) of recordings that cannot be decoded, although their headers are fine.
+        share: decoded share of the hours of the corpus; below 1, a sample.
     """
 
     rows: np.ndarray
@@ -140,20 +140,20 @@ class Recordings:
     share: float
 
     def column(self, name: str) -> np.ndarray:
-        """Return one of the measurements of all recordings (N,)."""
+        """Return one measurement of all recordings (N,)."""
         return np.array([getattr(one, name) for one in self.measured])
 
     def cases(
         self, rows: Rows, where: np.ndarray, badness: np.ndarray, detail: Callable[[Measurement], str]
     ) -> list[Case]:
-        """Return cases for a mask (N,), by falling ``badness`` (N,)."""
+        """Return cases for the mask ``where`` (N,), in descending order of ``badness`` (N,)."""
         places = [place for place in np.argsort(-badness, kind="stable") if where[place]]
         by_row = {int(self.rows[place]): self.measured[place] for place in places}
         return rows.cases(by_row, lambda row: detail(by_row[row]))
 
 
 def sample(rows: Rows, max_hours: float) -> np.ndarray:
-    """Return the rows to decode: all, or a random sample of ``max_hours`` with a fixed seed."""
+    """Return the numbers of the rows to decode: all, or a random sample of ``max_hours`` with a fixed seed."""
     if rows.seconds.sum() <= max_hours * 3600:
         return np.arange(len(rows))
     order = np.random.default_rng(0).permutation(len(rows))
@@ -161,7 +161,7 @@ def sample(rows: Rows, max_hours: float) -> np.ndarray:
 
 
 def measure_rows(rows: Rows, picked: np.ndarray) -> Recordings:
-    """Decode and measure rows, in threads, with a progress bar and a few recordings in memory at a time."""
+    """Decode and measure rows in threads, with a progress bar, and only a few recordings in memory."""
 
     def work(numbers: Sequence[int]) -> list[Measurement | str]:
         return [_measure_row(rows.row(number)) for number in numbers]
@@ -182,7 +182,7 @@ def _measure_row(row: dict[str, Any]) -> Measurement | str:
     except AudioError as error:
         return f"{error.reason}: {error}"
     if not np.isfinite(samples).all():
-        return "not finite: it holds NaN or infinite samples"
+        return "not finite: NaN or infinite samples"
     return measure(samples, rate, kind)
 
 
@@ -191,7 +191,7 @@ def section(recordings: Recordings) -> dict[str, Any]:
     seconds = recordings.column("seconds")
     total = max(seconds.sum(), 1e-9)
     rates, channels = Counter(recordings.column("rate").tolist()), Counter(recordings.column("channels").tolist())
-    kinds = as_dict(Counter(one.kind or "read by FFmpeg" for one in recordings.measured))
+    kinds = as_dict(Counter(one.kind or "decoded by FFmpeg" for one in recordings.measured))
     share = "" if recordings.share == 1 else f", a sample of {recordings.share:.1%} of the hours"
     parts = [f"{count:,} at {rate:,} Hz" for rate, count in rates.most_common()]
     parts += [f"{count:,} of {counted(number, 'channel')}" for number, count in channels.most_common()]
@@ -213,22 +213,22 @@ def section(recordings: Recordings) -> dict[str, Any]:
 
 
 def quantiles(values: np.ndarray) -> dict[str, float | None]:
-    """Return minimum, 5 %, median, 95 % and maximum; None for each without values."""
+    """Return the minimum, 5 % quantile, median, 95 % quantile and maximum; all None if there are no values."""
     places = {"min": 0.0, "q05": 0.05, "median": 0.5, "q95": 0.95, "max": 1.0}
     return {name: float(np.quantile(values, place)) if len(values) else None for name, place in places.items()}
 
 
 def findings(rows: Rows, recordings: Recordings, rate: int) -> list[Finding]:
-    """Return what is unusual about the recordings.
+    """Return findings about the recordings.
 
     Args:
-        rate: samples per second of the model's input.
+        rate: sampling rate of the model's input.
     """
     failed = dict(recordings.failed)
     cases = rows.cases(failed, failed.__getitem__)
-    what = "that can't be decoded to the end, although the header is fine"
+    what = "that cannot be decoded to the end, although the header is fine"
     rule = "decoded once, from beginning to end"
-    do = "copy or encode them again; training would leave them out of their batches"
+    do = "copy or encode them again; training leaves them out of their batches"
     found = finding("undecodable_audio", "problem", cases, "recording", what, rule, do)
     return [
         *found,
@@ -245,19 +245,19 @@ def _loudness(rows: Rows, recordings: Recordings) -> list[Finding]:
     cases = recordings.cases(rows, is_clipped, clipped, lambda one: f"{one.clipped_share:.2%} of its samples")
     what = "clipped: the microphone or a gain was too loud"
     rule = f"more than {CLIPPED_SHARE:.1%} of the samples at full scale, in runs of {CLIPPED_RUN} or more"
-    do = "listen; use an original at a lower gain if there is one, leave out what can't be understood"
+    do = "listen; use an original at a lower gain if there is one, leave out what cannot be understood"
     found = finding("clipping", "warning", cases, "recording", what, rule, do, listen=True)
 
     cases = recordings.cases(rows, is_quiet, -level, lambda one: f"{one.level_db:.0f} dB")
-    what = "so quiet that little but noise may be left"
-    rule = f"the root mean square of what is not silent is below {QUIET_DB:.0f} dB of full scale"
-    do = "listen; models that normalize correct the level, but not the noise"
+    what = "so quiet that only noise may be left"
+    rule = f"the root mean square without silence is below {QUIET_DB:.0f} dB relative to full scale"
+    do = "listen; models that normalize their input correct the level, but not the noise"
     found += finding("quiet", "warning", cases, "recording", what, rule, do, listen=True)
 
     cases = recordings.cases(rows, is_offset, np.abs(offset), lambda one: f"{one.offset:+.3f}")
     what = "with an offset: the samples are not centered at 0"
     rule = f"their mean is more than {OFFSET:.0%} of full scale away from 0"
-    do = "subtract the mean; models that normalize do so themselves"
+    do = "subtract the mean; models that normalize their input do this themselves"
     found += finding("dc_offset", "note", cases, "recording", what, rule, do)
     return found
 
@@ -288,12 +288,10 @@ def _channels(rows: Rows, recordings: Recordings) -> list[Finding]:
     channels, cancelled = recordings.column("channels"), recordings.column("cancelled_db")
     several = channels > 1
     rare = several.mean() <= RARE_SHARE
-    cases = recordings.cases(
-        rows, cancelled > CANCELLED_DB, cancelled, lambda one: f"{one.cancelled_db:.0f} dB are lost"
-    )
+    cases = recordings.cases(rows, cancelled > CANCELLED_DB, cancelled, lambda one: f"{one.cancelled_db:.0f} dB lost")
     what = "with channels that cancel each other"
-    rule = f"their mean, which models receive, is more than {CANCELLED_DB:.0f} dB quieter than they are"
-    do = "one channel is inverted: keep only one, or invert it"
+    rule = f"their mean, the input of models, is more than {CANCELLED_DB:.0f} dB quieter than they are"
+    do = "one channel is inverted: keep only one channel, or invert it"
     found = finding("cancelling_channels", "problem", cases, "recording", what, rule, do, listen=True)
 
     cases = recordings.cases(rows, several, channels, lambda one: f"{one.channels} channels")
@@ -309,13 +307,13 @@ def _rates(rows: Rows, recordings: Recordings, wanted: int) -> list[Finding]:
     counts = Counter(rates.tolist()).most_common()
     rare = np.isin(rates, [rate for rate, count in counts[1:] if count <= RARE_SHARE * len(rates)])
     cases = recordings.cases(rows, rare, -rates, lambda one: f"{one.rate} Hz")
-    what = f"at another rate than the others ({counts[0][0]} Hz)"
-    rule = f"a rate of at most {RARE_SHARE:.0%} of the clips"
+    what = f"at a different sampling rate from the others ({counts[0][0]} Hz)"
+    rule = f"at most {RARE_SHARE:.0%} of the clips have this rate"
     do = "listen: a wrong rate in the header makes speech slow or fast; a correct one is resampled while reading"
     found = finding("rare_rate", "warning", cases, "recording", what, rule, do, listen=True)
     low = int((rates < wanted).sum())
     if low:
         title = f"{counted(low, 'recording')} below the {wanted} Hz of the model"
-        do = "they are resampled while reading; what is missing above half their rate can't be restored"
+        do = "they are resampled while reading; frequencies above half their rate remain missing"
         found.append(Finding("low_rate", "note", title, "from the headers", do))
     return found

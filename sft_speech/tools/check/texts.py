@@ -15,12 +15,12 @@ import numpy as np
 from sft_speech.tools.check.findings import Finding, as_dict, counted, finding, invisible, listed
 from sft_speech.tools.check.rows import Rows
 
-PACE_SIGMAS, PACE_FACTOR = 5.0, 2.5  # both: in a uniform corpus small deviations are many sigmas
-FEWEST = 20  # utterances, for a meaningful median
+PACE_SIGMAS, PACE_FACTOR = 5.0, 2.5  # both must be exceeded: in a uniform corpus, small deviations are many sigmas
+FEWEST = 20  # utterances for a meaningful median
 MOST_PACE = 40.0  # characters per second, faster than anybody speaks any language
-FOREIGN_SHARE = 0.01  # of the letters; a rarer script is not the corpus's own
-RARE = 5  # times that a character occurs in the transcripts; rarer ones can't be learned
-# Scripts with letters that look alike.
+FOREIGN_SHARE = 0.01  # of the letters; rarer scripts are foreign to the corpus
+RARE = 5  # occurrences of a character; rarer ones cannot be learned
+# scripts with letters that look alike
 MIXED = frozenset(["LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"])
 PLACEHOLDERS = frozenset("null nan n/a na undefined todo tbd tba xxx <unk> [unk] -".split())
 MARKUP = re.compile(r"\[[^\[\]\s][^\[\]]{,30}\]|<[^<>\s][^<>]{,30}>|\{[^{}\s][^{}]{,30}\}|&(?:\w{2,8}|#\d{1,6});")
@@ -33,7 +33,7 @@ def section(rows: Rows, normalized: list[str], has_vocabulary: bool) -> dict[str
     """Return the section ``text`` of the report.
 
     Args:
-        normalized: the transcripts as they would be learned.
+        normalized: the transcripts, normalized as for training.
     """
     characters, words = Counter("".join(rows.texts)), Counter(word for text in normalized for word in text.split())
     pace = paces(rows, normalized)
@@ -55,13 +55,13 @@ def section(rows: Rows, normalized: list[str], has_vocabulary: bool) -> dict[str
 
 
 def paces(rows: Rows, normalized: list[str]) -> np.ndarray:
-    """Return the characters per second (rows,), not counting spaces."""
+    """Return the characters per second of each row (N,), without spaces."""
     letters = np.array([len(text) - text.count(" ") for text in normalized], np.float64)
     return letters / np.maximum(rows.seconds, 1e-3)
 
 
 def findings(rows: Rows, normalized: list[str]) -> list[Finding]:
-    """Return what is unusual about the transcripts."""
+    """Return findings about the transcripts."""
     alphabet = Counter("".join(rows.texts))
     return [
         *_one_letter(rows, normalized),
@@ -82,23 +82,23 @@ def findings(rows: Rows, normalized: list[str]) -> list[Finding]:
 
 
 def _one_letter(rows: Rows, normalized: list[str]) -> list[Finding]:
-    """Find a single letter for more than a second: most likely the rest was lost."""
+    """Find transcripts of a single letter for more than a second: the rest was probably lost."""
     lone = [row for row, text in enumerate(normalized) if len(text) == 1 and text.isascii() and rows.seconds[row] > 1.0]
     cases = rows.cases(lone, lambda row: f"{rows.quote(row)} for {rows.seconds[row]:.1f} s")
     rule = "one letter from a to z for more than a second of audio"
-    do = "listen: is nothing else spoken?"
+    do = "listen: is anything else spoken?"
     return finding("one_letter", "warning", cases, "transcript", "of a single letter", rule, do, listen=True)
 
 
 def _file_names(rows: Rows, normalized: list[str]) -> list[Finding]:
     same = [row for row, text in enumerate(rows.texts) if text.strip() and text.strip() in _names(rows.ids[row])]
     counts = Counter(normalized)
-    # The file "seven.wav" may well hold the word seven: other files then have the same transcript.
+    # "seven.wav" may well hold the word seven, but then other files have the same transcript.
     named = [row for row in same if any(map(str.isdigit, rows.texts[row])) or counts[normalized[row]] == 1]
     cases = rows.cases(named, rows.quote)
     what = "identical to the name of the file"
     rule = "the transcript is the id, or the name of the file with or without its suffix, and occurs only once"
-    do = "the wrong column was taken for the transcript, or it is missing: transcribe the recordings"
+    do = "use the right column for the transcripts, or transcribe the recordings"
     return finding("transcript_is_name", "problem", cases, "transcript", what, rule, do, listen=True)
 
 
@@ -109,8 +109,8 @@ def _names(id: str) -> set[str]:
 
 def _placeholders(rows: Rows) -> list[Finding]:
     blank = [row for row, text in enumerate(rows.texts) if text.strip().casefold() in PLACEHOLDERS]
-    what = "with nothing but a placeholder"
-    rule = f"only one of {', '.join(sorted(PLACEHOLDERS))}"
+    what = "with only a placeholder"
+    rule = f"one of {', '.join(sorted(PLACEHOLDERS))}"
     do = "transcribe them, or leave them out"
     return finding("placeholder", "problem", rows.cases(blank, rows.quote), "transcript", what, rule, do, listen=True)
 
@@ -129,14 +129,14 @@ def _pace(rows: Rows, normalized: list[str]) -> list[Finding]:
         f"{PACE_SIGMAS:g} robust standard deviations (1.4826 MAD of the logarithm) and a factor of {PACE_FACTOR:g} "
         f"away from the median, or above {MOST_PACE:g}"
     )
-    do = "listen: there is too little or too much text, or the recording was cut or continues in silence"
+    do = "listen: text is missing or added, or the recording is cut off or has long silence"
     return finding("pace", "warning", cases, "utterance", what, rule, do, listen=True)
 
 
 def pace_outliers(pace: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return which paces (N,), all above 0, are far from their median, and the median.
+    """Return a mask (N,) of the paces (N,), all above 0, that are far from the median; and the median.
 
-    Median and MAD of the logarithm are robust: the outliers do not move them.
+    The median and MAD of the logarithm are robust against outliers.
     """
     logs = np.log(pace)
     median = float(np.median(logs))
@@ -149,23 +149,23 @@ def pace_outliers(pace: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def described(characters: Iterable[str]) -> str:
-    """Return the number and the name of each character."""
+    """Return the code point and the name of each character."""
     return ", ".join(f"U+{ord(one):04X} {unicodedata.name(one, 'without a name')}" for one in characters)
 
 
 def _with(rows: Rows, characters: Iterable[str]) -> list[int]:
-    """Return the rows whose transcripts hold one of the characters."""
+    """Return the rows whose transcripts contain any of the characters."""
     wanted = set(characters)
     return [row for row, text in enumerate(rows.texts) if not wanted.isdisjoint(text)] if wanted else []
 
 
 def _invisible(rows: Rows, alphabet: Counter[str]) -> list[Finding]:
     found = {c for c in alphabet if (invisible(c) and c not in _SPACES) or (c.isspace() and c not in _SPACES | {" "})}
-    found -= {"\u200c", "\u200d"}  # joiners, which Persian and Indian scripts need
+    found -= {"\u200c", "\u200d"}  # joiners, which Persian and Indic scripts need
     most = sorted(found, key=lambda c: -alphabet[c])[:8]
     cases = rows.cases(_with(rows, found), lambda row: described(sorted(found & set(rows.texts[row]))))
     rule = f"controls, direction marks, spaces of other widths; here: {described(most)}"
-    do = "training ignores them; remove them from the corpus, because words that look the same differ"
+    do = "training ignores them; remove them, because words that look the same are different strings"
     return finding("invisible_characters", "warning", cases, "transcript", "with invisible characters", rule, do)
 
 
@@ -173,7 +173,7 @@ def _damaged(rows: Rows) -> list[Finding]:
     damaged = [row for row, text in enumerate(rows.texts) if not text.isascii() and DAMAGED.search(text)]
     cases = rows.cases(damaged, rows.quote)
     rule = "the replacement character U+FFFD, or UTF-8 that was read as Latin-1 (Ã© for é)"
-    do = "read the original table as UTF-8, or in the encoding that it was written in"
+    do = "read the original table as UTF-8, or in its encoding"
     return finding("damaged_encoding", "problem", cases, "transcript", "with damaged encoding", rule, do)
 
 
@@ -183,13 +183,13 @@ def _markup(rows: Rows) -> list[Finding]:
     marks = Counter(mark for row in marked for mark in MARKUP.findall(rows.texts[row]))
     cases = rows.cases(marked, rows.quote)
     rule = f"[...], <...>, {{...}} or &...; here: {', '.join(mark for mark, _ in marks.most_common(6))}"
-    do = "remove the marks: training drops the brackets, but learns the words in them as if they were spoken"
+    do = "remove the marks: training drops the brackets, but keeps the words in them as if they were spoken"
     return finding("markup", "warning", cases, "transcript", "with marks in brackets", rule, do)
 
 
 @cache
 def script(character: str) -> str:
-    """Return the first word of a letter's name, which tells its script; "" if it is not a letter."""
+    """Return the script of a letter, the first word of its name; "" if it is not a letter."""
     if not character.isalpha():
         return ""
     first = unicodedata.name(character, "").split(" ")[0]
@@ -206,7 +206,7 @@ def _mixed(rows: Rows) -> list[Finding]:
                 found[row] = words
     cases = rows.cases(found, lambda row: ", ".join(f"{word} ({_foreign_letters(word)})" for word in found[row][:3]))
     what = "with letters from several scripts in one word"
-    do = "letters that look alike were mixed up: replace them by those of the language"
+    do = "replace letters that only look right by those of the language"
     return finding("mixed_scripts", "problem", cases, "transcript", what, "within one word", do)
 
 
@@ -227,9 +227,9 @@ def _foreign(rows: Rows, alphabet: Counter[str]) -> list[Finding]:
     cases = rows.cases(
         _with(rows, letters), lambda row: "".join(c for c in dict.fromkeys(rows.texts[row]) if c in letters)
     )
-    what = f"with letters of another script than {own}"
+    what = f"with letters of other scripts than {own}"
     rule = f"a script with fewer than {FOREIGN_SHARE:.0%} of the letters"
-    do = "write these words in the corpus's own script, or leave the utterances out"
+    do = "write these words in the script of the corpus, or leave the utterances out"
     return finding("foreign_letters", "warning", cases, "transcript", what, rule, do)
 
 
@@ -238,17 +238,17 @@ def _symbols(rows: Rows, alphabet: Counter[str]) -> list[Finding]:
     found |= {c: alphabet[c] for c in "%&@#" if c in alphabet}
     cases = rows.cases(_with(rows, found), rows.quote)
     rule = f"here: {listed(as_dict(Counter(found)), 20)}"
-    do = "they are spelled out if the language is known; check that this is how they were spoken"
+    do = "they are spelled out if the language is known; check that they were spoken that way"
     return finding("digits_and_symbols", "note", cases, "transcript", "with digits or symbols", rule, do)
 
 
 def _rare(normalized: list[str]) -> list[Finding]:
-    """Find letters that a vocabulary built from the transcripts would have, but that are too rare to be learned."""
+    """Find characters that a vocabulary built from the transcripts would hold, but that are too rare to be learned."""
     counts = Counter("".join(normalized))
     rare = {c: n for c, n in counts.items() if n < RARE}
     if counts.total() < 1000 or not rare:
         return []
     rarest = dict(sorted(rare.items(), key=lambda item: item[1]))
     title = f"{counted(len(rare), 'character')} too rare to be learned: {listed(rarest, 20)}"
-    do = "add speech if they belong to the language; otherwise look for misspellings in the transcripts"
+    do = "add speech that has them if they belong to the language; otherwise look for misspellings"
     return [Finding("rare_characters", "note", title, f"fewer than {RARE} times after normalization", do)]

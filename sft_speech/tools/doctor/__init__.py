@@ -1,6 +1,6 @@
-"""Check this machine before a long run: packages, devices, audio formats, disks, the connection to the Hub.
+"""Check this machine before a long run: packages, devices, audio formats, disks, and the connection to the Hub.
 
-Each problem is printed with what to do about it. The exit code is 0 if nothing prevents a run, 1 otherwise.
+Each problem is printed with a remedy. The exit code is 0 if nothing prevents a run, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech doctor``."""
-    parser.add_argument("--output_dir", default=".", help="where runs will be written: its disk is measured [.]")
+    parser.add_argument("--output_dir", default=".", help="output directory of future runs, whose disk is measured [.]")
     parser.add_argument("--offline", action="store_true", help="do not contact the Hub")
-    parser.add_argument("--json", metavar="FILE", help="write the findings as JSON too")
+    parser.add_argument("--json", metavar="FILE", help="also write the findings as JSON")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the findings, write the file."""
+    """Print the findings and write the JSON file."""
     if args.json:
         check_output("--json", args.json)
     findings = []
@@ -66,6 +66,6 @@ def examine(output_dir: str, offline: bool) -> Iterator[Finding]:
     ):
         try:
             yield from check()
-        except Exception as error:  # a broken machine may fail in ways that nobody foresaw
+        except Exception as error:  # a broken machine may fail in unforeseen ways
             name = getattr(check, "__name__", "disks").replace("_", " ")
             yield Finding("fault", name, f"the check failed: {type(error).__name__}: {error}", "see the message")

@@ -11,7 +11,7 @@ FORMATS = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS", "OGG Opus": "OPUS
 
 
 def libsndfile() -> Iterator[Finding]:
-    """Check the library that reads nearly every format, through this package's reader."""
+    """Check libsndfile, which reads most formats, through the reader of this package."""
     import numpy as np
     import soundfile
 
@@ -36,9 +36,9 @@ def libsndfile() -> Iterator[Finding]:
 
 
 def torchcodec() -> Iterator[Finding]:
-    """Check the reader of the other formats, if it is installed; it needs the system's FFmpeg libraries."""
-    why = "{version} does not work ({error}), so no M4A, WebM, video"
-    do = "install FFmpeg 4 to 8 with its shared libraries (apt install ffmpeg), and a torchcodec that fits torch"
+    """Check torchcodec, if it is installed: it reads the other formats with FFmpeg libraries of the system."""
+    why = "{version} does not work ({error}): M4A, WebM and video cannot be read"
+    do = "install FFmpeg 4 to 8 with its shared libraries (apt install ffmpeg), and a torchcodec that matches torch"
     good = ": M4A, WebM and video through FFmpeg"
     return imported(_import_torchcodec, Finding("note", "torchcodec", why, do), good)
 

@@ -1,4 +1,4 @@
-"""Checks of torch, its devices, and a training step."""
+"""Checks of torch, its devices, and one training step."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 from sft_speech.tools.doctor.finding import Crashed, Finding, apart, first_line, imported
 
 EMBEDDED = "assets/wav2vec2-small"
-# torchaudio 2.11, its last release, is built for CUDA 13.0, as torch 2.11 to 2.14 are.
+# torchaudio 2.11, its last release, is built for CUDA 13.0, like torch 2.11 to 2.14.
 MATCH = "pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'"
 
 
 def torch_build() -> Iterator[Finding]:
-    """Check torch and the GPUs, including a GPU that torch does not see."""
+    """Check torch and the GPUs, including GPUs that torch does not see."""
     try:
-        found = apart(_look_at_torch)
+        found = apart(_torch_facts)
     except (ImportError, OSError, Crashed) as error:
-        why = f"can't be imported ({first_line(error)})"
+        why = f"cannot be imported ({first_line(error)})"
         yield Finding("fault", "torch", why, "pip install --force-reinstall torch")
         return
     build = f"CUDA {found['cuda']}" if found["cuda"] else f"ROCm {found['hip']}" if found["hip"] else "no GPU"
@@ -30,11 +30,11 @@ def torch_build() -> Iterator[Finding]:
     for number, gpu in enumerate(found["gpus"]):
         state = f"{gpu['name']}, {gpu['free'] / 1e9:.1f} GB free of {gpu['total'] / 1e9:.1f}"
         state += ", bfloat16" if gpu["bf16"] else ", no bfloat16 (trains in float32)"
-        do = "see `nvidia-smi`; choose another one with CUDA_VISIBLE_DEVICES"
+        do = "see `nvidia-smi`; select another GPU with CUDA_VISIBLE_DEVICES"
         used = Finding("note", f"GPU {number}", f"{state}: another process uses it", do)
         yield used.unless(gpu["free"] >= 0.8 * gpu["total"], state)
     if len(found["gpus"]) > 1 and not found["nccl"]:
-        do = "install a build of torch that has it, or run with --num_processes 1"
+        do = "install a build of torch with NCCL, or run with --num_processes 1"
         yield Finding("fault", "NCCL", "there are several GPUs, but torch lacks NCCL, which connects them", do)
     if not found["gpus"] and not found["mps"]:
         yield _no_gpu(found)
@@ -49,13 +49,13 @@ def _no_gpu(found: dict[str, Any]) -> Finding:
         return Finding("note", "GPU", f"hidden by CUDA_VISIBLE_DEVICES={hidden!r}", "unset it")
     if not found["cuda"]:
         why = "the machine has an NVIDIA driver, but this torch is built without CUDA"
-        return Finding("fault", "GPU", why, "pip install --force-reinstall torch, from the index of a CUDA build")
+        return Finding("fault", "GPU", why, "pip install --force-reinstall torch from the index of a CUDA build")
     why = f"the machine has an NVIDIA driver, but torch finds no GPU ({found['why'] or 'no reason given'})"
-    do = f"see `nvidia-smi`; update a driver older than CUDA {found['cuda']}, start a container with --gpus all"
+    do = f"see `nvidia-smi`; update a driver that is older than CUDA {found['cuda']}; start containers with --gpus all"
     return Finding("fault", "GPU", why, do)
 
 
-def _look_at_torch() -> dict[str, Any]:
+def _torch_facts() -> dict[str, Any]:
     import torch
 
     why = None
@@ -86,8 +86,8 @@ def training_step() -> Iterator[Finding]:
     """Run the embedded checkpoint forward and backward on the device that a run would use."""
     try:
         device, seconds = apart(_step)
-    except Exception as error:  # whatever the libraries or the driver raise is the finding
-        do = "if torch is ok, reinstall transformers; the other usual cause is an old driver"
+    except Exception as error:  # any error of the libraries or the driver
+        do = "if torch is ok, reinstall transformers; the other common cause is an old driver"
         yield Finding("fault", "a training step", f"failed ({first_line(error)})", do)
     else:
         yield Finding("ok", "a training step", f"embedded checkpoint, 2 s of audio, {device}: {seconds:.2f} s")
@@ -114,9 +114,9 @@ def _step() -> tuple[str, float]:
 
 
 def torchaudio() -> Iterator[Finding]:
-    """Check that torchaudio, if installed, fits torch: both must be built for the same CUDA."""
-    why = f"{{version}} does not fit torch {version('torch')} ({{error}})"
-    return imported(_import_torchaudio, Finding("fault", "torchaudio", why, MATCH), " fits torch")
+    """Check that torchaudio, if installed, matches torch: both must be built for the same CUDA."""
+    why = f"{{version}} does not match torch {version('torch')} ({{error}})"
+    return imported(_import_torchaudio, Finding("fault", "torchaudio", why, MATCH), " matches torch")
 
 
 def _import_torchaudio() -> None:

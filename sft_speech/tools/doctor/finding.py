@@ -18,10 +18,10 @@ class Finding:
     """The result of one check.
 
     Args:
-        level: ``ok``; ``note``: something is missing or slower than it could be; ``fault``: a run would fail.
+        level: ``ok``; ``note``: something is missing or slow; ``fault``: a run would fail.
         name: what was checked.
-        says: its state.
-        do: what to do about it, unless it is ok.
+        says: the result.
+        do: the remedy, unless it is ok.
     """
 
     level: Literal["ok", "note", "fault"]
@@ -30,7 +30,7 @@ class Finding:
     do: str = ""
 
     def unless(self, fine: bool, says: str) -> Finding:
-        """Return this finding, or an ok one that says something else if all is fine."""
+        """Return this finding, or an ok one with the text ``says`` if all is ``fine``."""
         return Finding("ok", self.name, says) if fine else self
 
     def line(self) -> str:
@@ -43,18 +43,18 @@ class Crashed(Exception):
 
 
 def apart(work: Callable[[], Result], seconds: float = 120) -> Result:
-    """Return what ``work`` returns in a new process: a library built for another machine may abort its process.
+    """Run ``work`` in a new process and return its result: a library built for another machine may abort.
 
     Raises:
-        Crashed: the process ended.
+        Crashed: the process died.
         TimeoutError: ``work`` took too long.
-        Exception: of ``work``.
+        Exception: any exception of ``work``.
     """
     pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
     try:
         return pool.submit(work).result(timeout=seconds)
     except BrokenProcessPool as error:
-        raise Crashed("its process ended without a message, as in the crash of a library") from error
+        raise Crashed("its process died without a message, as when a library crashes") from error
     except TimeoutError:
         for process in multiprocessing.active_children():
             process.kill()
@@ -69,12 +69,12 @@ def first_line(error: BaseException) -> str:
 
 
 def imported(work: Callable[[], object], bad: Finding, good: str) -> Iterator[Finding]:
-    """Try to import an optional package in a new process; yield nothing if it is not installed, as the extras tell.
+    """Try to import an optional package in a new process; yield nothing if it is not installed.
 
     Args:
-        work: imports it.
-        bad: the finding if that fails, named as the package; ``{version}`` and ``{error}`` in it are replaced.
-        good: its state if it works, after its version.
+        work: imports the package.
+        bad: the finding if this fails, named like the package; ``{version}`` and ``{error}`` are replaced.
+        good: the text after the version if it works.
     """
     try:
         found = version(bad.name)

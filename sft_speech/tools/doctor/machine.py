@@ -13,15 +13,15 @@ from sft_speech.tools.doctor.finding import Finding
 
 EXTRAS = {
     "lm": "beam search with a language model",
-    "codecs": "M4A, WebM, video",
+    "codecs": "M4A, WebM and video",
     "demo": "the speech of the demo",
     "tracking": "mlflow and wandb for report_to",
 }
-CGROUP = Path("/sys/fs/cgroup")  # the limits of this process's container
+CGROUP = Path("/sys/fs/cgroup")  # limits of the container
 
 
 def packages() -> Iterator[Finding]:
-    """Compare each requirement with what is installed; list missing extras."""
+    """Compare the installed packages with the requirements; list missing extras."""
     from packaging.requirements import Requirement
 
     installed: list[str] = []
@@ -40,7 +40,7 @@ def packages() -> Iterator[Finding]:
                 absent[extra].append(requirement.name)
             continue
         if not requirement.specifier.contains(found, prereleases=True):
-            why = f"{found} is installed, but {requirement.specifier} is tested"
+            why = f"{found} is installed, but {requirement.specifier} is required"
             yield Finding("fault" if extra is None else "note", requirement.name, why, f"pip install '{wanted}'")
         elif extra is None:
             installed.append(f"{requirement.name} {found}")
@@ -57,7 +57,7 @@ def _only_with(requirement: object, extra: str) -> bool:
 
 
 def processors(cgroup: Path = CGROUP) -> Iterator[Finding]:
-    """Count the cores that this process may use, by affinity and by the quota of its container."""
+    """Count the cores that this process may use, given its affinity and the quota of its container."""
     all_cores = os.cpu_count() or 1
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else all_cores)
     quota = _first_line(cgroup / "cpu.max").split()
@@ -65,12 +65,12 @@ def processors(cgroup: Path = CGROUP) -> Iterator[Finding]:
         cores = min(cores, int(quota[0]) / int(quota[1]))
     threads = os.environ.get("OMP_NUM_THREADS")
     state = f"{cores:g} cores" + (f", OMP_NUM_THREADS={threads}" if threads else "")
-    do = f"set OMP_NUM_THREADS={max(1, int(cores))}: libraries would use the {all_cores} cores of the machine"
+    do = f"set OMP_NUM_THREADS={max(1, int(cores))}: otherwise libraries use all {all_cores} cores of the machine"
     yield Finding("note", "cores", state, do).unless(bool(threads) or cores >= all_cores, state)
 
 
 def memory(cgroup: Path = CGROUP) -> Iterator[Finding]:
-    """Check the free memory within the limit of the container, and the shared memory of loader workers."""
+    """Check the free memory, within the limit of the container, and the shared memory for loader workers."""
     import psutil
 
     found = psutil.virtual_memory()
@@ -98,7 +98,7 @@ def open_files() -> Iterator[Finding]:
 
 
 def _first_line(path: Path) -> str:
-    """Return the first line of a file, "" if there is none."""
+    """Return the first line of a file, or "" if it cannot be read."""
     try:
         return path.read_text().splitlines()[0]
     except (OSError, IndexError):

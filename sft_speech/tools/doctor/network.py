@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 def hub() -> Iterator[Finding]:
-    """Check the name, the connection, the answer and the token."""
+    """Check name resolution, the connection, the response and the token."""
     from huggingface_hub import constants, get_token
 
     address = constants.ENDPOINT
@@ -37,17 +37,17 @@ def _reach(address: str) -> Finding:
     from huggingface_hub import get_session
 
     parts = urlsplit(address)
-    do = "set HTTPS_PROXY if you need one; or copy models here, give their directories and set HF_HUB_OFFLINE=1"
+    do = "set HTTPS_PROXY if you need one; or copy models here, pass their directories and set HF_HUB_OFFLINE=1"
     try:
         socket.getaddrinfo(parts.hostname, parts.port or 443)
     except OSError as error:
-        why = f"the name {parts.hostname} can't be resolved ({error.strerror})"
-        return Finding("note", "Hub", f"{address} can't be reached: {why}", do)
+        why = f"the name {parts.hostname} cannot be resolved ({error.strerror})"
+        return Finding("note", "Hub", f"{address} cannot be reached: {why}", do)
     began = time.perf_counter()
     try:
         answer = get_session().get(f"{address}/api/models?limit=1", timeout=TIMEOUT_SECONDS)
     except (HTTPError, OSError) as error:
-        return Finding("note", "Hub", f"{address} can't be reached: {first_line(error)}", do)
+        return Finding("note", "Hub", f"{address} cannot be reached: {first_line(error)}", do)
     took = time.perf_counter() - began
     if answer.status_code >= 500:
         return Finding("note", "Hub", f"{address} answers {answer.status_code}", "try again later")
@@ -68,5 +68,5 @@ def _owner(address: str, token: str) -> Finding:
         return Finding("note", "Hub token", f"no answer ({type(error).__name__})", "try again later")
     role = found.get("auth", {}).get("accessToken", {}).get("role")
     owner = f"of {found.get('name')}" + (f", role {role}" if role else "")
-    do = "hf auth login, with a token that may write"
-    return Finding("note", "Hub token", f"{owner}: it can't push", do).unless(role != "read", owner)
+    do = "hf auth login, with a token that has write permission"
+    return Finding("note", "Hub token", f"{owner}: it cannot push", do).unless(role != "read", owner)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from sft_speech.tools.doctor.finding import Finding
 
-# A checkpoint of a base-size model: 95 million parameters, each with two moments of Adam, in float32.
+# Checkpoint of a base-size model: 95 million parameters and two moments of Adam for each, in float32.
 CHECKPOINT_BYTES = 95e6 * 3 * 4
-BLOCK = bytes(range(256)) * (1 << 14)  # 4 MB that no disk stores as zeros
+BLOCK = bytes(range(256)) * (1 << 14)  # 4 MB, not zeros, which some disks do not store
 FILES = 200
 
 
 def disks(output_dir: str) -> Iterator[Finding]:
-    """Check the disk of the output directory, and those of the caches if they are others."""
+    """Check the disk of the output directory, and the other disks that hold caches or temporary files."""
     import datasets
     from huggingface_hub import constants
 
@@ -41,7 +41,7 @@ def disks(output_dir: str) -> Iterator[Finding]:
                 seen[device] = name
                 yield from _disk(folder, name)
         except OSError as error:
-            why = f"{folder} can't be written ({error.strerror})"
+            why = f"{folder} cannot be written ({error.strerror})"
             yield Finding("fault", name, why, "choose another folder, or get write permission there")
 
 
@@ -49,7 +49,7 @@ def _disk(folder: Path, name: str) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     status = os.statvfs(folder)
     if free < 10 * CHECKPOINT_BYTES:
-        do = f"free space: a checkpoint of a base-size model takes {CHECKPOINT_BYTES / 1e9:.1f} GB, a run keeps three"
+        do = f"free some space: a base-size checkpoint takes {CHECKPOINT_BYTES / 1e9:.1f} GB, and a run keeps three"
         yield Finding("fault" if free < CHECKPOINT_BYTES else "note", name, f"{free / 1e9:.1f} GB free", do)
     if status.f_files and status.f_favail < 10_000:
         yield Finding("note", name, f"room for only {status.f_favail} more files (inodes)", "remove small files")
@@ -59,12 +59,12 @@ def _disk(folder: Path, name: str) -> Iterator[Finding]:
         written, read = _throughput(Path(scratch))
         files, locks = _small_files(Path(scratch)), _locks(Path(scratch))
     state = f"{folder}, {free / 1e9:.0f} GB free; writes {written / 1e6:.0f} and reads {read / 1e6:.0f} MB/s"
-    yield Finding("ok", name, f"{state}, opens {files:.0f} small files a second")
+    yield Finding("ok", name, f"{state}, opens {files:.0f} small files per second")
     yield from _slowness(name, written, files, locks)
 
 
 def _slowness(name: str, written: float, files: float, locks: bool) -> Iterator[Finding]:
-    """Yield what is slow or missing on a disk.
+    """Yield a finding for each weakness of a disk.
 
     Args:
         written: bytes per second.
@@ -75,15 +75,15 @@ def _slowness(name: str, written: float, files: float, locks: bool) -> Iterator[
         why = f"a checkpoint of a base-size model takes {CHECKPOINT_BYTES / written:.0f} s"
         yield Finding("note", name, f"slow to write: {why}", "use a local disk, or save less often (eval_steps)")
     if files < 300:
-        why = "slow to open files: with a corpus of single files the loader would wait for them"
-        yield Finding("note", name, why, "put corpora on a local disk, or into parquet")
+        why = "slow to open files: the loader would wait for a corpus of single files"
+        yield Finding("note", name, why, "put corpora on a local disk, or into parquet files")
     if not locks:
         why = "no file locks: two runs in one output directory would not notice each other"
         yield Finding("note", name, why, "give every run its own output_dir")
 
 
 def _throughput(folder: Path, seconds: float = 1.5, most: int = 64) -> tuple[float, float]:
-    """Return the bytes per second written to the disk and read from it, past the page cache if the system allows."""
+    """Return the bytes per second written to the disk and read from it, without the page cache if possible."""
     file = folder / "block"
     began, blocks = time.perf_counter(), 0
     with open(file, "wb", buffering=0) as sink:
@@ -102,7 +102,7 @@ def _throughput(folder: Path, seconds: float = 1.5, most: int = 64) -> tuple[flo
 
 
 def _small_files(folder: Path) -> float:
-    """Return how many files of 4 kB are opened and read per second."""
+    """Return the number of files of 4 kB opened and read per second."""
     paths = [folder / f"{number}" for number in range(FILES)]
     for path in paths:
         path.write_bytes(BLOCK[:4096])

@@ -155,8 +155,8 @@ def test_exit_codes(planted, clean, tmp_path, capsys):
         ([str(clean), "--split", "dev"], "there is no split 'dev'"),
         ([str(clean), "--config", "x.yaml", "--split", "test"], "the configuration names the splits"),
         ([str(clean), "--html", str(tmp_path / "no" / "page.html")], "a file in a folder that exists"),
-        ([str(clean), "--max_hours", "nan"], "it is not a number of hours"),
-        ([str(clean), "--max_hours", "-1"], "it is not a number of hours"),
+        ([str(clean), "--max_hours", "nan"], "it must be 0 or more"),
+        ([str(clean), "--max_hours", "-1"], "it must be 0 or more"),
         ([str(clean), "--min_seconds", "9", "--max_seconds", "2"], "no utterance is left"),
     ):
         assert main(["check", *arguments]) == 2, arguments
@@ -214,4 +214,4 @@ def test_a_model_without_a_trained_head_gives_its_rules_but_does_not_transcribe(
     report = check(tmp_path, clean, "--model", model, "--max_hours", 0.005)
     assert "model" not in report
     assert f"vocabulary and frames of {model}" in report["rules"]["said"]
-    assert "it can't transcribe" in caplog.text
+    assert "it cannot transcribe" in caplog.text

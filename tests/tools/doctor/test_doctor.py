@@ -109,7 +109,7 @@ def test_a_torchaudio_of_another_cuda(tmp_path, monkeypatch):
     package(tmp_path, monkeypatch, "torchaudio", "raise OSError('libtorch_cuda.so: undefined symbol')")
     (finding,) = devices.torchaudio()
     assert finding.level == "fault"
-    assert "does not fit torch 2." in finding.says
+    assert "does not match torch 2." in finding.says
     assert "torch>=2.11,<2.15" in finding.do
 
 
@@ -160,7 +160,7 @@ def test_a_container_with_less_than_the_machine(tmp_path, monkeypatch):
     [
         ("mount -t tmpfs -o size=900m none {0}", "fault  output_dir: 0.9 GB free"),
         ("mount -t tmpfs -o size=2g,nr_inodes=50 none {0}", "more files (inodes)"),
-        ("mount -t tmpfs -o ro,size=2g none {0}", "can't be written (Read-only file system)"),
+        ("mount -t tmpfs -o ro,size=2g none {0}", "cannot be written (Read-only file system)"),
     ],
 )
 def test_a_disk_that_is_full_or_read_only(tmp_path, mount, said):
@@ -220,7 +220,7 @@ def hub(monkeypatch) -> Iterator[type[Hub]]:
 
 @pytest.mark.parametrize(
     ("role", "level", "says"),
-    [("write", "ok", "of anna, role write"), ("read", "note", "it can't push"), (None, "fault", "(401)")],
+    [("write", "ok", "of anna, role write"), ("read", "note", "it cannot push"), (None, "fault", "(401)")],
 )
 def test_the_owner_of_the_token_is_named_and_the_token_is_not_printed(hub, monkeypatch, role, level, says):
     monkeypatch.setattr(hub, "role", role)
@@ -236,7 +236,7 @@ def test_no_token(hub, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("address", "said"), [("http://127.0.0.1:9", "refused"), ("https://no.such.host.invalid", "can't be resolved")]
+    ("address", "said"), [("http://127.0.0.1:9", "refused"), ("https://no.such.host.invalid", "cannot be resolved")]
 )
 def test_the_hub_can_not_be_reached(monkeypatch, address, said):
     from huggingface_hub import constants

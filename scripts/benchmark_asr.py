@@ -4,12 +4,12 @@
         --train_split train-clean-100 --eval_split dev-clean --steps 20 [--size base]
 
 The plain recipe (`benchmark_asr_recipes.py`) is the CTC example of transformers: `datasets.map` to float arrays and
-labels, a collator that pads random batches of 8 (or those of its `group_by_length`), the defaults of the Trainer,
+labels, a collator that pads random batches of 8 (or those of `group_by_length`), the defaults of the Trainer,
 `evaluate` imported; transcription by `transformers.pipeline` at its fastest batch size. Ours is `sft-speech
-finetune-asr` with its defaults and as many seconds of audio per update. Both use the same checkpoint (with ``--size``
+finetune-asr` with its defaults and as many seconds of audio per update. Both use the same checkpoint (with ``--size``,
 random weights of that size), corpus and device. Each run has its own process. The recipes alternate ``--repeats``
-times; the table has medians, with minimum and maximum in brackets. A cold start has no caches of `datasets` and of
-headers, a warm one has them.
+times; the table has medians, with minimum and maximum in brackets. A cold start has no cache of `datasets` and no index
+of headers; a warm one has both.
 
 On a GPU, ``--bf16`` uses mixed precision for both recipes.
 """
@@ -29,7 +29,7 @@ from benchmarking import OUR_ENVIRONMENT, run_recipe
 CLIPS = 8  # per batch of the plain recipe
 PIPELINE_BATCHES = (1, 4, 8, 16)
 RECIPES = ("plain", "plain, group_by_length", "ours")
-FIGURES = {  # name and scale
+FIGURES = {  # title and scale
     "before": ("seconds before step 1, cold", 1.0),
     "warm": ("seconds before step 1, warm", 1.0),
     "first": ("seconds to the end of step 1, cold", 1.0),
@@ -66,11 +66,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=("base", "large"), help="use random weights of this size")
     parser.add_argument("--source", required=True)
     parser.add_argument("--train_split", default=":0.9")
-    parser.add_argument("--eval_split", default="[0.9:]", help="to evaluate and transcribe")
-    parser.add_argument("--steps", type=int, default=20, help="updates")
-    parser.add_argument("--profiled", type=int, default=3, help="further updates to time in parts; 0: none")
+    parser.add_argument("--eval_split", default="[0.9:]", help="split to evaluate and transcribe")
+    parser.add_argument("--steps", type=int, default=20, help="number of updates")
+    parser.add_argument("--profiled", type=int, default=3, help="further updates, timed part by part; 0: none")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--bf16", action="store_true", help="mixed precision for both")
+    parser.add_argument("--bf16", action="store_true", help="mixed precision in both recipes")
     parser.add_argument("--only", choices=("start", "training", "transcription"), help="measure only this")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--recipe", choices=RECIPES, help=argparse.SUPPRESS)
@@ -137,7 +137,7 @@ def random_weights(model: str, size: str, folder: Path) -> str:
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
-    """Return a table of medians, and of the ratios of ours to the others within each repeat."""
+    """Return a table of medians, and of medians of the ratios within each repeat."""
     plain, grouped, ours = (found[recipe] for recipe in RECIPES)
     lines = [f"| | {' | '.join(RECIPES)} | ours / plain | ours / grouped |", "| --- " * 6 + "|"]
     for key, (name, scale) in FIGURES.items():

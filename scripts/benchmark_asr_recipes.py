@@ -21,10 +21,10 @@ class Trained(NamedTuple):
     """A trained recipe, to be measured.
 
     Args:
-        trainer: of transformers.
-        batches: the seconds of the clips of each training batch.
+        trainer: the Trainer of transformers.
+        batches: seconds of each clip, for each training batch.
         evaluate: evaluates the evaluation split.
-        transcribe: transcribes it and returns the batch size that it chose, if any, and the seconds that it took.
+        transcribe: transcribes it; returns the chosen batch size, if any, and the seconds it took.
     """
 
     trainer: Any
@@ -129,7 +129,7 @@ def ours(args: argparse.Namespace, watch: Any) -> Trained:
 
 
 def plain(args: argparse.Namespace, watch: Any) -> Trained:
-    import evaluate  # noqa: F401, as the example does
+    import evaluate  # noqa: F401, imported as in the example
     import torch
     from transformers import AutoModelForCTC, AutoProcessor, Trainer, TrainingArguments
 
@@ -207,7 +207,7 @@ def word_error_rate(processor: Any, predictions: Any) -> dict[str, float]:
 
 
 def best_pipeline(args: argparse.Namespace, processor: Any, model: Any) -> tuple[int, float]:
-    """Return the fastest batch size of `transformers.pipeline`, and its seconds."""
+    """Return the fastest batch size of `transformers.pipeline`, and the seconds it takes."""
     import soundfile
     import torch
     from transformers import pipeline
@@ -236,7 +236,7 @@ def best_pipeline(args: argparse.Namespace, processor: Any, model: Any) -> tuple
 
 
 def loader_alone(trained: Trained, args: argparse.Namespace) -> float:
-    """Return the audio seconds per second that the loader yields without training, including its start."""
+    """Return the audio seconds per second of the loader alone, including its start."""
     began, done = time.perf_counter(), 0
     for _ in islice(trained.trainer.get_train_dataloader(), args.steps):
         done += 1
@@ -245,7 +245,7 @@ def loader_alone(trained: Trained, args: argparse.Namespace) -> float:
 
 
 def parts_of_a_step(trainer: Any, steps: int) -> dict[str, float]:
-    """Return the share of time of each part of a step, and its share of the device's rate of matrix products."""
+    """Return each part's share of the time of a step, and the share of the device's matrix product rate (MFU)."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -292,7 +292,7 @@ def parts_of_a_step(trainer: Any, steps: int) -> dict[str, float]:
 
 
 def waited_for(batches: Iterable[Any], taken: dict[str, float], now: Callable[[], float]) -> Iterator[Any]:
-    """Yield the batches, and add the time until each to ``taken["waiting"]``."""
+    """Yield the batches, and add the waiting time for each to ``taken["waiting"]``."""
     began = now()
     for batch in batches:
         taken["waiting"] += now() - began
@@ -302,7 +302,7 @@ def waited_for(batches: Iterable[Any], taken: dict[str, float], now: Callable[[]
 
 @contextmanager
 def timed(base: Any, now: Callable[[], float]) -> Iterator[dict[str, float]]:
-    """Measure the seconds that a wav2vec2 spends in its convolutions and in its transformer."""
+    """Measure the seconds that a wav2vec2 spends in its convolutions and its transformer."""
     inside: dict[str, float] = {"convolutions": 0.0, "transformer": 0.0}
     hooks = []
     for name, module in (("convolutions", base.feature_extractor), ("transformer", base.encoder)):
@@ -322,7 +322,7 @@ def timed(base: Any, now: Callable[[], float]) -> Iterator[dict[str, float]]:
 
 
 def matrix_rate(arguments: Any) -> float:
-    """Return the operations per second of large matrix products in the precision of the run, the best of ten."""
+    """Return the operations per second of large matrix products, in the precision of the run; best of ten."""
     import torch
 
     size = 8192 if arguments.device.type == "cuda" else 2048

@@ -2,18 +2,18 @@
 
     python scripts/benchmark_corpus.py --hours 1 10 100 1000 --clips SOME_FOLDER_OF_AUDIO --json FIGURES.json
 
-For each size (300 rows per hour) this makes a manifest in a temporary folder, with a file per row that is hard-linked
-to one of the given clips (or to clips of noise), and measures, each in its own process:
+For each size (300 rows per hour), it makes a manifest in a temporary folder, with one file per row, hard-linked to one
+of the given clips (or to clips of noise). It then measures, each in its own process:
 
 - ``load_corpus`` without and with an index of headers, ``select_usable`` for an English vocabulary, and the plan of an
   epoch;
 - ``finetune-asr`` of a tiny model with an existing index: seconds from the start of the process to the first optimizer
-  step, and the bytes written by then; the memory of two ranks (0, 1) at that step: the peak of each, and its own
-  memory, which is in no file, including its two loader workers, with shared pages counted once;
+  step, and the bytes written by then; the peak memory of two ranks (0, 1) at that step, and the anonymous memory of
+  each rank with its two loader workers, in which shared pages are counted once;
 - the same run resumed in its fourth epoch, from a checkpoint of step 2 that is relabeled as a later one.
 
-By then the files are in the page cache: a cold disk adds the time to read a few blocks of each file. Needs Linux, since
-memory is read from /proc.
+The files are in the page cache by then; a cold disk adds the time to read a few blocks of each file. It needs Linux,
+because memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROWS_PER_HOUR = 300
 BATCH_SECONDS = 160.0
 WORDS = "IT WAS THE BEST OF TIMES AND THE WORST OF TIMES SAID MISTER O'NEIL WHO HAD SEEN NEITHER".split()
 VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
-COLUMNS = {  # of the table: figure: (title, format)
+COLUMNS = {  # of the table: {figure: (title, format)}
     "rows": ("rows", "{:,.0f}"),
     "first": ("first scan, s", "{:.1f}"),
     "again": ("again, s", "{:.2f}"),
@@ -56,7 +56,7 @@ COLUMNS = {  # of the table: figure: (title, format)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, nargs="+", default=[1, 10, 100, 1000], help="sizes")
+    parser.add_argument("--hours", type=float, nargs="+", default=[1, 10, 100, 1000], help="sizes to measure")
     parser.add_argument("--clips", type=Path, help="folder of audio files [clips of noise]")
     parser.add_argument("--json", type=Path, help="write the figures to this file after each size")
     parser.add_argument("--measure", metavar="MANIFEST", help=argparse.SUPPRESS)
@@ -102,7 +102,7 @@ def measure_size(folder: Path, rows: int, clips: Path | None) -> dict[str, Any]:
 
 
 def make_manifest(folder: Path, rows: int, clips: Path | None) -> Path:
-    """Write a CSV of files, 1000 in a folder, each a hard link to one of the clips."""
+    """Write a CSV and its audio files, 1000 per folder, each a hard link to one of the clips."""
     originals = copy_clips(folder / "clips", clips, max(64, rows // 20_000))
     manifest = folder / "manifest.csv"
     with open(manifest, "w") as table:
@@ -114,13 +114,13 @@ def make_manifest(folder: Path, rows: int, clips: Path | None) -> Path:
                 (folder / name).parent.mkdir(parents=True)
             os.link(original, folder / name)
             first = row % len(WORDS)
-            number = f" {row % 97}" if row % 20 == 0 else ""  # numbers are spelled out, which costs more than letters
+            number = f" {row % 97}" if row % 20 == 0 else ""  # numbers are spelled out, which takes longer
             table.write(f"{name},{' '.join(WORDS[first:] + WORDS[:first])}{number},speaker-{row % 1000}\n")
     return manifest
 
 
 def copy_clips(folder: Path, clips: Path | None, count: int) -> list[Path]:
-    """Copy or make ``count`` clips: a file system allows only some ten thousand links to a file."""
+    """Copy or make ``count`` clips: a file system allows only tens of thousands of links to a file."""
     import numpy as np
     import soundfile
 
@@ -139,7 +139,7 @@ def copy_clips(folder: Path, clips: Path | None, count: int) -> list[Path]:
 
 
 def tiny_model(folder: Path) -> Path:
-    """Save a random wav2vec2 of some ten thousand parameters, with its processor."""
+    """Save a random wav2vec2 with about ten thousand parameters, and its processor."""
     from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
     folder.mkdir()
@@ -167,7 +167,7 @@ def tiny_model(folder: Path) -> Path:
 
 
 def measure(manifest: str) -> dict[str, Any]:
-    """Load a corpus, select its usable rows, plan an epoch; return seconds and memory."""
+    """Load a corpus, select usable rows and plan an epoch; return seconds and memory."""
     import datasets  # noqa: F401
     import numpy as np
 
@@ -215,7 +215,7 @@ def measure(manifest: str) -> dict[str, Any]:
 
 
 class Run:
-    """A fine-tuning run of ``steps`` steps that is killed after the first ones."""
+    """A fine-tuning run of ``steps`` steps that is killed after its first step."""
 
     def __init__(self, folder: Path, manifest: Path, model: Path, steps: int) -> None:
         self.folder, self.output, self.steps = folder, folder / "out", steps
@@ -250,7 +250,7 @@ class Run:
             process.wait()
 
     def checkpoint(self) -> Path:
-        """Wait for the first checkpoint of the running run to be complete, and return it."""
+        """Wait until the first checkpoint of the run is complete, and return it."""
         checkpoint = self.output / "checkpoint-2"
         for _ in range(600):
             if (checkpoint / "trainer_state.json").is_file():
@@ -259,7 +259,7 @@ class Run:
         raise SystemExit(f"{checkpoint} was not written within a minute")
 
     def make_later(self, checkpoint: Path, step: int) -> None:
-        """Relabel a checkpoint as one of a later step."""
+        """Relabel a checkpoint as that of a later step."""
         file = checkpoint / "trainer_state.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"global_step": step}))
         checkpoint.rename(checkpoint.with_name(f"checkpoint-{step}"))
@@ -271,7 +271,7 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the child processes of a process and theirs."""
+    """Return all descendants of a process."""
     try:
         own = children(pid)
     except OSError:  # it has ended
@@ -286,7 +286,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_of(pid: int | str) -> dict[str, int]:
-    """Return the peak resident size of a process and its share of the memory that is in no file, in MB."""
+    """Return the peak resident size of a process and its proportional anonymous memory, in MB."""
     kilobytes = {}
     for file in ("status", "smaps_rollup"):
         for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
@@ -297,7 +297,7 @@ def memory_of(pid: int | str) -> dict[str, int]:
 
 
 def bytes_below(folder: Path) -> int:
-    """Return the size of what runs write: caches, output, temporary files."""
+    """Return the total size of the files of the runs: caches, output, temporary files."""
     places = (folder / name for name in ("cache", "out", "tmp"))
     return sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())
 

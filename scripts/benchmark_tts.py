@@ -2,11 +2,11 @@
 
     python scripts/benchmark_tts.py --model sft_speech/assets/speecht5-small --source demo-output/reader --steps 60
 
-The plain recipe is that of unit 6 of the Hugging Face audio course: `datasets.map` to spectrograms, a collator that
-pads batches of 4, 8 of them per update, `Seq2SeqTrainer` with its defaults except the learning rate, which is the same
-for both, and without gradient checkpointing, which only saves memory. Ours has as many seconds of audio per update, and
-the plain recipe gets the speaker embeddings that ours makes. Each has its own process and caches; the loss of every
-saved step is then measured by the same code.
+The plain recipe is unit 6 of the Hugging Face audio course: `datasets.map` to spectrograms, a collator that pads
+batches of 4, 8 batches per update, and `Seq2SeqTrainer` with its defaults, except for the learning rate (the same in
+both recipes) and gradient checkpointing (off; it only saves memory). Ours has as many seconds of audio per update, and
+the plain recipe gets our speaker embeddings. Each recipe has its own process and caches; the same code then measures
+the loss of every checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--source", required=True)
     parser.add_argument("--train_split", default=":0.9")
     parser.add_argument("--eval_split", default="[0.9:]")
-    parser.add_argument("--steps", type=int, default=60, help="updates")
+    parser.add_argument("--steps", type=int, default=60, help="number of updates")
     parser.add_argument("--learning_rate", type=float, default=3e-4)
     parser.add_argument("--recipe", choices=("plain", "ours"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -85,7 +85,7 @@ def settings(args: argparse.Namespace, folder: Path, model: str | None = None) -
 
 
 def ours(args: argparse.Namespace, watch: Any) -> float:
-    """Train our recipe; return the seconds of audio per update."""
+    """Train with our recipe; return the seconds of audio per update."""
     from sft_speech.tasks.tts.spec import SPEC
     from sft_speech.training import run
 
@@ -94,7 +94,7 @@ def ours(args: argparse.Namespace, watch: Any) -> float:
 
     def watched(*given: Any) -> Any:
         trainer = build(*given)
-        trainer.eval_dataset, trainer.args.eval_strategy = None, "no"  # both are measured afterwards
+        trainer.eval_dataset, trainer.args.eval_strategy = None, "no"  # both recipes are evaluated later
         trainer.args.load_best_model_at_end = False
         trainer.add_callback(watch)
         plans.append(trainer.plan)
@@ -107,7 +107,7 @@ def ours(args: argparse.Namespace, watch: Any) -> float:
 
 
 def plain(args: argparse.Namespace, watch: Any) -> float:
-    """Train the recipe of the course; return the seconds of audio per update."""
+    """Train with the recipe of the course; return the seconds of audio per update."""
     import torch
     from transformers import (
         Seq2SeqTrainer,
@@ -196,7 +196,7 @@ def prepared(args: argparse.Namespace, folder: Path, model: str | None = None) -
 
 
 def losses(folder: Path, args: argparse.Namespace) -> dict[int, float]:
-    """Return the loss of held-out speech by step, as our evaluation measures it."""
+    """Return the held-out loss by step, from our evaluation."""
     import shutil
 
     curve = {}
@@ -210,7 +210,7 @@ def losses(folder: Path, args: argparse.Namespace) -> dict[int, float]:
 
 
 def show(found: dict[str, dict[str, float]], curves: dict[str, dict[int, float]]) -> None:
-    """Print the table, and after how many of our steps the last loss of the plain recipe is reached."""
+    """Print the table, and the number of our updates that reach the last loss of the plain recipe."""
     print("| | plain | ours | ratio |\n| --- | --- | --- | --- |")
     names = {"before": ("seconds before step 1", 1), "bytes": ("MB written before step 1", 1e-6)}
     names |= {"speed": ("audio seconds per second", 1)}
@@ -222,7 +222,7 @@ def show(found: dict[str, dict[str, float]], curves: dict[str, dict[int, float]]
         print(f"| held-out loss after {step} updates | {left:.4f} | {right:.4f} | {right / left:.2f} |")
     last, goal = list(curves["plain"].items())[-1]
     reached = next((step for step, loss in curves["ours"].items() if loss <= goal), None)
-    print(f"\nthe plain recipe's loss after {last} updates is reached by ours after {reached}")
+    print(f"\nours reaches the loss of the plain recipe after {last} updates at update {reached}")
 
 
 if __name__ == "__main__":

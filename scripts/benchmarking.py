@@ -1,4 +1,4 @@
-"""Shared code of the benchmarks against plain recipes: a process per recipe, and a clock in it."""
+"""Shared code of the benchmarks against plain recipes: running a recipe in a process, and measuring it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-# As the command line sets it; the plain recipes keep the default of torch.
+# As set by the command line; plain recipes keep the defaults of torch.
 OUR_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000"}
 
 
 def run_recipe(script: str, arguments: list[str], folder: Path, caches: Path, **environment: str) -> dict[str, Any]:
-    """Run one recipe in a new process and return what it wrote to ``folder/found.json``.
+    """Run a recipe in a new process and return the content of ``folder/found.json``.
 
     Args:
-        script: gets ``arguments`` and ``--folder FOLDER``.
-        caches: folder for the caches of the Hugging Face libraries; an empty one is a cold start.
+        script: the script to run, with ``arguments`` and ``--folder FOLDER``.
+        caches: folder for the caches of the Hugging Face libraries; empty for a cold start.
     """
     folder.mkdir(parents=True)
     environment |= {"HF_HOME": str(caches), "HF_DATASETS_CACHE": str(caches), "HF_HUB_OFFLINE": "1"}
@@ -34,12 +34,12 @@ def run_recipe(script: str, arguments: list[str], folder: Path, caches: Path, **
 
 
 def bytes_in(*folders: Path) -> int:
-    """Return the size of all files."""
+    """Return the total size of all files in the folders."""
     return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
 def peak_memory() -> int:
-    """Return the bytes used on the GPU, or by this process if there is no GPU."""
+    """Return the peak memory of the GPU, or of this process if there is no GPU, in bytes."""
     import torch
 
     if torch.cuda.is_available():
@@ -48,7 +48,7 @@ def peak_memory() -> int:
 
 
 def clock(*folders: Path, only_start: Path | None = None) -> Any:
-    """Return a callback that measures a training.
+    """Return a callback that measures training.
 
     Its ``found`` holds the seconds from the start of the process to the beginning and the end of step 1 ("before",
     "first"), the bytes written into ``folders`` before it, the steps per second after step 2, and the peak memory.
@@ -70,7 +70,7 @@ def clock(*folders: Path, only_start: Path | None = None) -> Any:
                     only_start.write_text(json.dumps(self.found))
                     sys.stdout.flush()
                     os._exit(0)
-            elif state.global_step == 2:  # the first steps compile
+            elif state.global_step == 2:  # the first steps are slower
                 self.since = time.time()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A complete example without a GPU or the Hub; its output is in demo-output.
-#   bash scripts/demo.sh        recognition: make a corpus, fine-tune a model, compare its word error rate before and after
-#   bash scripts/demo.sh tts    synthesis: make recordings of one voice, fine-tune a model, measure its speech before and after
+#   bash scripts/demo.sh        recognition: makes a corpus, fine-tunes a model, shows its WER before and after
+#   bash scripts/demo.sh tts    synthesis: makes recordings of one voice, fine-tunes a model, measures it before and after
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-asr}" in asr | tts) ;; *) echo "usage: bash scripts/demo.sh [asr|tts]" >&2 && exit 2 ;; esac
@@ -45,7 +45,7 @@ PYTHON
 
 $out/model                  the model; plain transformers loads it too
 $out/model/README.md        its model card
-$out/model/run.yaml         every setting of the run
+$out/model/run.yaml         every option of the run
 $out/model/evaluation       reference and hypothesis of each call
 
 Next, on real speech (.venv/bin holds the commands):

@@ -1,8 +1,6 @@
-"""Fine-tune a classifier.
+"""Fine-tune a classifier: ``sft-speech finetune-classification`` as a file for ``accelerate launch``.
 
 accelerate launch scripts/finetune_classification.py --config configs/classification/FILE.yaml [--any_key value]
-
-The same as ``sft-speech finetune-classification``; a file of its own because ``accelerate launch`` takes one.
 """
 
 import sys

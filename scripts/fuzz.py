@@ -1,10 +1,10 @@
-"""Feed a reader with hostile bytes, guided by the lines that they reach.
+"""Fuzz a reader with hostile bytes, guided by coverage.
 
 pip install 'sft_speech[fuzz]'
 python scripts/fuzz.py READER [--seconds N] [--corpus DIR]
 
-A failure ends the run: its traceback is printed, and its bytes are in DIR/finds. Inputs that reached new lines are kept
-in DIR, and the next run starts from them. READER is one of tests/fuzzing.py; the tests feed each of them for seconds.
+A failure ends the run: its traceback is printed, and its input is in DIR/finds. Inputs that reach new lines are kept in
+DIR, and the next run starts from them. READER is a target in tests/fuzzing.py; the tests fuzz each for a second.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-LONGEST = 65_536  # bytes of an input
+LONGEST = 65_536  # largest input, in bytes
 MEGABYTES = 4096
 
 
 def main() -> None:
-    """Fuzz the reader that the arguments name."""
+    """Fuzz the reader named in the arguments."""
     import atheris
 
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
@@ -36,7 +36,7 @@ def main() -> None:
         parser.add_argument("--corpus", metavar="DIR", help="inputs and failures [fuzz/READER in the temporary folder]")
         args = parser.parse_args()
         target = fuzzing.TARGETS[args.reader]
-        with tempfile.TemporaryDirectory() as folder:  # reads now, because later imports are not instrumented
+        with tempfile.TemporaryDirectory() as folder:  # import all code now, because later imports are not instrumented
             for seed in target.seeds():
                 with tempfile.TemporaryDirectory(dir=folder) as own:
                     target.read(seed, Path(own))

@@ -2,11 +2,12 @@
 
 python scripts/pretrain_small.py --text SENTENCES --output small --hours 3
 
-Utterances are made on the fly: text, voice and augmentation are drawn from (seed, index), so nothing is stored and
-nothing repeats. ``--text`` is a file with one sentence per line (or ``id|sentence``). Voices are those of espeak-ng
-except the demo's; if the commands ``flite`` and ``pico2wave`` are installed, half of the utterances are spoken by their
-recorded voices. The learning rate follows the clock: it rises for 3 % of --hours, stays, and falls in the last half.
-Repeat the command with the same --output to resume; --start begins a new run from the weights of another one.
+Utterances are made on the fly: text, voice and augmentation are drawn from (seed, index), so nothing is stored or
+repeated. ``--text`` is a file with one sentence per line (or ``id|sentence``). The voices are those of espeak-ng
+without the demo's; if the commands ``flite`` and ``pico2wave`` are installed, their recorded voices speak half of the
+utterances. The learning rate depends on the elapsed time: it rises for 3 % of --hours, stays constant, and falls in the
+last half. Repeat the command with the same --output to resume; --start begins a new run from the weights of
+another.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ UNLIKE_PEOPLE = ("Demonic", "UniRobot", "croak", "whisper", "whisperf", "anikaRo
 
 
 class SyntheticSpeech:
-    """Maps an index to (waveform float32 (S,), transcript).
+    """A map from an index to (waveform float32 (S,), transcript); S: samples.
 
-    Text, voice and augmentation depend only on the index; the samples of espeak-ng also depend on what it spoke before.
+    Text, voice and augmentation depend only on the index; the samples of espeak-ng also depend on its previous calls.
     """
 
     def __init__(self, sentences: list[str], seed: int, cache: Path, recorded: bool, augmented: bool = True) -> None:
@@ -75,7 +76,7 @@ class SyntheticSpeech:
         return speak(text.lower(), voice), ESPEAK_RATE
 
     def recorded_voice(self, rng: np.random.Generator) -> tuple[np.ndarray, int, str]:
-        """Return one of 8000 utterances by flite or 12,000 by pico, cached on disk: they are slower than espeak-ng."""
+        """Return one of 8000 utterances by flite or 12,000 by pico, cached on disk because both are slow."""
         import soundfile
 
         number = int(rng.integers(8000) if rng.random() < 0.5 else rng.integers(8000, 20000))
@@ -135,12 +136,12 @@ class SyntheticSpeech:
 
 
 def normalize(text: str) -> str:
-    """Return a text in upper case, with only letters and apostrophes in its words."""
+    """Return a text in upper case, with only letters, apostrophes and spaces."""
     return " ".join(re.sub(r"[^A-Z']+", " ", text.upper()).split())
 
 
 def batches(speech: SyntheticSpeech, first: int, seconds: float, pool: int = 64) -> Iterator[tuple[int, dict]]:
-    """Yield (index to resume from, batch): pools of utterances sorted by length, cut at ``seconds`` padded seconds."""
+    """Yield (index to resume from, batch): batches of up to ``seconds`` padded seconds from pools sorted by length."""
     index = first
     while True:
         drawn = sorted((speech[i] for i in range(index, index + pool)), key=lambda pair: len(pair[0]))
@@ -159,7 +160,7 @@ def batches(speech: SyntheticSpeech, first: int, seconds: float, pool: int = 64)
 
 
 def collate(batch: list[tuple[np.ndarray, str]]) -> dict:
-    """Return waveforms (B, S) of zero mean and unit variance, and labels (B, L) padded with -100."""
+    """Return waveforms (B, S) with zero mean and unit variance, and labels (B, L) padded with -100; B: clips."""
     import torch
 
     ids = {token: number for number, token in enumerate(VOCABULARY)}
@@ -208,14 +209,14 @@ def build_model():
 
 
 def learning_rate(progress: float, peak: float) -> float:
-    """Return the learning rate at a share of the time: up for 3 %, constant, down to 0 in the last half."""
+    """Return the learning rate at ``progress`` (0 to 1): up for 3 %, constant, down to 0 in the last half."""
     if progress < 0.03:
         return peak * (0.01 + 0.99 * progress / 0.03)
     return peak * min(1.0, (1 - progress) / 0.5)
 
 
 def evaluate(model: Any, speech: SyntheticSpeech, first: int, count: int) -> tuple[float, float]:
-    """Return CER and WER over ``count`` utterances from ``first`` on."""
+    """Return CER and WER over ``count`` utterances, starting at ``first``."""
     import jiwer
     import torch
 
@@ -235,7 +236,7 @@ def save(model: Any, output: Path) -> None:
     """Write the checkpoint into ``output/model``, with weights in float16."""
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
-    # Half the size; the configuration still says float32, and they are loaded as such.
+    # float16 halves the size; the configuration says float32, so the weights are loaded as float32.
     model.save_pretrained(output / "model", state_dict={name: t.half() for name, t in model.state_dict().items()})
     vocabulary = output / "vocab.json"
     vocabulary.write_text(json.dumps({token: number for number, token in enumerate(VOCABULARY)}))
@@ -248,8 +249,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="directory with the weights to start from [random]")
-    parser.add_argument("--hours", type=float, default=3.0, help="of training, over all resumed runs")
+    parser.add_argument("--start", type=Path, help="directory of the weights to start from [random weights]")
+    parser.add_argument("--hours", type=float, default=3.0, help="hours of training, over all resumed runs")
     parser.add_argument("--peak", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--batch-seconds", type=float, default=80.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -257,7 +258,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def loader_of(speech: SyntheticSpeech, first: int, seconds: float) -> Any:
-    """Return a loader whose worker makes the batches from utterance ``first`` on."""
+    """Return a loader whose worker makes the batches, starting at utterance ``first``."""
     import torch
 
     class Stream(torch.utils.data.IterableDataset):

@@ -5,8 +5,8 @@ accelerate launch scripts/finetune_tts.py --config small-tts/run.yaml
 python scripts/pretrain_small_tts.py --output small-tts --export sft_speech/assets/speecht5-small
 
 The first command makes a corpus (``--text`` has one sentence per line, or ``id|sentence``), random weights, and the
-configuration of a run that trains them on it; the last one writes the weights of the run in float16. The voices are
-timbres of espeak-ng that the demo does not use, all at one speaking rate: they differ in sound, not in timing.
+configuration of a run that trains them on it; the last command writes the weights of the run in float16. The voices are
+timbres of espeak-ng that the demo does not use, all with the same speaking rate.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SIZES: dict[str, Any] = {
     "guided_attention_loss_sigma": 0.15,  # all voices have one speaking rate, so attention is near the diagonal
     "guided_attention_loss_num_heads": 4,
     "initializer_range": 0.09,  # 1 / sqrt(hidden_size); with the usual 0.02, positions drown the input
-    # for recordings, in voice conversion
+    # for the audio input of voice conversion
     "conv_dim": (32, 64, 64, 64, 64, 128, 128),
     "num_conv_pos_embeddings": 32,
     "num_conv_pos_embedding_groups": 8,
@@ -78,7 +78,7 @@ def phrase(sentences: list[str], rng: np.random.Generator) -> str:
 
 
 def record(folder: Path, sentences: list[str], hours: float, seed: int) -> list[tuple]:
-    """Write ``hours`` hours of recordings and return (file, text, voice) of each; once per process, see espeak."""
+    """Write ``hours`` of recordings and return (file, text, voice) of each; once per process, see corpora/espeak.py."""
     import soundfile
     import soxr
 
@@ -100,7 +100,7 @@ def record(folder: Path, sentences: list[str], hours: float, seed: int) -> list[
 
 
 def make_corpus(folder: Path, text: Path, hours: float, seed: int) -> None:
-    """Write train.csv and held_out.csv, which share no sentences, and their recordings."""
+    """Write train.csv and held_out.csv, without common sentences, and their recordings."""
     lines = [re.sub(r"[^a-z',.?!;:-]+", " ", line.split("|")[-1].lower()) for line in text.read_text().splitlines()]
     lines = list(dict.fromkeys(lines))
     seen = [line for number, line in enumerate(lines) if line.strip() and number % 50]
@@ -115,12 +115,12 @@ def make_corpus(folder: Path, text: Path, hours: float, seed: int) -> None:
 
 
 def make_tokenizer(folder: Path) -> Any:
-    """Make a tokenizer whose tokens are letters."""
+    """Make a tokenizer of single letters."""
     import sentencepiece
     from transformers import SpeechT5Tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    model = io.BytesIO()  # a file would leave its path in the model
+    model = io.BytesIO()  # with a file, the model would hold its path
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([" ".join(LETTERS)] * 50),
         model_writer=model,
@@ -162,7 +162,7 @@ def make_model(folder: Path, seed: int, converts: bool = False) -> None:
 
 
 def export(run: Path, asset: Path) -> None:
-    """Write the weights of a run in float16; the configuration says float32, and they are loaded as such."""
+    """Write the weights of a run in float16; the configuration says float32, so they are loaded as float32."""
     from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
 
     checkpoint = load_speech_checkpoint(run)
@@ -177,7 +177,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--hours", type=float, default=6.0, help="of speech in the corpus")
+    parser.add_argument("--hours", type=float, default=6.0, help="hours of speech in the corpus")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--converter", action="store_true", help="only write random weights for voice conversion")
     parser.add_argument("--export", type=Path, metavar="ASSET", help="only write the weights of the run")
@@ -208,5 +208,5 @@ if __name__ == "__main__":
     parser = make_parser()
     args = parser.parse_args()
     if not (args.text or args.export or args.converter):
-        parser.error("--text, --converter or --export is needed")
+        parser.error("give --text, --converter or --export")
     main(args)

@@ -1,10 +1,10 @@
-"""Train twice on a CPU, once undisturbed and once killed repeatedly, and compare the results bit for bit.
+"""Train twice on a CPU, once undisturbed and once with repeated kills, and compare the results bit for bit.
 
     OMP_NUM_THREADS=1 .venv/bin/python scripts/soak.py outputs/soak --minutes 30
 
-Both fine-tune the embedded checkpoint on the corpus of the demo, at the same time, on one thread each. The second run
+Both runs fine-tune the embedded checkpoint on the demo corpus, at the same time, on one thread each. The second run
 gets SIGKILL or SIGTERM at random moments, half of them while it saves or evaluates, and is repeated with
-`--resume_from_checkpoint auto` until it finishes. Prints a line of a table; exits with 1 if the two differ.
+`--resume_from_checkpoint auto` until it finishes. The script prints a table row and exits with 1 if the results differ.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import Any
 from sft_speech.errors import RESUMABLE
 
 MODEL = Path(__file__).parents[1] / "sft_speech/assets/wav2vec2-small"
-# Everything that draws random numbers is on. Log lines and checkpoints fall on different steps.
+# All sources of randomness are on. Log lines and checkpoints fall on different steps.
 SETTINGS = (
     "--train_split train-demo --eval_split dev-demo --max_batch_seconds 16 --learning_rate 1e-4 --logging_steps 7 "
     "--mask_time_prob 0.2 --hidden_dropout 0.1 --layerdrop 0.1 --augment --dataloader_num_workers 1"
 ).split()
 SECONDS_PER_CHECKPOINT = 30
-LONGEST_SECONDS = 90.0  # that a start runs before it is killed
+LONGEST_SECONDS = 90.0  # until a kill
 
 
 def command(corpus: Path, output: Path, steps: int, every: int) -> list[str]:
@@ -50,7 +50,7 @@ def start(line: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def seconds_per_step(corpus: Path, folder: Path) -> float:
-    """Measure a short run with another one beside it, as in the test."""
+    """Measure a short run while another one is running, as in the test."""
     pair = [start(command(corpus, folder / f"trial{n}", 40, 40), folder / f"trial{n}.log") for n in (1, 2)]
     if {process.wait() for process in pair} != {0}:
         raise SystemExit((folder / "trial1.log").read_text())
@@ -58,7 +58,7 @@ def seconds_per_step(corpus: Path, folder: Path) -> float:
 
 
 def newest(output: Path) -> Path | None:
-    """Return the last complete checkpoint: one with a list of its files."""
+    """Return the last complete checkpoint, that is, one with a list of its files."""
     sealed = [path.parent for path in output.glob("checkpoint-*/files.json")]
     return max(sealed, key=lambda path: int(path.name.split("-")[1]), default=None)
 
@@ -69,7 +69,7 @@ def state(checkpoint: Path) -> dict[str, Any]:
 
 
 def phase(output: Path, log: Path, began: float) -> str:
-    """Return what a run that began at ``began`` (seconds since the epoch) is doing."""
+    """Return the current phase of a run that began at ``began`` (seconds since the epoch)."""
     if "trained: " not in log.read_text(errors="replace"):
         return "before step 1"
     try:
@@ -89,7 +89,7 @@ def disturbed(line: list[str], output: Path, seed: int) -> tuple[Counter[tuple[s
     """Repeat a command until it finishes, killing it at random moments.
 
     Returns:
-        The number of kills by signal and phase, and the seconds of training that had to be repeated.
+        The number of kills by signal and phase, and the lost seconds of training.
     """
     rng, kills, lost, log = random.Random(seed), Counter[tuple[str, str]](), 0.0, output.with_suffix(".log")
     while True:
@@ -117,7 +117,7 @@ def disturbed(line: list[str], output: Path, seed: int) -> tuple[Counter[tuple[s
 
 
 def result(output: Path) -> dict[str, Any]:
-    """Return a hash of the weights, every logged loss, and every evaluation."""
+    """Return a hash of the weights, all logged losses and all evaluations."""
     last = newest(output)
     assert last is not None
     history = state(last)["log_history"]
@@ -131,9 +131,9 @@ def result(output: Path) -> dict[str, Any]:
 def main() -> int:
     """Run both trainings and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="for the corpus and both runs")
-    parser.add_argument("--minutes", type=float, default=30, help="of undisturbed training [30]")
-    parser.add_argument("--seed", type=int, default=0, help="of the random kills [0]")
+    parser.add_argument("folder", type=Path, help="folder for the corpus and both runs; it is emptied first")
+    parser.add_argument("--minutes", type=float, default=30, help="minutes of undisturbed training [30]")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random kills [0]")
     args = parser.parse_args()
     folder, corpus = args.folder, args.folder / "corpus"
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Transcribe a large collection in several processes, on one machine or on several that share a disk.
+"""Transcribe a large collection: ``sft-speech transcribe`` as a file for ``accelerate launch``.
 
 accelerate launch scripts/transcribe.py MODEL AUDIO... -o FILE [--any_argument value]
 
-The same as ``sft-speech transcribe``, as a file for ``accelerate launch``.
+The processes may run on several machines that share a disk.
 """
 
 import sys

@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sft-speech: no verb {given}; {meant}`sft-speech --help` lists them", file=sys.stderr)
         return 2
     # On a CPU, torch's threads spin while they wait, which takes the cores from the workers that decode audio: training
-    # took twice as long on two cores. Without spinning they are late for the next operation of a small model. So they
-    # spin for some microseconds. torch reads this at its first import, which comes later.
+    # took twice as long on two cores. Without spinning they wake too late for the next operation of a small model. So
+    # they spin for some microseconds. torch reads this at its first import, which comes later.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")

@@ -1,4 +1,4 @@
-"""Errors that users see, and printing of text that comes from files."""
+"""Errors shown to users, and safe printing of text from files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sft_speech.redact import redact
 
 RESUMABLE = 75  # exit code of a run that was stopped and can be resumed: EX_TEMPFAIL of sysexits.h
 
-# Control characters, which move a terminal's cursor or change its title; line separators, overrides of the direction
-# of text, and surrogates.
+# Control characters, which move a terminal's cursor or change its title; line separators, overrides of the text
+# direction, and surrogates.
 _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str, lines: bool = False) -> str:
-    """Escape what would act on a terminal, in names and transcripts that come from files.
+    """Escape characters that would control a terminal, in names and transcripts from files.
 
     Args:
         lines: keep line feeds.
@@ -26,7 +26,7 @@ def printable(text: str, lines: bool = False) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log messages without characters that act on a terminal."""
+    """Formats log messages without characters that control a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), lines=True)
@@ -58,7 +58,7 @@ class Stopped(SystemExit):
 
 @contextmanager
 def concerning(what: str) -> Iterator[None]:
-    """Add a note to any exception raised within: what it is about."""
+    """Add a note to any exception raised within the block: what it is about."""
     try:
         yield
     except Exception as error:

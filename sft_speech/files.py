@@ -76,5 +76,5 @@ def honour_umask(folder: Path) -> None:
     mode = stat.S_IMODE(probe.stat().st_mode)
     probe.unlink()
     for file in folder.glob("*.safetensors"):
-        with contextlib.suppress(PermissionError):  # some network disks have no modes
+        with contextlib.suppress(PermissionError):  # some network disks do not support modes
             file.chmod(mode)

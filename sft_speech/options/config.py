@@ -110,14 +110,14 @@ class FinetuneConfig:
         None, "of the model, as the Hub names it ('cc-by-4.0'); null: as the card of the checkpoint says"
     )
 
-    # How the run was started. These are not options.
+    # How the run was started; not options.
     command_line: ClassVar[Sequence[str]] = ()
     preset: ClassVar[str | None] = None
     model_copy: ClassVar[str | None] = None
 
     @property
     def checkpoint(self) -> str:
-        """Directory or Hub id to load the model from; of a loaded model it is a copy."""
+        """Directory or Hub id to load the model from; for a model passed from Python, its copy."""
         return self.model_copy or self.model
 
     def started_by(self, command_line: Sequence[str], preset: str | None) -> None:
@@ -232,6 +232,6 @@ class FinetuneEncoderConfig(FinetuneConfig):
 
     @property
     def regularization(self) -> dict[str, float | None]:
-        """Dropouts and masks by their name in the configuration of the model; None keeps the checkpoint's."""
+        """Dropouts and masks by their names in the model's configuration; None keeps the checkpoint's value."""
         names = [field.name for field in dataclasses.fields(FinetuneEncoderConfig)]
         return {name: getattr(self, name) for name in names if REGULARIZES.search(name)}

@@ -11,7 +11,7 @@ from sft_speech.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Old name: present name, of YAML keys and flags alike. An entry stays for one release.
+# Old name: present name, for both YAML keys and flags. An entry stays for one release.
 RENAMED = {
     "activation_checkpointing": "gradient_checkpointing",
     "max_bad_steps": "max_nonfinite_steps",
@@ -19,7 +19,7 @@ RENAMED = {
 }
 RENAMED_VALUES = {("lr_scheduler_type", "three_stage"): "tri_stage"}
 
-# What to do instead: arguments of the Hugging Face trainer, of today and of earlier releases.
+# Advice: arguments of the Hugging Face Trainer, past and present, that it applies to.
 _INSTEAD = {
     "set max_batch_seconds, the padded seconds of audio per batch and process": """per_device_train_batch_size
         per_device_eval_batch_size per_gpu_train_batch_size per_gpu_eval_batch_size auto_find_batch_size""",
@@ -76,8 +76,8 @@ def advice(name: str, known: Collection[str], prefix: str = "") -> str:
     """Return what to do about an unknown option.
 
     Args:
-        known: the options that exist. Names of the Hugging Face trainer are explained where its options are among them.
-        prefix: of a name in the answer.
+        known: the existing options. Arguments of the Hugging Face Trainer are explained if these are for fine-tuning.
+        prefix: put before the suggested name.
     """
     name = name.replace("-", "_")
     if name in INSTEAD and "learning_rate" in known:
@@ -90,7 +90,7 @@ def current(values: Mapping[str, Any], source: str | None = None) -> dict[str, A
     """Return settings with old names and values replaced by the present ones.
 
     Args:
-        source: what gave them, to be named in a warning; None for files that the user did not write.
+        source: their origin, named in warnings; None for files that the user did not write.
 
     Raises:
         UserError: an option is set under both of its names.

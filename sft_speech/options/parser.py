@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
         """Parse a command line, in which options and other arguments may be mixed.
 
         Raises:
-            SystemExit: an unknown flag or argument, a missing or a wrong one.
+            SystemExit: a flag or argument is unknown, missing or wrong.
         """
         args, unknown = self.parse_known_intermixed_args(self._checked(words), namespace)
         if unknown:
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     def _checked(self, words: Sequence[str]) -> list[str]:
         """Return the words with present names of flags, or end with an error that names an unknown flag.
 
-        argparse would first ask for the required flag that was misspelled.
+        argparse would instead report a misspelled required flag as missing.
         """
         end = words.index("--") if "--" in words else len(words)
         found = list(words)
@@ -68,7 +68,7 @@ def add_output_argument(
     """Add ``-o``, alias ``--output``: where a verb writes.
 
     Args:
-        folder: it may be a directory; ``--output_dir`` is accepted too.
+        folder: the output may be a directory; ``--output_dir`` is accepted too.
     """
     flags = OUTPUT if folder else OUTPUT[:2]
     parser.add_argument(*flags, dest="output", metavar=metavar, help=help, required=required, default=default)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="DataclassInstance")
 
 DEEPEST = 20  # nested brackets in a settings file
-LONGEST = 1 << 16  # characters of a settings file; that of a run has three thousand
+LONGEST = 1 << 16  # characters of a settings file; a run.yaml has three thousand
 
 
 def option(default: Any, help: str, low: float | None = None, high: float | None = None, by_hand: bool = False) -> Any:
@@ -59,7 +59,7 @@ def check_values(config: DataclassInstance) -> None:
 
 
 def coerce(key: str, value: Any, hint: Any) -> Any:
-    """Return a value as its type; YAML reads the number `1e-4` as text."""
+    """Convert a value to the type of its field; YAML, for example, reads the number `1e-4` as text."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None or value == "":
@@ -95,7 +95,7 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
 
 
 def shown(value: object) -> str:
-    """Return the beginning of a value, for an error; a few YAML aliases can make a list of billions."""
+    """Return the beginning of a value, for an error message; a few YAML aliases can expand to billions of items."""
     try:
         text = value if isinstance(value, str) else reprlib.repr(value)
     except ValueError:  # Python does not print integers of more than 4300 digits
@@ -111,11 +111,11 @@ def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag:
     """Return the configuration of a YAML file, with overrides.
 
     Args:
-        flag: names the file in errors.
+        flag: the option that named the file, for errors.
 
     Raises:
-        UserError: the file is missing or not YAML; a key is unknown, of a wrong type, out of range, contradicts
-            another one, or can only be switched on by the command line.
+        UserError: the file is missing or not YAML; a key is unknown, has a wrong type, is out of range,
+            contradicts another one, or can only be switched on from the command line.
     """
     values = current(read_yaml(file, flag), f"{flag} {file}") if file is not None else {}
     overrides = current(overrides, "options")
@@ -133,7 +133,7 @@ def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag:
 
 
 def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
-    """Return the ``key: value`` table in a file.
+    """Return the ``key: value`` table of a YAML file.
 
     Raises:
         UserError: it can't be read, is not YAML or not a table, or sets a key twice.
@@ -165,8 +165,8 @@ def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Numbers, text, lists and tables, without what small files can make slow: deeply nested brackets take quadratic
-    time, and a few lines of merged tables (``<<``) make billions of entries.
+    """Loads numbers, text, lists and tables, without features that make small files slow: deeply nested brackets take
+    quadratic time, and a few lines of merged tables (``<<``) expand to billions of entries.
     """
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
@@ -187,7 +187,7 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
     Raises:
         yaml.YAMLError: it is not YAML, or asks for a Python object.
         ValueError: it holds a number or a date that Python can't represent.
-        RecursionError: it is nested too deep.
+        RecursionError: it is nested too deeply.
     """
     loader = _PlainLoader(text)
     try:
@@ -219,7 +219,7 @@ def add_pickle_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
-    """Return the configuration that a parsed command line asks for."""
+    """Return the configuration for a parsed command line."""
     given = vars(arguments)
     overrides = {
         key: from_command_line(key, given[key], hint)
@@ -230,7 +230,7 @@ def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
 
 
 def from_command_line(key: str, text: str, hint: Any) -> Any:
-    """Return the value of a word of the command line: text as it is, anything else as YAML reads it."""
+    """Return the value of a command-line argument: text as it is, anything else parsed as YAML."""
     if text == "" or (str in (hint, *typing.get_args(hint)) and typing.get_origin(hint) is not list):
         return None if text == "null" else text
     try:

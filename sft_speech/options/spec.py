@@ -1,4 +1,4 @@
-"""The description of a task that the command line, the Hub's model card, the tests and the tools read."""
+"""The description of a task for the command line, the model card, the tests and the tools."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Metric:
 
     Args:
         name: its key, without ``eval_``.
-        heading: of its column in tables.
+        heading: heading of its column in tables.
         best: whether lower or higher is better.
         scale: factor for display, 100 for percent.
         indexed: whether the model card reports it to the Hub.
@@ -73,7 +73,7 @@ class Card:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """The one description of a task.
+    """The description of a task.
 
     Args:
         name: "asr", ...; its verb is ``finetune-NAME``, its presets are in ``configs/NAME/``.

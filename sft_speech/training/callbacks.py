@@ -1,4 +1,4 @@
-"""What a run tells its user while it trains."""
+"""Callbacks that inform the user while a run trains."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Progress(ProgressCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.current_step = self.first_step = state.global_step
         self.began = time.monotonic()
-        transformers_logging.disable_progress_bar()  # those of saving would disturb ours
+        transformers_logging.disable_progress_bar()  # the bars for saving would break ours
         if state.is_world_process_zero:
             bar: Any = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, disable=None)
             self.training_bar = bar
@@ -55,20 +55,20 @@ class Progress(ProgressCallback):
                 self.training_bar.set_postfix_str(figures)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.training_bar is not None:  # a run that is stopped while it loads a checkpoint has none yet
+        if self.training_bar is not None:  # a run stopped while loading a checkpoint has no bar yet
             super().on_train_end(args, state, control, **kwargs)
         transformers_logging.enable_progress_bar()
 
     def left(self, state: Any) -> str:
-        """Return the time to the end of the run at its pace so far, evaluations included."""
+        """Return the time left at the pace of this run so far, evaluations included."""
         pace = (time.monotonic() - self.began) / max(1, state.global_step - self.first_step)
         return str(timedelta(seconds=round(pace * (state.max_steps - state.global_step))))
 
 
 class Tolerated(TrainerCallback):
-    """A tracker that can't end the run: its first failure is logged, and it is not called again.
+    """A tracker that cannot end the run: its first failure is logged, and it is not called again.
 
-    Only where it can't be started does it end the run, before step 1.
+    The exception is a failure to start, which ends the run before step 1.
     """
 
     def __init__(self, tracker: TrainerCallback) -> None:
@@ -97,7 +97,7 @@ def tolerate_trackers(trainer: Trainer) -> None:
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """Ends a run whose metric no longer improves; a resumed run counts the evaluations before it too."""
+    """Ends a run whose metric no longer improves; evaluations before a resumption count too."""
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
@@ -117,12 +117,12 @@ class EarlyStopping(EarlyStoppingCallback):
 
 
 class Divergence(TrainerCallback):
-    """Warns once when training diverges, and says at the end whether it ended worse than it began.
+    """Warns once when training diverges, and at the end if training ended worse than it began.
 
-    Lines of the log are compared with the first one, which is a mean over its first steps. Training has diverged when
-    :data:`LINES` lines in a row are above it and above :data:`FACTOR` times the lowest line; a single bad batch is no
-    divergence, nor are the ups and downs of a plateau. Lines with a loss that is not finite don't count: those steps
-    are skipped and judged by :mod:`~sft_speech.training.nonfinite_steps`.
+    Each log line is compared with the first one, a mean over the first steps. Training has diverged when the loss of
+    :data:`LINES` lines in a row is above the first and above :data:`FACTOR` times the lowest; a single bad batch does
+    not count as divergence, nor does noise on a plateau. Lines with a non-finite loss are ignored: those steps are
+    skipped and handled by :mod:`~sft_speech.training.nonfinite_steps`.
     """
 
     LINES, FACTOR = 3, 10.0
@@ -133,7 +133,7 @@ class Divergence(TrainerCallback):
 
     @classmethod
     def diverged(cls, losses: list[float]) -> bool:
-        """Return whether the last lines of a log are those of a training that diverged."""
+        """Return whether the last lines of a log show divergence."""
         lines = [loss for loss in losses if math.isfinite(loss)]
         return len(lines) > cls.LINES and min(lines[-cls.LINES :]) > max(lines[0], cls.FACTOR * min(lines))
 
@@ -152,7 +152,7 @@ class Divergence(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         lines = [loss for loss in losses_of(state) if math.isfinite(loss)]
-        ended = state.global_step >= state.max_steps or control.should_training_stop  # else it can be resumed
+        ended = state.global_step >= state.max_steps or control.should_training_stop  # otherwise it can be resumed
         if not ended or len(lines) < 2 or not state.is_world_process_zero:
             return
         last = statistics.median(lines[1:][-self.LINES :])
@@ -166,16 +166,16 @@ class Divergence(TrainerCallback):
 
 
 def losses_of(state: Any) -> list[float]:
-    """Return the training losses that were logged so far."""
+    """Return the training losses logged so far."""
     return [entry["loss"] for entry in state.log_history if "loss" in entry]
 
 
 class BlankAdvice(TrainerCallback):
-    """Explains a model that outputs only blanks: CTC learns the blank first, and many users give up there
+    """Gives advice when a model outputs only blanks: CTC learns the blank first, and many users give up at that point
     (transformers#12956).
     """
 
-    SILENT = 0.995  # share of blank frames; read speech in characters has 0.6 to 0.85
+    SILENT = 0.995  # share of blank frames; 0.6 to 0.85 is normal for read speech and a character vocabulary
 
     def __init__(self) -> None:
         self.since: int | None = None
@@ -185,7 +185,7 @@ class BlankAdvice(TrainerCallback):
         share = (logs or {}).get("blank_share")
         if share is None or self.warned or not state.is_world_process_zero:
             return
-        if share < self.SILENT or Divergence.diverged(losses_of(state)):  # which has a warning of its own
+        if share < self.SILENT or Divergence.diverged(losses_of(state)):  # divergence has its own warning
             self.since = None
             return
         self.since = state.global_step if self.since is None else self.since

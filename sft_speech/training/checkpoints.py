@@ -1,8 +1,8 @@
-"""Checkpoints that are whole: each ends with a list of its files, and a run resumes only from one that matches it.
+"""Complete checkpoints: each is sealed with a list of its files, and a run resumes only from one that matches its list.
 
 A process may be killed between any two bytes that it writes, and a machine may lose what is not on its disk yet. So
-the list comes last, when all other files are on the disk. It holds their sizes and checksums: half a second per GB, to
-three for the files themselves (two cores, local disk).
+the list is written last, when all other files are on the disk. It holds their sizes and checksums, which take half a
+second per GB; writing the files takes three (two cores, local disk).
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ from sft_speech.files import sync, write_whole
 logger = logging.getLogger(__name__)
 
 LIST = "files.json"
-# Replaced, in one piece, after the evaluation of the checkpoint: so the list doesn't hold it.
+# Replaced atomically after the checkpoint is evaluated, so it is not in the list.
 STATE = "trainer_state.json"
-# What a JSON file may raise that is damaged or holds something else.
+# Errors from reading a JSON file that is damaged or has other content.
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 def begin(folder: Path, processes: PartialState) -> None:
-    """Remove what is in the way of a checkpoint; all processes have to call it."""
+    """Remove any leftover checkpoint in a folder before a new one is written; all processes must call it."""
     if processes.is_main_process:
         remove(folder)
     processes.wait_for_everyone()
 
 
 def seal(folder: Path, processes: PartialState) -> None:
-    """End a checkpoint with its list; all processes have to call it, when they have written their files.
+    """Complete a checkpoint with its list; all processes must call it once they have written their files.
 
-    Each lists a share of the files: on a network disk one may not see yet what another wrote.
+    Each process checksums a share of the files. Their names are gathered from all processes: on a network disk, one
+    may not see yet what another wrote.
     """
     processes.wait_for_everyone()
     here = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != STATE]
@@ -74,7 +75,7 @@ def fingerprint(file: Path) -> list[int]:
 
 
 def damage(folder: Path) -> str | None:
-    """Return what is wrong with a checkpoint, and with which file; None where it is whole."""
+    """Return a description of what is wrong with a checkpoint; None if it is complete."""
     try:
         listed = json.loads((folder / LIST).read_text(encoding="utf-8"))
         wanted = {str(name): (int(size), int(checksum)) for name, (size, checksum) in listed.items()}
@@ -106,13 +107,13 @@ def damage(folder: Path) -> str | None:
 
 
 def in_order(output: Path) -> list[Path]:
-    """Return all checkpoints, whole or not, the last step first."""
+    """Return all checkpoints, complete or not, the last step first."""
     numbered = [path for path in output.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     return sorted(numbered, key=lambda path: -int(path.name.removeprefix("checkpoint-")))
 
 
 def last_whole(output: Path) -> Path | None:
-    """Return the last checkpoint that is whole; warn of those that are not."""
+    """Return the last complete checkpoint; warn about later ones that are not."""
     for folder in in_order(output):
         wrong = damage(folder)
         if wrong is None:
@@ -124,7 +125,7 @@ def last_whole(output: Path) -> Path | None:
 def best_whole(
     output: Path, history: list[dict[str, Any]], metric: str, greater_is_better: bool = False
 ) -> Path | None:
-    """Return the checkpoint with the best metric among those that are whole."""
+    """Return the complete checkpoint with the best metric; None if there is none."""
     scores = {f"checkpoint-{entry['step']}": entry[metric] for entry in history if metric in entry}
     scored = [path for path in in_order(output) if path.name in scores]
     ranked = sorted(scored, key=lambda path: scores[path.name], reverse=greater_is_better)
@@ -140,15 +141,15 @@ def evaluated(folder: Path, state: TrainerState, control: TrainerControl) -> Non
 
 
 def awaits_evaluation(state: TrainerState) -> bool:
-    """Return whether the run ended between the saving of a checkpoint, with this state, and its evaluation."""
+    """Return whether the run ended after it saved a checkpoint with this state and before it evaluated it."""
     callbacks: Any = state.stateful_callbacks
     return bool(callbacks.get("TrainerControl", {}).get("args", {}).get("should_evaluate"))
 
 
 def rotate(output: Path, keep: int, best: str | None) -> None:
-    """Remove all but the ``keep`` last checkpoints by their step, and those that were not written to the end.
+    """Remove incomplete checkpoints, and all but ``keep`` of the others.
 
-    The best one is one of them; it and the last one are kept in any case.
+    The last and the best checkpoint are always kept; the rest of ``keep`` are the most recent ones.
     """
     whole = []
     for folder in in_order(output):
@@ -163,14 +164,14 @@ def rotate(output: Path, keep: int, best: str | None) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a checkpoint, its list first: what is half removed isn't whole."""
+    """Remove a checkpoint, its list first, so that a half-removed one does not pass as complete."""
     (folder / LIST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path, do: str) -> Iterator[None]:
-    """Within, errors of the disk become user errors.
+    """Turn disk errors within the block into user errors.
 
     Raises:
         UserError: ``path`` could not be written; ``do`` says what to do once there is room.
@@ -185,7 +186,7 @@ def disk_errors(path: Path, do: str) -> Iterator[None]:
 
 
 def is_disk_error(error: Exception) -> bool:
-    """Return whether a disk is full or a permission is lost, by the messages of Python, torch and safetensors."""
+    """Return whether an error of Python, torch or safetensors means that the disk cannot be written."""
     message = str(error).lower()
     phrases = ("file write failed", "no space left", "writing file")
     return isinstance(error, OSError) or any(phrase in message for phrase in phrases)

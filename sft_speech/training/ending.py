@@ -1,4 +1,4 @@
-"""How processes that train together end when one fails: all of them, soon, with its error and no other."""
+"""How distributed processes end when one fails: all of them, soon, and with a single error message."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from sft_speech.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SOON = 20  # seconds from its error to the end of a process, whatever its libraries still wait for
-TIME_TO_TELL = 1.0  # seconds: the launcher ends all processes as soon as one has ended
+SOON = 20  # seconds after which a failed process is killed, whatever its libraries are waiting for
+TIME_TO_TELL = 1.0  # seconds for the first failed process to report: once any process exits, the launcher kills all
 LOST = ("connection closed by peer", "connection reset by peer", "gloo", "socket", "nccl")
 
 
 @contextmanager
 def told_once(processes: PartialState) -> Iterator[None]:
-    """Let the first error among several processes through; the other processes end silently, with their exit code.
+    """Report only the first error among several processes; the other processes exit silently, with their exit code.
 
-    Their errors follow from the first one, as a process that waits for one that is gone fails too, or are the same.
+    Their errors are the same as the first one or follow from it: a process that waits for a dead one fails too.
     """
     try:
         yield
     except Exception as error:
         if processes.num_processes == 1:
             raise
-        # The destructors of process groups may wait for the others, for as long as those may take.
+        # The destructors of process groups may wait indefinitely for the other processes.
         faulthandler.dump_traceback_later(SOON, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
         if not is_first():
             time.sleep(TIME_TO_TELL)
@@ -50,18 +50,20 @@ def told_once(processes: PartialState) -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Return whether no other process of this run has failed yet; call it once. The launcher's store counts them."""
+    """Return whether no other process of this run has failed yet. Call it once: it adds to a counter in the launcher's
+    store.
+    """
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         distributed: Any = torch.distributed
         store = distributed.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))
         return store.add(f"sft_speech/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
-    except (KeyError, ValueError, RuntimeError):  # better two messages than none
+    except (KeyError, ValueError, RuntimeError):  # two messages are better than none
         return True
 
 
 def is_loss(error: Exception) -> bool:
-    """Return whether an error says only that another process, or the connection to it, is gone."""
+    """Return whether an error only means that another process, or the connection to it, was lost."""
     message = str(error).lower()
     return isinstance(error, RuntimeError) and (
         isinstance(error, torch.distributed.DistError) or any(word in message for word in LOST)
@@ -69,5 +71,5 @@ def is_loss(error: Exception) -> bool:
 
 
 def gist(error: Exception) -> str:
-    """Return gloo's message without its place in the source and its advice."""
+    """Return gloo's message without its source location and advice."""
     return str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0]

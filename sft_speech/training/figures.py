@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def tell_counts(figures: dict[str, float]) -> None:
-    """Log what the run could not train on."""
+    """Log how many utterances and steps had no effect on the model."""
     messages = {
         "left_out_utterances": "utterances were left out, they could not be read any more (messages above)",
         "skipped_steps": f"steps were skipped, their gradients were not finite (see {FILE})",
@@ -24,7 +24,7 @@ def tell_counts(figures: dict[str, float]) -> None:
 
 
 def training_figures(trainer: ExactTrainer) -> dict[str, float]:
-    """Return the figures of a run; its time and speed are those since it was last resumed."""
+    """Return the figures of a run; its time and speed cover only the part since it was last resumed."""
     state, accumulation = trainer.state, trainer.args.gradient_accumulation_steps
     losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
     steps = [step - before for (step, _), before in zip(losses, [0, *(step for step, _ in losses)], strict=False)]
@@ -32,7 +32,7 @@ def training_figures(trainer: ExactTrainer) -> dict[str, float]:
     counted = ("left_out_utterances", "skipped_steps", "zeroed_utterances")
     counts = {name: sum(entry.get(name, 0) for entry in state.log_history) for name in counted}
     figures = {name: count for name, count in counts.items() if count}
-    if numbers:  # none where a run is shorter than its logging interval
+    if numbers:  # none if the run is shorter than its logging interval
         figures["train_loss"] = sum(loss * n for loss, n in numbers) / sum(n for _, n in numbers)
     if trainer.training_seconds:
         figures["audio_seconds_per_second"] = trainer.audio_seconds / trainer.training_seconds

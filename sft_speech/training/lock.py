@@ -19,7 +19,7 @@ FILE = ".run.json"  # {"host", "pid"} of the run, or {"finished": true} when it 
 
 
 class OutputLock:
-    """The lock of an output directory, held by the main process of a run; the kernel releases it when that ends.
+    """The lock of an output directory, held by the main process of a run; the kernel releases it when the process ends.
 
     It is a record lock (``fcntl``), not ``flock``: forked processes, such as the workers of a loader, do not inherit it
     and cannot keep it alive after the run.
@@ -65,7 +65,7 @@ class OutputLock:
 
     def close(self) -> None:
         """Release the lock; remove what :meth:`hold` created if the run wrote nothing else, as when it was refused."""
-        if self.other_names is not None and self._is_held():  # not the file of a later run in a folder made again
+        if self.other_names is not None and self._is_held():  # and not that of a later run in a recreated folder
             with contextlib.suppress(OSError):
                 if self._names() == self.other_names:
                     self.file.unlink()
@@ -118,5 +118,5 @@ class OutputLock:
 
 
 def holder() -> dict[str, Any]:
-    """Return what identifies this process to another one."""
+    """Return what identifies this process to other runs."""
     return {"host": platform.node(), "pid": os.getpid()}

@@ -1,4 +1,4 @@
-"""What a process has measured since the last line of the log."""
+"""Measurements of a process since the last line of the log."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import torch
 
-FILE = "unlogged_{}.pt"  # of a process, in a checkpoint
+FILE = "unlogged_{}.pt"  # in a checkpoint, one per process
 
 
 @dataclasses.dataclass
 class LogInterval:
-    """Sums over the optimizer steps of one process; the next line of the log is made of them.
+    """Sums over the optimizer steps of one process, from which the next line of the log is made.
 
     Args:
         steps: optimizer steps.
         loss: scalar on the device, the sum of their losses.
         sums: figures of the criterion, scalars on the device.
-        utterances: asked of the loader.
-        skipped: of those, how many could not be read.
+        utterances: how many were requested from the loader.
+        skipped: how many of those could not be read.
         began: when the first step began, in seconds of the monotonic clock.
     """
 
@@ -49,7 +49,7 @@ class LogInterval:
 
     @classmethod
     def load(cls, checkpoint: Path, rank: int, world: int, device: torch.device) -> LogInterval:
-        """Return what was saved; an empty interval where another number of processes saved it."""
+        """Return the saved interval; an empty one if there is none or the number of processes has changed."""
         file = checkpoint / FILE.format(rank)
         if not file.is_file():
             return cls()

@@ -14,7 +14,7 @@ class LossOutput:
 
     Args:
         total: scalar, the sum of the losses of the batch's utterances.
-        figures: scalars by name that are summed up until the next line of the log.
+        figures: scalars by name, summed until the next line of the log.
     """
 
     total: torch.Tensor
@@ -22,13 +22,13 @@ class LossOutput:
 
 
 class Criterion(Protocol):
-    """What the trainer minimizes."""
+    """The objective that the trainer minimizes."""
 
     def count(self, batch: dict[str, Any]) -> int:
-        """Return the batch's part of what the loss of a step is divided by: labels for CTC, frames for synthesis."""
+        """Return the batch's share of the divisor of a step's loss: labels for CTC, frames for synthesis."""
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
-        """Run the model on a batch of its collator."""
+        """Run the model on a collated batch and return its loss."""
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
-        """Return figures for the log, from sums over all processes since its last line."""
+        """Return figures for the log, given the sums over all processes since its last line."""

@@ -1,4 +1,4 @@
-"""Optimizer steps whose gradient is NaN or infinite: skipped, reported and kept on file; too many end the run."""
+"""Optimizer steps whose gradient is NaN or infinite: skipped, reported and recorded in a file; too many end the run."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Step:
     """An optimizer step of this process.
 
     Args:
-        batches: for each its ids, seconds of audio, and the shape of every tensor.
-        losses: for each a scalar on the device, divided by the count of the whole step.
-        norm: scalar on the device, of the gradient of all processes together.
+        batches: ids, seconds of audio and tensor shapes of each batch.
+        losses: loss of each batch, a scalar on the device, divided by the count of the whole step.
+        norm: norm of the gradient summed over all processes, a scalar on the device.
     """
 
     batches: list[dict[str, Any]]
@@ -45,13 +45,13 @@ class Step:
 class NonfiniteSteps:
     """Guards the weights of a trainer against gradients that are NaN or infinite.
 
-    Every process sees the same norm of the summed gradients, so all of them skip the same steps without a message.
-    The optimizer learns of it on the device. The host does when it waits for the device anyway, to write a line of
-    the log or a checkpoint, so that a GPU never stands still for this. The batches of a skipped step count as trained
-    on, and the schedule continues.
+    Every process sees the same norm of the summed gradients, so all of them skip the same steps without communicating.
+    The optimizer reads the norm on the device. The host reads it only when it waits for the device anyway, to write a
+    line of the log or a checkpoint, so that the GPU never idles for this. The batches of a skipped step count as
+    trained on, and the schedule continues.
 
     Args:
-        trainer: its optimizer costs no waiting if it has fused kernels, as the default one has.
+        trainer: with a fused optimizer, such as the default one, the check needs no synchronization.
         limit: the run ends when more of the last :data:`WINDOW` steps are non-finite.
     """
 
@@ -64,11 +64,11 @@ class NonfiniteSteps:
         self.since_log = 0
 
     def begin(self, batches: list[dict[str, Any]]) -> None:
-        """Note what the next step is made of."""
+        """Record the batches of the next step."""
         self.step = Step([described(batch) for batch in batches])
 
     def guard(self, norm: torch.Tensor) -> None:
-        """Have the optimizer do nothing where the norm of the gradients is not finite; call it before its step."""
+        """Make the optimizer's next step a no-op if the norm of the gradients is not finite."""
         norm = norm.detach()
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         optimizer: Any = self.trainer.optimizer
@@ -85,7 +85,7 @@ class NonfiniteSteps:
             self.settle()
 
     def settle(self) -> None:
-        """Report the skipped steps that were not reported yet; all processes have to call it at the same time.
+        """Report the skipped steps that were not reported yet; all processes must call it at the same time.
 
         Raises:
             UserError: there were too many.
@@ -102,7 +102,7 @@ class NonfiniteSteps:
                 raise self.too_many(step)
 
     def report(self, step: Step, norm: float) -> None:
-        """Log what a step was made of, and append it to the file; the main process does it for all."""
+        """Log the batches of a step and append them to the file; the main process does it for all."""
         accelerator = self.trainer.accelerator
         losses = torch.stack(step.losses).tolist() if step.losses else []
         own = [
@@ -115,7 +115,7 @@ class NonfiniteSteps:
         entry = {"step": step.number, "learning_rate": step.learning_rate, "grad_norm": norm, "batches": batches}
         with open(self.file, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        # Where a loss is not finite it is that batch; else the gradients of any batch may have overflowed.
+        # A batch with a non-finite loss is the culprit; without one, the gradients of any batch may have overflowed.
         suspects = [batch for batch in batches if not math.isfinite(batch["loss"])] or batches
         ids = [id for batch in suspects for id in batch["ids"]]
         more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
@@ -143,10 +143,10 @@ class NonfiniteSteps:
         return UserError(f"step {step.number}", why, f"{do}; --resume_from_checkpoint continues")
 
     def check_weights(self) -> None:
-        """Check before a checkpoint that it is worth keeping.
+        """Check the weights before they are saved.
 
         Raises:
-            UserError: a weight is not finite; on every process.
+            UserError: a weight is not finite; raised on every process.
         """
         self.settle()
         trainer = self.trainer
@@ -164,7 +164,7 @@ class NonfiniteSteps:
 
 
 def described(batch: dict[str, Any]) -> dict[str, Any]:
-    """Return what is reported of a batch."""
+    """Return the description of a batch for reports."""
     tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
     return {
         "ids": batch[CONTENTS]["ids"],

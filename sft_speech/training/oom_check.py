@@ -1,7 +1,8 @@
-"""The most expensive batch, once, before step 1: memory runs short at once or never.
+"""A trial run of the most expensive batch before step 1, so that memory runs out at once or never.
 
-Step 1 has it too (:func:`~sft_speech.training.plan.epoch_plan`), but the optimizer takes its memory only after that.
-Without a GPU, a process that takes too much memory is killed, not refused: there this check would only cost a step.
+Step 1 trains on that batch too (:func:`~sft_speech.training.plan.epoch_plan`), but the optimizer allocates its state
+only afterwards. Without a GPU, a process that uses too much memory is killed without an error, so there the check would
+only cost time.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ logger = logging.getLogger(__name__)
 
 
 def oom_check(trainer: ExactTrainer) -> None:
-    """Run the worst batch of the plan forward and backward, beside the memory that the optimizer will take.
+    """Run the worst batch of the plan forward and backward, with the optimizer's memory reserved.
 
     Weights, gradients and random states are restored.
 
     Raises:
-        UserError: it does not fit into memory; says what to lower.
+        UserError: it does not fit into memory; the message suggests what to lower.
     """
     plan, model = trainer.plan, trainer.accelerator.unwrap_model(trainer.model)
     worst = plan.worst()
     seconds = len(worst) * float(plan.seconds[worst].max())
     trained = [p for p in model.parameters() if p.requires_grad]
     cuda = trainer.args.device.type == "cuda"
-    if trainer.args.activation_checkpointing:  # the trainer turns it on only when it starts
+    if trainer.args.activation_checkpointing:  # the trainer enables it only when training starts
         model.activation_checkpointing_enable()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     with torch.random.fork_rng(devices=[trainer.args.device] if cuda else []):
         try:
             copies = 0 if trainer.args.optim == "adafactor" else 2  # AdamW's moments
-            copies += trainer.accelerator.num_processes > 1  # what is sent to the others
+            copies += trainer.accelerator.num_processes > 1  # buffers for communication
             beside = [torch.empty_like(p) for p in trained for _ in range(copies)]
             batch = trainer.data_collator(plan.rehearsal(trainer.utterances))
             model.train()

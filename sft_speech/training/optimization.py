@@ -15,10 +15,10 @@ def tri_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: f
         steps: optimizer steps of the run.
         warmup_steps: steps of warm-up, or their share of the run when below 1.
         hold_share: share of the run at the peak.
-        final_scale: last over peak learning rate; 0 counts as 0.01, since a decay by a factor never ends at 0.
+        final_scale: last over peak learning rate; 0 counts as 0.01, since an exponential decay never reaches 0.
 
     Returns:
-        The factor on the peak learning rate at a step.
+        A function from the step to the factor on the peak learning rate.
     """
     warmup = round(warmup_steps * steps) if warmup_steps < 1 else int(warmup_steps)
     hold = round(hold_share * steps)
@@ -34,7 +34,7 @@ def tri_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: f
 
 
 def stretched(schedule: Callable[[float], float], steps: int, run_steps: int) -> Callable[[float], float]:
-    """Return a schedule that was made for ``steps`` optimizer steps, for a run of ``run_steps``."""
+    """Stretch a schedule for ``steps`` optimizer steps over a run of ``run_steps``."""
     if steps == run_steps:
         return schedule
     return lambda step: schedule(step * steps / run_steps)
@@ -50,14 +50,14 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float,
 ) -> list[dict[str, Any]]:
-    """Return groups for the optimizer by layer and weight decay, from the head down; the log shows the first rate.
+    """Group parameters by layer and weight decay, from the head down; the log shows the first group's rate.
 
     The head (and an adapter below it) learns at ``learning_rate``, the top layer at ``learning_rate * layer_decay`` and
     so on down; what is below the layers (projection, convolutions) counts as one more layer (Clark et al. 2020,
     ELECTRA).
 
     Args:
-        named_parameters: those that are trained.
+        named_parameters: the trained parameters.
         head: names of the parameters of the head.
         decayed: names of the parameters under weight decay.
         layer_of: number of a parameter's layer by its name; None outside the layers.
@@ -83,7 +83,7 @@ def parameter_groups(
 
 
 def set_rates(scheduler: Any, rates: list[float]) -> None:
-    """Give a schedule other peaks, whatever step it is at.
+    """Set the peak learning rates of a schedule, whatever step it is at.
 
     Args:
         scheduler: a :class:`torch.optim.lr_scheduler.LambdaLR`.

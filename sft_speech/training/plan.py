@@ -1,8 +1,8 @@
 """Which utterances share a batch, and in which order the batches come.
 
 A batch costs its padded seconds: the number of its utterances times the length of the longest. Every plan here is
-bounded in that cost, and is a pure function of (lengths, budget, seed, epoch, world), so that a run resumes to the
-step.
+bounded in that cost, and is a pure function of (lengths, budget, seed, epoch, world), so that a run resumes at the
+exact step.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class EpochPlan(Sequence[list[list[int]]]):
     Held in arrays: lists of lists of numbers would take ten times the memory, in every process.
 
     Args:
-        order: (N,) utterances, those of a batch side by side.
-        spans: (steps, world, 2) where each batch begins and ends in ``order``.
+        order: (N,) utterances, those of a batch next to each other.
+        spans: (steps, world, 2) begin and end of each batch in ``order``.
     """
 
     def __init__(self, order: np.ndarray, spans: np.ndarray) -> None:
@@ -58,8 +58,8 @@ class EpochPlan(Sequence[list[list[int]]]):
         return (self.spans[..., 1] - self.spans[..., 0]) * self.longest(seconds)
 
     def costliest(self, seconds: np.ndarray) -> tuple[int, int]:
-        """Return step and rank of the batch that takes most memory: of those with most padded seconds, to the second,
-        the first one with the longest utterance.
+        """Return the step and rank of the batch that takes the most memory: the one with the most padded seconds,
+        rounded; among equals, the first one with the longest utterance.
         """
         costs = np.rint(self.padded(seconds))
         place = np.where(costs == costs.max(), self.longest(seconds), -1).argmax()
@@ -72,11 +72,11 @@ def epoch_plan(seconds: np.ndarray, max_batch_seconds: float, *, seed: int, epoc
 
     Utterances are shuffled, sorted by length within pools, cut into batches, and dealt out in rows of ``world`` batches
     of nearly the same cost, one for each process; then the rows are shuffled. In the first epoch the costliest row
-    comes first: memory runs short at once or never.
+    comes first, so that memory runs out at once or never.
 
     Returns:
-        every utterance in exactly one batch; where the number of batches is no multiple of ``world``, the fullest
-        batches are split (see :func:`_multiple_of`).
+        A plan with every utterance in exactly one batch. If the number of batches is not a multiple of ``world``, the
+        fullest batches are split (see :func:`_multiple_of`).
 
     Raises:
         ValueError: fewer utterances than processes.
@@ -87,7 +87,7 @@ def epoch_plan(seconds: np.ndarray, max_batch_seconds: float, *, seed: int, epoc
     order = rng.permutation(len(seconds))
     pool = max(world, int(POOL_BATCHES * world * max(1.0, max_batch_seconds / max(float(np.mean(seconds)), 1e-3))))
     starts = list(range(0, len(order), pool))
-    if len(order) - starts[-1] < world and len(starts) > 1:  # a rest too small to be dealt out joins the last pool
+    if len(order) - starts[-1] < world and len(starts) > 1:  # a remainder too small to be dealt out joins the last pool
         starts.pop()
     pools = []
     for start, stop in pairwise([*starts, len(order)]):
@@ -104,9 +104,9 @@ def epoch_plan(seconds: np.ndarray, max_batch_seconds: float, *, seed: int, epoc
 
 
 def _multiple_of(spans: list[tuple[int, int]], world: int) -> list[tuple[int, int]]:
-    """Split the batches with most utterances in halves until their number is a multiple of ``world``.
+    """Halve the batches with the most utterances until the number of batches is a multiple of ``world``.
 
-    Where all hold but one utterance, the first ones come twice: no utterance is left out, no process without a batch.
+    If all batches hold a single utterance, the first ones are repeated, so that every process has a batch.
     """
     while len(spans) % world:
         fullest = max(range(len(spans)), key=lambda place: spans[place][1] - spans[place][0])
@@ -120,12 +120,12 @@ def _multiple_of(spans: list[tuple[int, int]], world: int) -> list[tuple[int, in
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a run is between two splits.
+    """The position of a run between two splits.
 
     Args:
-        epoch: the epoch that it is in.
-        left: (M,) utterances that are still to come in it, None for all; those of the next epoch have N added, and so
-            on. N is the number of utterances in the corpus.
+        epoch: the current epoch.
+        left: (M,) utterances still to come in this epoch; None for all. Those of the next epoch have N added, and so
+            on, where N is the number of utterances in the corpus.
         span: how many epochs ``left`` reaches into.
     """
 
@@ -137,12 +137,12 @@ class Place:
         return Place(self.epoch + self.span)
 
     def epochs(self, utterances: int) -> float:
-        """Return the epochs of so many utterances that are done."""
+        """Return the number of epochs done, for a corpus of so many utterances."""
         return self.epoch if self.left is None else self.epoch + self.span - len(self.left) / utterances
 
 
 def rest_of_epoch(seconds: np.ndarray, split: Split, place: Place) -> tuple[Place, EpochPlan]:
-    """Plan what an epoch has left; where that is less than an utterance per process, together with the next epoch."""
+    """Plan the rest of an epoch; with fewer utterances than processes, the next epoch is added to it."""
     count = len(seconds)
     left, span = np.arange(count) if place.left is None else place.left, place.span
     while len(left) < split.world:
@@ -153,7 +153,7 @@ def rest_of_epoch(seconds: np.ndarray, split: Split, place: Place) -> tuple[Plac
 
 
 def after(seconds: np.ndarray, split: Split, place: Place) -> Place:
-    """Return where the batches of a split lead to."""
+    """Return the position after all batches of a split, starting from ``place``."""
     batches = split.batches
     while batches > 0:
         place, plan = rest_of_epoch(seconds, split, place)
@@ -166,14 +166,14 @@ def after(seconds: np.ndarray, split: Split, place: Place) -> Place:
 
 
 class Plan(Protocol):
-    """The batches of one process in a whole run, as the trainer wants them."""
+    """The batches of one process in a whole run, as the trainer needs them."""
 
     max_batch_seconds: float
     seconds: np.ndarray  # of its utterances
     batches: int  # of the whole run
 
     def loader(self, utterances: Any, **options: Any) -> Any:
-        """Return what gives the batches, one after the other; its length is their number.
+        """Return an iterable of the batches, whose length is their number.
 
         Args:
             utterances: the training data of the task.
@@ -190,25 +190,25 @@ class Plan(Protocol):
         """Return the places in `seconds` of the utterances that make the costliest batch."""
 
     def rehearsal(self, utterances: Any) -> list[Any]:
-        """Return the utterances of that batch, not collated yet."""
+        """Return the utterances of the costliest batch, not collated yet."""
 
     def resume(self, checkpoint: Path, batches: int) -> None:
-        """Continue after so many batches of the run, with what `save` wrote; before the loader is made."""
+        """Continue after so many batches, from what `save` wrote; call it before the loader is made."""
 
     def save(self, checkpoint: Path, batches: int) -> None:
-        """Write what the number of batches done does not tell."""
+        """Write the state that does not follow from the number of batches done."""
 
     def complete(self) -> None:
-        """Bring together, when the run ends, what the processes know of the corpus."""
+        """Merge what the processes know about the corpus; called when the run ends."""
         return None
 
 
 class BatchPlan(Plan):
     """The batches of a whole run, as a batch sampler for one process.
 
-    Epochs follow each other without a seam, so that an optimizer step may take its last micro-batches from the next
-    epoch, and position ``n`` of the run is the same however often the run was interrupted. Resumed with another split
-    (:class:`~sft_speech.training.resplit.Split`), the run continues with the utterances that its epoch has left.
+    Epochs follow each other seamlessly: an optimizer step may take its last micro-batches from the next epoch, and
+    batch ``n`` of the run is the same however often the run was interrupted. When resumed with another split
+    (:class:`~sft_speech.training.splits.Split`), the run continues with the rest of its epoch.
 
     Args:
         seconds: (N,) length of every utterance.
@@ -217,11 +217,11 @@ class BatchPlan(Plan):
         seed: of the shuffling.
         rank, world: this process and their number.
         accumulation: batches of this process in an optimizer step.
-        max_epochs: where the run ends; None where ``batches`` says it.
-        corpus: its :func:`same_corpus.identity`, to notice when a run is resumed with another one.
+        max_epochs: epochs after which the run ends; None if ``batches`` decides it.
+        corpus: its :func:`same_corpus.identity`, to detect a run resumed with another corpus.
 
     Attributes:
-        done: batches of the run that need not come again.
+        done: batches that a resumed run skips.
     """
 
     def __init__(
@@ -242,9 +242,9 @@ class BatchPlan(Plan):
         self.max_batch_seconds, self.batches, self.seed = max_batch_seconds, batches, seed
         self.rank, self.world, self.done = rank, world, 0
         self.accumulation, self.max_epochs = accumulation, max_epochs
-        self.past: list[Split] = []  # that the run had before this one
-        self.begun, self.start = 0, Place()  # `done` when this split began, and where that was
-        self.first_whole = 0  # `done` when its first whole epoch begins
+        self.past: list[Split] = []  # splits of the run before this one
+        self.begun, self.start = 0, Place()  # `done` and position when this split began
+        self.first_whole = 0  # `done` when the first whole epoch of this split begins
         self._last: tuple[int, EpochPlan] | None = None
 
     def __len__(self) -> int:
@@ -254,7 +254,7 @@ class BatchPlan(Plan):
         """Yield batches of (epoch, utterance): the epoch decides how an utterance is augmented this time."""
         count, place = len(self.seconds), self.start
         left, first = self.batches - self.done, self.done - self.begun
-        while left > 0:  # an epoch that is done costs its plan
+        while left > 0:  # epochs already done are planned again to be skipped
             if place.left is None:
                 plan = self.epoch(place.epoch)
             else:
@@ -269,7 +269,7 @@ class BatchPlan(Plan):
         return len(self.epoch(0))
 
     def epoch(self, epoch: int) -> EpochPlan:
-        """:func:`epoch_plan` of one epoch of this run; the last one is remembered."""
+        """Return the :func:`epoch_plan` of an epoch of this run; the last one is cached."""
         if self._last is None or self._last[0] != epoch:
             given = {"seed": self.seed, "epoch": epoch, "world": self.world}
             self._last = epoch, epoch_plan(self.seconds, self.max_batch_seconds, **given)
@@ -279,7 +279,7 @@ class BatchPlan(Plan):
         return DataLoader(utterances, batch_sampler=self, **options)
 
     def split(self, batches: int = 0) -> Split:
-        """Return this split, after so many batches."""
+        """Return this run's split, with so many batches done."""
         return Split(self.world, self.seed, self.accumulation, batches, self.max_batch_seconds)
 
     def resume(self, checkpoint: Path, batches: int) -> None:
@@ -312,14 +312,14 @@ class BatchPlan(Plan):
             splits.write([*self.past, self.split(batches - self.begun)], checkpoint)
 
     def epochs(self, batches: int) -> float:
-        """Return the passes over the corpus: epochs count as the first one, by its batches."""
+        """Return the passes over the corpus; every whole epoch counts as many batches as the first one."""
         begun, whole = self._epochs
         if batches < self.first_whole:
             return begun + (batches - self.begun) / (self.first_whole - self.begun) * (whole - begun)
         return whole + (batches - self.first_whole) / self.per_epoch
 
     def batches_at(self, epochs: float) -> float:
-        """Return the batches after so many passes over the corpus."""
+        """Return the number of batches in so many passes over the corpus."""
         begun, whole = self._epochs
         if epochs < whole:
             return self.begun + (epochs - begun) / (whole - begun) * (self.first_whole - self.begun)
@@ -327,7 +327,7 @@ class BatchPlan(Plan):
 
     @property
     def _epochs(self) -> tuple[float, float]:
-        """Epochs done when this split began, and when its first whole epoch begins."""
+        """The epochs done when this split began, and when its first whole epoch begins."""
         whole = self.start.epoch if self.start.left is None else self.start.next().epoch
         return self.start.epochs(len(self.seconds)), whole
 
@@ -339,7 +339,7 @@ class BatchPlan(Plan):
         return float(self.epoch(0).padded(self.seconds).sum() / self.seconds.sum() - 1)
 
     def worst(self) -> list[int]:
-        """Return the costliest batch of the first epoch: one of its first step."""
+        """Return the costliest batch of the first epoch, which is in its first step."""
         step, rank = self.epoch(0).costliest(self.seconds)
         return self.epoch(0)[step][rank]
 

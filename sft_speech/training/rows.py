@@ -1,4 +1,4 @@
-"""The rows of a split as a run uses them, whether they are all there or come from a stream."""
+"""The rows of a split as a run uses them, stored or streamed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Rows(Protocol):
 
     @property
     def table(self) -> Dataset:
-        """The rows by their number; there are none in a stream, whose rows come from the loader."""
+        """The rows by index; empty for a stream, whose rows come from the loader."""
 
     @property
     def window(self) -> int:
@@ -51,14 +51,14 @@ class Rows(Protocol):
         """Plan the run. Return its batches, the batches per optimizer step, and the optimizer steps.
 
         Args:
-            seconds: (N,) that each row takes of a batch; None for its length.
-            max_stretch: the longest that augmentation makes an utterance, as a factor on its length.
+            seconds: (N,) cost of each row in a batch; None for its length.
+            max_stretch: the largest factor by which augmentation may lengthen an utterance.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredRows:
-    """Rows that are all there."""
+    """Rows that can be read by index."""
 
     table: Dataset
 
@@ -86,7 +86,7 @@ class StoredRows:
 
 @dataclasses.dataclass(frozen=True)
 class StreamedRows:
-    """Rows that are read while the model is trained on them."""
+    """Rows that are read during training."""
 
     stream: Stream
 

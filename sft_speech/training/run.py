@@ -1,4 +1,4 @@
-"""One fine-tuning run of any task: from its options to a directory that works. Read it from :func:`fine_tune` down."""
+"""A fine-tuning run of any task, from its options to a usable model directory. Start reading at :func:`fine_tune`."""
 
 from __future__ import annotations
 
@@ -63,13 +63,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESULTS = "all_results.json"
-# How long processes wait for one that reads headers, in hours: NCCL's own half hour ends large scans (accelerate#2528).
+# Hours that processes wait for one that reads headers: NCCL's own half hour is too short for large scans
+# (accelerate#2528).
 PATIENCE_HOURS = 4
 
 
 @dataclasses.dataclass
 class Given:
-    """What a run gets from Python, beside its options.
+    """What a run gets from Python, besides its options.
 
     Args:
         data: rows by their role ("train", "eval", names of test splits), in place of ``config.source``.
@@ -115,8 +116,8 @@ def fine_tune(config: FinetuneConfig, spec: TaskSpec, given: Given | None = None
             stop.leave()
             return FinetuneResult(Path(config.output_dir))
     processes.wait_for_everyone()
-    # By hand, after the wrapped model, which holds on to it: gloo's threads, met by the interpreter's exit, abort now
-    # and then.
+    # Explicitly, after the wrapped model, which refers to it, is freed: if gloo's threads are still alive when the
+    # interpreter exits, they sometimes abort.
     gc.collect()
     processes.destroy_process_group()
     return result
@@ -157,10 +158,10 @@ def run(
     if repository is not None:
         uploads = RunUploads(repository, output, spec, sharding.uploadable(trainer, config.hub_strategy))
         trainer.add_callback(uploads)
-    # What is cut in pieces is whole until training starts; its first step, of the same batch, has to do.
+    # A sharded model is still whole before training starts; there the first step, on the same batch, is the check.
     if config.oom_check and trainer.args.device.type == "cuda" and not trainer.is_fsdp_enabled:
         oom_check(trainer)
-    if processes.is_main_process:  # not before: what could not even start is not in the way of the next try
+    if processes.is_main_process:  # not earlier, so that a run that fails to start does not block the next attempt
         describe_run(config, task)
         provenance.record(config, output, beginning.checkpoint, trainer.args.device, processes.num_processes)
     with stop.training():
@@ -174,7 +175,7 @@ def run(
 
 
 def finished_result(output: Path) -> FinetuneResult:
-    """Return the result of a run that has finished before."""
+    """Return the result of a run that finished earlier."""
     figures, log = (json.loads((output / name).read_text(encoding="utf-8")) for name in (RESULTS, LOG))
     return FinetuneResult(output, figures, log["log_history"], finished=True)
 
@@ -188,10 +189,10 @@ def finish_run(
     report: CorpusReport,
     repository: Repository | None,
 ) -> dict[str, float]:
-    """Evaluate the model, and write everything that a run leaves. Return its figures.
+    """Evaluate the model and write the final output of the run. Return its figures.
 
     Args:
-        repository: that it will be pushed to; its card names it.
+        repository: where the model will be pushed to; the card names it.
     """
     output, main = Path(config.output_dir), trainer.is_world_process_zero()
     figures = training_figures(trainer)
@@ -254,7 +255,7 @@ def usable_rows(
 
 
 def warn_of_overlap(config: FinetuneConfig, corpora: dict[str, Rows]) -> None:
-    """Warn of utterances that are both trained and evaluated on; for a stream they are not known."""
+    """Warn about utterances that are both trained and evaluated on; not possible for a stream."""
     if "train" in config.streamed:
         return
     for name, rows in corpora.items():
@@ -291,7 +292,7 @@ def build_trainer(
         model=task.model,
         args=training_arguments(config, steps, accumulation, reports, metric),
         train_dataset=task.dataset(rows),
-        eval_dataset=held_out and held_out.table,  # the plain Trainer asks for one; the evaluator is what looks at it
+        eval_dataset=held_out and held_out.table,  # the plain Trainer requires one; only the evaluator reads it
         data_collator=task.collator(),
         criterion=task.criterion,
         plan=plan,
@@ -307,7 +308,7 @@ def build_trainer(
     callbacks.tolerate_trackers(trainer)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(callbacks.Progress())
-    set_seed(config.seed, device_specific=True)  # another dropout on every process
+    set_seed(config.seed, device_specific=True)  # each process draws different dropout
     rates = (config.learning_rate, task.layer_decay, task.head_first_steps)
     logger.info("%s", adapt.describe(task.model, *rates))
     return trainer
@@ -332,7 +333,7 @@ def training_arguments(
     ).split()
     return TrainingArguments(
         **{name: getattr(config, name) for name in same},
-        activation_checkpointing=config.gradient_checkpointing,  # transformers' name of today
+        activation_checkpointing=config.gradient_checkpointing,  # its present name in transformers
         max_steps=steps,
         gradient_accumulation_steps=accumulation,
         lr_scheduler_type="constant" if staged else config.lr_scheduler_type,
@@ -347,7 +348,7 @@ def training_arguments(
         greater_is_better=metric.best == "max" if metric else None,
         report_to=reports,
         remove_unused_columns=False,
-        logging_nan_inf_filter=False,  # a loss that is no number is to be seen
+        logging_nan_inf_filter=False,  # a NaN loss should be visible in the log
         ddp_timeout=PATIENCE_HOURS * 3600,
         disable_tqdm=False,
         use_cpu=on_cpu(),

@@ -1,4 +1,4 @@
-"""The length of a run and its batches, from its options."""
+"""Plan the length and the batches of a run from its options."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def plan_run(
     """Plan a run. Return its batches, the batches per optimizer step, and the optimizer steps; log them in one line.
 
     Args:
-        seconds: (N,) that each row takes of a batch.
-        max_stretch: the longest that augmentation makes an utterance, as a factor on its length.
+        seconds: (N,) cost of each row in a batch.
+        max_stretch: the largest factor by which augmentation may lengthen an utterance.
     """
     world = processes.num_processes
     if len(seconds) < world:

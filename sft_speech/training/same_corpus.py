@@ -1,4 +1,4 @@
-"""Whether a resumed run trains on the corpus that it began with: a place in the plan means nothing in another one."""
+"""Detect a resumed run whose corpus has changed: a position in the plan is meaningless for another corpus."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def identity(rows: Any, seconds: np.ndarray) -> dict[str, Any]:
     """Return what identifies a corpus: its ids and lengths, in their order.
 
     Args:
-        seconds: (N,) that each utterance takes of a batch.
+        seconds: (N,) cost of each utterance in a batch.
     """
     digest = hashlib.blake2b(seconds.tobytes(), digest_size=16)
     for block in column_of(rows, "id").chunks:
@@ -35,10 +35,10 @@ def save(corpus: dict[str, Any], checkpoint: Path) -> None:
 
 
 def compare(corpus: dict[str, Any], checkpoint: Path) -> None:
-    """Warn where a checkpoint was trained on another corpus. It is no error: recordings may have been repaired."""
+    """Warn if a checkpoint was trained on another corpus. This is not an error: recordings may have been repaired."""
     try:
         before = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # written before there was such a file
+    except (OSError, ValueError):  # the checkpoint is older than this file
         return
     if before != corpus:
         shown = ["{utterances:,} utterances of {hours:.2f} h".format(**one) for one in (before, corpus)]

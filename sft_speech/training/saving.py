@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer with checkpoints that are whole, and runs that resume to the same bits."""
+"""The Hugging Face Trainer with complete checkpoints and bit-exact resumption."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ RESUME = "resume with --resume_from_checkpoint auto"
 
 
 class SavingTrainer(Trainer):
-    """Differs from :class:`transformers.Trainer` in this:
+    """A :class:`transformers.Trainer` with these differences:
 
-    - A checkpoint is known to be whole. The plain Trainer resumes from one that was half written.
-    - It is saved before it is evaluated: whatever ends the evaluation, no training is lost. A resumed run makes up for
-      the evaluation.
-    - The checkpoint before it is removed once it is whole; the plain Trainer does that earlier.
+    - A checkpoint is verified to be complete. The plain Trainer resumes from a half-written one.
+    - It is saved before it is evaluated, so that no training is lost if the evaluation fails. A resumed run catches up
+      on the evaluation.
+    - Older checkpoints are removed only once the new one is complete; the plain Trainer removes them earlier.
     - Lines of the log are means over the same steps, however often the run was interrupted.
 
     Args:
         keep: checkpoints to keep, the best one among them; the last one is always kept.
-        save_processor: writes what belongs beside the weights into a directory.
+        save_processor: writes the files that accompany the weights into a directory.
 
     Attributes:
         stop: ends the run on a signal.
-        before_saving: called on the main process; sees to it that the output directory exists.
+        before_saving: called on the main process to make sure that the output directory exists.
     """
 
     # set by :class:`ExactTrainer`
@@ -60,7 +60,7 @@ class SavingTrainer(Trainer):
         self.interval = LogInterval()
         self.stop = Stop(PartialState())
         self.before_saving: Callable[[], None] = lambda: None
-        self.saved: Path | None = None  # the checkpoint of the current step, where there is one
+        self.saved: Path | None = None  # the checkpoint of the current step, if there is one
         self.resumed_from: Path | None = None
         self.evaluation_due = False
         self.add_callback(Resumption(self))
@@ -68,10 +68,10 @@ class SavingTrainer(Trainer):
     # ---- save
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save a checkpoint; where the current step has one, add to it what its evaluation gave.
+        """Save a checkpoint; if the current step already has one, add the result of its evaluation.
 
         Raises:
-            UserError: the disk refuses it. What was written of it is removed, the checkpoint before it stays.
+            UserError: the disk cannot be written. The partial checkpoint is removed, the one before it stays.
         """
         folder = self.folder / f"checkpoint-{self.state.global_step}"
         if self.saved != folder:
@@ -87,7 +87,7 @@ class SavingTrainer(Trainer):
                 checkpoints.rotate(self.folder, self.keep, self.state.best_model_checkpoint)
 
     def save_whole(self, folder: Path, model: Any, trial: Any) -> None:
-        """Write a checkpoint and seal it; all processes have to call it."""
+        """Write a checkpoint and seal it; all processes must call it."""
         processes = PartialState()
         self.nonfinite_steps.check_weights()
         sharding.complete_state(self)
@@ -107,10 +107,10 @@ class SavingTrainer(Trainer):
         self.stop.saved = self.state.global_step
 
     def save_model(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """Save the model with its processor; all processes have to call it."""
+        """Save the model with its processor; all processes must call it."""
         folder = Path(output_dir or self.folder)
         super().save_model(str(folder), *args, **kwargs)
-        if not self.args.should_save or not folder.is_dir():  # FSDP writes its pieces elsewhere
+        if not self.args.should_save or not folder.is_dir():  # FSDP writes its shards elsewhere
             return
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing needs, with local paths
         honour_umask(folder)
@@ -124,26 +124,26 @@ class SavingTrainer(Trainer):
         state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE))
         accumulation = self.args.gradient_accumulation_steps
         self.plan.resume(checkpoint, state.global_step * accumulation)
-        self.args.max_steps = self.plan.batches // accumulation  # another number of processes may need more or fewer
+        self.args.max_steps = self.plan.batches // accumulation  # it depends on the number of processes
         self.saved = self.folder / checkpoint.name if checkpoint.resolve().parent == self.folder.resolve() else None
         self.evaluation_due = self.evaluator is not None and checkpoints.awaits_evaluation(state)
         self.args.eval_on_start = self.evaluation_due
         self.resumed_from = checkpoint
 
     def complete_evaluation(self, metrics: dict[str, float]) -> None:
-        """Keep the metrics of the checkpoint that the run is resumed from, as the Trainer does after a step."""
+        """Record the metrics of the checkpoint that the run resumed from, as the Trainer does after a step."""
         self.evaluation_due = False
         self._determine_best_metric(metrics, trial=None)
         if self.saved is not None:
             self._save_checkpoint(self.model, trial=None)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-        elif self.state.best_global_step == self.state.global_step:  # it is in another output directory
+        elif self.state.best_global_step == self.state.global_step:  # the checkpoint is in another output directory
             self.state.best_model_checkpoint = str(self.resumed_from)
 
     # ---- end
 
     def _load_best_model(self) -> None:
-        """Load the best checkpoint that is whole; without any, keep the weights that training ended with."""
+        """Load the best complete checkpoint; if there is none, keep the final weights."""
         best, metric = Path(str(self.state.best_model_checkpoint)), str(self.args.metric_for_best_model)
         wrong = from_main(PartialState(), lambda: checkpoints.damage(best))
         if wrong is not None:
@@ -158,7 +158,7 @@ class SavingTrainer(Trainer):
 
 
 class Resumption(TrainerCallback):
-    """Completes what the Trainer restores from a checkpoint, before the first step."""
+    """Restores what the Trainer does not restore from a checkpoint, before the first step."""
 
     def __init__(self, trainer: SavingTrainer) -> None:
         self.trainer = trainer
@@ -170,7 +170,7 @@ class Resumption(TrainerCallback):
         best = trainer.folder / f"checkpoint-{state.best_global_step}"
         if best.is_dir():  # the output directory may have been moved
             state.best_model_checkpoint = str(best)
-        # A run that diverged is resumed with a lower learning rate: that of this run holds.
+        # The learning rate of this run applies, not the saved one: a run that diverged is resumed with a lower one.
         optimization.set_rates(trainer.lr_scheduler, trainer.peak_rates)
         trainer.interval = LogInterval.load(
             trainer.resumed_from, processes.process_index, processes.num_processes, args.device
@@ -179,7 +179,7 @@ class Resumption(TrainerCallback):
 
 @contextmanager
 def preserved_rng(device: torch.device) -> Iterator[None]:
-    """Restore the random states afterwards: an evaluation changes nothing in training, even when it is cut short."""
+    """Restore the random states afterwards, so that evaluation does not affect training, even when it is cut short."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:

@@ -1,4 +1,4 @@
-"""Models sharded over the processes (FSDP2): what speech models need beyond accelerate.
+"""Models sharded over processes (FSDP2): what speech models need beyond accelerate.
 
 Each layer's weights are gathered when it runs and released after it, so every forward and backward pass communicates
 between the processes: one that runs the model once more than the others, or skips a layer, waits for them forever.
@@ -30,7 +30,7 @@ def prepare(trainer: Trainer) -> None:
     """Prepare the model for sharding, which accelerate does when training starts; without FSDP it stays as it is.
 
     Raises:
-        UserError: FSDP1 is asked for, or the model can't be sharded.
+        UserError: FSDP1 is requested, or the model can't be sharded.
     """
     if not trainer.is_fsdp_enabled:
         if parse_flag_from_env("ACCELERATE_USE_FSDP"):
@@ -40,24 +40,24 @@ def prepare(trainer: Trainer) -> None:
     plugin = trainer.accelerator.state.fsdp_plugin
     check(model, plugin)
     stacks = stacks_of(model)
-    # The models' own lists of these are empty, or name classes that they don't have.
+    # The models' own lists of layer classes are empty, or name classes that they don't have.
     plugin.transformer_cls_names_to_wrap = sorted({type(layer).__name__ for stack in stacks for layer in stack.layers})
-    if plugin.mixed_precision_policy is not None:  # weights travel in bfloat16, gradients are summed in float32
+    if plugin.mixed_precision_policy is not None:  # weights are sent in bfloat16, gradients are summed in float32
         plugin.mixed_precision_policy = dataclasses.replace(
             plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
         )
     model.get_input_embeddings = lambda: None  # accelerate asks for them, and speech models raise an error
     for stack in stacks:
         drop_within_layers(stack)
-        # Encoders write into their input. Those that accelerate takes for a last norm, by the name of their class
-        # (Wav2Vec2EncoderStableLayerNorm), become a shard of their own, whose input must not be written into.
+        # Encoders write into their input. accelerate takes some for a final norm because of their class name
+        # (Wav2Vec2EncoderStableLayerNorm) and makes them separate shards, whose input must not be written into.
         stack.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(), *inputs[1:]))
-    # It is about logits, which nothing writes into.
+    # The warning is about logits, which nothing writes into.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
 
 
 def check(model: nn.Module, plugin: Any) -> None:
-    """Raise UserError where FSDP2 can't shard this model."""
+    """Raise UserError if FSDP2 can't shard this model."""
     if plugin.fsdp_version != 2:
         raise UserError("fsdp_version 1", "models are sharded by FSDP2 only", "use configs/accelerate/fsdp.yaml")
     for name, weights in model.named_parameters():
@@ -67,10 +67,10 @@ def check(model: nn.Module, plugin: Any) -> None:
 
 
 def check_resumable(trainer: Trainer, checkpoint: Path | None) -> None:
-    """Check that a checkpoint to resume from was written as this run would write it.
+    """Check that a checkpoint to resume from is sharded if and only if this run shards its model.
 
     Raises:
-        UserError: only one of the two shards its model.
+        UserError: only one of them is sharded.
     """
     if checkpoint is not None and any(checkpoint.glob("pytorch_model_fsdp*")) != trainer.is_fsdp_enabled:
         one, other = ("without", "with") if trainer.is_fsdp_enabled else ("with", "without")
@@ -79,9 +79,9 @@ def check_resumable(trainer: Trainer, checkpoint: Path | None) -> None:
 
 
 def uploadable(trainer: Trainer, strategy: str) -> str:
-    """Return the ``hub_strategy`` that this run can have; warn where it isn't the one that was asked for.
+    """Return the ``hub_strategy`` that this run can use; warn if it differs from the requested one.
 
-    A checkpoint of a sharded model holds no weights that a user could load; the end of the run puts them together.
+    A checkpoint of a sharded model holds no weights that a user could load; they are gathered at the end of the run.
     """
     if strategy == "end" or not trainer.is_fsdp_enabled:
         return strategy
@@ -90,7 +90,7 @@ def uploadable(trainer: Trainer, strategy: str) -> str:
 
 
 def stacks_of(model: nn.Module) -> list[Any]:
-    """Return the encoders: modules that have their layers in `layers`."""
+    """Return the encoders: modules whose layers are in `layers`."""
     named = dict(model.named_modules())
     return [named[name.removesuffix(".layers")] for name in named if name.endswith("encoder.layers")]
 
@@ -98,12 +98,12 @@ def stacks_of(model: nn.Module) -> list[Any]:
 def drop_within_layers(stack: Any) -> None:
     """Move LayerDrop from an encoder into its layers.
 
-    A dropped layer runs nevertheless; its output is not used, and its weights get a gradient of zero. So every process
-    may draw for itself. In transformers the encoder draws: a process would skip what the others wait for, or, where
-    the encoder knows of FSDP, all layers run and count.
+    A dropped layer still runs, but its output is not used and its weights get a gradient of zero. So every process may
+    draw independently. In transformers the encoder draws: a process would skip a layer that the others wait for, or, if
+    the encoder checks for FSDP, no layer would be dropped.
     """
     share = stack.config.layerdrop
-    stack.config = copy.copy(stack.config)  # the model's own is saved with it
+    stack.config = copy.copy(stack.config)  # the original is saved with the model
     stack.config.layerdrop = 0.0
     if share > 0:
         for layer in stack.layers:
@@ -111,7 +111,7 @@ def drop_within_layers(stack: Any) -> None:
 
 
 def drop_within(layer: nn.Module, share: float) -> None:
-    """Have a layer return its input (batch B, frames T, hidden H) in that share of training steps."""
+    """Make a layer return its input (batch B, frames T, hidden H) in that share of training steps."""
     run = layer.forward
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -128,7 +128,7 @@ def drop_within(layer: nn.Module, share: float) -> None:
 
 @contextmanager
 def whole(trainer: Trainer) -> Iterator[None]:
-    """Within, every process holds all weights and may run the model forward by itself."""
+    """Let every process hold all weights within the block, so that it can run the model forward on its own."""
     model: Any = trainer.model
     pieces = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for piece in pieces:
@@ -139,16 +139,16 @@ def whole(trainer: Trainer) -> Iterator[None]:
     finally:
         layers = {layer for stack in stacks_of(model) for layer in stack.layers}
         for piece in pieces:
-            if piece in layers:  # all else accelerate keeps together until the backward pass
+            if piece in layers:  # accelerate keeps the others gathered until the backward pass
                 again = trainer.accelerator.state.fsdp_plugin.reshard_after_forward
                 piece.set_reshard_after_forward(again, recurse=False)
             piece.reshard()
 
 
 def complete_state(trainer: Trainer) -> None:
-    """Give weights that were not trained yet the state with which the optimizer will begin.
+    """Give weights that were not trained yet their initial optimizer state.
 
-    Otherwise torch writes a state without them, and refuses to resume from it.
+    Otherwise torch writes a state without them and refuses to resume from it.
     """
     if not trainer.is_fsdp_enabled or trainer.optimizer is None:
         return
@@ -156,11 +156,11 @@ def complete_state(trainer: Trainer) -> None:
     pattern: dict[str, Tensor] = next((state for state in states.values() if state), {})
     for group in trainer.optimizer.param_groups:
         for weights in group["params"]:
-            if not states[weights]:  # moments of the weights' own shape, a count of steps
+            if not states[weights]:  # moments in the shape of the weights, and a scalar step count
                 beginning = {name: torch.zeros_like(weights if old.ndim else old) for name, old in pattern.items()}
                 states[weights].update(beginning)
 
 
 def gathered(trainer: Trainer) -> dict[str, Tensor] | None:
-    """Return the weights of a sharded model, on the main process, or None without FSDP; all have to call it."""
+    """Return the weights of a sharded model, on the main process; None without FSDP. All processes must call it."""
     return trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None

@@ -1,4 +1,4 @@
-"""Utterances that could be read when the run began and can't be any more: counted; too many end the run."""
+"""Count utterances that have become unreadable since the run began; too many end the run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from sft_speech.errors import UserError
 
-# Utterances that are judged together. Counted from the beginning of a run, a disk that fails after a week would be
-# noticed a day later.
+# Utterances over which the share is taken. Over the whole run, a disk that fails after a week would be noticed only a
+# day later.
 WINDOW = 1000
-CONTENTS = "contents"  # key of a batch; no tensor
+CONTENTS = "contents"  # key in a batch; its value is not a tensor
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class WithContents:
     """A collator whose batches hold the ids of their utterances, and how many could not be read.
 
     Args:
-        collate: utterances, some of them None, to a batch.
+        collate: makes a batch of utterances, some of which may be None.
     """
 
     collate: Callable[[list[Any]], dict[str, Any]]
@@ -33,19 +33,19 @@ class SkippedAudio:
     """Judges how many utterances were skipped because they could not be read.
 
     Args:
-        max_share: more of them end the run.
-        corpus: utterances in the corpus; of a small one the share is that of an epoch.
+        max_share: a larger share of skipped utterances ends the run.
+        corpus: utterances in the corpus; for a small one, the share is taken over an epoch.
     """
 
     def __init__(self, max_share: float, corpus: int = WINDOW) -> None:
         self.max_share, self.window = max_share, min(WINDOW, corpus)
-        self.asked, self.skipped = 0, 0  # since the last window was full
+        self.asked, self.skipped = 0, 0  # in the current window
 
     def judge(self, asked: int, skipped: int) -> None:
         """Add utterances to the window.
 
         Raises:
-            UserError: more of them were skipped than may be in a whole window.
+            UserError: more were skipped than a whole window may have.
         """
         self.asked, self.skipped = self.asked + asked, self.skipped + skipped
         if self.skipped > self.max_share * max(self.window, self.asked):
@@ -59,12 +59,12 @@ class SkippedAudio:
 
 
 def check_evaluation(asked: int, skipped: int, max_share: float) -> None:
-    """Check that an evaluation covers its split: figures of another part of it can't be compared.
+    """Check that an evaluation covers its split; otherwise its figures are not comparable.
 
     Raises:
         UserError: none of its utterances could be read, or too few.
     """
-    if skipped == asked:  # no errors, which would be the best word error rate of all
+    if skipped == asked:  # without this, the word error rate would be a perfect 0
         raise UserError("the evaluation", "none of its utterances could be read", "see the messages above")
     if skipped > max_share * asked:
         why = f"{skipped:,} of its {asked:,} utterances can't be read any more"

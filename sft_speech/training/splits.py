@@ -34,11 +34,11 @@ class Split:
         return (self.world, self.max_batch_seconds, self.seed) == (other.world, other.max_batch_seconds, other.seed)
 
     def change(self, before: Split, left: int) -> str:
-        """Return a line on what it means to resume with this split.
+        """Return a log line that explains the effect of resuming with this split.
 
         Args:
             before: the split of the run so far.
-            left: utterances that its epoch has left.
+            left: number of utterances left in the current epoch.
         """
         launch, launch_before = (f"{one.world} x {one.max_batch_seconds:g} s" for one in (self, before))
         step, step_before = (one.world * one.max_batch_seconds * one.accumulation for one in (self, before))
@@ -55,7 +55,7 @@ def write(splits: list[Split], checkpoint: Path) -> None:
 
 
 def read(checkpoint: Path) -> list[Split]:
-    """Return the splits of a run up to a checkpoint, none where it is older than this file.
+    """Return the splits of a run up to a checkpoint; none if it is older than this file.
 
     Raises:
         UserError: the file is not what a run writes.

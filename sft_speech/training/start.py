@@ -84,7 +84,7 @@ def from_main(processes: PartialState, make: Callable[[], Made]) -> Made:
 
 
 def on_cpu() -> bool:
-    """Return whether processes compute and communicate on the CPU: by `accelerate launch --cpu`, or for want of a GPU.
+    """Return whether processes compute and communicate on the CPU: with `accelerate launch --cpu`, or without a GPU.
 
     Without this, Accelerate takes each of several CPU processes for a single one.
     """
@@ -113,10 +113,10 @@ def tensorboard_folder(output: str) -> str:
 
 @dataclasses.dataclass
 class Beginning:
-    """Where a run begins.
+    """The starting point of a run.
 
     Args:
-        checkpoint: that it resumes from; None to begin with step 1.
+        checkpoint: the one to resume from; None to begin at step 1.
         finished: whether there is nothing left to do.
     """
 
@@ -150,7 +150,7 @@ def begin(config: Any, output: Path, lock: OutputLock) -> Beginning:
 
 
 def checkpoint_of(given: str, output: Path) -> Path | None:
-    """Return the checkpoint that ``resume_from_checkpoint`` names; None for none.
+    """Return the checkpoint that ``resume_from_checkpoint`` names, if any.
 
     Raises:
         UserError: it is missing or incomplete.
@@ -217,7 +217,7 @@ def keep_output(config: Any, task: Any, lock: OutputLock) -> None:
 
 
 def changed_settings(config: Any, file: Path) -> list[str]:
-    """Return the names of options that differ from those that the run began with."""
+    """Return the names of the options that differ from those in a run's ``run.yaml``."""
     before = current(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     free = {"output_dir", "resume_from_checkpoint", "dataloader_num_workers", "oom_check", "report_to", "run_name"}
     free |= {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy", "license"}

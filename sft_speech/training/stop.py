@@ -1,4 +1,4 @@
-"""How a run ends on a signal, so that it can be resumed."""
+"""End a run on a signal, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class Stop(TrainerCallback):
     """Ends the run on a signal: while it trains, after the current step and with a checkpoint; else at once.
 
-    Evaluation is ended at once, for a checkpoint comes before it. All processes must save at the same step, or they
-    wait for each other forever: they agree on it after every step, since their launcher gives them 30 s from the
-    signal to the end.
+    Evaluation ends at once, since a checkpoint is saved before it. All processes must save at the same step, or they
+    would wait for each other forever: they agree after every step, since their launcher kills them 30 s after the
+    signal.
 
     As a context manager it handles the signals, and raises :class:`Stopped` within.
 
@@ -57,20 +57,20 @@ class Stop(TrainerCallback):
         if not self.waits:
             self._end()
         if not again and self.processes.is_main_process:
-            # Not by print, which raises where the signal interrupted another print.
+            # Not print, which raises if the signal interrupted another print.
             os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C once more stops at once\n")
         if again and number == signal.SIGINT:  # a scheduler and a launcher may both send the others
             signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
 
     def _end(self) -> NoReturn:
-        for number in SIGNALS:  # nothing may disturb the cleanup but SIGKILL
+        for number in SIGNALS:  # only Ctrl-C and SIGKILL may interrupt the cleanup
             signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
         raise Stopped
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Within, the run trains; from its first step on, signals wait for the end of a step."""
+        """Mark the block that trains; from its first step on, signals wait for the end of a step."""
         try:
             yield
         finally:
@@ -80,7 +80,7 @@ class Stop(TrainerCallback):
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within, signals end the run at once: nothing would be lost."""
+        """Let signals end the run at once within the block, since nothing would be lost."""
         waits, self.waits = self.waits, False
         if self.asked:
             self._end()
@@ -99,7 +99,7 @@ class Stop(TrainerCallback):
             self._end()
 
     def leave(self) -> None:
-        """Say how to resume. Of several processes each ends here: others may wait for its next message."""
+        """Log how to resume. With several processes, exit here: others may be waiting for the next message."""
         if self.processes.is_main_process:
             step = f", saved at step {self.saved}" if self.saved else ""
             logger.warning("stopped%s; resume with --resume_from_checkpoint auto", step)

@@ -1,8 +1,8 @@
-"""Streamed corpora: rows are read while the model is trained on them, and none of them is stored on disk.
+"""Streamed corpora, whose rows are read during training and not stored on disk.
 
 Each worker of each process's loader reads its share of the shards, collects a pool of rows (their audio still encoded),
 sorts the pool by length and cuts it into batches. A batch carries its position in the stream to the main process, which
-keeps account of it (:mod:`sft_speech.training.stream_plan`).
+keeps track of it (:mod:`sft_speech.training.stream_plan`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ logger = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 T = TypeVar("T")
 
-POOL_BYTES = 128 << 20  # of encoded audio in a pool at most, some 2 hours of FLAC; a worker has two at a time
-# With so many shards per reader, their shares are nearly equal. With fewer, parquet files are read by row group.
+POOL_BYTES = 128 << 20  # maximum of encoded audio in a pool, some 2 hours of FLAC; a worker holds two pools at a time
+# With this many shards per reader, the shares are nearly equal. With fewer, parquet files are read by row group.
 SHARDS_EACH = 16
-TRANSCRIPTS = 2000  # rows at the beginning of a stream that a vocabulary is built from
+TRANSCRIPTS = 2000  # rows at the beginning of a stream from which a vocabulary is built
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Stream:
             yield row["text"]
 
     def is_dealt(self, world: int) -> bool:
-        """Return whether each process reads shards of its own, which needs enough of them for nearly equal shares.
+        """Return whether each process reads its own shards, which takes enough of them for nearly equal shares.
 
-        Otherwise each process reads all shards, and skips the rows of the others.
+        Otherwise each process reads all shards and skips the rows of the others.
         """
         return self.rows.num_shards % world == 0 or self.rows.num_shards >= SHARDS_EACH * world
 
@@ -104,15 +104,15 @@ class Position(NamedTuple):
 class Read(NamedTuple):
     """The rows that were read for one pool."""
 
-    state: str | None  # as of Position
+    state: str | None  # see Position
     rows: int
     seconds: float
     dropped: list[Dropped]
-    missing: dict[str, int]  # a loader that pins memory would count a Counter twice
+    missing: dict[str, int]  # not a Counter, which a loader that pins memory would count twice
 
 
 class Item(NamedTuple):
-    """A batch from a worker, if there is one, and its position."""
+    """A batch from a worker and its position; ``batch`` is None if there is nothing to train on."""
 
     worker: int
     batch: dict[str, Any] | None = None
@@ -131,7 +131,7 @@ class PooledBatches(IterableDataset):
         stream: the corpus.
         rank, world: this process and their number.
         utterance: makes an utterance of (row, epoch, number); the number is a hash of the row's id.
-        collate: utterances to a batch.
+        collate: makes a batch of utterances.
         max_batch_seconds: padded seconds per batch.
         seed: of the shuffling.
     """
@@ -152,9 +152,9 @@ class PooledBatches(IterableDataset):
         self.set_out(0, [Position()], -1)
 
     def set_out(self, epoch: int, positions: list[Position], last: int) -> None:
-        """Set where the next iteration begins: with the worker after ``last``."""
+        """Set the starting point of the next iteration, which begins with the worker after ``last``."""
         self.epoch, self.positions, self.last = epoch, list(positions), last
-        # Shards come in the order that `datasets` makes of this number; 0 would leave them as they are.
+        # `datasets` shuffles the shards with this number as seed; 0 would leave them in order.
         self.rows.set_epoch(1 + int(np.random.default_rng((self.seed, epoch)).integers(2**31)))
 
     def __iter__(self) -> Iterator[Item]:
@@ -165,7 +165,7 @@ class PooledBatches(IterableDataset):
         position = self.positions[number]
         for pool, (read, rows) in enumerate(one_ahead(self.pools(position.state)), start=position.pool):
             taken = position.taken if pool == position.pool else 0
-            batches = self.batches(rows, number, pool) or [[]]  # none of many rows may be usable
+            batches = self.batches(rows, number, pool) or [[]]  # perhaps none of the rows is usable
             rows.clear()  # each batch is freed once it is handed over
             for place in range(taken, len(batches)):
                 batch, batches[place] = batches[place], []
@@ -221,7 +221,7 @@ class PooledBatches(IterableDataset):
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield the same items; a thread makes each one while the one before it is used."""
+    """Yield the same items, each prepared in a thread while the previous one is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:

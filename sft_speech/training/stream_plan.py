@@ -1,4 +1,4 @@
-"""The batches of a run on a stream: what was taken from the workers, where each of them continues, what was read."""
+"""The batches of a run on a stream, with the positions of its workers and a report of the rows read."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from sft_speech.training.stream import Item, PooledBatches, Position, Read, Stre
 
 logger = logging.getLogger(__name__)
 
-FILE = "stream_{}.json"  # of a process in a checkpoint: how far it is
+FILE = "stream_{}.json"  # progress of a process, in a checkpoint
 JUDGED_AFTER = 1000  # rows after which too many unusable ones end the run
 
 
 @dataclasses.dataclass
 class Place:
-    """How far a process has come."""
+    """The progress of a process."""
 
     epoch: int = 0
     last: int = -1  # worker of the last item in this epoch
@@ -38,19 +38,19 @@ class Place:
     ends: list[int] = dataclasses.field(default_factory=list)  # batches at the end of each epoch
     seconds: float = 0.0  # of audio in the batches
     rows: int = 0  # read in the first epoch
-    read: float = 0.0  # seconds of them
+    read: float = 0.0  # seconds of those rows
 
 
 class StreamPlan(Plan):
-    """The batches of a whole run, as they come out of a stream.
+    """The batches of a whole run, read from a stream.
 
-    The workers of a process go through an epoch together: all of their share is read before anything comes again.
-    Processes don't wait for each other: each begins its next epoch when its share is read, and the shares are as
-    equal as their shards.
+    The workers of a process go through an epoch together: their whole share is read before any row is repeated.
+    Processes don't wait for each other: each begins its next epoch when its share is read. Shares are as equal as
+    the shards.
 
     Args:
-        stream: the corpus, its rows judged.
-        report: receives what was read and dropped in the first epoch, as far as it came.
+        stream: the corpus, with ``judge`` set.
+        report: receives the rows read and dropped in the first epoch.
         max_dropped_share: more unusable rows than this end the run.
         max_batch_seconds: padded seconds per batch and process.
         max_seconds: of the longest utterance.
@@ -75,17 +75,17 @@ class StreamPlan(Plan):
         self.stream, self.report, self.max_dropped_share = stream, report, max_dropped_share
         self.max_batch_seconds, self.batches, self.seed = max_batch_seconds, batches, seed
         self.rank, self.world = rank, world
-        # The worst batch is made up: utterances of one length that fill it.
+        # The worst batch is synthetic: utterances of equal length that fill it.
         self.fill = max(1, math.ceil(max_batch_seconds / max_seconds))
         self.seconds = np.array([max_batch_seconds / self.fill if self.fill > 1 else max_seconds])
         self.place = Place()
         self.readers: list[int] = []  # processes and workers of each, once they are known
 
     def loader(self, utterances: Any, **options: Any) -> StreamLoader:
-        """Return what gives the batches.
+        """Return an iterable of the batches.
 
         Args:
-            utterances: its ``made_of(row, epoch, number)`` makes one; the number tells it from others by its id.
+            utterances: its ``made_of(row, epoch, number)`` makes one; the number is a hash of the row's id.
         """
         before, self.readers = self.readers, [self.world, max(1, options["num_workers"])]
         if not before:
@@ -111,9 +111,9 @@ class StreamPlan(Plan):
         return StreamLoader(self, batches, options)
 
     def take(self, item: Item) -> dict[str, Any] | None:
-        """Note that an item was taken from the loader; return its batch, if there is one."""
+        """Record that an item was taken from the loader; return its batch, if there is one."""
         place = self.place
-        if item.read is None and item.batch is None:  # a turn passed
+        if item.read is None and item.batch is None:  # a skipped turn
             return None
         if item.read is not None:
             place.positions[item.worker] = Position(item.read.state, item.pool)
@@ -127,10 +127,10 @@ class StreamPlan(Plan):
         return item.batch
 
     def note(self, read: Read) -> None:
-        """Add to the report.
+        """Add a pool to the report.
 
         Raises:
-            UserError: too much can't be used.
+            UserError: too many rows can't be used.
         """
         for row in read.dropped:
             self.report.drop("train", *row)
@@ -141,10 +141,10 @@ class StreamPlan(Plan):
             self.report.check(self.max_dropped_share)
 
     def end_epoch(self) -> None:
-        """Begin the next one.
+        """End the current epoch and begin the next.
 
         Raises:
-            UserError: there was nothing for this process, or too much of the first epoch couldn't be used.
+            UserError: the epoch had no batch for this process, or too many rows of the first one couldn't be used.
         """
         place = self.place
         if place.batches == (place.ends[-1] if place.ends else 0):
@@ -161,7 +161,7 @@ class StreamPlan(Plan):
         self.place.positions = [Position()] * self.readers[1]
 
     def epochs(self, batches: int) -> float:
-        """Return the passes over the corpus, by the length of the epoch before; within the first, 0."""
+        """Return the passes over the corpus, estimated from the length of the previous epoch; 0 in the first."""
         ends = [0, *self.place.ends]
         if len(ends) == 1:
             return 0.0
@@ -194,7 +194,7 @@ class StreamPlan(Plan):
         dropped, missing, self.readers = (kept.pop(key) for key in ("dropped", "missing", "readers"))
         self.place = Place(**kept)
         self.place.positions = [Position(*position) for position in kept["positions"]]
-        if self.rank < self.readers[0]:  # else this process wasn't there, and has read nothing
+        if self.rank < self.readers[0]:  # otherwise this process is new and has read nothing
             for row in dropped:
                 self.report.drop("train", *row)
             self.report.missing_characters("train", Counter(missing))
@@ -214,7 +214,7 @@ class StreamPlan(Plan):
 
 
 class StreamLoader:
-    """What the trainer iterates: the batches of one epoch after those of another."""
+    """An endless iterable of batches for the trainer, epoch after epoch."""
 
     def __init__(self, plan: StreamPlan, batches: PooledBatches, options: dict[str, Any]) -> None:
         self.plan, self.batches, self.options = plan, batches, options

@@ -1,4 +1,4 @@
-"""What a run asks of the task that it fine-tunes a model for."""
+"""The interface between a run and the task that it fine-tunes a model for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Evaluation(Protocol):
         """Return the figures that the trainer logs, without those that are not finite."""
 
     def table(self) -> str:
-        """Return the figures as text, "" for none."""
+        """Return the figures as text; "" if there are none."""
 
     def save(self, folder: Path, split: str) -> object:
         """Write the figures and the hypotheses of a split into a folder, which is created."""
@@ -43,16 +43,16 @@ class Evaluation(Protocol):
 class Task(ABC, Generic[C]):
     """A task: which rows it can use, its batches and its loss, evaluation and saving.
 
-    :func:`~sft_speech.training.run.fine_tune` calls the methods in the order in which they stand here.
+    :func:`~sft_speech.training.run.fine_tune` calls the methods in the order in which they are defined here.
 
     Args:
         config: options of the run.
 
     Attributes:
         metric: name of the figure that picks the best checkpoint.
-        model: the module that is trained; there after :meth:`load`.
-        criterion: its loss; there after :meth:`load`.
-        max_stretch: the longest that augmentation makes an utterance, as a factor on its length.
+        model: the module that is trained; set by :meth:`load`.
+        criterion: its loss; set by :meth:`load`.
+        max_stretch: the largest factor by which augmentation may lengthen an utterance.
         layer_decay: learning rate of a layer over that of the layer above.
         head_first_steps: optimizer steps during which only the head is trained.
     """
@@ -89,17 +89,17 @@ class Task(ABC, Generic[C]):
 
     @abstractmethod
     def dataset(self, rows: Rows) -> torch.utils.data.Dataset[Any]:
-        """Return what makes utterances for training: by (epoch, index), or of streamed rows by ``made_of``."""
+        """Return a dataset of training utterances by (epoch, index); ``made_of`` makes them of streamed rows."""
 
     @abstractmethod
     def collator(self) -> Callable[[list[Any]], Batch]:
-        """Return what makes a batch of utterances, of which those that could not be read are None.
+        """Return a function from utterances to a batch; utterances that could not be read are None.
 
         It is sent to the loader's workers, so it should not hold the model.
         """
 
     def cost(self, rows: Rows) -> np.ndarray | None:
-        """Return the seconds (N,) that each utterance takes of a batch; None for its length."""
+        """Return the cost (N,) of each utterance in a batch, in seconds; None for its length."""
         return None
 
     def callbacks(self) -> list[TrainerCallback]:
@@ -108,14 +108,14 @@ class Task(ABC, Generic[C]):
 
     @abstractmethod
     def evaluate(self, rows: Dataset) -> Evaluation:
-        """Evaluate a split, on all processes together, each of which gets the same result."""
+        """Evaluate a split on all processes together; each gets the same result."""
 
     @abstractmethod
     def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-        """Write the model and all that belongs to it, as plain transformers loads it.
+        """Write the model and all its files, in a form that plain transformers can load.
 
         Args:
-            weights: of a model that is split over processes.
+            weights: the gathered weights of a sharded model.
         """
 
     @abstractmethod
@@ -128,9 +128,9 @@ class Task(ABC, Generic[C]):
 
 
 def evaluate_together(rows: Dataset, evaluate: Callable[[Dataset], E]) -> list[E]:
-    """Evaluate a share of the rows on every process. Return the results of all shares, on every process the same."""
+    """Evaluate a share of the rows on every process. Return the results of all shares, on every process."""
     processes = accelerate.PartialState()
-    if len(rows) < processes.num_processes:  # every process evaluates them all, and the first one counts
+    if len(rows) < processes.num_processes:  # every process evaluates all rows, and the first result counts
         parts: list[E] = gather_object([evaluate(rows)])
         return parts[:1]
     parts = gather_object([evaluate(rows.shard(processes.num_processes, processes.process_index))])

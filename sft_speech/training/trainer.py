@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer, exact: one loss under any split of the batch, planned batches, whole checkpoints."""
+"""An exact Hugging Face Trainer: the same loss under any split of the batch, planned batches, complete checkpoints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from sft_speech.training.workers import leave_signals_to_the_trainer, let_go, wo
 
 logger = logging.getLogger(__name__)
 
-# All that this package uses of transformers' Trainer and TrainingArguments that is not public, and why.
+# All private names of transformers' Trainer and TrainingArguments that this package uses, and why.
 PRIVATE_NAMES = {
     "_save_checkpoint": "a checkpoint has to be saved before the evaluation, sealed, and rotated after it",
     "_determine_best_metric": "the evaluation of a resumed checkpoint counts as one after a step",
@@ -43,26 +43,26 @@ PRIVATE_NAMES = {
 
 
 class ExactTrainer(SavingTrainer):
-    """Differs from :class:`transformers.Trainer` in this:
+    """A :class:`transformers.Trainer` with these differences:
 
     - The loss of an optimizer step is the sum over its utterances, on all micro-batches and processes, over one count.
-      The plain Trainer takes CTC losses for normalized by the step's count, which they are not, and gives gradients
-      that grow with accumulation and processes (transformers#47688).
+      The plain Trainer wrongly assumes that CTC losses are normalized by the step's count, so that gradients grow with
+      accumulation and processes (transformers#47688).
     - Batches come from a :class:`Plan` over the whole run; a resumed run continues with the very next batch.
-    - Evaluation is a function that knows words and speakers; the plain Trainer gathers logits.
+    - Evaluation is a function of the task, such as a word error rate; the plain Trainer gathers logits.
     - A step with a non-finite gradient is skipped (:mod:`~sft_speech.training.nonfinite_steps`).
-    - A checkpoint is known to be whole, and never costs the one before it (:class:`SavingTrainer`).
+    - A checkpoint is verified to be complete before older ones are removed (:class:`SavingTrainer`).
 
     Args:
         criterion: loss and figures.
         plan: the batches of this process, of the whole run.
-        train_dataset: makes the utterances that the plan asks for.
+        train_dataset: makes the utterances of the plan.
         evaluator: returns the metrics of the evaluation split, the same on every process.
-        save_processor: writes what belongs beside the weights into a directory.
+        save_processor: writes the files that accompany the weights into a directory.
         schedule: factor on the learning rate by step, or None for the one that ``args`` names.
         layer_decay: learning rate of a layer over that of the layer above.
         max_nonfinite_steps: the run ends when more of a hundred steps have a non-finite gradient.
-        skipped_audio: judges the utterances that can't be read any more.
+        skipped_audio: judges whether too many utterances can no longer be read.
         keep: checkpoints to keep, the best one among them; the last one is always kept.
     """
 
@@ -96,7 +96,7 @@ class ExactTrainer(SavingTrainer):
         self.args.ignore_data_skip = True  # the plan resumes at the right place; the plain Trainer would replay it
         self.nonfinite_steps = NonfiniteSteps(self, max_nonfinite_steps)
         self.skipped_audio = skipped_audio or SkippedAudio(max_share=1.0)
-        self.audio_seconds, self.training_seconds = 0.0, 0.0  # trained on since the start or resumption, and how long
+        self.audio_seconds, self.training_seconds = 0.0, 0.0  # since the start or resumption
         self.add_callback(Divergence())
 
     # ---- data
@@ -107,7 +107,7 @@ class ExactTrainer(SavingTrainer):
             self.resume_at(Path(resume_from_checkpoint))
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        except pickle.UnpicklingError as error:  # transformers reads with weights_only, which makes nothing but tensors
+        except pickle.UnpicklingError as error:  # transformers loads with weights_only, which refuses other objects
             why = "one of its *.pt and *.pth files isn't what a run writes; it may be malicious"
             raise UserError(f"{resume_from_checkpoint}", why, "resume from a checkpoint of your own") from error
         except BaseException as error:
@@ -128,7 +128,7 @@ class ExactTrainer(SavingTrainer):
             prefetch_factor=4 if workers else None,
             pin_memory=self.args.device.type == "cuda",
             worker_init_fn=leave_signals_to_the_trainer,
-            generator=torch.Generator(),  # the loader draws from it, not from the state that dropout resumes with
+            generator=torch.Generator(),  # so that the loader does not draw from the global state, which dropout uses
         )
 
     # ---- loss
@@ -151,8 +151,8 @@ class ExactTrainer(SavingTrainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Raise UserError where a batch does not fit into memory."""
-        # The loader pins memory, so that the copy need not wait for what the device has still to do.
+        """Train on a batch; raise UserError if it does not fit into memory."""
+        # The loader pins memory, so that the copy need not wait for pending work on the device.
         inputs = send_to_device(inputs, self.args.device, non_blocking=True)
         try:
             loss = super().training_step(model, inputs, num_items_in_batch)
@@ -183,15 +183,15 @@ class ExactTrainer(SavingTrainer):
         summed = self.criterion.loss(model, inputs)
         self.interval.add(summed.figures)
         loss = summed.total + self.anchor(model)
-        # DistributedDataParallel averages gradients over processes; their sum is wanted.
+        # DistributedDataParallel averages gradients over processes; we want their sum.
         return loss * self.accelerator.num_processes / num_items_in_batch
 
     def anchor(self, model: torch.nn.Module) -> torch.Tensor | float:
         """Return an exact zero that depends on every trained parameter.
 
-        Under several processes each parameter must get a gradient, or DistributedDataParallel waits forever for those
-        of a layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet. Layers of
-        a sharded model (FSDP; its weights are no plain tensors here) do this themselves.
+        With several processes, each parameter must get a gradient, or DistributedDataParallel waits forever for those
+        of a layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet. The layers
+        of a sharded model (FSDP, with DTensor weights) do this themselves.
         """
         if self.accelerator.num_processes == 1:
             return 0.0
@@ -267,26 +267,26 @@ class ExactTrainer(SavingTrainer):
             return {}
         started = time.monotonic()
         if self.control.should_save:
-            self._save_checkpoint(self.model, None)  # before the evaluation, whatever ends that
+            self._save_checkpoint(self.model, None)  # before the evaluation, in case that fails
         with self.stop.at_once(), preserved_rng(self.args.device), sharding.whole(self):
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator().items()}
         self.log(metrics)
-        if self.args.metric_for_best_model:  # the evaluator leaves out what is not a number
+        if self.args.metric_for_best_model:  # the evaluator leaves out NaN
             metrics.setdefault(self.args.metric_for_best_model, math.nan)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.evaluation_due:
             self.complete_evaluation(metrics)
-        self.interval.began += time.monotonic() - started  # evaluation does not count in the speed of training
+        self.interval.began += time.monotonic() - started  # training speed excludes evaluation
         return metrics
 
 
 def one_gpu(args: TrainingArguments) -> None:
-    """Keep a process that was started without a launcher from torch's DataParallel, which cuts batches in pieces."""
+    """Keep a process that was started without a launcher from using torch's DataParallel, which splits batches."""
     if args.n_gpu > 1:
         logger.warning("%d GPUs, of which one is used: start with `accelerate launch` to use all", args.n_gpu)
         args._n_gpu = 1
 
 
 def is_memory_error(error: Exception) -> bool:
-    """Return whether memory ran short, by the messages of torch's allocators and of Python."""
+    """Return whether an error of torch or Python means that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -22,16 +22,16 @@ Augment = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 
 class Utterances(torch.utils.data.Dataset):
-    """Rows as waveforms and labels, decoded when asked for.
+    """Rows as waveforms and labels, decoded on access.
 
     Args:
         rows: usable rows of a corpus (see ``load_corpus``).
         rate: samples per second of the model.
-        encode: a row's ``column`` to labels.
-        column: "text", or another one that holds what is learned.
+        encode: turns a row's ``column`` into labels.
+        column: column of the target, such as "text".
         augment: changes a waveform; draws from a generator seeded by (seed, epoch, utterance), so that a resumed run
             gets the same.
-        spec_augment: draws masks, which the model then takes (:mod:`sft_speech.models.spec_augment`).
+        spec_augment: draws masks, which the model then applies (:mod:`sft_speech.models.spec_augment`).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The processes that decode audio for a run: how they handle signals, and what it means when one of them is gone."""
+"""Signals and failures of the worker processes that decode audio."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def leave_signals_to_the_trainer(_worker: int) -> None:
 
 
 def let_go(error: BaseException) -> None:
-    """End the loader that is among the variables of a failed run.
+    """End the loader that the traceback of a failed run still refers to.
 
-    Its workers ignore signals: they would keep this process alive, and all that wait for it.
+    Its workers ignore signals: they would keep this process alive, and all processes that wait for it.
     """
-    for _ in range(2):  # torch may raise again that a worker is gone, anywhere in Python
+    for _ in range(2):  # torch may raise its error about a dead worker again, anywhere in Python
         with contextlib.suppress(RuntimeError):
             traceback.clear_frames(error.__traceback__)
 
 
 def worker_error(error: BaseException, workers: int) -> UserError | None:
-    """Return what torch's error means, where it says that a worker is gone; torch raises it anywhere in the run.
+    """Explain an error of torch about a dead worker, which torch may raise anywhere; None for other errors.
 
     Args:
-        workers: of each process.
+        workers: number of workers per process.
     """
     if not (GONE.search(str(error)) or is_cut_off(error)):
         return None
@@ -52,7 +52,7 @@ def worker_error(error: BaseException, workers: int) -> UserError | None:
 
 
 def is_cut_off(error: BaseException) -> bool:
-    """Return whether a worker ended while it handed over a tensor; torch has no message of its own for that."""
+    """Return whether a worker ended while it handed over a tensor; torch has no specific error for that."""
     if not isinstance(error, ConnectionError | EOFError):
         return False
     return any(

@@ -1,7 +1,7 @@
 """Waveform augmentation: the ways in which recordings differ.
 
 Every function takes a float32 waveform (S,) of ``rate`` samples per second and a numpy generator, and returns a float32
-waveform. All chance comes from the generator, so that one seed gives one result.
+waveform. The generator is the only source of randomness, so the same seed gives the same result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Augmentation = Callable[[Waveform, int, np.random.Generator], Waveform]
 Chain = list[tuple[Augmentation, float]]  # each with its probability of being applied
 
 
-SLOWEST, FASTEST = 0.85, 1.18  # factors of speed; a clip becomes up to 1 / SLOWEST longer
+SLOWEST, FASTEST = 0.85, 1.18  # speed factors; a clip becomes up to 1 / SLOWEST longer
 
 
 def speed(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:

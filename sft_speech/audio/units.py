@@ -32,7 +32,7 @@ def conv_frames(samples: int, kernels: Sequence[int], strides: Sequence[int]) ->
 @overload
 def conv_frames(samples: np.ndarray, kernels: Sequence[int], strides: Sequence[int]) -> np.ndarray: ...
 def conv_frames(samples, kernels, strides):
-    """Return the frames that a stack of unpadded convolutions makes of samples.
+    """Return the number of frames that a stack of unpadded convolutions makes from samples.
 
     Exact for the feature encoder of wav2vec 2.0 (arXiv:2006.11477).
 

@@ -1,4 +1,4 @@
-"""Corpora: rows from every kind of source, the report on them, and the choice of those that can be used."""
+"""Corpora: rows from all kinds of sources, the report on them, and the selection of usable ones."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "id": ("id", "utterance_id", "segment_id"),
     "start": ("start", "offset", "start_time"),
     "end": ("end", "end_time"),
-    "duration": ("duration",),  # read only beside a start and without an end
+    "duration": ("duration",),  # read only if there is a start and no end
     "split": ("split",),
-    "label": ("label", "labels", "class", "category"),  # read only where it is asked for
+    "label": ("label", "labels", "class", "category"),  # read only if it is asked for
 }
-MANIFEST_ONLY = ("start", "end", "duration", "split")  # a dataset of the Hub has no segments, and splits of its own
+MANIFEST_ONLY = ("start", "end", "duration", "split")  # a dataset on the Hub has no segments, and has its own splits
 
 
 def labelled(columns: Columns | None) -> bool:
@@ -34,16 +34,16 @@ def labelled(columns: Columns | None) -> bool:
 def find_columns(seen: Iterable[str], given: Columns | None, table: str) -> dict[str, str]:
     """Map our names of the columns to the table's.
 
-    A column that is named for the label may have another role as well: the label of a clip can be its speaker.
+    A column that is named as the label may have another role as well: the label of a clip can be its speaker.
 
     Args:
         seen: the columns of the table.
-        given: what the user says, e.g. ``{"text": "raw_transcription"}``; where a label is asked for, the table needs
-            no transcripts.
+        given: columns named by the user, e.g. ``{"text": "raw_transcription"}``; if a label is asked for, the table
+            needs no transcripts.
         table: what to call the table in errors.
 
     Raises:
-        UserError: a given column is missing, there is none for the audio or the text, or several could be it.
+        UserError: a given column is missing, or there is none or more than one for the audio or the text.
     """
     seen, given = list(seen), dict(given or {})
     named = {ours: theirs for ours, theirs in given.items() if theirs is not None}
@@ -88,12 +88,12 @@ def _twice(table: str, seen: list[str], name: str) -> UserError:
 def label_of(value: object, names: Sequence[str] = ()) -> str:
     """Return a label, or several, as one string.
 
-    Several labels of a clip (a list) are joined by ``|``, and so may they be written in a table; a ``|`` or backslash
-    within one of a list is escaped by a backslash. :func:`split_labels` takes them apart.
+    Several labels of a clip (a list) are joined by ``|``, as they may also be written in a table; a ``|`` or backslash
+    within a label of a list is escaped by a backslash. :func:`split_labels` takes them apart.
 
     Args:
         value: a string, a number, a list of them, or None for no label.
-        names: of the classes, where numbers stand for them; a number outside them means no label.
+        names: names of the classes, if numbers stand for them; a number out of range means no label.
     """
     if value is None:
         return ""
@@ -108,7 +108,7 @@ def label_of(value: object, names: Sequence[str] = ()) -> str:
 def split_labels(label: str) -> list[str]:
     """Return the labels in a row's ``label``, in order: ``"dog|bark"`` is two, ``""`` none.
 
-    Only for tasks in which a clip has several labels: where it has one, the string is the label as it stands.
+    Only for tasks in which a clip has several labels: if it has one, the string is the label as it stands.
     """
     parts = re.findall(r"((?:\\.|[^\\|]|\\$)*)(?:\||$)", label, re.DOTALL)
     labels = (re.sub(r"\\([\\|])", r"\1", part).strip() for part in parts)

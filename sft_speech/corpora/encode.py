@@ -1,4 +1,4 @@
-"""Audio as a dataset holds it, in whatever form, as the encoded files of a corpus."""
+"""Conversion of a dataset's audio, in any form, to the encoded files of a corpus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ARRAYS = 256  # decoded clips that are encoded at a time
 def encoded_column(
     dataset: datasets.Dataset, found: Mapping[str, str], rate: int | None
 ) -> tuple[datasets.Dataset, dict[int, AudioError]]:
-    """Return the audio as it was encoded, in a column "audio"; and, by row, why it couldn't be encoded."""
+    """Return the encoded audio in a column "audio", and the errors of the rows that could not be encoded."""
     import datasets
 
     column, feature = found["audio"], dataset.features[found["audio"]]
@@ -54,7 +54,7 @@ def _of_values(dataset: datasets.Dataset, column: str, dtype: str) -> datasets.D
     """Return the audio of a column of paths or of the bytes of files; nothing is copied.
 
     Raises:
-        UserError: a column of something else.
+        UserError: the column holds something else.
     """
     import datasets
 
@@ -77,7 +77,7 @@ def _audio_info() -> datasets.DatasetInfo:
 
 
 def _from_arrow(value: pa.Scalar) -> Any:
-    """Return what :func:`_encoded` takes of a value of an Arrow table: lists as arrays, which don't pass by Python."""
+    """Convert a value of an Arrow table for :func:`encoded`: lists become arrays, without Python objects in between."""
     if not value.is_valid:
         return None
     if isinstance(value, pa.StructScalar):
@@ -96,10 +96,10 @@ def encoded(value: Any, rate: int | None) -> dict[str, Any] | None:
 
     Args:
         value: a path, bytes, ``{"path", "bytes"}``, ``{"array", "sampling_rate"}``, an array, or None.
-        rate: of an array.
+        rate: samples per second of an array.
 
     Raises:
-        AudioError: an array that is no waveform, or has no rate.
+        AudioError: the array is not a waveform, or has no rate.
     """
     if value is None:
         return None

@@ -1,8 +1,8 @@
-"""Whether the files that a table names by relative paths are in its own folder, links resolved.
+"""A check that the files that a table names by relative paths are in its folder, with links resolved.
 
 A table may come from elsewhere, and so may the links beside it: neither may make a private recording, or anything about
-a file, part of a corpus. An absolute path is plain to see and allowed. So is whatever the source itself is a link to,
-and links into a folder's own stores of contents: those of git-annex, DVC and the Hub's cache.
+a file, part of a corpus. An absolute path is plain to see, and allowed. So are the target of the source if that is
+itself a link, and links into the content stores of git-annex, DVC and the Hub's cache.
 """
 
 from __future__ import annotations

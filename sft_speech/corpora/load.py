@@ -1,4 +1,4 @@
-"""From a source to a corpus: list the rows, select some, read their headers, drop what can't be used."""
+"""From a source to a corpus: list the rows, select some, read their headers, drop what cannot be used."""
 
 from __future__ import annotations
 
@@ -47,26 +47,26 @@ def load_corpus(
         source: a folder or manifest of one of the :data:`~sft_speech.corpora.layouts.LAYOUTS`, an archive of one (.tar,
             .tar.gz, .zip, ...: unpacked once, beside the cache of ``datasets``), or a dataset on the Hub.
         split: a subset, a range of rows or some speakers, see :func:`~sft_speech.corpora.splits.parse_split`. None
-            takes all rows, if there is one subset at most, or where the subsets are those of a column ``split``.
-        name: what the report calls these rows; ``split``, or else the name of the source.
+            takes all rows, if there is at most one subset, or if the subsets are those of a column ``split``.
+        name: name of these rows in the report; by default ``split``, or else the name of the source.
         config: configuration of a dataset on the Hub, e.g. ``clean``.
         columns: the names of columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``start``, ``end``,
-            ``split``, where the table calls them otherwise: ``{"text": "raw_transcription"}``; None where there may be
-            no such column. ``label`` asks for labels, see below.
-        streaming: make the rows while they are iterated, for datasets too large for this disk; rows that can't be used
+            ``split``, if the table has other names: ``{"text": "raw_transcription"}``; None if there may be no such
+            column. ``label`` asks for labels, see below.
+        streaming: make the rows during iteration, for datasets too large for this disk; rows that cannot be used
             are then dropped on the way, and the same id may come twice.
-        min_shards: the least number of shards of a stream, where possible, for as many readers.
-        report: gets every dropped row; without one they are logged.
+        min_shards: the minimum number of shards of a stream, if possible, for as many readers.
+        report: receives every dropped row; without a report they are logged.
         cache_dir: replaces the cache of ``datasets``, in which the index of headers is kept.
 
     Returns:
-        rows {id, audio, text, speaker, seconds, start}: ``audio`` is ``{"path", "bytes"}``, ``speaker`` is "" where
-        unknown, ``start`` is None for a whole file, else the segment's offset in seconds within the file. Where
+        rows {id, audio, text, speaker, seconds, start}: ``audio`` is ``{"path", "bytes"}``, ``speaker`` is "" if
+        unknown, ``start`` is None for a whole file, else the segment's offset in seconds within the file. If
         ``columns`` names a ``label``, rows have it too, a string ("" for none), and need no transcript; several labels
         of a clip are joined by ``|``, see :func:`~sft_speech.corpora.columns.split_labels`.
 
     Raises:
-        UserError: no such source, split, speaker or column; an unknown layout; no row that can be used.
+        UserError: no such source, split, speaker or column; an unknown layout; no usable row.
     """
     parts, shown = parse_split(split), os.fspath(source)
     name = name or split or Path(shown).name
@@ -87,14 +87,14 @@ def load_corpus(
         corpus = _load_local(local, shown, parts, columns, rows_report, name, cache_dir)
     seconds = pc.sum(column_of(corpus, "seconds")).as_py() or 0.0
     rows_report.complete(name, len(corpus), seconds, shown, logged=report is None)
-    pa.default_memory_pool().release_unused()  # of the tables that this one was made of: 0.5 GB in a million rows
+    pa.default_memory_pool().release_unused()  # of intermediate tables: 0.5 GB for a million rows
     return corpus.to_iterable_dataset(min(min_shards, len(corpus))) if streaming else corpus
 
 
 def splits_of(
     source: str | os.PathLike[str], *, config: str | None = None, columns: Columns | None = None
 ) -> list[str]:
-    """Return the names of a source's subsets; none where it has no subsets.
+    """Return the names of a source's subsets; none if it has no subsets.
 
     Args:
         source, config, columns: as for :func:`load_corpus`.
@@ -140,7 +140,7 @@ def _listing(source: Source, part: Part, shown: str) -> Listing:
     """Return the rows of one term of the split.
 
     Raises:
-        UserError: there are splits and none is named, or the other way round; no row.
+        UserError: there are splits and none is named, or the other way round; or there is no row.
     """
     splits, subset = source.splits(), part.name
     if subset is None and splits and not source.whole:
@@ -166,7 +166,7 @@ def _listing(source: Source, part: Part, shown: str) -> Listing:
 
 
 def _with_labels(rows: pa.Table, label: str | None, shown: str) -> pa.Table:
-    """Return rows with a column of labels: their layout's own, or else another column of theirs, by name.
+    """Return rows with a column of labels: the layout's own, or else a copy of another column.
 
     Raises:
         UserError: no such column.

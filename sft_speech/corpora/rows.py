@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
         ("end", pa.float64()),
     ]
 )
-COLUMNS = ("id", "audio", "text", "speaker", "seconds", "start")  # of a corpus; "label" follows where it is asked for
+COLUMNS = ("id", "audio", "text", "speaker", "seconds", "start")  # of a corpus; "label" follows if it is asked for
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Source(Protocol):
         """Whether the rows of all its subsets can be taken together."""
 
     def splits(self) -> list[str]:
-        """Return the names of its subsets, sorted; none where it has no subsets."""
+        """Return the names of its subsets, sorted; none if it has no subsets."""
 
     def listing(self, split: str | None) -> Listing:
         """Return its rows, or those of one subset, always in the same order."""
@@ -67,9 +67,9 @@ class Layout(NamedTuple):
 
     Args:
         expected: what it looks like, for errors.
-        find: returns the file or folder by which a path is recognised as this layout, or None.
-        open: returns the rows; None where the ``datasets`` library reads them.
-        fallback: it is looked for only where no other layout was found.
+        find: returns the file or folder by which a path is recognized as this layout, or None.
+        open: returns the rows; None if the ``datasets`` library reads them.
+        fallback: it is looked for only if no other layout was found.
     """
 
     expected: str
@@ -139,7 +139,7 @@ def with_columns(
     copies nothing.
 
     Args:
-        columns: a value for each row of the corpus.
+        columns: table with one value per row of the corpus.
     """
     import datasets
 
@@ -158,13 +158,13 @@ def with_columns(
 
 
 def new_fingerprint() -> str:
-    """Return the name by which ``datasets`` tells tables apart; it would pickle the whole table to make one."""
+    """Return a name by which ``datasets`` tells tables apart; its own would need pickling the whole table."""
     return uuid.uuid4().hex[:16]
 
 
 def not_duplicate(ids: pa.Array | pa.ChunkedArray, report: CorpusReport, name: str) -> np.ndarray:
     """Return a mask (rows,) of the rows whose id no earlier row has; the others go to the report."""
-    # The place of each row's id among the distinct ids, which are in order of appearance.
+    # The index of each row's id among the distinct ids, which are in order of appearance.
     first = pc.index_in(ids, pc.unique(ids))
     mask = np.zeros(len(ids), bool)
     mask[np.unique(first.to_numpy(zero_copy_only=False), return_index=True)[1]] = True

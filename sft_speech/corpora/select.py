@@ -1,4 +1,4 @@
-"""Rows that a checkpoint can be trained or evaluated on, with their transcripts as it writes them."""
+"""Selection of the rows that a checkpoint can be trained or evaluated on, with normalized transcripts."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from sft_speech.text.normalize import Normalized
 if TYPE_CHECKING:
     import datasets
 
-Reason = tuple[str, str]  # why a row can't be used: a category, and what is special about the row
+Reason = tuple[str, str]  # why a row cannot be used: a category, and details about this row
 
 _BATCH = 10_000  # rows whose texts are Python strings at a time: these take several times the memory of Arrow's
 
 
 class Rules(TypedDict):
-    """What makes an utterance usable.
+    """The conditions under which an utterance is usable.
 
     Args:
         min_seconds, max_seconds: shorter and longer clips are left out.
         normalize: the checkpoint's transcript normalizer.
-        encode: a transcript to its L label ids.
-        frames_of: seconds to the model's T frames, for an array of them.
-        max_missing_share: of a transcript's characters without spaces; with more of them outside the vocabulary, the
-            rest is another text.
-        why_unusable: labels and T to a reason why they don't go together, or None; by default CTC's, :func:`ctc_fits`.
+        encode: converts a transcript to its L label ids.
+        frames_of: converts an array of seconds to the model's numbers of frames T.
+        max_missing_share: the largest share of a transcript's characters, without spaces, that the vocabulary may lack;
+            if it lacks more, the rest is another text.
+        why_unusable: returns why labels don't fit T frames, or None if they do; by default :func:`ctc_fits`.
     """
 
     min_seconds: float
@@ -47,12 +47,12 @@ class Rules(TypedDict):
 def select_usable(
     corpus: datasets.Dataset, split: str, report: CorpusReport, **rules: Unpack[Rules]
 ) -> datasets.Dataset:
-    """Leave out the rows that can't be used, and replace each ``text`` by its normalized form.
+    """Leave out the rows that cannot be used, and replace each ``text`` by its normalized form.
 
     Args:
-        corpus: of :func:`~sft_speech.corpora.load_corpus`.
-        split: what the report calls these rows.
-        report: gets every row left out, the characters that the vocabulary lacks, and what is left.
+        corpus: rows of :func:`~sft_speech.corpora.load_corpus`.
+        split: name of these rows in the report.
+        report: receives every row left out, the characters that the vocabulary lacks, and the number of rows kept.
         rules: see :class:`Rules`.
 
     Returns:
@@ -87,7 +87,7 @@ def select_usable(
 
 
 def judge(row: Mapping[str, Any], **rules: Unpack[Rules]) -> tuple[Normalized, Reason | None]:
-    """Return a single row's transcript as the checkpoint writes it, and why the row can't be used, if it can't."""
+    """Return a single row's transcript as the checkpoint writes it, and why the row cannot be used, if it cannot."""
     (judged,) = _judged([row["text"]], np.array([row["seconds"]]), rules)
     return judged
 
@@ -95,7 +95,7 @@ def judge(row: Mapping[str, Any], **rules: Unpack[Rules]) -> tuple[Normalized, R
 def _judged(
     texts: Sequence[str | None], seconds: np.ndarray, rules: Rules
 ) -> Iterator[tuple[Normalized, Reason | None]]:
-    """Yield each transcript as the checkpoint writes it, and the first of the rules that it breaks."""
+    """Yield each transcript as the checkpoint writes it, and the first rule that it breaks."""
     why_unusable = rules.get("why_unusable") or ctc_fits
     frames = rules["frames_of"](seconds).tolist()
     for text, length, available in zip(texts, seconds.tolist(), frames, strict=True):
@@ -128,8 +128,8 @@ def _missing_reason(normalized: Normalized, max_missing_share: float) -> Reason 
 
 
 def ctc_fits(labels: Sequence[int], frames: int) -> Reason | None:
-    """Return why CTC can't align labels with frames, if it can't: it needs a frame for each label, and one for a blank
-    between equal neighbours, or else its loss is infinite.
+    """Return why CTC cannot align labels with frames, if it cannot: it needs a frame for each label, and one for a
+    blank between equal neighbours, or else its loss is infinite.
     """
     if frames < 1:
         return "too short", "not one frame"

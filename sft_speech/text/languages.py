@@ -1,4 +1,4 @@
-"""How languages write numbers and symbols: one row for each that differs from the rest."""
+"""How languages write numbers and symbols: one row for each that differs from the defaults."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Language:
-    """A language's habits of writing.
+    """The writing conventions of a language.
 
     Args:
         symbols: the words for symbols.
         decimal_point: it writes 3.5 where others write 3,5.
         spaced_thousands: it writes 10 000.
         spaced_words: it writes spaces between words.
-        ordinal: pattern of what turns a number into an ordinal.
-        year: pattern of the years that are read in hundreds.
+        ordinal: pattern of the endings that turn a number into an ordinal.
+        year: pattern of years that are read in hundreds.
         float_decimals: num2words loses the decimals of a string (``num2words("3,5", "it")`` is "tre") or refuses it.
         dotless_i: it has two letters i: I and ı, İ and i.
     """
@@ -55,5 +55,5 @@ LANGUAGES = {
 
 
 def language_of(code: str) -> Language:
-    """Return the row of a language by its code as num2words has it: ``en``, ``en_IN``."""
+    """Return the conventions of a language by its num2words code: ``en``, ``en_IN``."""
     return LANGUAGES.get(code.split("_")[0], Language())

@@ -1,8 +1,8 @@
-"""Transcripts as one vocabulary can spell them.
+"""Normalization of transcripts to what a vocabulary can spell.
 
 A CTC model can only write the characters of its vocabulary, so that "It's 5 %" becomes ``IT'S FIVE PERCENT`` for one
-checkpoint and ``it's five percent`` for another. What can't be spelt is removed and counted: the caller sees which
-characters a vocabulary lacks, and how often.
+checkpoint and ``it's five percent`` for another. What cannot be spelt is removed and counted: the caller sees which
+characters the vocabulary lacks, and how often they occur.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sft_speech.text.numbers import CURRENCIES, speaks, spell_numbers
 
 Case = Literal["upper", "lower", "keep"]
 
-# Unicode calls these punctuation, yet they are pronounced: losing one is a loss.
+# Unicode classifies these as punctuation, yet they are pronounced: removing one loses a word.
 SPOKEN = frozenset("%&@#‰§")
-# Letters that no decomposition brings back to the plain alphabet.
+# Letters that Unicode decomposition does not reduce to the plain alphabet.
 RELATED = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "'": "’"}
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻʹ′`´", "'"))
 QUOTED = re.compile(r"‘([^‘’]*)’(?!\w)")
-# Straight quotes, where they can't be apostrophes: 'one_word', and 'several words,' closed behind punctuation.
+# Straight quotes, where they cannot be apostrophes: 'one_word', and 'several words,' closed behind punctuation.
 QUOTED_WORD = re.compile(r"(?<![\w'])'(\w[\w']*\w)'(?![\w'])")
 QUOTED_PHRASE = re.compile(r"(?<![\w'])'(\w(?:[^'\n]|(?<=\w)'(?=\w))*[.,!?;:])'(?![\w'])")
 PLAIN_FRACTION = re.compile(r"(?<![\d/])(?:1/2|[12]/3|[13]/4)(?![\d/])")  # 9/11 and 24/7 are not fractions
@@ -37,7 +37,7 @@ SENTENCE_END = re.compile(r"(?<=\w\w)\.(?=\w)|(?<=\d)\.(?=\d)|\.\.+")
 
 
 class Normalized(NamedTuple):
-    """A transcript as the vocabulary spells it, and the characters removed because it can't."""
+    """A transcript as the vocabulary spells it, and the characters removed because it cannot."""
 
     text: str
     missing: Counter[str]
@@ -55,8 +55,8 @@ class TranscriptNormalizer:
     Args:
         alphabet: the characters of the vocabulary, space and word delimiter aside; None while it is still to be built
             from the transcripts: letters, marks and unspelt digits of any script are then kept.
-        case: what letters are turned into; "keep" leaves those that the alphabet has.
-        language: for numbers and symbols, as num2words names it. One that num2words lacks leaves digits as they are.
+        case: case that letters are converted to; "keep" leaves letters that the alphabet has unchanged.
+        language: num2words code, for numbers and symbols; digits are left as they are if num2words lacks it.
     """
 
     def __init__(self, alphabet: set[str] | None, case: Case, language: str = "en") -> None:
@@ -93,7 +93,7 @@ class TranscriptNormalizer:
         """Normalize one transcript."""
         if not self._simple.issuperset(text) or not unicodedata.is_normalized("NFKC", text):
             return self._normalize(text)
-        # The short way for most of a corpus: 300,000 transcripts take a few seconds.
+        # Fast path for most transcripts: 300,000 of them take a few seconds.
         text = self._cased(text)
         quoted = "'" in text and EDGE_APOSTROPHE.search(text) is not None
         if quoted and self._drops_quotes:
@@ -170,7 +170,7 @@ class TranscriptNormalizer:
 
 
 class _Replacements(dict[int, str]):
-    """A table for str.translate that works out each character when it is first met."""
+    """A table for str.translate that computes each entry on first use."""
 
     def __init__(self, normalizer: TranscriptNormalizer) -> None:
         self.normalizer = normalizer
@@ -185,7 +185,7 @@ class _Replacements(dict[int, str]):
 
 
 def unspoken(character: str) -> str | None:
-    """Return what a character that isn't spelt leaves: "" or " " if it isn't pronounced, None if it is a loss."""
+    """Return what replaces a character that cannot be spelt: "" or " " if it isn't pronounced, else None."""
     category = unicodedata.category(character)
     if character in SPOKEN:
         return None

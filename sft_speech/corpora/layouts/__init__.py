@@ -1,4 +1,4 @@
-"""The layouts of a corpus on disk: a file for each, and their table."""
+"""The layouts of a corpus on disk: one module each, and their table."""
 
 from __future__ import annotations
 

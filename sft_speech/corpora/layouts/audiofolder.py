@@ -1,4 +1,4 @@
-"""The audiofolder layout: metadata.csv, .tsv or .jsonl beside the audio, or in each of several folders, the subsets."""
+"""The audiofolder layout: metadata.csv, .tsv or .jsonl beside the audio, or in each of several subfolders."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sft_speech.errors import UserError
 
 
 class AudioFolder:
-    """Rows of a folder with a metadata table, or of the subfolders with one each: its subsets.
+    """The rows of a folder with a metadata table, or of subfolders with one each, which are its subsets.
 
-    A table of its own may name the subsets in a column ``split``.
+    The folder's own table may name subsets in a column ``split``.
     """
 
     def __init__(self, folder: Path, columns: Columns | None = None) -> None:
@@ -34,11 +34,11 @@ class AudioFolder:
 
     @property
     def whole(self) -> bool:
-        """Whether a table of its own lists all rows."""
+        """Whether the folder's own table lists all rows."""
         return self._table is not None
 
     def splits(self) -> list[str]:
-        """Return the subfolders that have a table, or what the column ``split`` says."""
+        """Return the subfolders that have a table, or the values of the column ``split``."""
         if self._table is not None:
             return self._table.splits()
         return sorted(path.name for path in self.folder.iterdir() if path.is_dir() and metadata_of(path))
@@ -47,7 +47,7 @@ class AudioFolder:
         """Return the rows in the order of the table.
 
         Raises:
-            UserError: no such subset, two tables in one folder; see :class:`Manifest`.
+            UserError: no such subset, or two tables in one folder; also see :class:`Manifest`.
         """
         if self._table is not None and split is not None:  # the other files belong to other splits
             return self._table.listing(split)

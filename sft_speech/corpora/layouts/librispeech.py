@@ -28,7 +28,7 @@ def _is_transcripts(name: str) -> bool:
 
 
 def first_transcripts(folder: Path) -> Path | None:
-    """Return the first file of transcripts in or below a folder."""
+    """Return the first transcript file in or below a folder."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(filter(_is_transcripts, files)):
@@ -37,7 +37,7 @@ def first_transcripts(folder: Path) -> Path | None:
 
 
 class LibriSpeech:
-    """Rows of a LibriSpeech or LibriTTS folder, of the folder above it, or of one subset."""
+    """The rows of a LibriSpeech or LibriTTS folder, of the folder above it, or of one subset."""
 
     whole = False
 
@@ -45,7 +45,7 @@ class LibriSpeech:
         self.folder = next((folder / name for name in ROOTS if (folder / name).is_dir()), folder)
 
     def splits(self) -> list[str]:
-        """Return the folders above the speakers'; none where ``folder`` is a subset itself."""
+        """Return the folders above the speakers' folders; none if ``folder`` is itself a subset."""
         first = first_transcripts(self.folder)
         if first is None or len(first.relative_to(self.folder).parts) <= 3:  # SPEAKER/CHAPTER/file
             return []
@@ -53,7 +53,7 @@ class LibriSpeech:
         return [path.name for path in folders if first_transcripts(path) is not None]
 
     def listing(self, split: str | None) -> Listing:
-        """Return the rows in the order of the folders' and the utterances' names.
+        """Return the rows in the order of the folders' names and of their transcripts.
 
         Raises:
             UserError: no such subset.
@@ -98,7 +98,7 @@ def _transcripts(path: str) -> Iterator[tuple[str, str]]:
 
 
 def find(folder: Path, columns: Columns) -> Path | None:
-    """Return the first file of transcripts."""
+    """Return the first transcript file."""
     return first_transcripts(folder)
 
 

@@ -1,4 +1,4 @@
-"""A folder of parquet files, as datasets on the Hub have them; the ``datasets`` library reads it."""
+"""A folder of parquet files, as in datasets on the Hub; the ``datasets`` library reads it."""
 
 from __future__ import annotations
 

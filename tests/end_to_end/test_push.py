@@ -116,7 +116,7 @@ def test_an_evaluation_on_other_data_is_uploaded_only_on_request(run, hub, capsy
     figures = json.loads((run / "evaluation" / "dev-tones.json").read_text())
     (run / "evaluation" / "client.json").write_text(json.dumps(figures | {"source": "/disk/client"}))
     assert main(["push", str(run), "me/model", "--dry_run"]) == 0
-    up, home = capsys.readouterr().out.split("stays at home:")
+    up, home = capsys.readouterr().out.split("not uploaded:")
     assert "client" not in up
     assert "evaluation/client.json" in home
     assert "not an evaluation of this run; --with_evaluations uploads it" in home

@@ -87,7 +87,7 @@ def set_regularization(config: PreTrainedConfig, options: Mapping[str, Any]) -> 
     for name, value in given.items():
         if not hasattr(config, name) or (name.startswith("mask_") and not masking):
             why = f"a {config.model_type} model has no such setting"
-            raise UserError(f"{name} {value}", why, f"leave {name} out")
+            raise UserError(f"{name} {value}", why, f"leave {name} out, or set it to null")
         if name in MASK_PROBABILITIES and not getattr(config, "apply_spec_augment", True):
             for other in MASK_PROBABILITIES - given.keys():
                 setattr(config, other, 0.0)

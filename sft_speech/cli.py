@@ -1,4 +1,4 @@
-"""``sft-speech VERB``. The verbs come from the tables ``tasks.TASKS`` and ``tools.TOOLS``."""
+"""The ``sft-speech VERB`` command. The verbs come from the tables ``tasks.TASKS`` and ``tools.TOOLS``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sft_speech.tasks import specs
 from sft_speech.tasks.finetune import FinetuneVerb
 from sft_speech.tools import TOOLS
 
-EXIT_CODES = f"""exit codes: 0 done; 2 the input can't be used; {RESUMABLE} a signal stopped fine-tuning, to be resumed
-with --resume_from_checkpoint auto; 1 anything else. Launchers of several processes turn all but 0 into 1."""
+EXIT_CODES = f"""exit codes: 0 success; 2 unusable input; {RESUMABLE} a signal stopped fine-tuning, which can be resumed
+with --resume_from_checkpoint auto; 1 any other error. Multi-process launchers turn every code but 0 into 1."""
 
 
 def verbs() -> dict[str, Verb | FinetuneVerb]:
-    """Return every verb by its name: those of the tasks, then the tools."""
+    """Return all verbs by name: those of the tasks, then the tools."""
     found: dict[str, Verb | FinetuneVerb] = {}
     for spec in specs():
         found |= {f"finetune-{spec.name}": FinetuneVerb(spec), **spec.verbs}
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -20,7 +20,7 @@ def printable(text: str, lines: bool = False) -> str:
     """Escape characters that would control a terminal, in names and transcripts from files.
 
     Args:
-        lines: keep line feeds.
+        lines: whether to keep line feeds.
     """
     return _UNSHOWN.sub(lambda one: "\n" if lines and one[0] == "\n" else ascii(one[0])[1:-1], text)
 
@@ -33,7 +33,7 @@ class PrintableFormatter(logging.Formatter):
 
 
 class UserError(Exception):
-    """An input that can't be used.
+    """An input that cannot be used.
 
     It is printed in one or two lines, with exit code 2 and no traceback (``--debug`` shows one). Tokens are hidden.
 

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whenever the process or the machine stops."""
+"""Files that are either complete or absent, whenever the process or the machine stops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_output(flag: str, file: str) -> None:
         flag: the option that named it.
 
     Raises:
-        UserError: it is a folder, or its folder does not exist.
+        UserError: the path is a folder, or its parent folder does not exist.
     """
     path = Path(file).absolute()
     if path.is_dir() or not path.parent.is_dir():
@@ -29,15 +29,15 @@ def check_output(flag: str, file: str) -> None:
 
 @contextlib.contextmanager
 def open_whole(path: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a binary file that replaces ``path`` once the block has ended without an error.
+    """Open a binary file that replaces ``path`` once the block ends without an error.
 
     Until then ``path`` keeps its old content. When the block ends, the new content is on the disk (fsync). The
-    temporary file has a name of its own, so any number of processes and machines may write the same path: the last
+    temporary file has a unique name, so any number of processes and machines may write the same path: the last
     one wins. It is removed on an error; a killed process leaves it behind, with the suffix ``.part``.
 
     Args:
-        path: in a folder that exists.
-        scratch: folder on the same file system for the temporary file; that of ``path`` by default.
+        path: a file in an existing folder.
+        scratch: folder on the same file system for the temporary file; by default the folder of ``path``.
     """
     part = (scratch or path.parent) / f"{path.name}.{uuid.uuid4().hex[:8]}.part"
     try:
@@ -69,7 +69,7 @@ def sync(path: Path) -> None:
 
 
 def honour_umask(folder: Path) -> None:
-    """Give weights the mode of any new file in their folder; safetensors makes them readable for their owner only."""
+    """Give weights the mode of any new file in their folder; safetensors makes them readable only by their owner."""
     probe = folder / ".mode"
     probe.unlink(missing_ok=True)
     probe.touch()

@@ -17,7 +17,7 @@ HIDDEN = "(hidden)"
 
 
 def redact(text: str) -> str:
-    """Return the text without tokens and passwords: those that look like one, and the one in use."""
+    """Return the text without tokens and passwords: the token in use, and anything that looks like one."""
     for token in _known():
         text = text.replace(token, HIDDEN)
     for pattern in (_TOKEN, _PASSWORD, _BEARER):
@@ -26,7 +26,7 @@ def redact(text: str) -> str:
 
 
 def _known() -> list[str]:
-    """Return the tokens that the Hub's library finds, unless they are too short to differ from ordinary words."""
+    """Return the tokens that the Hub's library finds, unless they are too short to tell from ordinary words."""
     found = [os.environ.get(name, "").strip() for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")]
     if constants := sys.modules.get("huggingface_hub.constants"):  # if imported; the import costs half a second
         try:

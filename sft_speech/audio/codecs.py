@@ -1,4 +1,4 @@
-"""File formats: their suffixes, the error for a clip that can't be used, and decoding by torchcodec (FFmpeg).
+"""File formats: their suffixes, the error for a clip that cannot be used, and decoding by torchcodec (FFmpeg).
 
 libsndfile reads WAV, FLAC, MP3, OGG, Opus, AIFF, AU, W64 and CAF (:mod:`~sft_speech.audio.read`); torchcodec, where
 installed, is the fallback for the rest: M4A, WebM, WMA and video.
@@ -17,7 +17,7 @@ from sft_speech.audio.units import samples_of
 if TYPE_CHECKING:
     from torchcodec.decoders import AudioDecoder
 
-# libsndfile reads those of the first line, the others need FFmpeg.
+# libsndfile reads those in the first line; the others need FFmpeg.
 AUDIO_SUFFIXES = frozenset(
     [
         *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".w64", ".rf64", ".caf"),
@@ -33,10 +33,10 @@ def is_audio(name: str, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> bool:
 
 
 class AudioError(Exception):
-    """A clip can't be used.
+    """A clip that cannot be used.
 
     Attributes:
-        reason: what the corpus report counts: "missing file", "unreadable", "truncated", "empty" or "not finite".
+        reason: category in the corpus report: "missing file", "unreadable", "truncated", "empty" or "not finite".
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -48,7 +48,7 @@ class AudioError(Exception):
 
 
 class NotForLibsndfile(Exception):
-    """libsndfile can't read a file, or not all of it; torchcodec may."""
+    """A file that libsndfile cannot read, or not completely; torchcodec may be able to."""
 
 
 def wav_bytes(samples: np.ndarray, rate: int | None) -> bytes:
@@ -59,14 +59,14 @@ def wav_bytes(samples: np.ndarray, rate: int | None) -> bytes:
         rate: samples per second.
 
     Raises:
-        AudioError: no waveform, or no rate.
+        AudioError: the array is not a waveform, or the rate is missing.
     """
     from scipy.io import wavfile
 
     if not isinstance(rate, int | np.integer) or not 0 < rate < 1 << 31:
         raise AudioError("unreadable", f"samples without a rate ({rate})")
     encoded = io.BytesIO()
-    wavfile.write(encoded, int(rate), float_samples(samples))  # soundfile's files hold the time
+    wavfile.write(encoded, int(rate), float_samples(samples))  # soundfile would write the time into the file
     return encoded.getvalue()
 
 
@@ -75,13 +75,13 @@ def float_samples(samples: np.ndarray) -> np.ndarray:
 
     Args:
         samples: (S,), or (S, C) or (C, S), where channels are the shorter axis. Integers have full scale at the limits
-            of their type; those of 64 bits, which Python makes, are 16-bit samples.
+            of their type; 64-bit ones, Python's default, are taken for 16-bit samples.
 
     Raises:
-        AudioError: no waveform.
+        AudioError: the array is not a waveform.
     """
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "iuf":
-        raise AudioError("unreadable", f"no waveform: an array of {samples.dtype} of shape {samples.shape}")
+        raise AudioError("unreadable", f"not a waveform: an array of {samples.dtype} of shape {samples.shape}")
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T
     if samples.dtype.kind != "f":
@@ -97,15 +97,17 @@ def _open(encoded: str | bytes, why: NotForLibsndfile) -> AudioDecoder:
     try:
         from torchcodec.decoders import AudioDecoder
     except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: torchcodec is installed, FFmpeg isn't
-        raise AudioError("unreadable", f"{why} (torchcodec with FFmpeg reads more formats; it is not here)") from error
+        raise AudioError(
+            "unreadable", f"{why} (torchcodec with FFmpeg reads more formats; it is not installed)"
+        ) from error
     try:
         return AudioDecoder(encoded)
     except (RuntimeError, ValueError) as error:
-        raise AudioError("unreadable", f"{why}, nor FFmpeg") from error
+        raise AudioError("unreadable", f"{why}; FFmpeg cannot read it either") from error
 
 
 def probe(encoded: str | bytes, why: NotForLibsndfile) -> tuple[int, int, int]:
-    """Return samples per channel, rate and channels as the header gives them.
+    """Return the samples per channel, the rate and the number of channels given by the header.
 
     Raises:
         AudioError: unreadable, or empty.

@@ -1,6 +1,6 @@
 """One clip: its length from the header, and its samples at the model's rate.
 
-soundfile (libsndfile) comes first; what it can't read goes to torchcodec, see :mod:`~sft_speech.audio.codecs`.
+soundfile (libsndfile) comes first; what it cannot read goes to torchcodec, see :mod:`~sft_speech.audio.codecs`.
 
 Shapes: S samples, C channels.
 """
@@ -30,7 +30,7 @@ Audio = str | Path | bytes | Mapping[str, Any]  # a path, the bytes of a file, o
 
 QUIET_SECONDS = 0.05  # length of the window that :func:`quietest` looks for
 
-_TAIL = 256  # samples decoded at the end of a file to see that the end is there
+_TAIL = 256  # samples decoded at the end of a file to check that it is there
 _SILENT_PEAK = 1e-4  # -80 dB of full scale, three steps of 16-bit audio: nothing was recorded
 _UNKNOWN_FORMAT = 1  # SF_ERR_UNRECOGNISED_FORMAT of sndfile.h
 _UNKNOWN_LENGTH = 0x7FFF_0000  # writers to a pipe put the largest number that fits in place of a length
@@ -100,7 +100,7 @@ def _header(file: soundfile.SoundFile, encoded: str | bytes) -> Header:
 
 
 def _slack(file: soundfile.SoundFile) -> int:
-    """Return how many samples may be missing from a whole file: some headers are rounded, MP3 lengths count packets."""
+    """Return how many samples an intact file may lack: some headers are rounded, and MP3 lengths count packets."""
     quarter = file.samplerate // 4
     return quarter if file.format == "MP3" else min(quarter, file.frames // 50)
 
@@ -143,7 +143,7 @@ def _check_mp3_length(encoded: str | bytes) -> None:
     """
     with _stream(encoded) as raw, _open(raw) as file:
         _decode(file, max(0, file.frames - 1), 1)
-        if _size(raw) - raw.tell() > max(8192, _size(raw) // 20):  # more than tags behind the last packet
+        if _size(raw) - raw.tell() > max(8192, _size(raw) // 20):  # more than tags after the last packet
             raise NotForLibsndfile("an MP3 of variable bit rate without the header that gives its length; re-encode it")
 
 
@@ -211,7 +211,7 @@ def decode(audio: Audio, start: float | None = None, seconds: float | None = Non
     except NotForLibsndfile as error:
         samples, rate = codecs.decode(encoded, start, seconds, error)
     if len(samples) == 0:
-        raise AudioError("empty", "it holds no samples" if start is None else f"nothing at {start:.2f} s")
+        raise AudioError("empty", "it holds no samples" if start is None else f"it holds nothing at {start:.2f} s")
     return samples, rate
 
 
@@ -266,12 +266,12 @@ def _check_finite(samples: np.ndarray) -> None:
 
 
 def _encoded(audio: Audio) -> str | bytes:
-    held: Any = audio
+    content: Any = audio
     if isinstance(audio, Mapping):
-        held = audio.get("path") if audio.get("bytes") is None else audio["bytes"]
-    if held is None:
+        content = audio.get("path") if audio.get("bytes") is None else audio["bytes"]
+    if content is None:
         raise AudioError("missing file", "neither a path nor bytes")
-    return held if isinstance(held, bytes) else os.fspath(held)
+    return content if isinstance(content, bytes) else os.fspath(content)
 
 
 def _stream(encoded: str | bytes) -> BinaryIO:
@@ -299,12 +299,12 @@ def _open(encoded: str | bytes | BinaryIO) -> soundfile.SoundFile:
         raise AudioError("unreadable", error.error_string.strip() or f"libsndfile error {error.code}") from error
     if file.frames >= _OPEN_LENGTH:
         file.close()
-        raise NotForLibsndfile("a FLAC that was written to a pipe, its header lacks the length; re-encode it")
+        raise NotForLibsndfile("a FLAC that was written to a pipe, so its header lacks the length; re-encode it")
     return file
 
 
 def _check_file(encoded: str | bytes | BinaryIO) -> None:
-    """Raise what libsndfile's "System error" stands for."""
+    """Raise the error behind libsndfile's "System error"."""
     try:
         with _stream(encoded) if isinstance(encoded, str | bytes) else encoded as raw:
             if _size(raw) == 0:

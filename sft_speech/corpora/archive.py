@@ -28,10 +28,10 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", "
 # More than any corpus needs: speech as WAV shrinks to a half, transcripts to a tenth, while a zip bomb grows 1032-fold
 # and one of xz more.
 MOST_FILES = 5_000_000
-MOST_GROWTH = 100  # bytes unpacked for one of the archive
+MOST_GROWTH = 100  # bytes unpacked per byte of the archive
 ALWAYS_FINE = 1 << 28  # bytes unpacked, whatever the size of the archive
 LONGEST_HEADER = 1 << 20  # bytes; tarfile reads extended headers, which hold names, into memory
-RESERVE = 5e9  # bytes that stay free, or on a small disk this share:
+RESERVE = 5e9  # bytes that stay free; on a small disk, this share:
 RESERVE_SHARE = 0.05
 _BLOCK = 1 << 20
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
@@ -46,13 +46,13 @@ class _Member(NamedTuple):
 
 
 def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> str:
-    """Return the folder of an archive's contents, and any other source as it is.
+    """Unpack an archive and return the folder of its contents; return any other source unchanged.
 
     The archive is unpacked unless one of this path, size and time already was. Links and devices in it are left out
     and counted in a warning; archives in it stay archives.
 
     Raises:
-        UserError: it is damaged, a member leads out of its folder, or it takes more than the disk has or
+        UserError: it is damaged, a member's path leaves its folder, or it takes more space than the disk has or
             :data:`MOST_GROWTH` allows.
     """
     from filelock import FileLock
@@ -78,7 +78,7 @@ def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> st
             except Exception as error:  # tarfile and zipfile raise all kinds for damaged archives
                 if isinstance(error, OSError) and error.errno in _REFUSED:
                     raise
-                why = f"it can't be unpacked ({str(error) or type(error).__name__})"
+                why = f"it cannot be unpacked ({str(error) or type(error).__name__})"
                 raise UserError(
                     str(archive), why, "fetch it again, or unpack it by hand and give the folder"
                 ) from error
@@ -89,7 +89,7 @@ def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> st
 
 
 def _clear(cache: Path) -> None:
-    """Remove what killed processes left of other archives; those at work hold their locks."""
+    """Remove what killed processes left of other archives; running processes hold their locks."""
     from filelock import FileLock, Timeout
 
     for part in cache.glob("*.part"):
@@ -126,7 +126,7 @@ def _unpack(archive: Path, part: Path, folder: Path) -> None:
 
 
 def _limit(archive: Path, part: Path) -> float:
-    """Return how many bytes an archive may take."""
+    """Return how many bytes an archive may unpack to."""
     disk = shutil.disk_usage(part)
     free = disk.free - min(RESERVE, RESERVE_SHARE * disk.total)
     return min(free, max(ALWAYS_FINE, MOST_GROWTH * archive.stat().st_size))
@@ -140,12 +140,12 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
     """Return a member's path below the folder of the archive.
 
     Raises:
-        UserError: it leads out of that folder.
+        UserError: it leaves that folder.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
-        do = "such archives do harm; if you trust it, unpack it by hand and give the folder"
-        raise UserError(str(archive), f"its member {name!r} leads out of it", do)
+        do = "such archives are dangerous; if you trust it, unpack it by hand and give the folder"
+        raise UserError(str(archive), f"its member {name!r} would be unpacked outside its folder", do)
     return path
 
 
@@ -161,7 +161,7 @@ def _members(archive: Path) -> Iterator[Iterator[_Member]]:
 
 
 class _Header(tarfile.TarInfo):
-    """A header of limited size; the end of a cut file isn't taken for that of the archive."""
+    """A header of limited size, which doesn't take the end of a cut file for the end of the archive."""
 
     _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 
@@ -198,4 +198,4 @@ def _of_tar(archive: tarfile.TarFile) -> Iterator[_Member]:
 
 def _warn(left_out: int) -> None:
     if left_out:
-        logger.warning("%d links or devices in it are left out", left_out)
+        logger.warning("%d links or devices in the archive are left out", left_out)

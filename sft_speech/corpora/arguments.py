@@ -16,16 +16,18 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--source`` and the options that choose a part of it."""
     parser.add_argument("--source", required=True, help="corpus: a folder, a manifest file or a Hub id")
     parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
-    parser.add_argument("--split", metavar="SPLIT", help="what to evaluate on; several are joined by '+' [all rows]")
+    parser.add_argument("--split", metavar="SPLIT", help="split to evaluate on; join several with '+' [all rows]")
     for role in ("audio", "text", "speaker"):
-        parser.add_argument(f"--{role}_column", metavar="NAME", help=f"column of the {role}, where it has another name")
+        parser.add_argument(
+            f"--{role}_column", metavar="NAME", help=f"column of the {role}, if it is not recognized by its name"
+        )
 
 
 def rows_of_arguments(args: argparse.Namespace, **columns: str | None) -> tuple[Dataset, str, CorpusReport]:
     """Read the rows that the arguments name.
 
     Args:
-        columns: of further roles, see :func:`~sft_speech.corpora.load_corpus`.
+        columns: columns of further roles, see :func:`~sft_speech.corpora.load_corpus`.
 
     Returns:
         The rows, the name of their split, and a report of the rows that cannot be used.
@@ -42,7 +44,7 @@ def rows_of_arguments(args: argparse.Namespace, **columns: str | None) -> tuple[
 
 
 def evaluation_folder(model: str, output: str | None) -> Path:
-    """Return where an evaluation is written: beside the directory of the model, so that it is not taken for its own."""
+    """Return the folder of an evaluation: beside the model's directory, which holds that of its training run."""
     if output:
         return Path(output) / "evaluation"
     folder = Path(model)

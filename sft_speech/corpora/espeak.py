@@ -1,4 +1,4 @@
-"""Synthetic speech by espeak-ng, in this process: the library comes with the package ``espeakng-loader``."""
+"""Speech synthesis with espeak-ng, in this process; the library comes with the package ``espeakng-loader``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from sft_speech.errors import UserError
 
 ESPEAK_RATE = 22_050  # samples per second of every formant voice of espeak-ng
-# The English accents of espeak-ng; the one-syllable Shavian alphabet ("en-shaw") reads another script.
+# The English accents of espeak-ng, without "en-shaw", which reads the Shavian script.
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc")
 
 _OUTPUT_SYNCHRONOUS, _CHARS_UTF8 = 2, 1
@@ -54,7 +54,7 @@ def _library() -> ctypes.CDLL:
     rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0)
     if rate != ESPEAK_RATE:
         raise UserError(
-            "synthetic speech", f"espeak-ng did not start (it answered {rate})", "pip install -U espeakng-loader"
+            "synthetic speech", f"espeak-ng did not start (it returned {rate})", "pip install -U espeakng-loader"
         )
     return library
 
@@ -68,7 +68,7 @@ def variants() -> list[str]:
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
-    """Speak a text.
+    """Synthesize a text.
 
     Returns:
         float32 waveform (S,), S samples at :data:`ESPEAK_RATE`, in [-1, 1).
@@ -86,7 +86,7 @@ def speak(text: str, voice: Voice) -> np.ndarray:
         raise UserError(
             f"voice {voice.name!r}",
             "espeak-ng has no such voice",
-            "take an accent of ACCENTS and a variant of variants()",
+            "use an accent from ACCENTS and a variant from variants()",
         )
     for field, code in _PARAMETERS.items():
         library.espeak_SetParameter(code, getattr(voice, field), 0)

@@ -1,4 +1,4 @@
-"""Rows of a corpus out of a ``datasets.Dataset`` or ``IterableDataset``: of the Hub, or made in Python."""
+"""Rows of a corpus from a ``datasets.Dataset`` or ``IterableDataset``: on the Hub, or made in Python."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ logger = logging.getLogger(__name__)
 ROLES = ("audio", "text", "speaker", "id", "label")
 RATES = ("sampling_rate", "sample_rate")  # columns that may give the rate of plain arrays
 _CLIPS = 32  # encoded clips that a thread, or a step of a stream, holds at a time
-_DISTINCT_IDS = 2 / 3  # of the rows; a column with fewer distinct values is no id (FLEURS: it is the sentence's)
+_DISTINCT_IDS = 2 / 3  # of the rows; a column with fewer distinct values is not an id (in FLEURS it is the sentence's)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What rows are made for.
+    """The settings for making rows from a dataset.
 
     Args:
         columns: the names of the columns by their roles.
-        report: gets the rows dropped, under ``name``.
-        shown: what errors call the dataset.
-        may_name: whether a row may name a file of this path instead of holding its audio.
-        prefix: begins the ids of rows that have neither id nor path: ``prefix-00000000``.
+        report: receives the dropped rows, under ``name``.
+        shown: name of the dataset in errors.
+        may_name: returns whether a row may name a file with this path instead of holding its audio.
+        prefix: prefix of the ids of rows that have neither id nor path: ``prefix-00000000``.
         rate: samples per second of plain arrays.
     """
 
@@ -85,19 +85,19 @@ def rows_of_dataset(
     :func:`~sft_speech.audio.codecs.wav_bytes`.
 
     Args:
-        dataset: with a column of audio and, if no label is asked for, of transcripts.
+        dataset: has a column of audio and, if no label is asked for, one of transcripts.
         columns: the names of its columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``label``, as
             ``load_corpus`` takes them.
         rate: samples per second of plain arrays, if no column ``sampling_rate`` gives it.
-        name: what the report calls these rows.
-        report: gets every dropped row; without one they are logged.
+        name: name of these rows in the report.
+        report: receives every dropped row; without a report they are logged.
         cache_dir: as for ``load_corpus``.
 
     Returns:
-        a Dataset where one was given; or an IterableDataset, whose rows are checked while they are iterated.
+        a Dataset if one was given; otherwise an IterableDataset, whose rows are checked during iteration.
 
     Raises:
-        UserError: not a dataset, no such column, or no row that can be used.
+        UserError: not a dataset, no such column, or no usable row.
     """
     import datasets
 
@@ -130,7 +130,7 @@ def without_duplicates(corpus: datasets.Dataset, request: Request) -> datasets.D
 
 
 def _is_corpus(dataset: AnyDataset, columns: Columns | None) -> bool:
-    """Return whether rows have the columns that are asked for already."""
+    """Return whether the rows already have the requested columns."""
     found, wanted = dataset.features or {}, features(labelled(columns))
     return all(found.get(column) == kind for column, kind in wanted.items())
 
@@ -138,8 +138,8 @@ def _is_corpus(dataset: AnyDataset, columns: Columns | None) -> bool:
 def _is_own(dataset: AnyDataset) -> bool:
     """Return whether a row may name an audio file instead of holding it.
 
-    So may rows that were made in Python, files that ``datasets`` has downloaded itself, and tables given to a loader of
-    ``datasets`` by their paths; but not those of a repository, which may be anyone's.
+    Rows made in Python may, and so may those of files that ``datasets`` itself has downloaded or of tables given to a
+    loader of ``datasets`` by their paths; but not those of a repository, which may be anyone's.
     """
     info = dataset.info
     return info.builder_name in (None, "generator", "audiofolder", info.dataset_name)
@@ -152,10 +152,10 @@ def table_rows(
     cache_dir: str | os.PathLike[str] | None,
     index: Path | None = None,
 ) -> datasets.Dataset:
-    """Return the rows of a part of a dataset; those that can't be used go to the report.
+    """Return the rows of a part of a dataset; those that cannot be used go to the report.
 
     Args:
-        index: where headers are remembered; it must be of this very dataset and part.
+        index: file in which headers are cached; it must belong to this very dataset and part.
     """
     labels = labelled(request.columns)
     found, dataset = _find(dataset, request)
@@ -171,14 +171,14 @@ def table_rows(
     seconds = np.full(len(texts), np.nan)
     seconds[chosen] = seconds_of(headers["samples"].to_numpy(), headers["rate"].to_numpy())
     texts = texts.append_column("seconds", pa.array(seconds)).append_column("start", pa.nulls(len(texts), pa.float64()))
-    # The texts are set beside the audio before rows are left out: the other way round would copy the audio.
+    # Join texts and audio before rows are left out: in the other order, the audio would be copied.
     corpus = with_columns(audio, texts, cache_dir).select_columns(list(features(labels)))
     kept = chosen[readable]
     return corpus if len(kept) == len(corpus) else corpus.select(kept)
 
 
 def stream_rows(dataset: datasets.IterableDataset, request: Request) -> datasets.IterableDataset:
-    """Return the rows of a stream; they are made, and those that can't be used dropped, while it is iterated."""
+    """Return the rows of a stream; they are made, and unusable ones dropped, during iteration."""
     import datasets
 
     found, dataset = _find(dataset, request)
@@ -198,7 +198,7 @@ def stream_rows(dataset: datasets.IterableDataset, request: Request) -> datasets
 
 
 class _RowMaker:
-    """Makes rows of a corpus out of those of a stream, and leaves out those that can't be used."""
+    """Makes rows of a corpus from those of a stream, and leaves out unusable ones."""
 
     def __init__(
         self, found: Mapping[str, str], columns: Sequence[str], names: Sequence[str], request: Request
@@ -236,10 +236,10 @@ class _RowMaker:
 
 
 def _find(dataset: AnyDataset, request: Request) -> tuple[dict[str, str], AnyDataset]:
-    """Return our names of the columns to theirs, and the dataset with its types known and no format set.
+    """Map our names of the columns to the dataset's. Return the map, and the dataset with known types and no format.
 
     Raises:
-        UserError: no such column, or none that could be it.
+        UserError: no such column, or no candidate for one.
     """
     import datasets
 
@@ -252,7 +252,7 @@ def _find(dataset: AnyDataset, request: Request) -> tuple[dict[str, str], AnyDat
         try:
             dataset = dataset._resolve_features()
         except (pa.ArrowException, StopIteration) as error:
-            why = f"the types of its columns can't be found out from its first rows: {error}"
+            why = f"the types of its columns cannot be found out from its first rows: {error}"
             raise UserError(request.shown, why, "give it features, or audio as waveforms of one channel") from error
     typed = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Audio)]
     given = dict(request.columns or {})
@@ -289,14 +289,14 @@ def _strings(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:
 
 
 def _class_names(feature: Any) -> Sequence[str]:
-    """Return the names of a column of classes, or of lists of them; none for another column."""
+    """Return the names of a column of classes, or of lists of them; an empty sequence for other columns."""
     return getattr(getattr(feature, "feature", feature), "names", None) or ()
 
 
 def _ids(
     dataset: datasets.Dataset, found: Mapping[str, str], audio: datasets.Dataset, prefix: str
 ) -> pa.Array | pa.ChunkedArray:
-    """Return the column of ids, else the paths where they are distinct, else numbers."""
+    """Return the column of ids, or else the paths if they are distinct, or else numbers."""
     if "id" in found:
         ids = column_of(dataset, found["id"])
         ids = pc.fill_null(pc.struct_field(ids, "path") if pa.types.is_struct(ids.type) else ids.cast(pa.string()), "")
@@ -315,16 +315,16 @@ def _ids(
 
 
 def _checked(audio: Mapping[str, Any] | None, may_name: Callable[[str], bool]) -> Mapping[str, Any] | AudioError:
-    """Return a row's audio; or the error that it names a file which it may not, and which isn't opened."""
+    """Return a row's audio, or an error if it names a file that it may not name; that file isn't opened."""
     audio = audio or {"path": None}
     path = audio.get("path")
     if audio.get("bytes") is not None or not path or may_name(path):
         return audio
-    return AudioError("outside the corpus folder", f"a path, {path}, in place of audio: no file is read for that")
+    return AudioError("outside the corpus folder", f"it has a path, {path}, instead of audio; that file is not read")
 
 
 class _Checked(Sequence[Any]):
-    """The audio of rows, read and checked when it is asked for; or the error of a row that has one already."""
+    """The audio of rows, read and checked on access; or the error of a row that already has one."""
 
     def __init__(
         self, clips: datasets.Dataset, errors: Sequence[AudioError | None], may_name: Callable[[str], bool]
@@ -349,7 +349,7 @@ def _headers(
     """Return the headers of all clips, in their order.
 
     Args:
-        errors: of the clips, or empty.
+        errors: one per clip, None for no error; or empty.
     """
     known = header_index.load(index)
     if len(known) == len(clips):

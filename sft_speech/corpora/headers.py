@@ -1,4 +1,4 @@
-"""The headers of many files, read in threads; an index remembers them for as long as the files don't change."""
+"""Headers of many files, read in threads, and cached in an index for as long as the files don't change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sft_speech.files import open_whole
 
 logger = logging.getLogger(__name__)
 
-# A row per file. key: fingerprint of its name, size and time; reason: why it can't be used, null if it can.
+# One row per file. key: fingerprint of its name, size and time; reason: why it cannot be used, null if it can.
 SCHEMA = pa.schema(
     [
         ("key", pa.uint64()),
@@ -44,10 +44,10 @@ def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
 
     Args:
         paths: distinct.
-        index: the file of the index; None for none.
+        index: file of the index; None to use none.
 
     Returns:
-        a table of :data:`SCHEMA`, a row per path in the order given.
+        a table of :data:`SCHEMA`, one row per path in the given order.
     """
     began = time.perf_counter()
     keys = np.concatenate([np.zeros(0, np.uint64), *in_threads(_keys, paths)])
@@ -57,7 +57,7 @@ def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
     fresh = probe_all([paths[row] for row in new.tolist()], keys[new])
     places[new] = len(known) + np.arange(len(new))
     places[keys == _MISSING] = len(known) + len(new)
-    missing = pa.table([[_MISSING], [0], [1], ["missing file"], ["no such file, or no ordinary one"]], SCHEMA)
+    missing = pa.table([[_MISSING], [0], [1], ["missing file"], ["no such file, or not a regular one"]], SCHEMA)
     headers = pa.concat_tables([known, fresh, missing]).take(pa.array(places))
     if index is not None and (len(new) or len(known) != len(paths)):
         save(headers, index)
@@ -66,11 +66,11 @@ def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
 
 
 def probe_all(audio: Sequence[Audio | AudioError], keys: np.ndarray, block: int = _BLOCK) -> pa.Table:
-    """Read the headers of files or of encoded bytes, a row each.
+    """Read the headers of files or of encoded bytes, one row each.
 
     Args:
-        audio: clips, sliced by the threads; or the error of one that is known to be unusable.
-        keys: of the clips.
+        audio: clips, sliced by the threads; or the error of a clip that is known to be unusable.
+        keys: keys of the clips.
         block: how many clips a thread takes at a time.
     """
     columns = list(zip(*chain.from_iterable(in_threads(_probe, audio, "Reading headers", block)), strict=True))
@@ -96,7 +96,7 @@ def _probe(block: Sequence[Audio | AudioError]) -> list[tuple[int, int, str | No
 def in_threads(
     work: Callable[[Sequence[Any]], Any], items: Sequence[Any], title: str | None = None, block: int = _BLOCK
 ) -> list[Any]:
-    """Run ``work`` on blocks of items and return the results in order; a title makes a progress bar on a terminal."""
+    """Run ``work`` on blocks of items and return the results in order; a title shows a progress bar on a terminal."""
     from tqdm import tqdm
 
     # More threads than cores: most of the time they wait for the disk or the network.
@@ -114,7 +114,7 @@ def in_threads(
 
 
 def _keys(paths: Sequence[str]) -> np.ndarray:
-    """Return a fingerprint of each file's name, size and time; 0 where there is no such file."""
+    """Return a fingerprint of each file's name, size and time; 0 if there is no such file."""
     keys = np.zeros(len(paths), np.uint64)
     for row, path in enumerate(paths):
         try:
@@ -134,7 +134,7 @@ def key_of(*parts: object) -> int:
 
 
 def _find(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Return the place of each key among the known ones, -1 where it isn't there."""
+    """Return the index of each key among the known ones, -1 if it isn't there."""
     if not len(known):
         return np.full(len(keys), -1)
     order = np.argsort(known)
@@ -143,22 +143,22 @@ def _find(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def load(index: Path | None) -> pa.Table:
-    """Return what an index holds; nothing if there is none, or it can't be read."""
+    """Return the table in an index; an empty one if the file is missing or cannot be read."""
     empty = SCHEMA.empty_table()
     if index is None or not index.is_file():
         return empty
     try:
         table = pq.read_table(index)
     except (OSError, pa.ArrowException) as error:
-        logger.warning("%s can't be read (%s): headers are read again", index, error)
+        logger.warning("%s cannot be read (%s): headers are read again", index, error)
         return empty
     return table if table.schema == SCHEMA else empty
 
 
 def save(headers: pa.Table, index: Path) -> None:
-    """Write the index, completely or not at all; if it can't be written, the next run reads the headers again.
+    """Write the index, completely or not at all; if it cannot be written, the next run reads the headers again.
 
-    What couldn't be read isn't remembered: torchcodec or a permission may come without the file changing.
+    Unreadable files are left out: installing torchcodec or granting a permission does not change the file.
     """
     headers = headers.filter(pc.invert(pc.is_in(headers["reason"], pa.array(["missing file", "unreadable"]))))
     try:
@@ -170,7 +170,7 @@ def save(headers: pa.Table, index: Path) -> None:
         with open_whole(index) as file:
             pq.write_table(headers, file, compression="zstd")
     except OSError as error:
-        logger.warning("%s can't be written (%s): the next run reads the headers again", index, error)
+        logger.warning("%s cannot be written (%s): the next run reads the headers again", index, error)
 
 
 def index_path(cache_dir: str | os.PathLike[str] | None, *parts: object) -> Path:
@@ -179,7 +179,7 @@ def index_path(cache_dir: str | os.PathLike[str] | None, *parts: object) -> Path
 
 
 def own_cache(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """Return the folder of our own files, in the cache of ``datasets``."""
+    """Return the folder of this package in the cache of ``datasets``."""
     if cache_dir is None:
         import datasets
 

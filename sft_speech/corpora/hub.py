@@ -1,6 +1,6 @@
 """Corpora that the ``datasets`` library opens: on the Hub, or local folders of parquet files of the same form.
 
-Whole ones are in the cache of ``datasets``, their audio as it was encoded, mapped into memory; streamed ones nowhere.
+They are mapped into memory from the cache of ``datasets``, their audio still encoded; streamed ones are not stored.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ def stream_hub(
     name: str,
     min_shards: int = 1,
 ) -> datasets.IterableDataset:
-    """Return the same rows, made while they are iterated; in whole subsets only.
+    """Return the same rows, made during iteration; for whole subsets only.
 
     Args:
-        min_shards: where there are fewer files than this, parquet files are read by row group, each a shard.
+        min_shards: if there are fewer files than this, parquet files are read by row group, each a shard.
 
     Raises:
-        UserError: a range or speakers: which rows are meant is known only after all were seen.
+        UserError: a range or speakers, since the rows that they select are known only after all have been read.
     """
     import datasets
 
     streams = []
     for part in parts:
         if not part.everything:
-            why = "a range or speakers can't be taken from a stream"
+            why = "a range or speakers cannot be taken from a stream"
             raise UserError(f"split of {source}", why, "name whole splits, or streaming=False")
         opened = _open(source, config, part.name, streaming=True)
         if opened.num_shards < min_shards:
@@ -83,8 +83,8 @@ def stream_hub(
 
 
 def _may_name(source: str, dataset: datasets.Dataset | datasets.IterableDataset) -> Callable[[str], bool]:
-    """Return which audio files a row may name instead of holding them: by absolute paths those of a folder that the
-    user named, or files that ``datasets`` itself has downloaded; never what rows of the Hub say.
+    """Return a function that tells whether a row may name an audio file instead of holding it: absolute paths may be
+    named in a folder given by the user or in files that ``datasets`` has downloaded, none in rows of the Hub.
     """
     return os.path.isabs if os.path.isdir(source) or dataset.info.builder_name == "audiofolder" else nothing
 
@@ -104,7 +104,7 @@ def _open(
     """Open one split.
 
     Raises:
-        UserError: no such dataset, configuration or split, or the Hub can't be reached.
+        UserError: no such dataset, configuration or split, or the Hub cannot be reached.
     """
     import datasets
     from datasets.packaged_modules.parquet.parquet import Parquet
@@ -122,7 +122,7 @@ def _open(
         split = _choose_split(source, split, datasets.get_dataset_split_names(source, config))
         builder = datasets.load_dataset_builder(source, config)
         own = (builder.config.data_files or {}).get(split)
-        if isinstance(builder, Parquet) and own:  # the same: load_dataset(source) would download all splits
+        if isinstance(builder, Parquet) and own:  # likewise, load_dataset(source) would download all splits
             kwargs |= {"data_files": {split: list(own)}, "features": builder.info.features}
             return datasets.load_dataset("parquet", split=split, **kwargs)
         return datasets.load_dataset(source, config, split=split, **kwargs)
@@ -132,7 +132,7 @@ def split_names(source: str, config: str | None) -> list[str]:
     """Return the splits of a dataset.
 
     Raises:
-        UserError: no such dataset or configuration, or the Hub can't be reached.
+        UserError: no such dataset or configuration, or the Hub cannot be reached.
     """
     import datasets
 
@@ -145,7 +145,7 @@ def split_names(source: str, config: str | None) -> list[str]:
 
 @contextlib.contextmanager
 def _explained(source: str) -> Iterator[None]:
-    """Turn what the ``datasets`` library raises into a :class:`UserError`."""
+    """Turn errors of the ``datasets`` library into a :class:`UserError`."""
     import datasets
 
     try:
@@ -158,7 +158,7 @@ def _explained(source: str) -> Iterator[None]:
         ) from error
     except ConnectionError as error:
         raise UserError(
-            source, "no such folder here, and the Hub can't be reached", "check the path, or the connection"
+            source, "no such folder here, and the Hub cannot be reached", "check the path, or the connection"
         ) from error
     except (
         datasets.exceptions.DatasetGenerationError,
@@ -167,7 +167,7 @@ def _explained(source: str) -> Iterator[None]:
         ValueError,
     ) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(source, f"the datasets library can't read it: {reason}", "fix the files") from error
+        raise UserError(source, f"the datasets library cannot read it: {reason}", "fix the files") from error
 
 
 def _choose_config(source: str, config: str | None, known: list[str]) -> str:
@@ -189,7 +189,7 @@ def _choose_split(source: str, split: str | None, known: list[str]) -> str:
 
 
 def _local_files(folder: Path, config: str | None) -> dict[str, list[str]]:
-    """Return parquet files by split: as the README's configurations say, else ``[CONFIG/][data/]SPLIT/*.parquet`` or
+    """Return parquet files by split: as in the README's configurations, else ``[CONFIG/][data/]SPLIT/*.parquet`` or
     ``SPLIT-NNNNN-of-NNNNN.parquet``.
     """
     if (folder / "README.md").is_file():

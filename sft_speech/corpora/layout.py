@@ -1,4 +1,4 @@
-"""Which layout the corpus in a folder has, by what is in the folder."""
+"""Detection of a corpus's layout from what is in its folder."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def open_source(source: str | os.PathLike[str], columns: Columns | None = None) -> Source | None:
-    """Return the rows of a folder or a manifest; None where the ``datasets`` library reads ``source``: parquet files or
-    a name on the Hub.
+    """Return the rows of a folder or a manifest; None if the ``datasets`` library reads ``source``: parquet files or a
+    name on the Hub.
 
     Raises:
-        UserError: there is nothing, nothing known, or more than one corpus; says what was found and what is expected.
+        UserError: no corpus, one of an unknown layout, or several; the message says what was found and expected.
     """
     path = Path(source).expanduser()
     if path.exists():
@@ -42,7 +42,7 @@ def open_source(source: str | os.PathLike[str], columns: Columns | None = None) 
 
 
 def _layout_of(path: Path, columns: Columns) -> Layout:
-    """Return the layout of a file or a folder; a metadata table right in the folder decides, whatever is below it."""
+    """Return the layout of a file or folder; a metadata table directly in the folder decides, whatever is below it."""
     found: list[tuple[Layout, Path]] = []
     for layout in LAYOUTS:
         evidence = None if layout.fallback and found else layout.find(path, columns)
@@ -53,14 +53,14 @@ def _layout_of(path: Path, columns: Columns) -> Layout:
         found.append((layout, evidence))
     if len(found) > 1:
         seen = "several corpora are in it: " + ", ".join(str(evidence.relative_to(path)) for _, evidence in found)
-        raise UserError(str(path), seen, "give the folder of the one that is meant")
+        raise UserError(str(path), seen, "give the folder of one of them")
     if found:
         return found[0][0]
     if not path.is_dir():
         raise UserError(str(path), "neither a file nor a folder", f"give {EXPECTED}")
     manifests = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
     do = f"give a manifest itself: {path / manifests[0]}" if manifests else f"give {EXPECTED}"
-    raise UserError(str(path), f"no corpus that is known: it holds {_contents(path)}", do)
+    raise UserError(str(path), f"no corpus of a known layout: it holds {_contents(path)}", do)
 
 
 def _contents(folder: Path) -> str:

@@ -45,19 +45,19 @@ def mapped(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> 
             with open(part, "wb") as file:
                 _write(table, file)
             os.replace(part, path)
-        with contextlib.suppress(PermissionError):  # another user owns it
+        with contextlib.suppress(PermissionError):  # owned by another user
             os.utime(path)
         return datasets.table.MemoryMappedTable.from_file(str(path))
     except (OSError, pa.ArrowException) as error:
-        for broken in (part, path):  # a damaged one too: the next run writes it again
+        for broken in (part, path):  # also if damaged: the next run writes it again
             with contextlib.suppress(OSError):
                 broken.unlink()
-        logger.warning("%s can't be used (%s): every process holds %d rows in its own memory", path, error, len(table))
+        logger.warning("%s cannot be used (%s): every process holds %d rows in its own memory", path, error, len(table))
         return datasets.table.InMemoryTable(table)
 
 
 def remove_old(folder: Path) -> None:
-    """Remove the tables that nobody has used lately; a process that has one mapped keeps it."""
+    """Remove tables that have not been used lately; a process that has one mapped keeps it."""
     for path in folder.glob("rows-*"):
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < time.time() - DAYS * 86_400:

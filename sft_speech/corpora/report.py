@@ -1,4 +1,4 @@
-"""What became of every row of a corpus: kept, or dropped for a reason."""
+"""The report on a corpus: which rows were kept, and which were dropped for what reason."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sft_speech.files import write_whole
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 3  # ids per reason in the table; the file has them all
+_SHOWN = 3  # ids per reason in the table; the file lists them all
 
 
 class Dropped(NamedTuple):
-    """A row that can't be used."""
+    """A row that cannot be used."""
 
     id: str
     reason: str
@@ -52,19 +52,20 @@ class CorpusReport:
         return self._splits.setdefault(split, _Split())
 
     def drop(self, split: str, id: str, reason: str, detail: str = "") -> None:
-        """Add a dropped row; ``reason`` is a short category, ``detail`` what is special about this row."""
+        """Add a dropped row; ``reason`` is a short category, ``detail`` describes this row's case."""
         self._split(split).dropped.setdefault(reason, []).append(Dropped(id, reason, detail))
 
     def keep(self, split: str, rows: int, seconds: float) -> None:
-        """Set what is left of a split; the last call counts."""
+        """Set the rows and seconds kept of a split; a later call replaces them."""
         found = self._split(split)
         found.rows, found.seconds = rows, seconds
 
     def complete(self, split: str, rows: int, seconds: float, shown: str, logged: bool) -> None:
-        """Set what is left of a split, once its corpus is read, and log what was dropped if nobody else looks at it.
+        """Set the rows and seconds kept of a split once its corpus is read.
 
         Args:
             shown: the source as the user names it.
+            logged: whether to log the dropped rows.
 
         Raises:
             UserError: no row is left.
@@ -74,7 +75,7 @@ class CorpusReport:
             why = f"no row of {shown} can be used\n{self.table()}"
             raise UserError(f"corpus {split}", why, "see the reasons above")
         if logged and self.dropped(split):
-            logger.warning("rows that can't be used were dropped:\n%s", self.table())
+            logger.warning("rows that cannot be used were dropped:\n%s", self.table())
 
     def missing_characters(self, split: str, missing: Counter[str]) -> None:
         """Add characters that the vocabulary lacks, with their counts."""
@@ -85,7 +86,7 @@ class CorpusReport:
         return [row for rows in self._split(split).dropped.values() for row in rows]
 
     def take(self, split: str) -> tuple[list[Dropped], Counter[str]]:
-        """Return and forget the rows dropped from a split and the characters missing."""
+        """Remove a split from the report. Return its dropped rows and missing characters."""
         dropped, missing = self.dropped(split), self.missing(split)
         self._splits.pop(split)
         return dropped, missing
@@ -112,25 +113,25 @@ class CorpusReport:
         return "\n".join(lines)
 
     def check(self, max_dropped_share: float) -> None:
-        """Check that not too much is lost.
+        """Check that no split lost too many rows.
 
         Args:
-            max_dropped_share: of the rows given, 0 to 1.
+            max_dropped_share: the largest accepted share of dropped rows, 0 to 1.
 
         Raises:
-            UserError: with the table.
+            UserError: a split lost more; the message includes the table.
         """
         for name, split in self._splits.items():
             if split.share > max_dropped_share:
                 raise UserError(
                     f"corpus {name}",
-                    f"{split.lost:,} of {split.rows + split.lost:,} rows ({split.share:.1%}) can't be used, "
+                    f"{split.lost:,} of {split.rows + split.lost:,} rows ({split.share:.1%}) cannot be used, "
                     f"more than max_dropped_share = {max_dropped_share:.1%}\n{self.table()}",
                     "fix the corpus, or raise max_dropped_share if this is what you expect",
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return per split: rows and hours kept, every dropped row by reason, characters that the vocabulary lacks."""
+        """Return, by split, rows and hours kept, all dropped rows by reason, and characters that the vocabulary lacks."""
         return {
             name: {
                 "kept": {"rows": split.rows, "hours": split.seconds / 3600},
@@ -148,15 +149,15 @@ class CorpusReport:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write all of it as JSON, completely or not at all."""
+        """Write the whole report as JSON, completely or not at all."""
         write_whole(Path(path), json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
 
 
 def file_stem(split: str) -> str:
-    """Return a split's name as the name of a file: ``train:0.1`` -> ``train_0.1``."""
+    """Return a file name for a split: ``train:0.1`` -> ``train_0.1``."""
     return re.sub(r"[^\w.+,=-]", "_", split) or "all"
 
 
 def source_name(source: str) -> str:
-    """Return what the results of an evaluation call a corpus: paths are absolute, unlike ids on the Hub."""
+    """Return the name of a corpus in evaluation results: paths become absolute, ids on the Hub stay as they are."""
     return str(Path(source).resolve()) if Path(source).exists() else source

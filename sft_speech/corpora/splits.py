@@ -1,4 +1,4 @@
-"""The grammar of ``split``: which rows of a source make a corpus."""
+"""The grammar of ``split``, which selects the rows of a source that make a corpus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Part:
 
     Args:
         name: a subset, or None for all rows.
-        speakers: only these; empty means all.
+        speakers: names of the speakers to select; empty means all.
         lower, upper: bounds of a range of rows, in an order that depends on their ids alone: fractions (float) or
             counts (int).
     """
@@ -35,11 +35,11 @@ class Part:
 
     @property
     def everything(self) -> bool:
-        """Whether all rows of the subset are meant."""
+        """Whether all rows of the subset are selected."""
         return not self.speakers and self.lower == 0 and isinstance(self.upper, float) and self.upper == 1
 
     def mask(self, ids: pa.ChunkedArray, speakers: pa.ChunkedArray) -> np.ndarray:
-        """Return a mask (rows,) of the rows that are meant.
+        """Return a mask (rows,) of the rows that are selected.
 
         Raises:
             UserError: no such speaker.
@@ -65,8 +65,8 @@ def parse_split(split: str | None) -> list[Part]:
 
     A term is the name of a subset with an optional range of rows: ``NAME``, ``NAME:0.1`` (a tenth of it), ``NAME:100``
     (100 rows of it), ``NAME[0.1:]`` (the other nine tenths). ``speaker=A,B`` instead of a name selects speakers;
-    without either all rows are meant, so that ``:0.9`` and ``[0.9:]`` split a folder in two. Ranges are spread over the
-    corpus by a hash of the ids: they are always the same rows, wherever the corpus is.
+    without either, all rows are selected, so that ``:0.9`` and ``[0.9:]`` split a folder in two. Ranges are spread over
+    the corpus by a hash of the ids: they select the same rows wherever the corpus is stored.
 
     Raises:
         UserError: it doesn't follow this grammar.
@@ -80,7 +80,7 @@ def _parse_part(term: str, split: str) -> Part:
     found = _PART.fullmatch(term)
     try:
         if not term or found is None:
-            raise ValueError("that is not of the form NAME, NAME:0.1, NAME[0.1:0.2] or speaker=A,B")
+            raise ValueError("it is not of the form NAME, NAME:0.1, NAME[0.1:0.2] or speaker=A,B")
         lower = _bound(found["lower"] or "0")
         upper = _bound(found["share"] or found["upper"] or "1.0")
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""The demos' corpora: telephone calls in the layout of LibriSpeech, or one reader in that of LJSpeech, by espeak-ng.
+"""Demo corpora spoken by espeak-ng: telephone calls in the layout of LibriSpeech, or one reader in that of LJSpeech.
 
 Everyday sentences of our own (``assets/telephone_sentences.txt``), over a telephone line, in voices that the embedded
 checkpoint was not trained on: it recognizes them badly and learns them in minutes. No voice and no sentence is in two
-splits. A reader, for synthesis, reads all sentences without a telephone. The same seed and the same versions of the
+splits. A reader, for synthesis, reads all sentences, not over a telephone. The same seed and the same versions of the
 libraries give the same bytes.
 """
 
@@ -41,12 +41,12 @@ HELD_OUT = tuple(variant for split in TIMBRES.values() for variant in split)
 ACCENTS = ("en-us", "en-gb-x-rp")  # each timbre speaks both: two speakers
 SHARE = {"train-demo": 1.0, "dev-demo": 1 / 12, "test-demo": 1 / 6}  # of the minutes asked for
 STAMP = "synthetic.json"
-PROCESSES = 2  # a constant, whatever the machine: it decides the order of speakers, see record
+PROCESSES = 2  # the same on every machine: it decides the order of the speakers, see record
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """A speaker of a split, and what they say, in order."""
+    """A speaker of a split, with their sentences in order."""
 
     id: int
     split: str
@@ -57,7 +57,7 @@ class Speaker:
 
 
 def sentences_of(split: str) -> list[str]:
-    """Return the sentences of a split: of every ten lines, two are for testing and one for development."""
+    """Return the sentences of a split: of every ten lines, two are for testing and one is for development."""
     lines = files("sft_speech").joinpath("assets/telephone_sentences.txt").read_text("utf-8").splitlines()
     tenths = {"train-demo": (0, 1, 2, 4, 6, 8, 9), "dev-demo": (5,), "test-demo": (3, 7)}[split]
     return [line for number, line in enumerate(lines) if number % 10 in tenths]
@@ -78,10 +78,12 @@ def cast(seed: int, minutes: float) -> list[Speaker]:
                 pitch=int(rng.integers(35, 65)),
                 pitch_range=int(rng.integers(35, 75)),
             )
-            # Each speaker starts at another place: no sentence comes twice before all have been said.
-            own = np.roll(order, -number * len(order) // count)
+            # Each speaker starts at a different place: no sentence is repeated before all have been used.
+            rotated = np.roll(order, -number * len(order) // count)
             seconds = 60 * minutes * SHARE[split] / count
-            speakers.append(Speaker(len(speakers) + 1, split, timbres[variant], voice, seconds, tuple(map(str, own))))
+            speakers.append(
+                Speaker(len(speakers) + 1, split, timbres[variant], voice, seconds, tuple(map(str, rotated)))
+            )
     return speakers
 
 
@@ -112,7 +114,7 @@ def telephone(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def record(speakers: list[Speaker], seed: int, folder: Path) -> list[float]:
     """Write the files of ``speakers`` under ``folder`` and return the seconds of each.
 
-    To be called once in a process: espeak-ng's noise and flutter continue from one utterance to the next, so that the
+    Call it once per process: espeak-ng's noise and flutter continue from one utterance to the next, so the
     bytes of an utterance depend on those before it.
     """
     return [_record(speaker, np.random.default_rng((seed, speaker.id)), folder) for speaker in speakers]
@@ -143,35 +145,37 @@ def make_corpus(folder: str | Path, *, seed: int = 0, minutes: float = 18.0, rea
     Args:
         folder: a new one, or one that holds the same corpus.
         seed: another seed gives other voices (of the same timbres), another choice of sentences and other lines.
-        minutes: of training speech; a twelfth of it is added for development and a sixth for testing. Of a reader: all.
+        minutes: minutes of training speech; a twelfth of them is added for development and a sixth for testing. With
+            ``reader``: of speech in total.
         reader: timbre of a single voice, one of :data:`HELD_OUT`, instead of telephone calls.
 
     Returns:
         ``folder``, holding SPEAKERS.TXT and SUBSET/speaker/chapter/speaker-chapter-number.flac with their trans.txt;
-        its subsets are ``train-demo``, ``dev-demo`` and ``test-demo``. Of a reader: metadata.csv and wavs/number.wav.
+        its subsets are ``train-demo``, ``dev-demo`` and ``test-demo``. With ``reader``: metadata.csv and
+        wavs/number.wav.
 
     Raises:
         UserError: the folder holds something else, the minutes are out of range, or espeakng-loader is missing.
     """
     folder = Path(folder)
     if not 0.5 <= minutes <= 120:
-        raise UserError(f"minutes: {minutes}", "the sentences make 0.5 to 120 minutes of training speech", "take 18")
+        raise UserError(f"minutes: {minutes}", "the sentences make 0.5 to 120 minutes of training speech", "use 18")
     if reader is not None and reader not in HELD_OUT:
-        raise UserError(f"reader: {reader}", "no such timbre", f"take one of {', '.join(HELD_OUT)}")
+        raise UserError(f"reader: {reader}", "no such timbre", f"use one of {', '.join(HELD_OUT)}")
     settings: dict[str, Any] = {"seed": seed, "minutes": minutes} | ({"reader": reader} if reader else {})
     stamp = folder / STAMP
     if stamp.is_file() and json.loads(stamp.read_text())["settings"] == settings:
-        logger.info("%s: the corpus is there", folder)
+        logger.info("%s: the corpus exists already", folder)
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
             str(folder), "it holds something other than this corpus", "name a new folder, or delete this one"
         )
-    speak("hello", Voice())  # without espeak-ng: an error before anything is written
+    speak("hello", Voice())  # if espeak-ng is missing, this fails before anything is written
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        # A process of its own even for one reader, see record.
+        # A new process even for one reader, see record.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(PROCESSES, mp_context=context, max_tasks_per_child=1) as pool:
             if reader is not None:
@@ -192,7 +196,7 @@ def make_corpus(folder: str | Path, *, seed: int = 0, minutes: float = 18.0, rea
 
 
 def read_aloud(reader: str, minutes: float, seed: int, folder: Path) -> None:
-    """Write what one voice reads, in the layout of LJSpeech; to be called once in a process, see :func:`record`."""
+    """Write the recordings of one voice in the layout of LJSpeech. Call it once per process, see :func:`record`."""
     import soundfile
     import soxr
 
@@ -229,12 +233,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_output_argument(parser, "the same as DIR")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=18.0, help="of training speech (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=18.0, help="minutes of training speech (default: %(default)s)")
     parser.add_argument("--reader", metavar="TIMBRE", help=f"one clean voice instead: {', '.join(HELD_OUT)}")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Make the demo's corpus: telephone calls spoken by espeak-ng."""
+    """Make the demo corpus: telephone calls spoken by espeak-ng."""
     if (args.folder is None) == (args.output is None):
         raise UserError("make-demo-corpus", "it needs one directory to write to", "give it once, as DIR or with -o")
     folder = make_corpus(Path(args.folder or args.output), seed=args.seed, minutes=args.minutes, reader=args.reader)

@@ -15,27 +15,29 @@ REGULARIZES = re.compile(r"_dropout$|^layerdrop$|^mask_(time|feature)_")
 
 @dataclasses.dataclass
 class FinetuneConfig:
-    """Options of every task; named as in ``transformers.TrainingArguments`` where it has them."""
+    """Options common to all tasks, named as in ``transformers.TrainingArguments`` if it has them."""
 
     # The model
     model: str = option("", "checkpoint to start from: a directory or a Hub id")
     revision: str | None = option(None, "branch, tag or commit of the checkpoint on the Hub")
     allow_pickle: bool = option(False, "read pickled weights of a directory that has no safetensors", by_hand=True)
     from_scratch: bool = option(False, "keep the architecture but start from random weights, for comparison")
-    language: str | None = option(None, "of the transcripts, as num2words names it ('fr'), to spell numbers; null: en")
+    language: str | None = option(None, "language to spell out numbers in: a num2words code such as 'fr'; null: en")
 
     # The corpora
     source: str = option("", "corpus: a folder, a manifest file or a Hub id")
-    source_config: str | None = option(None, "configuration of a Hub dataset, as 'clean' of openslr/librispeech_asr")
-    train_split: str | None = option(None, "split to train on; join several by '+'")
-    eval_source: str | None = option(None, "corpus of eval_split and test_splits, if it is another one")
-    eval_split: str | None = option(None, "split that is evaluated during training and selects the best checkpoint")
-    test_splits: list[str] = option([], "splits that are evaluated once, at the end, one by one")  # noqa: RUF009
+    source_config: str | None = option(None, "configuration of a Hub dataset, e.g. 'clean' of openslr/librispeech_asr")
+    train_split: str | None = option(None, "split to train on; join several with '+'")
+    eval_source: str | None = option(None, "corpus of eval_split and test_splits, if not source")
+    eval_split: str | None = option(None, "split to evaluate during training; it selects the best checkpoint")
+    test_splits: list[str] = option([], "splits to evaluate once, at the end, each on its own")  # noqa: RUF009
     audio_column: str | None = option(None, "column of the audio, if it is not recognized by its name")
     text_column: str | None = option(None, "column of the transcript, if it is not recognized by its name")
     speaker_column: str | None = option(None, "column of the speaker, if it is not recognized by its name")
     min_seconds: float = option(0.1, "shorter utterances are dropped", 0.0)
-    max_seconds: float = option(30.0, "longer utterances are not trained on; attention costs their square", 0.1)
+    max_seconds: float = option(
+        30.0, "longer utterances are not trained on; attention costs grow with the square of the length", 0.1
+    )
     max_missing_share: float = option(
         0.1, "transcripts with a larger share of characters outside the vocabulary are dropped", 0.0, 1.0
     )
@@ -45,18 +47,18 @@ class FinetuneConfig:
 
     # Batches and length
     max_batch_seconds: float = option(
-        100.0, "padded audio in a batch of one process; raise it until the memory is full", 0.1
+        100.0, "seconds of padded audio per batch and process; raise it until memory is full", 0.1
     )
     update_seconds: float | None = option(
-        None, "audio per optimizer step over all processes; sets gradient_accumulation_steps", 0.1
+        None, "seconds of audio per optimizer step over all processes; sets gradient_accumulation_steps", 0.1
     )
     gradient_accumulation_steps: int = option(1, "batches per optimizer step and process", 1)
     num_train_epochs: float = option(3.0, "passes over the training split", 0.0)
-    max_steps: int = option(-1, "optimizer steps; -1: as num_train_epochs says", -1)
+    max_steps: int = option(-1, "optimizer steps; -1: num_train_epochs decides", -1)
     early_stopping_patience: int | None = option(
-        None, "end after so many evaluations in a row without improvement; null: never", 1
+        None, "stop after this many evaluations in a row without improvement; null: never", 1
     )
-    seed: int = option(42, "of weights, order, masks and augmentation", 0, 2**31)
+    seed: int = option(42, "random seed of weights, order, masks and augmentation", 0, 2**31)
 
     # Optimizer and schedule
     optim: Literal["adamw_torch_fused", "adamw_torch", "adafactor"] = option(
@@ -66,16 +68,16 @@ class FinetuneConfig:
     lr_scheduler_type: Literal["tri_stage", "linear", "cosine", "constant_with_warmup"] = option(
         "tri_stage", "tri_stage: rise over warmup_steps, hold over hold_share, then decay exponentially"
     )
-    warmup_steps: float = option(0.1, "steps of warm-up; below 1: their share of the run", 0.0)
+    warmup_steps: float = option(0.1, "warm-up steps; below 1: a share of the run", 0.0)
     hold_share: float = option(0.4, "share of the run at the peak (tri_stage)", 0.0, 1.0)
-    final_lr_scale: float = option(0.05, "final over peak learning rate (tri_stage)", 0.0, 1.0)
+    final_lr_scale: float = option(0.05, "final learning rate as a share of the peak (tri_stage)", 0.0, 1.0)
     adam_beta1: float = option(0.9, "decay of AdamW's first moment", 0.0, 1.0)
     adam_beta2: float = option(0.98, "decay of AdamW's second moment", 0.0, 1.0)
     adam_epsilon: float = option(1e-8, "added to AdamW's denominator", 0.0)
     weight_decay: float = option(0.0, "decoupled; not applied to biases and norms", 0.0)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: no clipping", 0.0)
     max_nonfinite_steps: int = option(
-        10, "steps with a NaN or infinite gradient are skipped; more than this among 100 end the run", 0
+        10, "steps with a NaN or infinite gradient are skipped; more than this in 100 steps end the run", 0
     )
 
     # The machine
@@ -89,25 +91,25 @@ class FinetuneConfig:
     )
 
     # Output
-    output_dir: str = option("", "directory of the model and everything about the run")
+    output_dir: str = option("", "directory for the model and all files of the run")
     eval_steps: float = option(
-        0.1, "optimizer steps between evaluations and checkpoints; below 1: their share of the run", 1e-6
+        0.1, "optimizer steps between evaluations and checkpoints; below 1: a share of the run", 1e-6
     )
-    logging_steps: int = option(10, "optimizer steps between lines of the log", 1)
-    save_total_limit: int = option(2, "checkpoints to keep, among them the best; the last one is always kept", 1)
-    report_to: str = option("tensorboard", "trackers, joined by ',', as transformers names them; or 'none'")
+    logging_steps: int = option(10, "optimizer steps between log lines", 1)
+    save_total_limit: int = option(2, "checkpoints to keep, including the best; the last one is always kept", 1)
+    report_to: str = option("tensorboard", "trackers by their transformers names, joined with ','; or 'none'")
     run_name: str | None = option(None, "name of the run in the trackers")
     resume_from_checkpoint: str | None = option(
-        None, "'auto': the last complete one in output_dir, if any; 'true': it must exist; or a directory"
+        None, "'auto': the last complete one in output_dir, if any; 'true': there must be one; or its directory"
     )
     push_to_hub: bool = option(False, "upload the model; hub_strategy says when", by_hand=True)
     hub_model_id: str | None = option(None, "repository on the Hub; null: the name of output_dir")
     hub_private: bool = option(False, "create the repository as private")
     hub_strategy: Literal["end", "every_save", "checkpoint"] = option(
-        "end", "end: upload at the end; every_save: at each checkpoint too; checkpoint: with what resuming needs"
+        "end", "end: upload at the end; every_save: at each checkpoint too; checkpoint: with all that resuming needs"
     )
     license: str | None = option(
-        None, "of the model, as the Hub names it ('cc-by-4.0'); null: as the card of the checkpoint says"
+        None, "license id of the model on the Hub ('cc-by-4.0'); null: as in the checkpoint's card"
     )
 
     # How the run was started; not options.
@@ -125,7 +127,7 @@ class FinetuneConfig:
         vars(self).update(command_line=tuple(command_line), preset=preset)
 
     def started_with(self, model_copy: str) -> None:
-        """Record where the loaded model was copied to."""
+        """Record the directory that the loaded model was copied to."""
         vars(self).update(model_copy=model_copy)
 
     def __post_init__(self) -> None:
@@ -197,7 +199,7 @@ class FinetuneConfig:
 
     @property
     def columns(self) -> dict[str, str | None]:
-        """The columns that were named, by role."""
+        """The columns that the options name, by role."""
         named = {"audio": self.audio_column, "text": self.text_column, "speaker": self.speaker_column}
         return {role: column for role, column in named.items() if column}
 
@@ -208,8 +210,8 @@ class FinetuneEncoderConfig(FinetuneConfig):
 
     # The model
     freeze_feature_encoder: bool = option(True, "never train the convolutions; log-mel models have none")
-    freeze_encoder_steps: int = option(0, "optimizer steps that train only the head", 0)
-    layerwise_lr_decay: float = option(1.0, "learning rate of a layer over that of the layer above it", 0.1, 1.0)
+    freeze_encoder_steps: int = option(0, "optimizer steps at the start that train only the head", 0)
+    layerwise_lr_decay: float = option(1.0, "ratio of a layer's learning rate to that of the layer above", 0.1, 1.0)
 
     # Regularization; null keeps the checkpoint's
     hidden_dropout: float | None = option(None, "after attention and feed-forward; null: the checkpoint's", 0.0, 1.0)

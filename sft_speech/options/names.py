@@ -1,4 +1,4 @@
-"""Names of options: those that were renamed, and those of ``transformers.TrainingArguments`` that are not here."""
+"""Names of options: renamed ones, and those of ``transformers.TrainingArguments`` that do not exist here."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _INSTEAD = {
     "set bf16, for GPUs that have it; fp16 is not supported": "fp16 fp16_opt_level fp16_backend half_precision_backend",
     "set bf16; GPUs with TF32 have bfloat16 too": "tf32",
     "leave it out; evaluation uses the precision of training": "bf16_full_eval fp16_full_eval",
-    "leave it out; torch.compile is not supported, since every batch has another shape": """torch_compile
+    "leave it out; torch.compile is not supported, since every batch has a different shape": """torch_compile
         torch_compile_backend torch_compile_mode torchdynamo""",
     "set gradient_checkpointing; there is nothing else to choose": """activation_checkpointing_kwargs
         gradient_checkpointing_kwargs""",
     "set optim, adam_beta1, adam_beta2 and adam_epsilon": "optim_args optim_target_modules adafactor",
     "leave it out; batches always hold utterances of similar length": """group_by_length length_column_name
         train_sampling_strategy""",
-    "set eval_split; the best checkpoint is then what the run ends with": "load_best_model_at_end do_eval",
+    "set eval_split; the run then ends with its best checkpoint": "load_best_model_at_end do_eval",
     "leave it out; each metric knows its direction": "greater_is_better",
     "set source and train_split": "do_train",
     "set test_splits": "do_predict",
     "run `sft-speech evaluate` on the checkpoint first": "eval_on_start",
     "leave it out; TensorBoard's files are in OUTPUT_DIR/tensorboard": "logging_dir",
-    "set resume_from_checkpoint, or take another output_dir": "overwrite_output_dir",
-    "leave it out; a checkpoint holds all that resuming needs": """save_only_model enable_jit_checkpoint
+    "set resume_from_checkpoint, or choose another output_dir": "overwrite_output_dir",
+    "leave it out; a checkpoint contains everything that resuming needs": """save_only_model enable_jit_checkpoint
         ignore_data_skip restore_callback_states_from_checkpoint save_on_each_node save_safetensors""",
     "set logging_steps": "logging_strategy logging_first_step",
     "set report_to and run_name": "project trackio_space_id trackio_bucket_id trackio_static_space_id",
@@ -87,7 +87,7 @@ def advice(name: str, known: Collection[str], prefix: str = "") -> str:
 
 
 def current(values: Mapping[str, Any], source: str | None = None) -> dict[str, Any]:
-    """Return settings with old names and values replaced by the present ones.
+    """Return settings with old names and values replaced by the current ones.
 
     Args:
         source: their origin, named in warnings; None for files that the user did not write.

@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, printable(redact(f"{self.prog}: {message}")) + "\n")
 
     def parse(self, words: Sequence[str], namespace: argparse.Namespace | None = None) -> argparse.Namespace:
-        """Parse a command line, in which options and other arguments may be mixed.
+        """Parse a command line, in which options and positional arguments may be mixed.
 
         Raises:
             SystemExit: a flag or argument is unknown, missing or wrong.
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def _checked(self, words: Sequence[str]) -> list[str]:
-        """Return the words with present names of flags, or end with an error that names an unknown flag.
+        """Return the words with renamed flags replaced; exit with an error that names an unknown flag.
 
         argparse would instead report a misspelled required flag as missing.
         """

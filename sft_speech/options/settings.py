@@ -108,7 +108,7 @@ def wrong_type(key: str, value: object, wanted: str) -> UserError:
 
 
 def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag: str = "--config") -> C:
-    """Return the configuration of a YAML file, with overrides.
+    """Return the configuration in a YAML file, with overrides.
 
     Args:
         flag: the option that named the file, for errors.
@@ -136,7 +136,7 @@ def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
     """Return the ``key: value`` table of a YAML file.
 
     Raises:
-        UserError: it can't be read, is not YAML or not a table, or sets a key twice.
+        UserError: the file cannot be read, is not YAML or not a table, or sets a key twice.
     """
     try:
         with open(file, encoding="utf-8") as lines:
@@ -146,7 +146,7 @@ def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
         values, tree = parse_yaml(text)
     except OSError as error:
         raise UserError(
-            f"{flag} {file}", f"it can't be read ({error.strerror})", "the presets are in configs/"
+            f"{flag} {file}", f"it cannot be read ({error.strerror})", "the presets are in configs/"
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -171,7 +171,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         if self.flow_level == DEEPEST:
-            raise yaml.scanner.ScannerError(problem="nested too deep", problem_mark=self.get_mark())
+            raise yaml.scanner.ScannerError(problem="nested too deeply", problem_mark=self.get_mark())
         super().fetch_flow_collection_start(TokenClass)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
@@ -182,7 +182,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
-    """Return the value of a text in plain YAML, and its syntax tree.
+    """Parse plain YAML. Return its value and its syntax tree.
 
     Raises:
         yaml.YAMLError: it is not YAML, or asks for a Python object.
@@ -194,7 +194,7 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
         tree = loader.get_single_node()
         return None if tree is None else loader.construct_document(tree), tree
     except (TypeError, AttributeError, LookupError, OverflowError) as error:  # a value does not fit its tag
-        raise ValueError(f"a value that can't be read: {error}") from error
+        raise ValueError(f"a value that cannot be read: {error}") from error
     finally:
         loader.dispose()
 
@@ -202,10 +202,10 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
 def add_config_arguments(parser: argparse.ArgumentParser, cls: type[DataclassInstance]) -> None:
     """Add ``--config FILE`` and one ``--key VALUE`` for every field."""
     parser.add_argument("--config", metavar="FILE", help="YAML with any of the keys below")
-    group = parser.add_argument_group("keys, which override those of the YAML")
+    group = parser.add_argument_group("keys, which override the YAML")
     for field in dataclasses.fields(cls):
         default = field.default if field.default is not dataclasses.MISSING else []
-        by_hand = "; not in a YAML" if field.metadata["by_hand"] else ""
+        by_hand = "; command line only" if field.metadata["by_hand"] else ""
         help = field.metadata["help"].replace("%", "%%") + f"{by_hand} [{yaml_scalar(default)}]"
         flags = OUTPUT if field.name == "output_dir" else (f"--{field.name}",)
         group.add_argument(
@@ -215,7 +215,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, cls: type[DataclassIns
 
 def add_pickle_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--allow_pickle``, for the verbs that load models."""
-    parser.add_argument("--allow_pickle", action="store_true", help="read pickled weights of the directories given")
+    parser.add_argument("--allow_pickle", action="store_true", help="read pickled weights in the given directories")
 
 
 def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:

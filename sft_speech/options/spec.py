@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of an evaluation. In ``evaluation/SPLIT.json`` its 95 % interval is ``NAME_interval``.
+    """An evaluation metric. In ``evaluation/SPLIT.json`` its 95 % confidence interval is ``NAME_interval``.
 
     Args:
         name: its key, without ``eval_``.
@@ -40,8 +40,8 @@ class Verb:
     """A verb of ``sft-speech``.
 
     Args:
-        module: has ``add_arguments(parser)`` and ``main(args)``; imported when the verb is called.
-        help: one line.
+        module: name of a module with ``add_arguments(parser)`` and ``main(args)``; imported when the verb is called.
+        help: one line of help.
     """
 
     module: str
@@ -78,10 +78,10 @@ class TaskSpec:
     Args:
         name: "asr", ...; its verb is ``finetune-NAME``, its presets are in ``configs/NAME/``.
         summary: what the model does, a noun phrase.
-        config: options of a run.
+        config: class of a run's options.
         build: makes the :class:`~sft_speech.training.task.Task` of a run; imports torch only when called.
-        metrics: figures that an evaluation may have.
-        architectures: ends of the class names, in ``config.json``, of the models that the task saves.
+        metrics: the metrics that an evaluation may have.
+        architectures: suffixes of the class names in ``config.json`` of models that the task saves.
         card: its part of the model card.
         verbs: further verbs, by name.
         evaluate: module behind ``sft-speech evaluate`` for models of this task, with ``add_arguments(parser)`` for the
@@ -105,6 +105,6 @@ class TaskSpec:
         return next(metric for metric in self.metrics if metric.name == name)
 
     def recognizes(self, config: Mapping[str, Any]) -> bool:
-        """Return whether a model with this content of ``config.json`` is one of the task's."""
+        """Return whether a model with this content of ``config.json`` belongs to the task."""
         names = config.get("architectures") or []
         return any(name.endswith(self.architectures) for name in names)

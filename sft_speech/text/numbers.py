@@ -11,7 +11,7 @@ from sft_speech.text.languages import language_of
 
 CURRENCIES = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY", "₹": "INR"}
 SCALES = {"k": "thousand", "m": "million", "mn": "million", "b": "billion", "bn": "billion"}
-CLOSING = frozenset(".,;:!?)")  # what stands close to the word before it
+CLOSING = frozenset(".,;:!?)")  # punctuation without a space before it
 
 AMOUNT = {  # by whether decimals come after a point
     True: r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?",
@@ -21,16 +21,16 @@ AMOUNT = {  # by whether decimals come after a point
 
 @lru_cache
 def number_pattern(language: str) -> re.Pattern[str]:
-    """Return the pattern of what is read as a number in a language, the most specific forms first."""
-    english, habits = language.split("_")[0] == "en", language_of(language)
-    amount = AMOUNT[habits.decimal_point]
-    if habits.spaced_thousands:  # but not a telephone number
+    """Return the pattern of numbers in a language, the most specific forms first."""
+    english, conventions = language.split("_")[0] == "en", language_of(language)
+    amount = AMOUNT[conventions.decimal_point]
+    if conventions.spaced_thousands:  # but not a telephone number
         amount = rf"(?<!\d )[1-9]\d{{0,2}}(?: \d{{3}})+(?! ?\d)(?:,\d+)?|{amount}"
     money = "".join(map(re.escape, CURRENCIES))
     minus = r"(?:(?<![\w-])(?P<{}>[-−]))?"
     scale = r"(?:\s(?P<scale>thousand|million|billion|trillion)\b|(?P<letter>[kmb]|mn|bn)\b)?"
     forms = [
-        rf"{minus.format('owed')}(?P<sign>[{money}])\s?(?P<price>{amount}){scale}",
+        rf"{minus.format('price_minus')}(?P<sign>[{money}])\s?(?P<price>{amount}){scale}",
         rf"(?P<price_before>{amount})\s?(?P<sign_after>[{money}])",
         r"(?P<part>\d+)⁄(?P<whole>\d+)",
     ]
@@ -39,8 +39,8 @@ def number_pattern(language: str) -> re.Pattern[str]:
             r"(?<!\d)(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?!\d)(?P<half>(?=\s?[ap]\.?m\b))?",
             r"(?<![\w.,'])'?(?P<decade>1[1-9]\d0|20\d0|[2-9]0)'?s\b",
         ]
-    if habits.ordinal:
-        forms += [rf"(?P<ordinal>\d{{1,3}}(?:,\d{{3}})+|\d+)(?:{habits.ordinal})\b"]
+    if conventions.ordinal:
+        forms += [rf"(?P<ordinal>\d{{1,3}}(?:,\d{{3}})+|\d+)(?:{conventions.ordinal})\b"]
     return re.compile("|".join([*forms, rf"{minus.format('minus')}(?P<number>{amount})"]), re.IGNORECASE)
 
 
@@ -49,15 +49,15 @@ def spell_numbers(text: str, language: str) -> str:
 
     Args:
         text: composed Unicode.
-        language: one that num2words speaks.
+        language: one that num2words supports.
     """
     if not any(map(str.isdigit, text)):
         return text
     around = " " if language_of(language).spaced_words else ""
 
     def spelt_out(match: re.Match[str]) -> str:
-        behind = "" if text[match.end() : match.end() + 1] in CLOSING else around
-        return around + _spell(match, language).strip() + behind
+        suffix = "" if text[match.end() : match.end() + 1] in CLOSING else around
+        return around + _spell(match, language).strip() + suffix
 
     spelt = number_pattern(language).sub(spelt_out, text)
     return unicodedata.normalize("NFKC", spelt)
@@ -65,7 +65,7 @@ def spell_numbers(text: str, language: str) -> str:
 
 def _spell(match: re.Match[str], language: str) -> str:
     found = match.groupdict()
-    minus = spell("-1", language).rsplit(" ", 1)[0] if found["minus"] or found["owed"] else ""
+    minus = spell("-1", language).rsplit(" ", 1)[0] if found["minus"] or found["price_minus"] else ""
     price = found["price"] or found["price_before"]
     if price:
         scale = found["scale"] or SCALES.get((found["letter"] or "").lower(), "")
@@ -87,7 +87,7 @@ def _spell(match: re.Match[str], language: str) -> str:
 
 
 def spell_amount(amount: str, language: str) -> str:
-    """Spell a number as a text has it, with separators, leading zeros, or as a year."""
+    """Spell a number as written in a text: with separators or leading zeros, or a year."""
     if re.fullmatch(language_of(language).year, amount):
         return spell(amount, language, "year")
     digits = re.sub(r"\D", "", amount)
@@ -98,7 +98,7 @@ def spell_amount(amount: str, language: str) -> str:
 
 
 def plain_amount(amount: str, language: str) -> str:
-    """Return an amount as digits, with nothing but a decimal point."""
+    """Return an amount as plain digits with at most a decimal point."""
     group, decimal = (",", ".") if language_of(language).decimal_point else (".", ",")
     amount = amount.replace(" ", "")
     if re.search(rf"\d{re.escape(group)}\d", amount):
@@ -122,7 +122,7 @@ def spell_price(amount: str, sign: str, scale: str, language: str) -> str:
             unit = in_words("2.00")[0].removeprefix(spell("2", language)).strip()
             return f"{spell(plain, language)} {scale} {unit}"
         units, *cents = in_words(f"{Decimal(plain):.2f}")
-    except Exception:  # num2words raises all kinds of errors for what a language of its lacks
+    except Exception:  # num2words raises all kinds of errors for forms that a language lacks
         return f"{spell(plain, language)} {sign}"  # the sign is then counted as missing
     return units if Decimal(plain) % 1 == 0 else " ".join([units, *cents])
 
@@ -142,7 +142,7 @@ def spell(number: str, language: str, form: str = "cardinal") -> str:
 
     Args:
         number: digits, with a point for decimals.
-        language: one that num2words speaks.
+        language: one that num2words supports.
         form: "cardinal", "ordinal" or "year".
     """
     from num2words import num2words
@@ -152,7 +152,7 @@ def spell(number: str, language: str, form: str = "cardinal") -> str:
         if "." in number and language_of(language).float_decimals:
             value = float(number)
         return str(num2words(value, lang=language, to=form))
-    except Exception:  # too large, or a form that a language of num2words lacks
+    except Exception:  # too large, or a form that num2words lacks in this language
         return " ".join(str(num2words(int(digit), lang=language)) for digit in number if digit.isdigit())
 
 

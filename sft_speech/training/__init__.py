@@ -1,1 +1,1 @@
-"""Training that is exact under any split of the batch: plan of batches, loss, schedules, freezing, rehearsal."""
+"""Training that is exact under any split of the batch: plan of batches, loss, schedules, freezing, memory check."""

@@ -29,7 +29,7 @@ SHOWN = {
 
 
 class Progress(ProgressCallback):
-    """Shows the last figures in a bar and each evaluation on a line; without a terminal every log is a line."""
+    """Shows the latest figures in a bar and each evaluation on a line; without a terminal, all logs are lines."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.current_step = self.first_step = state.global_step
@@ -81,7 +81,7 @@ class Tolerated(TrainerCallback):
             if event == "on_train_begin":
                 raise
             name = type(self.tracker).__name__.removesuffix("Callback")
-            logger.warning("%s failed (%s: %s); the run goes on without it", name, type(error).__name__, error)
+            logger.warning("%s failed (%s: %s); the run continues without it", name, type(error).__name__, error)
             self.tracker = None
 
 
@@ -144,7 +144,7 @@ class Divergence(TrainerCallback):
             return
         self.warned = True
         logger.warning(
-            "training diverges: loss %.4g at step %d, %.4g in the first line of the log. Stop the run and start it "
+            "training diverges: loss %.4g at step %d, %.4g in the first log line. Stop the run and start it "
             "with a lower learning_rate (now %.2e at its peak) or a longer warm-up (warmup_steps), or resume from a "
             "checkpoint before this with a lower learning_rate",
             *(logs["loss"], state.global_step, losses_of(state)[0], args.learning_rate),

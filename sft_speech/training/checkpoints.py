@@ -82,7 +82,7 @@ def damage(folder: Path) -> str | None:
     except FileNotFoundError:
         return f"it was not written to its end ({LIST} is missing)"
     except _UNREADABLE:
-        return f"{LIST} can't be read"
+        return f"{LIST} cannot be read"
     try:
         state = TrainerState.load_from_json(str(folder / STATE))
         awaits_evaluation(state)
@@ -91,7 +91,7 @@ def damage(folder: Path) -> str | None:
     except FileNotFoundError:
         return f"{STATE} is missing"
     except _UNREADABLE:
-        return f"{STATE} can't be read"
+        return f"{STATE} cannot be read"
     for name, (size, _) in wanted.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
@@ -102,7 +102,7 @@ def damage(folder: Path) -> str | None:
             if checksum != wanted[name][1]:
                 return f"{name} is not what was written (its checksum differs)"
     except OSError as error:
-        return f"{error.filename} can't be read ({error.strerror})"
+        return f"{error.filename} cannot be read ({error.strerror})"
     return None
 
 
@@ -118,7 +118,7 @@ def last_whole(output: Path) -> Path | None:
         wrong = damage(folder)
         if wrong is None:
             return folder
-        logger.warning("%s is passed over: %s", folder, wrong)
+        logger.warning("%s is skipped: %s", folder, wrong)
     return None
 
 

@@ -37,7 +37,7 @@ def told_once(processes: PartialState) -> Iterator[None]:
         # The destructors of process groups may wait indefinitely for the other processes.
         faulthandler.dump_traceback_later(SOON, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
         if not is_first():
-            time.sleep(TIME_TO_TELL)
+            time.sleep(TIME_TO_REPORT)
             raise SystemExit(2 if isinstance(error, UserError) else 1) from None
         if is_loss(error):
             logger.error(

@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 def tell_counts(figures: dict[str, float]) -> None:
     """Log how many utterances and steps had no effect on the model."""
     messages = {
-        "left_out_utterances": "utterances were left out, they could not be read any more (messages above)",
-        "skipped_steps": f"steps were skipped, their gradients were not finite (see {FILE})",
-        "zeroed_utterances": "utterances had no effect, their transcripts are too long for their audio",
+        "left_out_utterances": "utterances were left out because they could no longer be read (see the messages above)",
+        "skipped_steps": f"steps were skipped because their gradients were not finite (see {FILE})",
+        "zeroed_utterances": "utterances had no effect because their transcripts are too long for their audio",
     }
     for name, what in messages.items():
         if name in figures:

@@ -15,7 +15,7 @@ from sft_speech.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FILE = ".run.json"  # {"host", "pid"} of the run, or {"finished": true} when it is done
+FILE = ".run.json"  # {"host", "pid"} of the run, or {"finished": true} once it is finished
 
 
 class OutputLock:
@@ -36,7 +36,9 @@ class OutputLock:
         self.descriptor = -1
         self.found: dict[str, Any] = {}
         self.new_folders: list[Path] = []  # created by hold(), the deepest first
-        self.other_names: set[str] | None = None  # in the folder when the lock file was created; None: it existed
+        self.other_names: set[str] | None = (
+            None  # in the folder when the lock file was created; None: it existed before
+        )
 
     def hold(self) -> None:
         """Take the lock, or take it again if the directory was removed in the meantime.
@@ -53,7 +55,7 @@ class OutputLock:
             self.other_names = None if self.file.exists() else self._names()
             self.descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            why = f"it can't be written ({error.strerror})"
+            why = f"it cannot be written ({error.strerror})"
             raise UserError(f"--output_dir {self.folder}", why, "choose another one") from error
         self._lock()
         self.found = self._read()
@@ -95,7 +97,7 @@ class OutputLock:
             raise UserError(f"--output_dir {self.folder}", why, "choose another one, or wait until it ends") from None
         except OSError as error:
             logger.warning(
-                "%s can't be locked (%s): make sure that no other run writes to it", self.folder, error.strerror
+                "%s cannot be locked (%s): make sure that no other run writes to it", self.folder, error.strerror
             )
 
     def _read(self) -> dict[str, Any]:
@@ -109,7 +111,7 @@ class OutputLock:
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, json.dumps(content).encode(), 0)
         except OSError as error:  # a full disk may have room again by the time it matters
-            logger.warning("%s can't be written (%s)", self.file, error.strerror)
+            logger.warning("%s cannot be written (%s)", self.file, error.strerror)
 
     def _release(self) -> None:
         if self.descriptor >= 0:

@@ -16,7 +16,7 @@ class LogInterval:
     """Sums over the optimizer steps of one process, from which the next line of the log is made.
 
     Args:
-        steps: optimizer steps.
+        steps: number of optimizer steps.
         loss: scalar on the device, the sum of their losses.
         sums: figures of the criterion, scalars on the device.
         utterances: how many were requested from the loader.

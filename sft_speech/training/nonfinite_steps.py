@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 FILE = "bad_batches.jsonl"  # in the output directory
 WINDOW = 100  # steps among which `max_nonfinite_steps` is counted
-_SHOWN = 3  # ids in a message; the file has them all
+_SHOWN = 3  # ids in a message; the file lists them all
 
 
 @dataclass
@@ -135,11 +135,11 @@ class NonfiniteSteps:
 
     def too_many(self, step: Step) -> UserError:
         why = f"{sum(self.recent)} of the last {len(self.recent)} steps had a gradient that is not finite"
-        do = "lower learning_rate, or remove the recordings that recur there"
+        do = "lower learning_rate, or remove the recordings that recur in it"
         name = broken_weights(self.model)
         if name is not None:
-            why, do = f"{why}, for {name} holds NaN or infinity", "start from a checkpoint that is whole"
-        why = f"{why}; {self.file} has their batches"
+            why, do = f"{why}, because {name} holds NaN or infinity", "start from an intact checkpoint"
+        why = f"{why}; {self.file} lists their batches"
         return UserError(f"step {step.number}", why, f"{do}; --resume_from_checkpoint continues")
 
     def check_weights(self) -> None:
@@ -175,7 +175,7 @@ def described(batch: dict[str, Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def broken_weights(model: torch.nn.Module) -> str | None:
-    """Return the name of a weight of this process that is NaN or infinite."""
+    """Return the name of a weight of this process that is NaN or infinite, or None."""
     names = [name for name, _ in model.named_parameters()]
     own = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
     finite = torch.stack([torch.isfinite(weights).all() for weights in own]).tolist()

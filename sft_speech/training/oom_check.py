@@ -51,7 +51,7 @@ def oom_check(trainer: ExactTrainer) -> None:
             raise too_large(trainer, seconds, worst) from error
         finally:
             model.zero_grad(set_to_none=True)
-            beside = []  # noqa: F841 - frees them
+            reserved = []  # noqa: F841 - frees them
     if cuda:
         used = torch.cuda.max_memory_allocated() / 2**30
         total = torch.cuda.get_device_properties(trainer.args.device).total_memory / 2**30

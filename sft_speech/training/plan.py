@@ -1,4 +1,4 @@
-"""Which utterances share a batch, and in which order the batches come.
+"""The plan of a run: which utterances share a batch, and in which order the batches come.
 
 A batch costs its padded seconds: the number of its utterances times the length of the longest. Every plan here is
 bounded in that cost, and is a pure function of (lengths, budget, seed, epoch, world), so that a run resumes at the
@@ -82,7 +82,7 @@ def epoch_plan(seconds: np.ndarray, max_batch_seconds: float, *, seed: int, epoc
         ValueError: fewer utterances than processes.
     """
     if len(seconds) < world:
-        raise ValueError(f"{len(seconds)} utterances can't be shared among {world} processes")
+        raise ValueError(f"{len(seconds)} utterances cannot be shared among {world} processes")
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(seconds))
     pool = max(world, int(POOL_BATCHES * world * max(1.0, max_batch_seconds / max(float(np.mean(seconds)), 1e-3))))
@@ -177,17 +177,17 @@ class Plan(Protocol):
 
         Args:
             utterances: the training data of the task.
-            options: of :class:`torch.utils.data.DataLoader`, ``collate_fn`` among them.
+            options: options of :class:`torch.utils.data.DataLoader`, including ``collate_fn``.
         """
 
     def epochs(self, batches: int) -> float:
-        """Return the passes over the corpus after so many batches."""
+        """Return the passes over the corpus after ``batches`` batches."""
 
     def hours(self, batches: int) -> float:
-        """Return the hours of audio in so many batches of each process."""
+        """Return the hours of audio in ``batches`` batches of each process."""
 
     def worst(self) -> list[int]:
-        """Return the places in `seconds` of the utterances that make the costliest batch."""
+        """Return the indices in `seconds` of the utterances that make the costliest batch."""
 
     def rehearsal(self, utterances: Any) -> list[Any]:
         """Return the utterances of the costliest batch, not collated yet."""
@@ -213,9 +213,9 @@ class BatchPlan(Plan):
     Args:
         seconds: (N,) length of every utterance.
         max_batch_seconds: padded seconds per batch and process.
-        batches: how many batches the run has, per process.
-        seed: of the shuffling.
-        rank, world: this process and their number.
+        batches: number of batches in the run, per process.
+        seed: seed of the shuffling.
+        rank, world: rank of this process, and number of processes.
         accumulation: batches of this process in an optimizer step.
         max_epochs: epochs after which the run ends; None if ``batches`` decides it.
         corpus: its :func:`same_corpus.identity`, to detect a run resumed with another corpus.
@@ -335,7 +335,7 @@ class BatchPlan(Plan):
         return float(self.epochs(batches) * self.seconds.sum() / 3600)
 
     def padding(self) -> float:
-        """Return padded over real seconds, minus one, in the first epoch."""
+        """Return the ratio of padding to real seconds in the first epoch."""
         return float(self.epoch(0).padded(self.seconds).sum() / self.seconds.sum() - 1)
 
     def worst(self) -> list[int]:

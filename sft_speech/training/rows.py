@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Rows(Protocol):
-    """Rows of a split."""
+    """The rows of a split."""
 
     @property
     def table(self) -> Dataset:

@@ -34,8 +34,8 @@ from sft_speech.models import adapt
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.training import callbacks, checkpoints, sharding
-from sft_speech.training.ending import told_once
-from sft_speech.training.figures import tell_counts, training_figures
+from sft_speech.training.ending import first_error_only
+from sft_speech.training.figures import log_counts, training_figures
 from sft_speech.training.lock import OutputLock
 from sft_speech.training.oom_check import oom_check
 from sft_speech.training.optimization import tri_stage
@@ -74,7 +74,7 @@ class Given:
 
     Args:
         data: rows by their role ("train", "eval", names of test splits), in place of ``config.source``.
-        callbacks: for the trainer.
+        callbacks: callbacks of the trainer.
     """
 
     data: Mapping[str, datasets.Dataset | datasets.IterableDataset] = dataclasses.field(default_factory=dict)
@@ -86,9 +86,9 @@ class FinetuneResult:
     """The result of a run.
 
     Args:
-        output_dir: directory of the model and of everything about the run.
+        output_dir: directory of the model and of all files of the run.
         metrics: the content of ``all_results.json``: ``train_loss``, ``eval_wer``, ...
-        history: the trainer's log, an entry per line.
+        history: the trainer's log, one entry per line.
         finished: False if a signal stopped the run; it can be resumed.
     """
 
@@ -109,7 +109,7 @@ def fine_tune(config: FinetuneConfig, spec: TaskSpec, given: Given | None = None
     if not processes.is_main_process:
         logging.getLogger("sft_speech").setLevel(logging.WARNING)
     lock = OutputLock(Path(config.output_dir))
-    with told_once(processes), Stop(processes) as stop, contextlib.closing(lock):
+    with first_error_only(processes), Stop(processes) as stop, contextlib.closing(lock):
         try:
             result = run(config, spec, given, processes, stop, lock)
         except Stopped:
@@ -136,7 +136,7 @@ def run(
     beginning = from_main(processes, lambda: begin(config, output, lock))
     check_seen(output)
     if beginning.finished:
-        logger.info("%s: the run is finished, there is nothing left to do", output)
+        logger.info("%s: the run is finished; there is nothing left to do", output)
         return finished_result(output)
     with main_first(processes):
         repository = opened(config) if processes.is_main_process else None
@@ -196,7 +196,7 @@ def finish_run(
     """
     output, main = Path(config.output_dir), trainer.is_world_process_zero()
     figures = training_figures(trainer)
-    tell_counts(figures)
+    log_counts(figures)
     trainer.plan.complete()
     if main:
         report.save(output / "corpus_report.json")

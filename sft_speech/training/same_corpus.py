@@ -44,7 +44,7 @@ def compare(corpus: dict[str, Any], checkpoint: Path) -> None:
         shown = ["{utterances:,} utterances of {hours:.2f} h".format(**one) for one in (before, corpus)]
         what = "{} then, {} now".format(*shown) if shown[0] != shown[1] else "other ids or lengths"
         logger.warning(
-            "the training corpus has changed since %s (%s): utterances come in another order from here on, some of "
-            "this epoch twice, others not at all",
+            "the training corpus has changed since %s (%s): utterances come in a different order from here on, some "
+            "of this epoch twice, others not at all",
             *(checkpoint.name, what),
         )

@@ -150,7 +150,7 @@ class SavingTrainer(Trainer):
             history, highest = self.state.log_history, bool(self.args.greater_is_better)
             other = from_main(PartialState(), lambda: checkpoints.best_whole(self.folder, history, metric, highest))
             instead = other or "that of the last step"
-            logger.warning("the best checkpoint, %s, can't be used: %s; the model is %s", best, wrong, instead)
+            logger.warning("the best checkpoint, %s, cannot be used: %s; the model is %s", best, wrong, instead)
             if other is None:
                 return
             self.state.best_model_checkpoint = str(other)

@@ -62,7 +62,7 @@ def check(model: nn.Module, plugin: Any) -> None:
         raise UserError("fsdp_version 1", "models are sharded by FSDP2 only", "use configs/accelerate/fsdp.yaml")
     for name, weights in model.named_parameters():
         if weights.ndim == 0:  # SpeechT5's positions have such a factor
-            why = f"FSDP can't shard a model with a weight of a single number ({name})"
+            why = f"FSDP cannot shard a model with a weight of a single number ({name})"
             raise UserError("distributed_type FSDP", why, "launch with configs/accelerate/multi_gpu.yaml")
 
 
@@ -74,8 +74,8 @@ def check_resumable(trainer: Trainer, checkpoint: Path | None) -> None:
     """
     if checkpoint is not None and any(checkpoint.glob("pytorch_model_fsdp*")) != trainer.is_fsdp_enabled:
         one, other = ("without", "with") if trainer.is_fsdp_enabled else ("with", "without")
-        why = f"it was written {one} FSDP, this run is {other} it"
-        raise UserError(f"--resume_from_checkpoint {checkpoint}", why, "launch it as it was launched before")
+        why = f"it was written {one} FSDP, and this run is {other} it"
+        raise UserError(f"--resume_from_checkpoint {checkpoint}", why, "launch the run as before")
 
 
 def uploadable(trainer: Trainer, strategy: str) -> str:
@@ -85,7 +85,7 @@ def uploadable(trainer: Trainer, strategy: str) -> str:
     """
     if strategy == "end" or not trainer.is_fsdp_enabled:
         return strategy
-    logger.warning("hub_strategy %s: the checkpoints of FSDP are not uploaded, the model is at the end", strategy)
+    logger.warning("hub_strategy %s: checkpoints of FSDP are not uploaded; the model is, at the end", strategy)
     return "end"
 
 

@@ -51,8 +51,8 @@ class SkippedAudio:
         if self.skipped > self.max_share * max(self.window, self.asked):
             shown = f"{self.skipped:,} of the last {self.asked:,} utterances"
             bound = f"more than max_dropped_share = {self.max_share:.1%}"
-            why = f"they could be read when the run began, but no longer: {bound}"
-            do = "restore their files (messages above), then resume with --resume_from_checkpoint"
+            why = f"they could be read when the run began, but no longer can be: {bound}"
+            do = "restore their files (see above), then resume with --resume_from_checkpoint"
             raise UserError(shown, why, do)
         if self.asked >= self.window:
             self.asked, self.skipped = 0, 0
@@ -67,6 +67,6 @@ def check_evaluation(asked: int, skipped: int, max_share: float) -> None:
     if skipped == asked:  # without this, the word error rate would be a perfect 0
         raise UserError("the evaluation", "none of its utterances could be read", "see the messages above")
     if skipped > max_share * asked:
-        why = f"{skipped:,} of its {asked:,} utterances can't be read any more"
-        do = "restore their files (messages above), or raise max_dropped_share; --resume_from_checkpoint continues"
+        why = f"{skipped:,} of its {asked:,} utterances cannot be read any more"
+        do = "restore their files (see above), or raise max_dropped_share; --resume_from_checkpoint continues"
         raise UserError("the evaluation", f"{why}, more than max_dropped_share = {max_share:.1%}", do)

@@ -1,4 +1,4 @@
-"""How a run was split over processes, part by part, so that it can be resumed with another number of them."""
+"""The record of how a run was split over processes, part by part, to resume it with another number of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FILE = "batch_plan.json"  # in a checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """How a part of a run cuts epochs into batches and deals them out.
+    """The way in which a part of a run cuts epochs into batches and deals them out.
 
     Args:
-        world: processes.
-        seed: of the shuffling.
-        accumulation: batches of each process in an optimizer step.
-        batches: of each process, in this part of the run.
+        world: number of processes.
+        seed: seed of the shuffling.
+        accumulation: batches per process in an optimizer step.
+        batches: batches per process in this part of the run.
         max_batch_seconds: padded seconds per batch and process.
     """
 
@@ -44,7 +44,7 @@ class Split:
         step, step_before = (one.world * one.max_batch_seconds * one.accumulation for one in (self, before))
         return (
             f"resumed with another split (processes x batches: {launch}, before {launch_before}): each of the {left:,} "
-            f"utterances left of this epoch comes once, in a new order; an optimizer step has up to {step:g} s of "
+            f"utterances left in this epoch comes once, in a new order; an optimizer step has up to {step:g} s of "
             f"audio, before {step_before:g} s"
         )
 
@@ -58,7 +58,7 @@ def read(checkpoint: Path) -> list[Split]:
     """Return the splits of a run up to a checkpoint; none if it is older than this file.
 
     Raises:
-        UserError: the file is not what a run writes.
+        UserError: the content of the file is not what a run writes.
     """
     file = checkpoint / FILE
     if not file.is_file():

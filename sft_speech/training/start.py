@@ -86,7 +86,7 @@ def from_main(processes: PartialState, make: Callable[[], Made]) -> Made:
 def on_cpu() -> bool:
     """Return whether processes compute and communicate on the CPU: with `accelerate launch --cpu`, or without a GPU.
 
-    Without this, Accelerate takes each of several CPU processes for a single one.
+    Without this, Accelerate would take each of several CPU processes for the only one.
     """
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
@@ -166,7 +166,7 @@ def checkpoint_of(given: str, output: Path) -> Path | None:
     wrong = checkpoints.damage(Path(given)) if Path(given).is_dir() else "there is no such directory"
     if wrong is not None:
         why = f"it is not a complete checkpoint: {wrong}"
-        raise UserError(f"--resume_from_checkpoint {given}", why, "take another one, or start without it")
+        raise UserError(f"--resume_from_checkpoint {given}", why, "choose another one, or start without it")
     return Path(given)
 
 
@@ -195,7 +195,7 @@ def check_seen(output: Path) -> None:
     """Check that this process sees the directory that the main one has created.
 
     Raises:
-        UserError: it is on a disk of another machine.
+        UserError: the directory is on another machine's disk.
     """
     if not output.is_dir():
         why = f"the main process has created it, but {platform.node()} does not see it"

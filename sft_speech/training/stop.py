@@ -33,7 +33,7 @@ class Stop(TrainerCallback):
     As a context manager it handles the signals, and raises :class:`Stopped` within.
 
     Args:
-        processes: of the run.
+        processes: the processes of the run.
 
     Attributes:
         saved: step of the last checkpoint since this start; set by the trainer.

@@ -46,7 +46,7 @@ class Stream:
     """Rows that are read while they are iterated.
 
     Args:
-        rows: of ``load_corpus(..., streaming=True)``.
+        rows: rows of ``load_corpus(..., streaming=True)``.
         left_out: report of the rows that are dropped while they are read.
         judge: returns the normalized transcript of a row, and the reason why it cannot be used, or None.
     """
@@ -60,9 +60,9 @@ class Stream:
         """Open a stream.
 
         Args:
-            load: ``load_corpus`` with the arguments of the corpus.
+            load: ``load_corpus`` with the corpus's arguments.
             readers: number of workers of all processes.
-            report: gets the rows that are known to be unusable.
+            report: receives the rows that are known to be unusable.
         """
         left_out = CorpusReport()
         rows = load(streaming=True, min_shards=SHARDS_EACH * readers, report=left_out)
@@ -133,7 +133,7 @@ class PooledBatches(IterableDataset):
         utterance: makes an utterance of (row, epoch, number); the number is a hash of the row's id.
         collate: makes a batch of utterances.
         max_batch_seconds: padded seconds per batch.
-        seed: of the shuffling.
+        seed: seed of the shuffling.
     """
 
     def __init__(

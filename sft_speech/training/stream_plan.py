@@ -53,10 +53,10 @@ class StreamPlan(Plan):
         report: receives the rows read and dropped in the first epoch.
         max_dropped_share: more unusable rows than this end the run.
         max_batch_seconds: padded seconds per batch and process.
-        max_seconds: of the longest utterance.
-        batches: how many batches the run has, per process.
-        seed: of the shuffling.
-        rank, world: this process and their number.
+        max_seconds: length of the longest utterance.
+        batches: number of batches in the run, per process.
+        seed: seed of the shuffling.
+        rank, world: rank of this process, and number of processes.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class StreamPlan(Plan):
             )
             self.next_epoch()
         if not self.stream.is_dealt(self.world):
-            shown = f"{self.stream.rows.num_shards} shards can't be dealt out to {self.world} processes"
+            shown = f"{self.stream.rows.num_shards} shards cannot be dealt out to {self.world} processes"
             logger.warning("%s: each of them reads the whole stream, and uses a part of it", shown)
         batches = PooledBatches(
             self.stream,
@@ -148,8 +148,10 @@ class StreamPlan(Plan):
         """
         place = self.place
         if place.batches == (place.ends[-1] if place.ends else 0):
-            why = f"nothing of it that can be used is left for process {self.rank + 1} of {self.world}"
-            raise UserError("the streamed corpus", f"{why}\n{self.report.table()}", "see above, or launch fewer")
+            why = f"no usable row of it is left for process {self.rank + 1} of {self.world}"
+            raise UserError(
+                "the streamed corpus", f"{why}\n{self.report.table()}", "see above, or launch fewer processes"
+            )
         if place.epoch == 0:
             self.report.check(self.max_dropped_share)
             logger.info("the first epoch has %d batches:\n%s", place.batches, self.report.table())
@@ -188,7 +190,7 @@ class StreamPlan(Plan):
     def resume(self, checkpoint: Path, batches: int) -> None:
         files = [file for rank in (self.rank, 0) if (file := checkpoint / FILE.format(rank)).is_file()]
         if not files:
-            logger.warning("%s does not know a place in a stream: it is read from its beginning", checkpoint)
+            logger.warning("%s has no position in a stream: the stream is read from its beginning", checkpoint)
             return
         kept = json.loads(files[0].read_text(encoding="utf-8"))
         dropped, missing, self.readers = (kept.pop(key) for key in ("dropped", "missing", "readers"))

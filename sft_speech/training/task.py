@@ -72,7 +72,7 @@ class Task(ABC, Generic[C]):
         """Load the model.
 
         Args:
-            rows: to train on; a vocabulary or a set of labels may be built from them.
+            rows: the rows to train on; a vocabulary or a set of labels may be built from them.
         """
 
     @abstractmethod
@@ -81,7 +81,7 @@ class Task(ABC, Generic[C]):
 
         Args:
             name: role of the split in the run: "train", "eval", or the name of a test split.
-            report: gets the other rows, with the reasons.
+            report: receives the other rows, with the reasons.
         """
 
     def begin(self, corpora: Mapping[str, Rows]) -> None:
@@ -124,7 +124,7 @@ class Task(ABC, Generic[C]):
 
     @abstractmethod
     def usage_hint(self, output: Path) -> str:
-        """Return a sentence that says what can be done with the directory of the model."""
+        """Return a sentence on how to use the directory of the model."""
 
 
 def evaluate_together(rows: Dataset, evaluate: Callable[[Dataset], E]) -> list[E]:

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 PRIVATE_NAMES = {
     "_save_checkpoint": "a checkpoint has to be saved before the evaluation, sealed, and rotated after it",
     "_determine_best_metric": "the evaluation of a resumed checkpoint counts as one after a step",
-    "_load_best_model": "where the best checkpoint is damaged, the next best one is loaded",
+    "_load_best_model": "if the best checkpoint is damaged, the next best one is loaded",
     "_get_grad_norm": "the norm before clipping decides whether the optimizer takes the step; no callback is given it",
     "_n_gpu": "one process uses one GPU; the plain Trainer would cut batches in pieces for DataParallel",
 }
@@ -60,7 +60,7 @@ class ExactTrainer(SavingTrainer):
         evaluator: returns the metrics of the evaluation split, the same on every process.
         save_processor: writes the files that accompany the weights into a directory.
         schedule: factor on the learning rate by step, or None for the one that ``args`` names.
-        layer_decay: learning rate of a layer over that of the layer above.
+        layer_decay: ratio of a layer's learning rate to that of the layer above.
         max_nonfinite_steps: the run ends when more of a hundred steps have a non-finite gradient.
         skipped_audio: judges whether too many utterances can no longer be read.
         keep: checkpoints to keep, the best one among them; the last one is always kept.
@@ -160,9 +160,7 @@ class ExactTrainer(SavingTrainer):
             if not is_memory_error(error):
                 raise
             given = f"a batch of step {self.state.global_step + 1}"
-            do = (
-                f"lower max_batch_seconds (now {self.plan.max_batch_seconds:g}), and resume where there is a checkpoint"
-            )
+            do = f"lower max_batch_seconds (now {self.plan.max_batch_seconds:g}), and resume if there is a checkpoint"
             raise UserError(given, "it does not fit into memory", do) from error
         self.interval.loss = self.interval.loss + loss
         self.nonfinite_steps.step.losses.append(loss)
@@ -239,7 +237,7 @@ class ExactTrainer(SavingTrainer):
         super().log(logs, start_time)
 
     def interval_figures(self) -> dict[str, float]:
-        """Return what all processes measured since the last line of the log, and begin the next interval.
+        """Return what all processes measured since the last log line, and begin the next interval.
 
         Raises:
             UserError: too many utterances could not be read, or too many gradients were not finite.
@@ -283,7 +281,7 @@ class ExactTrainer(SavingTrainer):
 def one_gpu(args: TrainingArguments) -> None:
     """Keep a process that was started without a launcher from using torch's DataParallel, which splits batches."""
     if args.n_gpu > 1:
-        logger.warning("%d GPUs, of which one is used: start with `accelerate launch` to use all", args.n_gpu)
+        logger.warning("there are %d GPUs, but only one is used: start with `accelerate launch` to use all", args.n_gpu)
         args._n_gpu = 1
 
 

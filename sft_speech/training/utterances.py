@@ -25,7 +25,7 @@ class Utterances(torch.utils.data.Dataset):
     """Rows as waveforms and labels, decoded on access.
 
     Args:
-        rows: usable rows of a corpus (see ``load_corpus``).
+        rows: usable rows of a corpus, see ``load_corpus``.
         rate: samples per second of the model.
         encode: turns a row's ``column`` into labels.
         column: column of the target, such as "text".
@@ -51,7 +51,7 @@ class Utterances(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any] | None:
-        """Return an utterance by (epoch, index); None if its audio cannot be read any more."""
+        """Return an utterance by (epoch, index); None if its audio can no longer be read."""
         epoch, index = key
         return self.made_of(self.rows[index], epoch, index)
 

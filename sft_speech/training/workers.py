@@ -45,7 +45,7 @@ def worker_error(error: BaseException, workers: int) -> UserError | None:
         do = "enlarge /dev/shm (docker run --shm-size 8g), or lower --dataloader_num_workers or --max_batch_seconds"
     else:
         how = f"signal {found[1]!r}" if found else "no signal is known"
-        why = f"it was ended from outside ({how}), as systems do when memory is full"
+        why = f"it was ended from outside ({how}), as the system does when memory is full"
         do = "lower --dataloader_num_workers or --max_batch_seconds"
     given = f"one of the {workers} processes that decode audio"
     return UserError(given, why, f"{do}; then resume with --resume_from_checkpoint")

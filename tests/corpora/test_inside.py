@@ -78,7 +78,7 @@ def test_links_into_a_store_of_contents_are_fine(tmp_path, corpus, write, top, s
 
 
 def test_the_way_out_is_told(tmp_path, corpus):
-    with pytest.raises(UserError, match=r"\.\./private\.wav leads out of .*corpus; .*write its absolute path"):
+    with pytest.raises(UserError, match=r"\.\./private\.wav is outside .*corpus; .*write its absolute path"):
         corpus("../private.wav")
 
 

@@ -91,9 +91,9 @@ def test_a_folder_per_label(classes):
     assert set(rows["text"]) == {""}
     dropped = {row.id: row.reason for row in report.dropped("words")}
     assert dropped == {"stray.wav": "no label", "_background_noise_/hum.wav": "no label"}
-    with pytest.raises(UserError, match="no corpus that is known"):
+    with pytest.raises(UserError, match="no corpus of a known layout"):
         load_corpus(classes)
-    with pytest.raises(UserError, match=r"no column 'keyword'.*\n-> say label=label"):
+    with pytest.raises(UserError, match=r"no column 'keyword'.*\n-> use label=label"):
         load_corpus(classes, columns={"label": "keyword"})
 
 

@@ -257,7 +257,7 @@ def test_a_damaged_checkpoint_is_skipped(start, undisturbed, outcome, tmp_path, 
             caplog.clear()
             assert last_whole(copy) == copy / "checkpoint-4"
             (message,) = (line for line in caplog.messages if "checkpoint-8" in line)
-            assert f"is passed over: {name} " in message
+            assert f"is skipped: {name} " in message
             assert words in message
             shutil.rmtree(copy)
 
@@ -268,7 +268,7 @@ def test_a_damaged_checkpoint_is_skipped(start, undisturbed, outcome, tmp_path, 
     assert "it is not a complete checkpoint: optimizer.pt has" in refused.output()
     run = start("--output_dir", str(moved))
     assert run.exit_code() == 0, run.output()
-    assert "checkpoint-8 is passed over: optimizer.pt has" in run.output()
+    assert "checkpoint-8 is skipped: optimizer.pt has" in run.output()
     assert_same(outcome, undisturbed, moved)
 
 
@@ -281,7 +281,7 @@ def test_a_damaged_best_checkpoint(start, tmp_path):
     (out / f"checkpoint-{best}" / "model.safetensors").write_bytes(b"")
     run = start(*keys)
     assert run.exit_code() == 0, run.output()
-    assert f"checkpoint-{best}, can't be used: model.safetensors has 0 bytes" in run.output()
+    assert f"checkpoint-{best}, cannot be used: model.safetensors has 0 bytes" in run.output()
     assert f"the model is {out / 'checkpoint-16'}" in run.output()
     weights = (out / "model.safetensors").read_bytes()
     assert weights == (out / "checkpoint-16" / "model.safetensors").read_bytes()

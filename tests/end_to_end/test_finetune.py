@@ -307,7 +307,7 @@ def test_an_evaluation_split_without_readable_audio(arguments, tones, tmp_path, 
 def test_an_output_directory_that_cannot_be_made(arguments, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([*arguments, "--output_dir", str(tmp_path / "file" / "out")]) == 2
-    assert "can't be written" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_resuming_with_other_settings_is_reported(arguments, caplog):

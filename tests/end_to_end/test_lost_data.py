@@ -84,7 +84,7 @@ def test_recordings_lost_between_the_scan_and_the_first_step(arguments, copy, tm
     assert {message.split()[1] for message in left_out} == {"1-10-0000", "1-10-0001", "1-10-0002"}
     figures = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert figures["left_out_utterances"] == len(left_out) >= 3
-    assert f"{len(left_out)} utterances were left out, they could not be read any more" in caplog.text
+    assert f"{len(left_out)} utterances were left out because they could no longer be read" in caplog.text
     assert len(costs) >= steps
     assert max(costs) <= 6.0, "max_batch_seconds is 6"
 
@@ -107,7 +107,7 @@ def test_a_run_whose_disk_disappeared_is_resumed(arguments, copy, tmp_path, befo
 def test_evaluation_recordings_that_disappear(arguments, copy, tmp_path, before_step, capsys):
     before_step(1, lambda: (copy / "dev-tones/4/10/4-10-0003.flac").unlink())
     assert main([*arguments, "--source", str(copy), "--max_steps", "4"]) == 2
-    assert "the evaluation: 1 of its 12 utterances can't be read any more" in capsys.readouterr().err
+    assert "the evaluation: 1 of its 12 utterances cannot be read any more" in capsys.readouterr().err
     out = ["--output_dir", str(tmp_path / "tolerant")]
     assert main([*arguments, "--source", str(tmp_path / "corpus"), "--max_steps", "4", *out]) == 2
     assert main([*arguments, "--source", str(copy), "--max_steps", "4", *out, "--max_dropped_share", "0.1"]) == 0

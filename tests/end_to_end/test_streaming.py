@@ -113,7 +113,7 @@ def test_unusable_rows_are_counted_and_skipped(streamed, tmp_path):
 def test_too_many_unusable_rows_end_the_run(streamed, tmp_path, capsys):
     damage(tmp_path / "parquet", text=dict.fromkeys(range(5), ""))
     assert main([*streamed, "--max_steps", "100"]) == 2
-    assert "5 of 48 rows (10.4%) can't be used" in capsys.readouterr().err
+    assert "5 of 48 rows (10.4%) cannot be used" in capsys.readouterr().err
 
 
 def test_a_vocabulary_is_built_from_the_stream(streamed, tmp_path, caplog):

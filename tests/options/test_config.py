@@ -333,7 +333,7 @@ TABLES = "t0: &t0 {a: 1}\n" + "".join(f"t{n}: &t{n} {{<<: [{', '.join([f'*t{n - 
         (f"test_splits: {LISTS}", "test_splits: .*: it must be text"),
         (f"lr_scheduler_type: {LISTS}", "lr_scheduler_type: .*: there is no such choice"),
         (TABLES, "merged tables are not supported"),
-        ("max_steps: " + "[" * 60_000, "nested too deep"),
+        ("max_steps: " + "[" * 60_000, "nested too deeply"),
         ("- " * 30_000, "not valid YAML"),
         ("max_steps: " + "9" * 5000, "not valid YAML"),
         ("max_steps: " + "9" * 400, "max_steps: 999.*999: it must be a number"),

@@ -36,7 +36,7 @@ def test_a_tracker_that_fails_is_left_alone(caplog):
         assert tracker.on_log(None, TrainerState(), control, logs={"loss": 1.0}) is None
     assert full.asked == 1
     (said,) = caplog.messages
-    assert said.startswith("Full failed (OSError: [Errno 28] No space left on device); the run goes on without it")
+    assert said.startswith("Full failed (OSError: [Errno 28] No space left on device); the run continues without it")
 
 
 def test_a_tracker_that_cannot_be_had_ends_the_run_before_step_1():
@@ -90,7 +90,7 @@ def test_a_divergence_is_told_once_with_what_to_try(caplog):
         watch.on_log(ARGUMENTS, logged(*losses[:count], max_steps=100), None, {"loss": losses[count - 1]})
     watch.on_log(ARGUMENTS, logged(*losses), None, {"eval_loss": 1.0})
     (message,) = caplog.messages
-    assert message.startswith("training diverges: loss 5000 at step 50, 12 in the first line of the log.")
+    assert message.startswith("training diverges: loss 5000 at step 50, 12 in the first log line.")
     assert "lower learning_rate (now 1.00e-03 at its peak) or a longer warm-up" in message
 
 

@@ -31,10 +31,10 @@ def test_whole_until_it_is_touched(tmp_path, checkpoint):
         ("model.safetensors", cut, "model.safetensors has 20 bytes instead of 21"),
         ("pieces/__0_0.distcp", change, "pieces/__0_0.distcp is not what was written (its checksum differs)"),
         ("trainer_state.json", os.unlink, "trainer_state.json is missing"),
-        ("trainer_state.json", cut, "trainer_state.json can't be read"),
+        ("trainer_state.json", cut, "trainer_state.json cannot be read"),
         ("files.json", os.unlink, "it was not written to its end (files.json is missing)"),
-        ("files.json", cut, "files.json can't be read"),
-        ("files.json", change, "files.json can't be read"),
+        ("files.json", cut, "files.json cannot be read"),
+        ("files.json", change, "files.json cannot be read"),
     ],
 )
 def test_damage_is_told_by_the_file(tmp_path, checkpoint, caplog, name, harm, said):
@@ -42,7 +42,7 @@ def test_damage_is_told_by_the_file(tmp_path, checkpoint, caplog, name, harm, sa
     harm(folder / name)
     assert damage(folder) == said
     assert last_whole(tmp_path) == before
-    assert caplog.messages == [f"{folder} is passed over: {said}"]
+    assert caplog.messages == [f"{folder} is skipped: {said}"]
 
 
 def test_the_newest_by_its_number(tmp_path, checkpoint):

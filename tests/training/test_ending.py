@@ -23,12 +23,12 @@ def launcher(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(store.port))
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_, **__: None)
-    monkeypatch.setattr(ending, "TIME_TO_TELL", 0)
+    monkeypatch.setattr(ending, "TIME_TO_REPORT", 0)
     return store
 
 
 def end(error: BaseException, processes=ONE_OF_TWO):
-    with ending.told_once(processes):
+    with ending.first_error_only(processes):
         raise error
 
 

@@ -76,12 +76,12 @@ def test_a_disk_that_knows_no_locks(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(fcntl, "lockf", no_locks)
     OutputLock(tmp_path).hold()
-    assert "can't be locked (No locks available): make sure that no other run writes to it" in caplog.text
+    assert "cannot be locked (No locks available): make sure that no other run writes to it" in caplog.text
 
 
 def test_a_directory_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         OutputLock(tmp_path / "file" / "out").hold()
 
 

@@ -128,7 +128,7 @@ def test_the_costliest_batch_comes_first(seconds, budget, world):
 
 
 def test_fewer_utterances_than_processes():
-    with pytest.raises(ValueError, match="3 utterances can't be shared among 4"):
+    with pytest.raises(ValueError, match="3 utterances cannot be shared among 4"):
         epoch_plan(np.ones(3), 10.0, seed=0, epoch=0, world=4)
 
 

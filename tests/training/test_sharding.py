@@ -113,4 +113,4 @@ def test_checkpoints_in_pieces_are_not_uploaded_and_that_is_said(caplog):
     assert not caplog.messages
     assert sharding.uploadable(cut, "every_save") == "end"
     (said,) = caplog.messages
-    assert said.startswith("hub_strategy every_save: the checkpoints of FSDP are not uploaded")
+    assert said.startswith("hub_strategy every_save: checkpoints of FSDP are not uploaded")

@@ -40,7 +40,7 @@ def test_one_lost_utterance_does_not_end_a_run_at_its_beginning():
 
 def test_an_evaluation_of_what_is_left():
     check_evaluation(100, 5, 0.05)
-    with pytest.raises(UserError, match="6 of its 100 utterances can't be read any more"):
+    with pytest.raises(UserError, match="6 of its 100 utterances cannot be read any more"):
         check_evaluation(100, 6, 0.05)
     with pytest.raises(UserError, match="none of its utterances"):
         check_evaluation(3, 3, 1.0)

@@ -216,7 +216,7 @@ def test_processes_share_whole_shards_where_they_are_many(caplog):
     shares = [[row["id"] for row in few.share(rank, 3)] for rank in range(3)]
     assert shares[0][:3] == ["0", "3", "6"]
     loader(a_plan(few, rank=1, world=3))
-    assert "4 shards can't be dealt out to 3 processes" in caplog.text
+    assert "4 shards cannot be dealt out to 3 processes" in caplog.text
 
 
 def test_a_pool_is_bounded_in_seconds_and_in_bytes(monkeypatch):
@@ -283,7 +283,7 @@ class Unreadable:
 
 def test_too_much_that_cannot_be_used_ends_the_run(monkeypatch):
     texts = ["A"] * 90 + ["BAD"] * 10
-    with pytest.raises(UserError, match=r"10 of 100 rows \(10.0%\) can't be used"):
+    with pytest.raises(UserError, match=r"10 of 100 rows \(10.0%\) cannot be used"):
         taken(a_plan(a_stream([1.0] * 100, 1, texts)), epochs=2)
     monkeypatch.setattr(streams, "POOL_BATCHES", 1)
     monkeypatch.setattr("sft_speech.training.stream_plan.JUDGED_AFTER", 20)
@@ -295,7 +295,7 @@ def test_too_much_that_cannot_be_used_ends_the_run(monkeypatch):
 
 def test_a_stream_of_which_nothing_can_be_used(tmp_path):
     plan = a_plan(a_stream([1.0] * 8, 2, ["BAD"] * 8))
-    with pytest.raises(UserError, match="nothing of it that can be used is left for process 1 of 1"):
+    with pytest.raises(UserError, match="no usable row of it is left for process 1 of 1"):
         taken(plan, epochs=1)
     lonely = a_plan(a_stream([1.0], 1), rank=1, world=2)
     with pytest.raises(UserError, match="process 2 of 2"):

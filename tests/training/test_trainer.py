@@ -82,4 +82,4 @@ def test_without_a_launcher_one_gpu_is_used(tmp_path, caplog):
     arguments._n_gpu = 4  # what a machine with four of them says
     one_gpu(arguments)
     assert arguments.n_gpu == 1
-    assert "4 GPUs, of which one is used" in caplog.text
+    assert "there are 4 GPUs, but only one is used" in caplog.text

@@ -1,6 +1,6 @@
-"""A folder per label: ``yes/a.wav``, ``no/b.wav``; or ``train/yes/a.wav``, with folders that are named as splits are.
+"""A folder per label: ``yes/a.wav``, ``no/b.wav``; or ``train/yes/a.wav``, with folders named like splits.
 
-Only read where labels are asked for, since nothing in it is a transcript.
+Read only if labels are asked for, since it has no transcripts.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SPLITS = frozenset("train training dev devel development val valid validation ev
 
 
 class ClassFolders:
-    """Rows of a folder in which each audio file has its label from the topmost folder that it is in.
+    """The rows of a folder whose audio files are labelled with the name of the topmost subfolder that they are in.
 
-    Folders whose names begin with ``_`` or ``.`` are no classes (``_background_noise_`` of Speech Commands).
+    Folders whose names begin with ``_`` or ``.`` are not classes (``_background_noise_`` of Speech Commands).
     """
 
     whole = False
@@ -32,17 +32,17 @@ class ClassFolders:
             raise UserError(
                 str(folder),
                 f"there is no column {columns['label']!r}: its labels are the names of its folders",
-                "say label=label",
+                "use label=label",
             )
         self.folder = folder.absolute()
 
     def splits(self) -> list[str]:
-        """Return the names of the folders, if all of them are those of splits."""
+        """Return the names of the folders, if all of them are names of splits."""
         names = [path.name for path in _folders(self.folder)]
         return names if SPLITS.issuperset(map(str.lower, names)) else []
 
     def listing(self, split: str | None = None) -> Listing:
-        """Return the rows in the order of the paths, which are their ids.
+        """Return the rows, sorted by their paths, which are their ids.
 
         Raises:
             UserError: no such split.
@@ -61,7 +61,7 @@ class ClassFolders:
                 ids.append(id)
                 paths.append(path)
             else:
-                unlisted.append(Dropped(id, "no label", f"{label} is no class" if rest else "it is in no folder"))
+                unlisted.append(Dropped(id, "no label", f"{label} is not a class" if rest else "it is in no folder"))
         rows = rows_of(ids, paths, [""] * len(ids), [""] * len(ids), dropped)
         labels = pa.array([id.split(os.sep)[0] for id in rows["id"].to_pylist()], pa.string())
         return Listing(rows.append_column("label", labels), dropped, unlisted)
@@ -72,10 +72,10 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def find(folder: Path, columns: Columns) -> Path | None:
-    """Return the first folder that holds audio, where labels are asked for."""
+    """Return the first folder that holds audio, if labels are asked for."""
     if not labelled(columns) or not folder.is_dir():
         return None
     return next((path for path in _folders(folder) if next(iter(audio_files(path)), None)), None)
 
 
-LAYOUT = Layout("a folder per label (LABEL/*.wav) where labels are asked for", find, ClassFolders, True)
+LAYOUT = Layout("a folder per label (LABEL/*.wav) if labels are asked for", find, ClassFolders, True)

@@ -14,7 +14,7 @@ from sft_speech.errors import UserError
 
 
 class LJSpeech:
-    """Rows of an LJSpeech folder: one speaker, no subsets, the normalized text where a line has one."""
+    """The rows of an LJSpeech folder: one speaker, no subsets, the normalized text if a line has one."""
 
     whole = False
 
@@ -22,7 +22,7 @@ class LJSpeech:
         self.folder = folder
 
     def splits(self) -> list[str]:
-        """Return no names: it has no subsets."""
+        """Return no names: there are no subsets."""
         return []
 
     def listing(self, split: str | None = None) -> Listing:
@@ -68,12 +68,12 @@ def find(folder: Path, columns: Columns) -> Path | None:
     """Return metadata.csv, if it has this form.
 
     Raises:
-        UserError: it has, but there is no folder of audio.
+        UserError: it has, but the audio folder is missing.
     """
     if not is_ljspeech(folder, columns):
         return None
     if not (folder / "wavs").is_dir():
-        seen = "its metadata.csv is of LJSpeech's form, but there is no folder wavs"
+        seen = "its metadata.csv has LJSpeech's form, but there is no folder wavs"
         raise UserError(str(folder), seen, "put the audio into wavs/, or name the columns in the first line")
     return folder / "metadata.csv"
 

@@ -24,13 +24,13 @@ from sft_speech.corpora.splits import unknown
 from sft_speech.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
-# A line within a value that names an audio file is a row.
+# A line within a value that names an audio file: a row that an open quote has swallowed.
 _SWALLOWED = r"(?i)\n[^\n]*(?:" + "|".join(re.escape(suffix) for suffix in sorted(AUDIO_SUFFIXES)) + r")\b"
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 
 
 class Manifest:
-    """Rows of one table. Its paths are absolute, or relative to the folder of the table and within it.
+    """The rows of one table. Its paths are absolute, or relative to the folder of the table and within it.
 
     A column ``split`` names the subset of each row.
     """
@@ -42,10 +42,10 @@ class Manifest:
 
     @cached_property
     def _table(self) -> tuple[dict[str, pa.Array], list[Dropped]]:
-        """Every column as strings under our name for it, and the rows that can't be read.
+        """All columns as strings, by our names for them, and the rows that cannot be read.
 
         Raises:
-            UserError: not a table of a kind that is read here, no column for audio or text, several for one.
+            UserError: not a supported kind of table, no column for audio or text, or several candidates for one.
         """
         suffix = self.path.suffix.lower()
         if suffix not in SUFFIXES:
@@ -58,7 +58,7 @@ class Manifest:
             raise UserError(str(self.path), why, "convert it to UTF-8") from error
 
     def splits(self) -> list[str]:
-        """Return what the column ``split`` holds; nothing without one."""
+        """Return the distinct values of the column ``split``; none without that column."""
         column = self._table[0].get("split")
         return [] if column is None else sorted(filter(None, pc.unique(column).to_pylist()))
 
@@ -67,7 +67,7 @@ class Manifest:
         written in the table.
 
         Raises:
-            UserError: the table can't be read, see :meth:`_table`, or there is no such split.
+            UserError: the table cannot be read, see :meth:`_table`, or there is no such split.
         """
         table, dropped = self._table
         if split is not None and split not in self.splits():
@@ -88,11 +88,11 @@ def _mask(booleans: pa.Array) -> np.ndarray:
     return booleans.to_numpy(zero_copy_only=False)
 
 
-# ---- tables: every column as strings under our name for it ----
+# ---- tables: all columns as strings, by our names for them ----
 
 
 def _read_csv(path: Path, columns: Columns | None) -> tuple[dict[str, pa.Array], list[Dropped]]:
-    """Read CSV or TSV. In a TSV quotes mean nothing; no value stands for a missing one: "null" is a word."""
+    """Read CSV or TSV. Quotes have no meaning in a TSV, and no value marks a missing one: "null" is a word."""
     tabs = path.suffix.lower() == ".tsv"
     path.read_bytes().decode("utf-8")  # Arrow's own error for a row with too many columns would be a traceback
     header = csv_header(path)
@@ -129,10 +129,10 @@ def _read_csv(path: Path, columns: Columns | None) -> tuple[dict[str, pa.Array],
 
 
 def _check_quotes(table: pa.Table, path: Path) -> None:
-    """Check for a quote that isn't closed, which makes one value of all rows up to the next quote.
+    """Check for a quote that isn't closed, which turns all rows up to the next quote into one value.
 
     Raises:
-        UserError: a value holds rows.
+        UserError: a value contains rows.
     """
     for column in table.columns:
         swallowing = pc.filter(column, pc.match_substring_regex(column, _SWALLOWED))
@@ -154,7 +154,7 @@ def csv_header(path: Path) -> list[str]:
         try:
             header = next(filter(None, rows), None)
         except csv.Error as error:
-            why = f"its first line is not that of a table ({error})"
+            why = f"its first line is not the header of a table ({error})"
             raise UserError(str(path), why, "name the columns in it") from error
     if not header:
         raise UserError(str(path), "an empty file", "its first line names the columns, e.g. audio,text")
@@ -169,7 +169,10 @@ def _read_jsonl(path: Path, columns: Columns | None) -> tuple[dict[str, pa.Array
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line) if line.strip() else None
-            except (ValueError, RecursionError) as error:  # not JSON, a number of thousands of digits, nested too deep
+            except (
+                ValueError,
+                RecursionError,
+            ) as error:  # not JSON, a number of thousands of digits, nested too deeply
                 row = str(error)
             if isinstance(row, dict):
                 rows.append(row)
@@ -199,7 +202,7 @@ def _to_listing(
     """Turn strings into rows: paths become absolute, seconds numbers, and each row gets an id.
 
     Args:
-        wanted: mask (rows,) of the rows to return.
+        wanted: (rows,) mask of the rows to return.
         dropped: the rows dropped so far; more are added.
         root: what paths are relative to.
         folder: the folder that relative paths may not leave.
@@ -221,7 +224,7 @@ def _to_listing(
         dropped.append(Dropped(ids[row].as_py(), "bad segment", "start or end is not a number of seconds"))
     outside = _outside(paths, _mask(pc.invert(absolute)) & ~nameless & wanted, folder)
     for row in np.flatnonzero(outside):
-        detail = f"{names[row].as_py()} leads out of {folder}; to use it, write its absolute path into the table"
+        detail = f"{names[row].as_py()} is outside {folder}; to use it, write its absolute path into the table"
         dropped.append(Dropped(ids[row].as_py(), "outside the corpus folder", detail))
     texts, speakers = table.get("text", empty), table.get("speaker", empty)
     start_end = [pa.array(seconds, from_pandas=True) for seconds in (start, end)]  # NaN to null
@@ -232,7 +235,7 @@ def _to_listing(
 
 
 def _outside(paths: pa.Array, relative: np.ndarray, folder: Path) -> np.ndarray:
-    """Return a mask (rows,) of the paths that lead out of a folder, among those masked as relative."""
+    """Return a mask (rows,) of the paths that are outside a folder, among those masked as relative."""
     own = paths.filter(pa.array(relative))
     distinct = pc.unique(own)
     places = pc.index_in(own, distinct).to_numpy(zero_copy_only=False)
@@ -252,7 +255,7 @@ def _ids(names: pa.Array, start: np.ndarray, end: np.ndarray) -> pa.Array:
 
 
 def _to_seconds(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return seconds (rows,), NaN where nothing is given; and a mask of what isn't a number of seconds."""
+    """Return seconds (rows,), NaN for empty values, and a mask (rows,) of values that are not a number of seconds."""
     try:
         numbers = pc.cast(pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column), pa.float64())
         values = numbers.to_numpy(zero_copy_only=False)
@@ -266,7 +269,7 @@ def _to_float(value: str) -> float:
     try:
         return float(value) if value.strip() else float("nan")
     except ValueError:
-        return float("inf")  # _to_seconds takes it for wrong
+        return float("inf")  # _to_seconds marks it as wrong
 
 
 def find(path: Path, columns: Columns) -> Path | None:

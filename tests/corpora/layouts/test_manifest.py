@@ -224,7 +224,7 @@ def test_json_that_was_made_to_do_harm_is_a_dropped_row(tmp_path, write, line):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.csv", b"a" * 200_000, "its first line is not that of a table"),
+        ("m.csv", b"a" * 200_000, "its first line is not the header of a table"),
         ("m.csv", b"audio,text\na.wav,x\na.wav,\xe9,too,many\n", "not UTF-8 text"),  # found by atheris
         ("m.jsonl", b'{"audio": "a\\u0000b.wav", "text": "x"}', "missing file"),  # found by atheris
         ("m.csv", b"a\x1b[2J,b\n", r"its columns are: a\\x1b\[2J, b"),  # found by atheris

@@ -45,7 +45,7 @@ def test_the_command_line_overrides_the_file(lm, tmp_path):
         (["--lm", "lm.arpa", "--lm_weight", "-1"], "out of range"),
         (["--lm", "lm.arpa", "--beam_size", "0"], "out of range"),
         (["--lm", "lm.arpa", "--beam_size", "many"], "must be a number"),
-        (["--decoding", "none.yaml"], "--decoding none.yaml: it can't be read"),
+        (["--decoding", "none.yaml"], "--decoding none.yaml: it cannot be read"),
     ],
 )
 def test_what_cannot_work_is_refused(lm, words, why):

@@ -143,7 +143,7 @@ def test_a_bomb_that_lies_about_its_size(tmp_path, cache, monkeypatch):
         place = found.index(size)
         found[place : place + 4] = (100).to_bytes(4, "little")
     path.write_bytes(found)
-    with pytest.raises(UserError, match="can't be unpacked"):
+    with pytest.raises(UserError, match="cannot be unpacked"):
         archive.unpacked(str(path), cache)
     assert left(cache) == []
 
@@ -180,7 +180,7 @@ def test_cut_and_damaged_ones(tmp_path, cache, files, suffix):
     broken += [whole[:600] + b"\xff" * 600 + whole[1200:]] if suffix != ".tar" else []  # which has no checksums
     for content in broken:
         path.write_bytes(content)
-        with pytest.raises(UserError, match="can't be unpacked"):
+        with pytest.raises(UserError, match="cannot be unpacked"):
             archive.unpacked(str(path), cache)
         assert left(cache) == []
 
@@ -216,7 +216,7 @@ unpacked({str(path)!r}, {str(cache)!r})"""
 def test_a_gzip_of_four_bytes(tmp_path, cache):
     """Found by atheris: tarfile raises TypeError."""
     (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b\x08\x1f\x8b")
-    with pytest.raises(UserError, match="can't be unpacked"):
+    with pytest.raises(UserError, match="cannot be unpacked"):
         archive.unpacked(str(tmp_path / "a.tar.gz"), cache)
     assert left(cache) == []
 

@@ -84,7 +84,7 @@ def test_a_damaged_index_is_made_again(tmp_path, files, caplog):
 def test_an_index_that_can_not_be_written_stops_nothing(tmp_path, files, caplog):
     (tmp_path / "file").touch()
     assert headers.scan_files(files, tmp_path / "file" / "index.parquet")["samples"].to_pylist() == [1600, 3200, 4800]
-    assert "can't be written" in caplog.text
+    assert "cannot be written" in caplog.text
 
 
 def test_silence_is_a_reason(write):

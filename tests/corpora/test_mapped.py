@@ -86,7 +86,7 @@ def test_a_damaged_file_is_made_again(tmp_path, caplog):
     file = tmp_path / "sft_speech" / name
     file.write_bytes(file.read_bytes()[:1000])
     assert mapped(table(), tmp_path).table == table()
-    assert "can't be used" in caplog.text
+    assert "cannot be used" in caplog.text
     again = mapped(table(), tmp_path)
     assert isinstance(again, datasets.table.MemoryMappedTable)
     assert again.table == table()
@@ -95,7 +95,7 @@ def test_a_damaged_file_is_made_again(tmp_path, caplog):
 def test_a_cache_that_can_not_be_written_stops_nothing(tmp_path, caplog):
     (tmp_path / "file").touch()
     assert mapped(table(), tmp_path / "file").table == table()
-    assert "can't be used" in caplog.text
+    assert "cannot be used" in caplog.text
 
 
 def test_what_nobody_asked_for_in_a_month_is_removed(tmp_path):

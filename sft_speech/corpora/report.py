@@ -131,7 +131,7 @@ class CorpusReport:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return, by split, rows and hours kept, all dropped rows by reason, and characters that the vocabulary lacks."""
+        """Return, by split, rows and hours kept, dropped rows by reason, and characters that the vocabulary lacks."""
         return {
             name: {
                 "kept": {"rows": split.rows, "hours": split.seconds / 3600},

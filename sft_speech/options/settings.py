@@ -185,8 +185,8 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
     """Parse plain YAML. Return its value and its syntax tree.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or asks for a Python object.
-        ValueError: it holds a number or a date that Python can't represent.
+        yaml.YAMLError: it is not YAML, or it requests a Python object.
+        ValueError: it contains a number or a date that Python cannot represent.
         RecursionError: it is nested too deeply.
     """
     loader = _PlainLoader(text)

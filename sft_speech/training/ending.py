@@ -19,12 +19,12 @@ from sft_speech.errors import UserError
 logger = logging.getLogger(__name__)
 
 SOON = 20  # seconds after which a failed process is killed, whatever its libraries are waiting for
-TIME_TO_TELL = 1.0  # seconds for the first failed process to report: once any process exits, the launcher kills all
+TIME_TO_REPORT = 1.0  # seconds for the first failed process to report: once any process exits, the launcher kills all
 LOST = ("connection closed by peer", "connection reset by peer", "gloo", "socket", "nccl")
 
 
 @contextmanager
-def told_once(processes: PartialState) -> Iterator[None]:
+def first_error_only(processes: PartialState) -> Iterator[None]:
     """Report only the first error among several processes; the other processes exit silently, with their exit code.
 
     Their errors are the same as the first one or follow from it: a process that waits for a dead one fails too.

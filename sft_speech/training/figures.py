@@ -11,7 +11,7 @@ from sft_speech.training.trainer import ExactTrainer
 logger = logging.getLogger(__name__)
 
 
-def tell_counts(figures: dict[str, float]) -> None:
+def log_counts(figures: dict[str, float]) -> None:
     """Log how many utterances and steps had no effect on the model."""
     messages = {
         "left_out_utterances": "utterances were left out because they could no longer be read (see the messages above)",

@@ -36,9 +36,7 @@ class OutputLock:
         self.descriptor = -1
         self.found: dict[str, Any] = {}
         self.new_folders: list[Path] = []  # created by hold(), the deepest first
-        self.other_names: set[str] | None = (
-            None  # in the folder when the lock file was created; None: it existed before
-        )
+        self.other_names: set[str] | None = None  # names in the folder before the lock file; None: the file existed
 
     def hold(self) -> None:
         """Take the lock, or take it again if the directory was removed in the meantime.

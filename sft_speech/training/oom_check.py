@@ -39,7 +39,7 @@ def oom_check(trainer: ExactTrainer) -> None:
         try:
             copies = 0 if trainer.args.optim == "adafactor" else 2  # AdamW's moments
             copies += trainer.accelerator.num_processes > 1  # buffers for communication
-            beside = [torch.empty_like(p) for p in trained for _ in range(copies)]
+            reserved = [torch.empty_like(p) for p in trained for _ in range(copies)]
             batch = trainer.data_collator(plan.rehearsal(trainer.utterances))
             model.train()
             with trainer.accelerator.autocast():

@@ -15,7 +15,7 @@ def tri_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: f
         steps: optimizer steps of the run.
         warmup_steps: steps of warm-up, or their share of the run when below 1.
         hold_share: share of the run at the peak.
-        final_scale: last over peak learning rate; 0 counts as 0.01, since an exponential decay never reaches 0.
+        final_scale: ratio of the last learning rate to the peak; 0 counts as 0.01, since exponential decay never ends.
 
     Returns:
         A function from the step to the factor on the peak learning rate.

@@ -35,10 +35,10 @@ class SavingTrainer(Trainer):
     - It is saved before it is evaluated, so that no training is lost if the evaluation fails. A resumed run catches up
       on the evaluation.
     - Older checkpoints are removed only once the new one is complete; the plain Trainer removes them earlier.
-    - Lines of the log are means over the same steps, however often the run was interrupted.
+    - Log lines are means over the same steps, however often the run was interrupted.
 
     Args:
-        keep: checkpoints to keep, the best one among them; the last one is always kept.
+        keep: checkpoints to keep, including the best one; the last one is always kept.
         save_processor: writes the files that accompany the weights into a directory.
 
     Attributes:

@@ -30,7 +30,7 @@ def prepare(trainer: Trainer) -> None:
     """Prepare the model for sharding, which accelerate does when training starts; without FSDP it stays as it is.
 
     Raises:
-        UserError: FSDP1 is requested, or the model can't be sharded.
+        UserError: FSDP1 is requested, or the model cannot be sharded.
     """
     if not trainer.is_fsdp_enabled:
         if parse_flag_from_env("ACCELERATE_USE_FSDP"):
@@ -57,7 +57,7 @@ def prepare(trainer: Trainer) -> None:
 
 
 def check(model: nn.Module, plugin: Any) -> None:
-    """Raise UserError if FSDP2 can't shard this model."""
+    """Raise UserError if FSDP2 cannot shard this model."""
     if plugin.fsdp_version != 2:
         raise UserError("fsdp_version 1", "models are sharded by FSDP2 only", "use configs/accelerate/fsdp.yaml")
     for name, weights in model.named_parameters():

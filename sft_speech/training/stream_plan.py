@@ -51,7 +51,7 @@ class StreamPlan(Plan):
     Args:
         stream: the corpus, with ``judge`` set.
         report: receives the rows read and dropped in the first epoch.
-        max_dropped_share: more unusable rows than this end the run.
+        max_dropped_share: a larger share of unusable rows ends the run.
         max_batch_seconds: padded seconds per batch and process.
         max_seconds: length of the longest utterance.
         batches: number of batches in the run, per process.
@@ -130,7 +130,7 @@ class StreamPlan(Plan):
         """Add a pool to the report.
 
         Raises:
-            UserError: too many rows can't be used.
+            UserError: too many rows cannot be used.
         """
         for row in read.dropped:
             self.report.drop("train", *row)

@@ -54,8 +54,8 @@ class ExactTrainer(SavingTrainer):
     - A checkpoint is verified to be complete before older ones are removed (:class:`SavingTrainer`).
 
     Args:
-        criterion: loss and figures.
-        plan: the batches of this process, of the whole run.
+        criterion: the loss and its figures.
+        plan: the batches of this process in the whole run.
         train_dataset: makes the utterances of the plan.
         evaluator: returns the metrics of the evaluation split, the same on every process.
         save_processor: writes the files that accompany the weights into a directory.
@@ -63,7 +63,7 @@ class ExactTrainer(SavingTrainer):
         layer_decay: ratio of a layer's learning rate to that of the layer above.
         max_nonfinite_steps: the run ends when more of a hundred steps have a non-finite gradient.
         skipped_audio: judges whether too many utterances can no longer be read.
-        keep: checkpoints to keep, the best one among them; the last one is always kept.
+        keep: checkpoints to keep, including the best one; the last one is always kept.
     """
 
     def __init__(

@@ -252,7 +252,7 @@ def _find(dataset: AnyDataset, request: Request) -> tuple[dict[str, str], AnyDat
         try:
             dataset = dataset._resolve_features()
         except (pa.ArrowException, StopIteration) as error:
-            why = f"the types of its columns cannot be found out from its first rows: {error}"
+            why = f"the types of its columns cannot be determined from its first rows: {error}"
             raise UserError(request.shown, why, "give it features, or audio as waveforms of one channel") from error
     typed = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Audio)]
     given = dict(request.columns or {})

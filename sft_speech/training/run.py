@@ -192,7 +192,7 @@ def finish_run(
     """Evaluate the model and write the final output of the run. Return its figures.
 
     Args:
-        repository: where the model will be pushed to; the card names it.
+        repository: where the model will be pushed; the card names it.
     """
     output, main = Path(config.output_dir), trainer.is_world_process_zero()
     figures = training_figures(trainer)

@@ -84,7 +84,7 @@ def test_a_generator(kind, waveforms, paths):
 
 @pytest.mark.parametrize("rows", [[], [{"audio": {"array": np.zeros((2, 9)), "sampling_rate": 8000}, "text": "A"}]])
 def test_a_generator_whose_types_are_not_found_out(rows):
-    with pytest.raises(UserError, match="the types of its columns can't be found out"):
+    with pytest.raises(UserError, match="the types of its columns cannot be determined"):
         rows_of_dataset(datasets.IterableDataset.from_generator(lambda: iter(rows)))
 
 

@@ -173,7 +173,7 @@ def test_streaming_gives_the_same_rows(parquet):
     stream = load_corpus(folder, "test", streaming=True, report=report)
     assert list(stream) == list(load_corpus(folder, "test"))
     assert [(row.id, row.reason) for row in report.dropped("test")] == [("19-1-0003", "unreadable")]
-    with pytest.raises(UserError, match="can't be taken from a stream"):
+    with pytest.raises(UserError, match="cannot be taken from a stream"):
         load_corpus(folder, "test:0.5", streaming=True)
 
 
@@ -233,7 +233,7 @@ def test_selecting_usable_rows_copies_no_audio(parquet, tmp_path):
 
 def test_a_damaged_parquet_file(tmp_path):
     (tmp_path / "train.parquet").write_bytes(b"PAR1" + bytes(np.arange(200, dtype=np.uint8)))
-    with pytest.raises(UserError, match="can't read it"):
+    with pytest.raises(UserError, match="cannot read it"):
         load_corpus(tmp_path, "train")
 
 

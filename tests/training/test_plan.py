@@ -190,7 +190,7 @@ def test_the_rest_of_an_epoch_comes_once_under_the_new_split(tmp_path, caplog):
     assert sorted(index for own in rest for batch in own for _, index in batch) == sorted(set(range(16)) - set(trained))
     assert {epoch for own in rest for batch in own for epoch, _ in batch} == {0}
     assert caplog.messages == [
-        "resumed with another split (processes x batches: 2 x 2 s, before 1 x 2 s): each of the 10 utterances left of "
+        "resumed with another split (processes x batches: 2 x 2 s, before 1 x 2 s): each of the 10 utterances left in "
         "this epoch comes once, in a new order; an optimizer step has up to 8 s of audio, before 2 s"
     ]
     assert [plans[0].epochs(batches) for batches in (3, 6, 10)] == pytest.approx([6 / 16, 1.0, 2.0])

@@ -98,11 +98,11 @@ def test_a_checkpoint_written_otherwise_is_refused(tmp_path):
     whole, cut = SimpleNamespace(is_fsdp_enabled=False), SimpleNamespace(is_fsdp_enabled=True)
     sharding.check_resumable(whole, None)
     sharding.check_resumable(whole, tmp_path)
-    with pytest.raises(UserError, match="without FSDP, this run is with it"):
+    with pytest.raises(UserError, match="without FSDP, and this run is with it"):
         sharding.check_resumable(cut, tmp_path)
     (tmp_path / "pytorch_model_fsdp.bin").touch()
     sharding.check_resumable(cut, tmp_path)
-    with pytest.raises(UserError, match="with FSDP, this run is without it"):
+    with pytest.raises(UserError, match="with FSDP, and this run is without it"):
         sharding.check_resumable(whole, tmp_path)
 
 

@@ -203,7 +203,7 @@ def test_a_checkpoint_of_a_run_that_was_not_streamed(tmp_path, caplog):
     plan.resume(tmp_path, 5)
     with contextlib.closing(iter(loader(plan))) as given:
         assert epoch_of(next(given)) == 0
-    assert "it is read from its beginning" in caplog.text
+    assert "the stream is read from its beginning" in caplog.text
 
 
 def test_processes_share_whole_shards_where_they_are_many(caplog):

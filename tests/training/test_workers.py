@@ -34,7 +34,7 @@ except RuntimeError as error:
 @pytest.mark.parametrize(
     ("number", "why", "do"),
     [
-        (9, "as systems do when memory is full", "lower --dataloader_num_workers"),
+        (9, "as the system does when memory is full", "lower --dataloader_num_workers"),
         (7, "a bus error: shared memory is full", "docker run --shm-size"),
     ],
 )

@@ -126,7 +126,7 @@ def test_a_finished_run_is_not_repeated(start, tmp_path):
     for _ in range(2):
         run = start("--max_steps", "1")
         assert run.exit_code() == 0
-        assert last_line(run).endswith("the run is finished, there is nothing left to do")
+        assert last_line(run).endswith("the run is finished; there is nothing left to do")
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == written
     other = start("--max_steps", "2")
     assert other.exit_code() == 2

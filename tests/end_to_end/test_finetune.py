@@ -282,7 +282,7 @@ def test_a_run_that_began_under_old_names_is_resumed(arguments, tmp_path, caplog
     file.write_text(text.replace("oom_check:", "rehearse:").replace("gradient_check", "activation_check"))
     assert text.count("max_bad_steps: 10") == text.count("three_stage") == 1
     assert main([*arguments, "--resume_from_checkpoint", "auto"]) == 0
-    assert f"{tmp_path / 'out'}: the run is finished, there is nothing left to do" in caplog.messages
+    assert f"{tmp_path / 'out'}: the run is finished; there is nothing left to do" in caplog.messages
 
 
 def test_a_tracker_that_is_not_installed(arguments, tmp_path, capsys):

@@ -122,7 +122,7 @@ def test_a_checkpoint_with_a_broken_weight(arguments, small, tmp_path, capsys):
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     assert main([*arguments, "--model", str(broken), "--max_nonfinite_steps", "2"]) == 2
     printed = capsys.readouterr().err
-    assert "step 3: 3 of the last 3 steps had a gradient that is not finite, because lm_head.weight holds NaN" in printed
+    assert "3 of the last 3 steps had a gradient that is not finite, because lm_head.weight holds NaN" in printed
     assert len((tmp_path / "out" / "bad_batches.jsonl").read_text().splitlines()) == 3
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 

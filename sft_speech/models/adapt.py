@@ -83,15 +83,16 @@ def set_regularization(config: PreTrainedConfig, options: Mapping[str, Any]) -> 
         UserError: the family has no such setting.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    masking = family_of(config).spec_augment
+    family = family_of(config)
     for name, value in given.items():
-        if not hasattr(config, name) or (name.startswith("mask_") and not masking):
+        own = family.settings.get(name, (name,))
+        if not all(hasattr(config, one) for one in own) or (name.startswith("mask_") and not family.spec_augment):
             why = f"a {config.model_type} model has no such setting"
             raise UserError(f"{name} {value}", why, f"leave {name} out, or set it to null")
         if name in MASK_PROBABILITIES and not getattr(config, "apply_spec_augment", True):
             for other in MASK_PROBABILITIES - given.keys():
                 setattr(config, other, 0.0)
-        setattr(config, name, value)
+        config.update(dict.fromkeys(own, value))
     if MASK_PROBABILITIES & given.keys():
         on = any(getattr(config, name, 0.0) > 0 for name in MASK_PROBABILITIES)
         config.update({"apply_spec_augment": on})

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# "waveform": of any length; "log-mel": as many frames as the clip has; "fixed log-mel": a fixed number of frames, to
-# which the feature extractor pads or cuts; "extracted": whatever the checkpoint's own feature extractor makes.
-Input = Literal["waveform", "log-mel", "fixed log-mel", "extracted"]
+# "waveform": of any length; "log-mel": as many frames as the clip has; "spectrogram" (AST) and "whisper": a fixed
+# number of frames, to which the feature extractor pads or cuts; "extracted": what the checkpoint's extractor makes.
+Input = Literal["waveform", "log-mel", "spectrogram", "whisper", "extracted"]
+Recognizer = Literal["ctc", "seq2seq"]
 # Parts of a model that let a clip see the padding or its neighbors, see `sft_speech.models.exact`.
 Leak = Literal["group norm", "convolutions", "batch norm", "adapter", "postnet", "prenet"]
 
@@ -63,6 +64,7 @@ class Family:
     Attributes:
         model_type: as in ``config.json``.
         tasks: the tasks that its models are fine-tuned for: "asr", "classification", "tts", "vc".
+        recognizer: how its recognizers write text: a label for each frame, or token by token.
         input: kind of the model's input.
         extractor: class of its feature extractor.
         extractor_options: returns the options to build it for a checkpoint that has none.
@@ -71,13 +73,15 @@ class Family:
         feature_encoder: name, within the body, of the convolutions over the waveform.
         layers: pattern for the names of weights in layers; its group is the number of the layer.
         trained_with_mask: whether plain transformers should give a model of this configuration an attention mask.
-        spec_augment: whether the body masks frames as wav2vec 2.0 does, in ``_mask_hidden_states``.
+        spec_augment: what SpecAugment masks: "hidden" frames, as in wav2vec 2.0, or the log-mel "input"; None: nothing.
+        settings: names in its configuration of options that have other names there.
         leaks: parts to replace so that a clip does not depend on padding.
         exact: whether nothing leaks after that, as tests verify.
     """
 
     model_type: str
     tasks: frozenset[str]
+    recognizer: Recognizer = "ctc"
     input: Input = "waveform"
     extractor: str = "Wav2Vec2FeatureExtractor"
     extractor_options: Callable[[PreTrainedConfig], dict[str, Any]] = _wav2vec2_options
@@ -86,7 +90,8 @@ class Family:
     feature_encoder: str | None = "feature_extractor"
     layers: str = r"\bencoder\.layers\.(\d+)\."
     trained_with_mask: Callable[[PreTrainedConfig], bool] = unless_group_norm
-    spec_augment: bool = True
+    spec_augment: Literal["hidden", "input"] | None = "hidden"
+    settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     leaks: frozenset[Leak] = frozenset()
     exact: bool = True
 
@@ -140,26 +145,28 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "whisper",
-            frozenset({"classification"}),
-            input="fixed log-mel",
+            frozenset({"asr", "classification"}),
+            recognizer="seq2seq",
+            input="whisper",
             extractor="WhisperFeatureExtractor",
             extractor_options=_whisper_options,
             processor="WhisperProcessor",
             body="encoder",
             feature_encoder=None,
             trained_with_mask=never,
-            spec_augment=False,
+            spec_augment="input",
+            settings={"hidden_dropout": ("dropout",), "layerdrop": ("encoder_layerdrop", "decoder_layerdrop")},
         ),
         Family(
             "audio-spectrogram-transformer",
             frozenset({"classification"}),
-            input="fixed log-mel",
+            input="spectrogram",
             extractor="ASTFeatureExtractor",
             extractor_options=_ast_options,
             feature_encoder=None,
             layers=r"\baudio_spectrogram_transformer\.layers\.(\d+)\.",
             trained_with_mask=never,
-            spec_augment=False,
+            spec_augment=None,
         ),
         Family(
             "speecht5",
@@ -169,7 +176,7 @@ FAMILIES: dict[str, Family] = {
             feature_encoder="encoder.prenet.feature_encoder",
             layers=r"\bencoder\.wrapped_encoder\.layers\.(\d+)\.",
             trained_with_mask=always,
-            spec_augment=False,
+            spec_augment=None,
             leaks=frozenset({"postnet", "prenet"}),
         ),
     )
@@ -194,6 +201,6 @@ def _unknown(model_type: str, on_waveforms: bool) -> Family:
         frozenset({"asr", "classification"}),
         input="waveform" if on_waveforms else "extracted",
         extractor="Wav2Vec2FeatureExtractor" if on_waveforms else "FeatureExtractionMixin",
-        spec_augment=on_waveforms,
+        spec_augment="hidden" if on_waveforms else None,
         exact=False,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -59,6 +60,10 @@ class FrontEnd(ABC):
     @abstractmethod
     def encoder_frames(self, samples: Any) -> Any:
         """Return the number of frames before adapters, for a number of samples or an array of such numbers."""
+
+    def masked_frames(self, samples: int) -> int:
+        """Return the number of frames of a clip that SpecAugment draws its masks for."""
+        return int(self.encoder_frames(samples))
 
     @abstractmethod
     def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
@@ -142,34 +147,78 @@ class LogMelFrontEnd(FrontEnd):
 
 
 class FixedFrontEnd(FrontEnd):
-    """Spectrograms of a fixed length: "input_features" (B, F, T) of Whisper, "input_values" (B, T, F) of AST."""
+    """Spectrograms of a fixed length, to which clips are padded with silence or cut.
 
-    def __init__(self, config: PreTrainedConfig, extractor: Any) -> None:
-        super().__init__(config, extractor)
-        if hasattr(extractor, "n_samples"):
-            self.max_samples = int(extractor.n_samples)
-            taken, given = 2 * self.config.max_source_positions, self.extractor.nb_max_frames
-        else:
-            self.max_samples = self.extractor.max_length * self.rate // 100  # Kaldi's frames of 10 ms
-            taken, given = self.config.max_length, self.extractor.max_length
-        if taken != given:
-            why = f"it takes {taken} log-mel frames, its feature extractor makes {given}"
-            raise UserError(f"a {config.model_type} model", why, "correct its preprocessor_config.json")
+    Attributes:
+        positions: frames that the encoder makes of every clip.
+    """
+
+    positions: int
 
     def encoder_frames(self, samples: Any) -> Any:
-        config = self.config
-        if hasattr(config, "max_source_positions"):
-            frames = config.max_source_positions
-        else:  # patches, and two tokens before them
-            across = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
-            frames = across * ((config.max_length - config.patch_size) // config.time_stride + 1) + 2
-        return frames if isinstance(samples, int) else np.full_like(samples, frames)
+        return self.positions if isinstance(samples, int) else np.full_like(samples, self.positions)
 
     def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
         return self._extracted(waveforms)
 
     def _receptive_field(self) -> int:
         return 400  # 25 ms: Kaldi makes no frame of less
+
+    def _check_lengths(self, taken: int, given: int) -> None:
+        if taken != given:
+            why = f"it takes {taken} log-mel frames, its feature extractor makes {given}"
+            raise UserError(f"a {self.config.model_type} model", why, "correct its preprocessor_config.json")
+
+
+class SpectrogramFrontEnd(FixedFrontEnd):
+    """Spectrograms of AST: "input_values" (B, T, F)."""
+
+    def __init__(self, config: PreTrainedConfig, extractor: Any) -> None:
+        super().__init__(config, extractor)
+        self.max_samples = extractor.max_length * self.rate // 100  # Kaldi's frames of 10 ms
+        self._check_lengths(self.config.max_length, extractor.max_length)
+        across = (self.config.num_mel_bins - self.config.patch_size) // self.config.frequency_stride + 1
+        along = (self.config.max_length - self.config.patch_size) // self.config.time_stride + 1
+        self.positions = across * along + 2  # patches, and two tokens before them
+
+
+class WhisperFrontEnd(FixedFrontEnd):
+    """Log-mel frames of Whisper: "input_features" (B, F, T), of a fixed length or of as many seconds as a clip needs.
+
+    Attributes:
+        samples_per_position: samples for one position of the encoder.
+    """
+
+    def __init__(self, config: PreTrainedConfig, extractor: Any) -> None:
+        super().__init__(config, extractor)
+        self.positions = int(self.config.max_source_positions)
+        self.samples_per_position = 2 * int(extractor.hop_length)
+        self.max_samples = int(extractor.n_samples)
+        self._check_lengths(2 * self.positions, extractor.nb_max_frames)
+
+    def masked_frames(self, samples: int) -> int:
+        return 2 * int(self.own_positions(samples))
+
+    def own_positions(self, samples: Any) -> Any:
+        """Return how many positions of the encoder clips need, at least one and at most all.
+
+        Args:
+            samples: number of samples, or an array of such numbers.
+        """
+        return np.clip(-(-samples // self.samples_per_position), 1, self.positions)
+
+    def own_features(self, waveforms: list[np.ndarray], positions: Sequence[int]) -> dict[str, Tensor]:
+        """Return "input_features" (B, F, T) and "attention_mask" (B, T) with two frames for each position of a clip.
+
+        The frames are those of the clip padded with silence, as in :meth:`features`, as far as they are needed.
+        """
+        frames = 2 * torch.as_tensor(positions)
+        longest = int(frames.max())
+        # The last frames look ahead by half a window, into the silence.
+        samples = longest * self.extractor.hop_length + self.extractor.n_fft
+        made = self._extracted(waveforms, padding="max_length", max_length=samples)["input_features"][..., :longest]
+        mask = torch.arange(longest) < frames[:, None]
+        return {"input_features": made.masked_fill(~mask[:, None], 0.0), "attention_mask": mask.long()}
 
 
 class ExtractedFrontEnd(FrontEnd):
@@ -188,7 +237,8 @@ class ExtractedFrontEnd(FrontEnd):
 CLASSES: dict[Input, type[FrontEnd]] = {
     "waveform": WaveformFrontEnd,
     "log-mel": LogMelFrontEnd,
-    "fixed log-mel": FixedFrontEnd,
+    "spectrogram": SpectrogramFrontEnd,
+    "whisper": WhisperFrontEnd,
     "extracted": ExtractedFrontEnd,
 }
 

@@ -4,7 +4,7 @@ transformers draws masks while the model runs: it waits for the device to report
 number of spans with one random number per batch, and lets spans of HuBERT and SEW fall on the padding too. Here the
 masks of an utterance depend on (seed, epoch, utterance) alone: not on its batch, its process or an interruption.
 
-Legend: B batch, S samples, T frames of the encoder, H hidden size.
+Legend: B batch, S samples, T frames of the encoder or of the log-mel input, H channels of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
 from sft_speech.models.families import family_of
@@ -30,12 +30,13 @@ class SpecAugment:
 
     Args:
         config: configuration of the model, with ``mask_time_*`` and ``mask_feature_*``.
-        frames: returns the number of encoder frames for a number of samples.
+        frames: returns the number T of frames that are masked for a number of samples.
         seed: seed of the run.
     """
 
-    def __init__(self, config: PreTrainedConfig, frames: Callable[[int], int], seed: int) -> None:
-        self.frames, self.seed, self.size = frames, seed, int(config.hidden_size)
+    def __init__(self, config: Any, frames: Callable[[int], int], seed: int) -> None:
+        hidden = family_of(config).spec_augment == "hidden"
+        self.frames, self.seed, self.size = frames, seed, int(config.hidden_size if hidden else config.num_mel_bins)
         self.settings = {
             axis: (
                 getattr(config, f"mask_{axis}_prob"),
@@ -68,9 +69,34 @@ def collated(masks: Sequence[Masks]) -> dict[str, Tensor]:
 def take_given_masks(model: PreTrainedModel) -> None:
     """Make a model take masks as arguments of its forward pass, instead of drawing its own.
 
-    Without them nothing is masked. Call it once; weights, configuration and saved files do not change.
+    Without them nothing is masked. A model that masks its log-mel input takes input that is already masked
+    (`with_masks`). Call it once; weights, configuration and saved files do not change.
     """
-    GivenMasks(model)
+    if family_of(model.config).spec_augment == "input":
+        body: Any = model.base_model
+        body._mask_input_features = lambda input_features, attention_mask=None: input_features
+    else:
+        GivenMasks(model)
+
+
+def with_masks(inputs: dict[str, Tensor], masks: Sequence[Masks], on_input: bool) -> dict[str, Tensor]:
+    """Return the inputs of a model with the masks of B utterances.
+
+    Args:
+        inputs: the model's inputs by name.
+        masks: one pair per utterance; none if nothing is masked.
+        on_input: zero the log-mel frames (B, H, T) of "input_features", as transformers does for Whisper; otherwise add
+            the masks as arguments of the model.
+    """
+    if not masks:
+        return inputs
+    given = collated(masks)
+    if not on_input:
+        return inputs | given
+    features = inputs["input_features"]
+    time = torch.nn.functional.pad(given[TIME], (0, features.shape[-1] - given[TIME].shape[1]))
+    masked = features.masked_fill(time[:, None], 0.0).masked_fill(given[FEATURES][..., None], 0.0)
+    return inputs | {"input_features": masked}
 
 
 class GivenMasks:

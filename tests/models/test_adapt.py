@@ -119,7 +119,6 @@ def test_a_family_without_the_switch_has_one_then():
     [
         (SEWDConfig(), {"layerdrop": 0.1}, "sew-d"),
         (WhisperConfig(), {"feat_proj_dropout": 0.0}, "whisper"),
-        (WhisperConfig(), {"mask_time_prob": 0.1}, "whisper"),  # its encoder alone masks nothing
         (ASTConfig(), {"mask_feature_length": 10}, "audio-spectrogram-transformer"),
     ],
 )

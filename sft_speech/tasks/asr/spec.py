@@ -8,19 +8,19 @@ from sft_speech.options.spec import Card, Metric, TaskSpec, Verb
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
 if TYPE_CHECKING:
-    from sft_speech.tasks.asr.ctc.task import CtcRecognition
+    from sft_speech.training.task import Task
 
 
-def build(config: FinetuneAsrConfig) -> CtcRecognition:
-    """Return the task of a run."""
-    from sft_speech.tasks.asr.ctc.task import CtcRecognition
+def build(config: FinetuneAsrConfig) -> Task[FinetuneAsrConfig]:
+    """Return the task of a run, by the architecture of its checkpoint."""
+    from sft_speech.tasks.asr import loading
 
-    return CtcRecognition(config)
+    return loading.build(config)
 
 
 SPEC = TaskSpec(
     name="asr",
-    summary="speech recognition (CTC)",
+    summary="speech recognition",
     config=FinetuneAsrConfig,
     build=build,
     metrics=(
@@ -28,7 +28,7 @@ SPEC = TaskSpec(
         Metric("cer", "CER %", scale=100, indexed=True, curve=True),
         Metric("loss", "loss"),
     ),
-    architectures=("ForCTC",),
+    architectures=("ForCTC", "WhisperForConditionalGeneration"),
     card=Card(
         tag="automatic-speech-recognition",
         about=("ctc",),

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sft_speech.models.spec_augment import collated
+from sft_speech.models.families import family_of
+from sft_speech.models.spec_augment import with_masks
 from sft_speech.tasks.classification.loss import IGNORED
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class ClassificationCollator:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.features, self.rate = checkpoint.front_end.features, checkpoint.rate
+        self.masks_input = family_of(checkpoint.model.config).spec_augment == "input"
         self.classes, self.multi = len(checkpoint.labels.names), checkpoint.labels.multi
 
     def __call__(self, utterances: list[dict[str, Any] | None]) -> dict[str, Tensor]:
@@ -32,9 +34,9 @@ class ClassificationCollator:
         read = [utterance for utterance in utterances if utterance is not None]
         read = read or [{"waveform": np.zeros(self.rate, np.float32), "labels": []}]
         masks = [utterance["masks"] for utterance in read if "masks" in utterance]
+        inputs = self.features([utterance["waveform"] for utterance in read])
         return {
-            **self.features([utterance["waveform"] for utterance in read]),
-            **(collated(masks) if masks else {}),
+            **with_masks(inputs, masks, self.masks_input),
             "labels": targets([utterance["labels"] for utterance in read], self.classes, self.multi),
             "seconds": torch.tensor(sum(len(utterance["waveform"]) for utterance in read) / self.rate),
         }

@@ -123,7 +123,7 @@ FAMILIES[ConvnetConfig.model_type] = Family(
     extractor="SeamlessM4TFeatureExtractor",
     feature_encoder=None,
     trained_with_mask=always,
-    spec_augment=False,
+    spec_augment=None,
 )
 AutoConfig.register(ConvnetConfig.model_type, ConvnetConfig, exist_ok=True)
 AutoModelForAudioClassification.register(ConvnetConfig, ConvnetForAudioClassification, exist_ok=True)

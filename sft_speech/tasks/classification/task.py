@@ -85,7 +85,7 @@ class Classification(Task[FinetuneClassificationConfig]):
         """Return the object that draws the masks of this run; None if the model or the run has none."""
         if not adapt.masks_are_on(self.model.config):
             return None
-        return SpecAugment(self.model.config, self.checkpoint.front_end.encoder_frames, self.config.seed)
+        return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
 
     def evaluate(self, rows: Dataset) -> ClassificationResult:
         """Evaluate a split, each process a share of it.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sft_speech.audio.units import seconds_of
-from sft_speech.models.spec_augment import collated
+from sft_speech.models.spec_augment import with_masks
 from sft_speech.tasks.asr.ctc.loss import IGNORED
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class CTCCollator:
         samples = np.array([len(waveform) for waveform in waveforms])
         masks = [utterance["masks"] for utterance in read if "masks" in utterance]
         return {
-            **self.features(waveforms),
-            **(collated(masks) if masks else {}),
+            **with_masks(self.features(waveforms), masks, on_input=False),
             "labels": labels,
             "frames": torch.as_tensor(self.frames(samples)),
             "seconds": torch.tensor(seconds_of(int(samples.sum()), self.rate)),

@@ -106,7 +106,7 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
         """Return the object that draws the masks of this run; None if it has none."""
         if not adapt.masks_are_on(self.model.config):
             return None
-        return SpecAugment(self.model.config, self.checkpoint.front_end.encoder_frames, self.config.seed)
+        return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
 
     def evaluate(self, rows: Dataset) -> EvaluationResult:
         """Evaluate a share of the rows on every process, and merge the counts.

@@ -1,0 +1,1 @@
+"""Recognition by models that write text token by token: Whisper, Moonshine, Speech2Text."""

@@ -87,15 +87,15 @@ def watch_steps() -> None:
 
 def slow_reading(seconds: float) -> None:
     """Delay the reading of each utterance in evaluation."""
-    from sft_speech.tasks.asr.ctc import recognize
+    from sft_speech.inference import clips
 
-    read = recognize.read
+    read = clips.read
 
     def delayed(*args: Any) -> Any:
         time.sleep(seconds)
         return read(*args)
 
-    recognize.read = delayed
+    clips.read = delayed
 
 
 def run() -> int:

@@ -20,7 +20,7 @@ from transformers.models.speecht5.modeling_speecht5 import SpeechT5SpeechDecoder
 
 from sft_speech.audio import read as audio
 from sft_speech.cli import main
-from sft_speech.tasks.asr.ctc import recognize
+from sft_speech.inference import clips
 from sft_speech.training.skipped_audio import WithContents
 from sft_speech.training.trainer import ExactTrainer
 
@@ -58,7 +58,7 @@ def in_training(harm: Callable[..., None]) -> None:
 
 
 def in_evaluation(harm: Callable[..., None]) -> None:
-    recognize.read = harm
+    clips.read = harm
 
 
 def in_the_loader(harm: Callable[..., None]) -> None:

@@ -62,6 +62,18 @@ class Recording:
             return self.audio
         return read(self.audio, rate, self.start, self.seconds if self.start is not None else None)
 
+    def samples(self, rate: int, start: int, stop: int | None) -> np.ndarray:
+        """Return the samples [start, stop) of :meth:`waveform` without reading the others; None reads to its end.
+
+        Raises:
+            AudioError: they cannot be read.
+        """
+        if isinstance(self.audio, AudioError | np.ndarray) or (start == 0 and stop is None):
+            return self.waveform(rate)[start:stop]
+        rest = None if self.start is None else self.seconds - start / rate
+        seconds = rest if stop is None else (stop - start) / rate
+        return read(self.audio, rate, (self.start or 0.0) + start / rate, seconds)
+
 
 def is_one(audio: Audio | Iterable[Audio]) -> bool:
     """Return whether this is one recording, rather than an iterable of recordings."""

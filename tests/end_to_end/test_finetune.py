@@ -294,12 +294,12 @@ def test_a_tracker_that_is_not_installed(arguments, tmp_path, capsys):
 def test_an_evaluation_split_without_readable_audio(arguments, tones, tmp_path, capsys, monkeypatch):
     """Without utterances there are no errors, but the WER is not 0."""
     from sft_speech.audio import read as audio
-    from sft_speech.tasks.asr.ctc import recognize
+    from sft_speech.inference import clips
 
     def unreadable(*_, **__):
         raise audio.AudioError("unreadable", "gone")
 
-    monkeypatch.setattr(recognize, "read", unreadable)
+    monkeypatch.setattr(clips, "read", unreadable)
     assert main(arguments) == 2
     assert "none of its utterances could be read" in capsys.readouterr().err
 

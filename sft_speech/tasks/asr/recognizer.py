@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from sft_speech.errors import UserError
 from sft_speech.inference.chunking import CHUNK_SECONDS
-from sft_speech.inference.clips import Recording
+from sft_speech.inference.pieces import POOL, Pooled
 
 if TYPE_CHECKING:
     import torch
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from sft_speech.tasks.asr.ctc.beam import BeamDecoder
     from sft_speech.tasks.asr.ctc.decoding import Decoding
     from sft_speech.text.normalize import TranscriptNormalizer
-
-# Clips sorted by length together. Padding is then near 1 % on LibriSpeech-like lengths, and few results have to wait
-# for earlier ones (a pool of read-aloud FLAC as bytes is below 100 MB).
-POOL = 512
 
 
 @dataclass(frozen=True)
@@ -36,16 +32,14 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Clip(Recording):
+class Clip(Pooled):
     """A recording to be recognized.
 
     Args:
         labels: token ids of its transcript, for the loss.
-        pool: clips with different numbers never share a batch.
     """
 
     labels: Sequence[int] | None = None
-    pool: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.inference.chunking import CHUNK_SECONDS, CONTEXT_SHARE
 from sft_speech.inference.clips import Audio, find_audio, is_one, recording_of, undecoded
+from sft_speech.inference.pieces import POOL
 from sft_speech.tasks.asr.recognizer import (
-    POOL,
     Clip,
     Hypothesis,
     Recognizer,

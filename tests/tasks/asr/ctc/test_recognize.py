@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import itertools
 import os
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft_speech.audio.read import AudioError, probe
+from sft_speech.audio.read import probe
+from sft_speech.inference import clips as module
 from sft_speech.inference.chunking import FrameGrid, cut_chunks
-from sft_speech.tasks.asr.ctc import recognize as module
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.ctc.recognition import runs
 from sft_speech.tasks.asr.ctc.recognize import recognize
@@ -78,46 +77,6 @@ def test_results_come_in_the_order_given_and_do_not_depend_on_the_batch(checkpoi
         assert found.counts.frames == checkpoints[norm].frames(len(one.audio))
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_batches_side_by_side_give_the_same(checkpoints, norm, monkeypatch):
-    clips = [clip(0.2 + seed % 5 / 3, seed, labels=[5, 6]) for seed in range(40)]
-    options = {"max_batch_seconds": 3, "pool_size": 8}
-    expected = list(recognize(checkpoints[norm], clips, **options))
-    models, forward = set(), module._forward
-
-    def watched(checkpoint, device, model, batch):
-        models.add(id(model))
-        assert torch.get_num_threads() == 1
-        return forward(checkpoint, device, model, batch)
-
-    monkeypatch.setattr(module, "_forward", watched)
-    cores = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        found = list(recognize(checkpoints[norm], clips, **options))
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(cores)
-    assert len(models) == 3
-    assert [(one.text, one.loss) for one in found] == [(one.text, pytest.approx(one.loss)) for one in expected]
-
-
-def test_batches_stay_within_their_budget_and_logits_are_not_kept(checkpoints, monkeypatch):
-    checkpoint = checkpoints["wav2vec2-layer"]
-    shapes = []
-    features = checkpoint.features
-
-    def spy(waveforms):
-        shapes.append((len(waveforms), max(map(len, waveforms))))
-        return features(waveforms)
-
-    monkeypatch.setattr(checkpoint, "features", spy)
-    list(recognize(checkpoint, [clip(0.1 * n, n) for n in range(1, 20)], max_batch_seconds=4))
-    assert sum(count for count, _ in shapes) == 19
-    assert all(count * samples <= 4 * RATE for count, samples in shapes)
-    assert len(shapes) < 19
-
-
 def test_loss_is_that_of_transformers(checkpoints):
     checkpoint = checkpoints["wav2vec2-layer"]
     labels = checkpoint.encode("HELLO WORLD")
@@ -147,46 +106,10 @@ def test_an_empty_transcript_has_no_loss_to_divide(checkpoints):
     assert found[1].loss > 0
 
 
-def test_what_cannot_be_read_is_reported_in_its_place(checkpoints):
-    checkpoint = checkpoints["wav2vec2-layer"]
-    good = noise(1.0)
-    clips = [Clip(wav(good), 1.0), Clip(b"RIFF no such thing", 1.0), Clip("/nowhere/a.wav", 2.0), Clip(wav(good), 1.0)]
-    found = list(recognize(checkpoint, clips))
-    assert [isinstance(one, AudioError) for one in found] == [False, True, True, False]
-    assert found[0].text == found[3].text == alone(checkpoint, Clip(good, 1.0)).text
-
-
 def test_a_clip_too_short_for_a_frame_has_no_text(checkpoints):
     found = list(recognize(checkpoints["wav2vec2-group"], [Clip(noise(1)[:50], 50 / RATE), clip(1.0)]))
     assert (found[0].text, found[0].counts.frames, found[0].seconds) == ("", 0, 50 / RATE)
     assert found[1].text
-
-
-def test_clips_are_drawn_as_needed(checkpoints):
-    drawn = itertools.count()
-    endless = (clip(0.3 + 0.01 * (next(drawn) % 7)) for _ in itertools.count())
-    found = recognize(checkpoints["wav2vec2-layer"], endless, max_batch_seconds=1, pool_size=4)
-    assert len(list(islice(found, 9))) == 9
-    assert next(drawn) < 60
-
-
-def test_training_mode_is_restored_even_if_the_loop_is_left(checkpoints):
-    model = checkpoints["wav2vec2-layer"].model
-    model.train()
-    try:
-        found = recognize(checkpoints["wav2vec2-layer"], [clip(0.5), clip(0.6)])
-        next(found)
-        assert not model.training
-        found.close()
-        assert model.training
-    finally:
-        model.eval()
-
-
-def test_progress_adds_up_to_the_audio(checkpoints):
-    done = []
-    list(recognize(checkpoints["wav2vec2-layer"], [clip(0.5), clip(1.0), clip(2.0)], progress=done.append))
-    assert sum(done) == pytest.approx(3.5)
 
 
 def test_a_segment_of_a_file_is_that_part_of_it(checkpoints, tmp_path):

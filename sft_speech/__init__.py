@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sft_speech.errors import UserError
     from sft_speech.tasks.asr.ctc.decoding import Decoding
     from sft_speech.tasks.asr.evaluate import evaluate_corpus
-    from sft_speech.tasks.asr.loading import load_recognizer as load_checkpoint
+    from sft_speech.tasks.asr.loading import load_checkpoint
     from sft_speech.tasks.asr.transcriber import Transcriber
     from sft_speech.tasks.classification.classifier import Classifier
     from sft_speech.tasks.finetune import finetune
@@ -42,6 +42,7 @@ _MODULES = {
     "VoiceConverter": "sft_speech.tasks.vc.converter",
     "evaluate_corpus": "sft_speech.tasks.asr.evaluate",
     "finetune": "sft_speech.tasks.finetune",
+    "load_checkpoint": "sft_speech.tasks.asr.loading",
     "load_corpus": "sft_speech.corpora",
 }
 _RENAMED = {"Converter": "VoiceConverter"}

@@ -34,6 +34,7 @@ class FrontEnd(ABC):
     Attributes:
         rate: samples per second.
         receptive_field: the fewest samples from which the encoder makes a frame.
+        masks_input: whether SpecAugment masks the model's input, not its hidden frames.
         max_samples: longer clips are cut to this; None if clips are never cut.
     """
 
@@ -44,6 +45,7 @@ class FrontEnd(ABC):
         self.extractor = extractor
         self.rate = int(extractor.sampling_rate)
         self.receptive_field = self._receptive_field()
+        self.masks_input = family_of(config).spec_augment == "input"
 
     @overload
     def frames(self, samples: int) -> int: ...

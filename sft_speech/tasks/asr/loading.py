@@ -18,7 +18,7 @@ ARCHITECTURES = {
 }
 
 
-def load_recognizer(
+def load_checkpoint(
     name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False, **options: Any
 ) -> Recognizer:
     """Load a recognizer of any architecture, for transcription.

@@ -68,7 +68,7 @@ class Transcriber:
 
     Args:
         model: directory of a fine-tuned model, its id on the Hub, or the result of
-            :func:`~sft_speech.tasks.asr.loading.load_recognizer`.
+            :func:`~sft_speech.tasks.asr.loading.load_checkpoint`.
         device: "cpu", "cuda", ...; a GPU if there is one. bfloat16 on a GPU, float32 on a CPU.
         max_batch_seconds: padded audio per batch: raise it until memory is full. Transcripts do not depend on it.
         chunk_seconds: longer recordings are cut into overlapping chunks of this length; lower it if memory is short.
@@ -94,7 +94,7 @@ class Transcriber:
     ) -> None:
         from sft_speech.models.load import chosen_device
         from sft_speech.tasks.asr.ctc.decoding import read_decoding
-        from sft_speech.tasks.asr.loading import load_recognizer
+        from sft_speech.tasks.asr.loading import load_checkpoint
 
         if window_seconds is not None:
             warnings.warn("window_seconds is now chunk_seconds", FutureWarning, stacklevel=2)
@@ -107,7 +107,7 @@ class Transcriber:
         self.device = chosen_device(device)
         self.max_batch_seconds = max_batch_seconds or default_batch_seconds(self.device)
         self.chunk_seconds = chunk_seconds
-        self.checkpoint = load_recognizer(model, allow_pickle=allow_pickle) if isinstance(model, str | Path) else model
+        self.checkpoint = load_checkpoint(model, allow_pickle=allow_pickle) if isinstance(model, str | Path) else model
         check_trained(self.checkpoint, model if isinstance(model, str | Path) else "the model")
         self.decoder = self.checkpoint.decoder_for(self.decoding)  # forks, so this comes before the GPU is used
         self.checkpoint.model.to(self.device).eval()  # type: ignore[arg-type]  # its decorator hides the signature

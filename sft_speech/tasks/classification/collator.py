@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sft_speech.models.families import family_of
 from sft_speech.models.spec_augment import with_masks
 from sft_speech.tasks.classification.loss import IGNORED
 
@@ -22,7 +21,7 @@ class ClassificationCollator:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.features, self.rate = checkpoint.front_end.features, checkpoint.rate
-        self.masks_input = family_of(checkpoint.model.config).spec_augment == "input"
+        self.masks_input = checkpoint.front_end.masks_input
         self.classes, self.multi = len(checkpoint.labels.names), checkpoint.labels.multi
 
     def __call__(self, utterances: list[dict[str, Any] | None]) -> dict[str, Tensor]:

@@ -225,7 +225,7 @@ def test_evaluate(trained, hums, tmp_path, capsys):
         ({"label_column": "file_name"}, "looks like an identifier or a transcript"),
         ({"label_column": "speaker"}, "a classifier needs two labels"),
         ({"encoder_seconds": 5}, "the encoder takes 4 s"),
-        ({"mask_time_prob": 0.1}, "a whisper model has no such setting"),
+        ({"feat_proj_dropout": 0.1}, "a whisper model has no such setting"),
         ({"freeze_encoder": True, "freeze_encoder_steps": 3}, "keep one of them"),
         ({"model": "a/missing/model"}, "cannot be loaded"),
     ],

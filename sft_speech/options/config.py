@@ -22,7 +22,7 @@ class FinetuneConfig:
     revision: str | None = option(None, "branch, tag or commit of the checkpoint on the Hub")
     allow_pickle: bool = option(False, "read pickled weights of a directory that has no safetensors", by_hand=True)
     from_scratch: bool = option(False, "keep the architecture but start from random weights, for comparison")
-    language: str | None = option(None, "language to spell out numbers in: a num2words code such as 'fr'; null: en")
+    language: str | None = option(None, "language of the transcripts, such as 'fr'; null: the checkpoint's, or English")
 
     # The corpora
     source: str = option("", "corpus: a folder, a manifest file or a Hub id")

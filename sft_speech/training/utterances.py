@@ -68,7 +68,15 @@ class Utterances(torch.utils.data.Dataset):
             return None
         if self.augment is not None:
             waveform = self.augment(waveform, self.rate, np.random.default_rng((self.seed, epoch, number)))
-        utterance = {"id": row["id"], "waveform": waveform, "labels": self.encode(row[self.column])}
+        utterance = {"id": row["id"], "waveform": waveform, **self.target(row, waveform, epoch, number)}
         if self.spec_augment is not None:
             utterance["masks"] = self.spec_augment(len(waveform), epoch, number)
         return utterance
+
+    def target(self, row: Mapping[str, Any], waveform: np.ndarray, epoch: int, number: int) -> dict[str, Any]:
+        """Return what is learned from a row, by name: its "labels".
+
+        Args:
+            waveform: the audio of the row after augmentation.
+        """
+        return {"labels": self.encode(row[self.column])}

@@ -12,21 +12,39 @@ from sft_speech.options.settings import option
 
 @dataclasses.dataclass
 class FinetuneAsrConfig(FinetuneEncoderConfig):
-    """Options of fine-tuning a CTC model."""
+    """Options of fine-tuning a recognizer."""
 
     # The corpora
     streaming: bool = option(False, "stream the training split from the Hub, without a copy on disk; needs max_steps")
+
+    language_column: str | None = option(None, "column of the language, in a corpus of several; not for CTC")
 
     # The model
     trust_remote_code: bool = option(False, "run code that comes with the checkpoint", by_hand=True)
     new_vocabulary: bool = option(False, "build the vocabulary from the transcripts even if the checkpoint has one")
     target_lang: str | None = option(None, "adapter of a multilingual checkpoint (MMS), such as 'fra'")
+    encoder_seconds: Literal["auto", "full"] = option(
+        "auto",
+        "Whisper: auto: the encoder computes only the seconds that a clip has; full: 30 s",
+    )
+    label_smoothing: float = option(0.0, "share of the target spread over the vocabulary; not for CTC", 0.0, 0.5)
+    lower_case: bool = option(False, "write transcripts in lower case; for corpora in capitals; not for CTC")
+    timestamp_share: float = option(
+        0.5, "Whisper: share of the segments of longer recordings that are learned with timestamps", 0.0, 1.0
+    )
     metric_for_best_model: Literal["wer", "cer", "loss"] = option("wer", "selects the best checkpoint")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.language_column and self.language:
+            raise UserError("language and language_column", "each row has its own language", "remove one of them")
         if self.streaming and self.max_steps < 0:
             raise UserError("streaming without max_steps", "the length of a stream is unknown", "set max_steps")
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        named = {"language": self.language_column} if self.language_column else {}
+        return {**super().columns, **named}
 
     @property
     def streamed(self) -> frozenset[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sft_speech.audio.read import AudioError
     from sft_speech.tasks.asr.ctc.beam import BeamDecoder
     from sft_speech.tasks.asr.ctc.decoding import Decoding
-    from sft_speech.text.normalize import TranscriptNormalizer
+    from sft_speech.text.normalize import Normalized
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Recognizer(Protocol):
         """Whether the model has yet to be trained to transcribe."""
 
     @property
-    def normalizer(self) -> TranscriptNormalizer:
+    def normalizer(self) -> Callable[[str], Normalized]:
         """Normalizer that writes references as the model writes its hypotheses."""
 
     def encode(self, text: str) -> list[int]:

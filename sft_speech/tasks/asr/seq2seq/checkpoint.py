@@ -53,6 +53,15 @@ class Features:
             return self.front_end.features(waveforms)
         return self.front_end.own_features(waveforms, self.positions([len(clip) for clip in waveforms], silence))
 
+    def seconds(self, seconds: np.ndarray) -> np.ndarray:
+        """Return the seconds (N,) that the encoder computes for clips of these lengths (N,)."""
+        front_end = self.front_end
+        if not isinstance(front_end, WhisperFrontEnd):
+            return seconds
+        if not self.own_length:
+            return np.full(len(seconds), front_end.samples_per_position * front_end.positions / front_end.rate)
+        return self.positions(samples_of(seconds, front_end.rate)) * front_end.samples_per_position / front_end.rate
+
     def positions(self, samples: Any, silence: list[float] | None = None) -> Any:
         """Return the positions (B,) of the encoder for clips by their samples (B,)."""
         assert isinstance(self.front_end, WhisperFrontEnd)
@@ -98,6 +107,12 @@ class Checkpoint:
         """Most tokens that the decoder takes, its prefix included."""
         config: Any = self.model.config
         return int(getattr(config, "max_target_positions", None) or config.max_position_embeddings)
+
+    def train_on(self, own_length: bool) -> None:
+        """Set whether clips take only their own positions of a Whisper's encoder, here and in the saved model."""
+        self.own_length = own_length and isinstance(self.front_end, WhisperFrontEnd)
+        if isinstance(self.front_end, WhisperFrontEnd):
+            self.model.config.update({ENCODER_SECONDS: "auto" if self.own_length else None})
 
     @property
     def features(self) -> Features:

@@ -1,0 +1,172 @@
+"""The task of fine-tuning a sequence-to-sequence model for speech recognition."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sft_speech.audio import augment
+from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.rows import column_of
+from sft_speech.corpora.select import Reason
+from sft_speech.errors import UserError
+from sft_speech.models import adapt
+from sft_speech.models.spec_augment import SpecAugment
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
+from sft_speech.tasks.asr.evaluate import EvaluationResult, evaluate_corpus, with_transcript
+from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint, load_checkpoint
+from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
+from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
+from sft_speech.tasks.asr.seq2seq.utterances import Seq2SeqUtterances
+from sft_speech.training.rows import Rows, StoredRows
+from sft_speech.training.skipped_audio import check_evaluation
+from sft_speech.training.task import Task, evaluate_together
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+# Options that only CTC models have, and their values there if they are not set.
+CTC_ONLY = {
+    "new_vocabulary": False,
+    "target_lang": None,
+    "trust_remote_code": False,
+    "freeze_encoder_steps": 0,
+    "layerwise_lr_decay": 1.0,
+}
+SAMPLED_TEXTS = 200  # transcripts of which the case is looked at
+
+
+class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
+    """Fine-tuning of a model that writes text token by token."""
+
+    checkpoint: Checkpoint
+
+    def __init__(self, config: FinetuneAsrConfig) -> None:
+        super().__init__(config)
+        for name, unset in CTC_ONLY.items():
+            if getattr(config, name) != unset:
+                raise UserError(f"{name} {getattr(config, name)}", "only CTC models have it", f"leave {name} out")
+        self.metric = config.metric_for_best_model
+        self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0
+
+    def load(self, rows: Rows) -> None:
+        config = self.config
+        self.checkpoint = load_checkpoint(
+            config.checkpoint,
+            revision=config.revision,
+            overrides=config.regularization,
+            allow_pickle=config.allow_pickle,
+            from_scratch=config.from_scratch,
+            language=config.language,
+            lower_case=config.lower_case,
+        )
+        self.checkpoint.train_on(own_length=config.encoder_seconds == "auto")
+        self.check_language()
+        if not config.lower_case:
+            warn_of_capitals(list(islice(rows.texts(), SAMPLED_TEXTS)))
+        self.model = self.checkpoint.model = adapt.prepare(self.checkpoint.model, [adapt.given_masks])
+        self.criterion = Seq2SeqCriterion(config.label_smoothing)
+
+    def check_language(self) -> None:
+        """Raise UserError if it is not known which language a model of several is to write."""
+        transcripts, column = self.checkpoint.transcripts, self.config.language_column
+        if column and not transcripts.languages:
+            do = "remove language_column, or take a multilingual checkpoint"
+            raise UserError(f"language_column {column}", f"{self.config.model} writes one language", do)
+        if transcripts.languages and transcripts.language is None and not column:
+            do = "set `language: de`, say, or language_column for a corpus of several"
+            raise UserError("no language", f"{self.config.model} writes {len(transcripts.languages)} languages", do)
+
+    def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
+        """Return the usable rows; an evaluation keeps all rows that have a transcript."""
+        if name != "train":
+            return StoredRows(with_transcript(self.checkpoint, rows.table, name, report))
+        return rows.select(name, report, **self.rules())
+
+    def rules(self) -> dict[str, Any]:
+        """Return the rules by which :func:`~sft_speech.corpora.select.select_usable` chooses the training rows."""
+        checkpoint = self.checkpoint
+        longest = checkpoint.front_end.max_samples
+        limit = self.config.max_seconds if longest is None else min(self.config.max_seconds, longest / checkpoint.rate)
+        # The prefix with timestamps around a text is as long as it gets.
+        given = len(checkpoint.transcripts.prefix(next(iter(checkpoint.transcripts.languages), None))) + 2
+        return {
+            "min_seconds": self.config.min_seconds,
+            "max_seconds": limit / self.max_stretch,
+            "normalize": checkpoint.normalizer,
+            "encode": checkpoint.encode,
+            "frames_of": np.zeros_like,
+            "max_missing_share": self.config.max_missing_share,
+            "why_unusable": partial(too_many_labels, checkpoint.max_labels - given),
+        }
+
+    def dataset(self, rows: Rows) -> Seq2SeqUtterances:
+        config = self.config
+        return Seq2SeqUtterances(
+            rows.table,
+            self.checkpoint.rate,
+            self.checkpoint.transcripts,
+            config.timestamp_share if self.checkpoint.transcripts.first_timestamp is not None else 0.0,
+            augment=augment.standard if config.augment else None,
+            seed=config.seed,
+            spec_augment=self.masks(),
+        )
+
+    def collator(self) -> Seq2SeqCollator:
+        return Seq2SeqCollator(self.checkpoint)
+
+    def cost(self, rows: Rows) -> np.ndarray | None:
+        return self.checkpoint.features.seconds(column_of(rows.table, "seconds").to_numpy())
+
+    def masks(self) -> SpecAugment | None:
+        """Return the object that draws the masks of this run; None if it has none."""
+        if not adapt.masks_are_on(self.model.config):
+            return None
+        return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
+
+    def evaluate(self, rows: Dataset) -> EvaluationResult:
+        """Evaluate a share of the rows on every process, and merge the counts.
+
+        Raises:
+            UserError: too few of the recordings could be read.
+        """
+        whole = EvaluationResult.merge(
+            evaluate_together(
+                rows,
+                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=self.config.max_batch_seconds),
+            )
+        )
+        failed = len(whole.failed)
+        check_evaluation(len(whole.utterances) + failed, failed, self.config.max_dropped_share)
+        return whole
+
+    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        self.checkpoint.save(folder, weights)
+
+    def save_processor(self, folder: Path | str) -> None:
+        self.checkpoint.save_processor(folder)
+
+    def usage_hint(self, output: Path) -> str:
+        return f"{output} transcribes with `sft-speech transcribe {output} AUDIO`"
+
+
+def too_many_labels(limit: int, labels: Sequence[int], frames: int) -> Reason | None:
+    """Return why labels cannot be learned: there are more than the decoder takes."""
+    if len(labels) <= limit:
+        return None
+    return "more labels than the decoder takes", f"{len(labels)}, it takes {limit}: cut it with `sft-speech cut`"
+
+
+def warn_of_capitals(texts: Sequence[str]) -> None:
+    """Warn about transcripts that are all in capitals, which the model would learn to write."""
+    if texts and all(text.isupper() for text in texts if any(map(str.isalpha, text))):
+        logger.warning("all transcripts are in capitals, and so the model will write them: set `lower_case: true`")

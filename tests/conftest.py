@@ -30,7 +30,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 
 ROOT = Path(__file__).parents[1]
-pytest_plugins = ["flaky_report", "tiny_recognizers", "tiny_speech"]
+pytest_plugins = ["flaky_report", "tiny_recognizers", "tiny_seq2seq", "tiny_speech"]
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--config_file")
 FSDP_ON_CPU = str(ROOT / "tests" / "fsdp_on_cpu.py")
 

@@ -216,9 +216,13 @@ def generation_settings(model: Any, tokenizer: Any) -> Any:
     """Return a model's settings for generation, completed where an old checkpoint lacks them."""
     settings: Any = model.generation_config
     vocabulary = tokenizer.get_vocab()
+    settings._from_model_config = False  # otherwise transformers forgets the rest when it loads the saved file
     settings.forced_decoder_ids = None  # replaced by language and task; transformers refuses both together
     if START not in vocabulary:
         return settings
+    multilingual = getattr(settings, "is_multilingual", None)
+    if multilingual is None:
+        multilingual = not is_english_only(vocabulary)
     known = {
         "decoder_start_token_id": vocabulary[START],
         "eos_token_id": tokenizer.eos_token_id,
@@ -226,9 +230,9 @@ def generation_settings(model: Any, tokenizer: Any) -> Any:
         "no_timestamps_token_id": vocabulary[NO_TIMESTAMPS],
         "prev_sot_token_id": vocabulary[PREVIOUS],
         "max_length": model.config.max_target_positions,
-        "is_multilingual": not is_english_only(vocabulary),
+        "is_multilingual": multilingual,
     }
-    if known["is_multilingual"]:
+    if multilingual:
         codes = set(TO_LANGUAGE_CODE.values())
         known["lang_to_id"] = {name: id for name, id in vocabulary.items() if name[2:-2] in codes and name[:2] == "<|"}
         known["task_to_id"] = {action: vocabulary[f"<|{action}|>"] for action in ("transcribe", "translate")}

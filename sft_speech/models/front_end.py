@@ -210,17 +210,18 @@ class WhisperFrontEnd(FixedFrontEnd):
         return np.clip(-(-samples // self.samples_per_position), 1, self.positions)
 
     def own_features(self, waveforms: list[np.ndarray], positions: Sequence[int]) -> dict[str, Tensor]:
-        """Return "input_features" (B, F, T) and "attention_mask" (B, T) with two frames for each position of a clip.
+        """Return "input_features" (B, F, T) and "attention_mask" (B, T), 1 for two frames for each position of a clip.
 
-        The frames are those of the clip padded with silence, as in :meth:`features`, as far as they are needed.
+        The frames are those of the clip padded with silence, as in :meth:`features`, as far as its positions and two
+        more need them.
         """
-        frames = 2 * torch.as_tensor(positions)
+        own = 2 * torch.as_tensor(positions)
+        frames = (own + 4).clamp(max=2 * self.positions)
         longest = int(frames.max())
         # The last frames look ahead by half a window, into the silence.
         samples = longest * self.extractor.hop_length + self.extractor.n_fft
         made = self._extracted(waveforms, padding="max_length", max_length=samples)["input_features"][..., :longest]
-        mask = torch.arange(longest) < frames[:, None]
-        return {"input_features": made.masked_fill(~mask[:, None], 0.0), "attention_mask": mask.long()}
+        return {"input_features": made, "attention_mask": (torch.arange(longest) < own[:, None]).long()}
 
 
 class ExtractedFrontEnd(FrontEnd):

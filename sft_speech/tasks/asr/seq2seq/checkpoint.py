@@ -17,7 +17,7 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import set_regularization
-from sft_speech.models.exact.whisper import take_any_length
+from sft_speech.models.exact.whisper import SILENT_POSITIONS, take_any_length
 from sft_speech.models.families import family_of
 from sft_speech.models.front_end import FrontEnd, WhisperFrontEnd, make_front_end, read_extractor
 from sft_speech.models.load import holds, load_pretrained, quiet, read_config, unreadable
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 # Its key in config.json: "auto" in a Whisper that was trained on clips of their own lengths. transformers keeps keys
 # that it does not know.
 ENCODER_SECONDS = "encoder_seconds"
-# Silence after a clip that its own positions of the encoder cover.
-MARGIN_SECONDS = 0.5
+# Silence after a clip that its own positions of the encoder cover, so that all after them is steady silence.
+MARGIN_SECONDS = 0.1
 
 
 class Features:
@@ -43,15 +43,11 @@ class Features:
     def __init__(self, front_end: FrontEnd, own_length: bool) -> None:
         self.front_end, self.own_length = front_end, own_length
 
-    def __call__(self, waveforms: list[np.ndarray], silence: list[float] | None = None) -> dict[str, Tensor]:
-        """Return the inputs of B clips by their names, with the attention mask if they have their own lengths.
-
-        Args:
-            silence: (B,) seconds of silence after each clip; None: as little as the model needs.
-        """
+    def __call__(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
+        """Return the inputs of B clips by their names, with the attention mask if they have their own lengths."""
         if not isinstance(self.front_end, WhisperFrontEnd) or not self.own_length:
             return self.front_end.features(waveforms)
-        return self.front_end.own_features(waveforms, self.positions([len(clip) for clip in waveforms], silence))
+        return self.front_end.own_features(waveforms, self.positions([len(clip) for clip in waveforms]))
 
     def seconds(self, seconds: np.ndarray) -> np.ndarray:
         """Return the seconds (N,) that the encoder computes for clips of these lengths (N,)."""
@@ -60,13 +56,13 @@ class Features:
             return seconds
         if not self.own_length:
             return np.full(len(seconds), front_end.samples_per_position * front_end.positions / front_end.rate)
-        return self.positions(samples_of(seconds, front_end.rate)) * front_end.samples_per_position / front_end.rate
+        computed = self.positions(samples_of(seconds, front_end.rate)) + SILENT_POSITIONS
+        return computed * front_end.samples_per_position / front_end.rate
 
-    def positions(self, samples: Any, silence: list[float] | None = None) -> Any:
+    def positions(self, samples: Any) -> Any:
         """Return the positions (B,) of the encoder for clips by their samples (B,)."""
         assert isinstance(self.front_end, WhisperFrontEnd)
-        after = MARGIN_SECONDS if silence is None else np.maximum(silence, MARGIN_SECONDS)
-        return self.front_end.own_positions(np.asarray(samples) + samples_of(after, self.front_end.rate))
+        return self.front_end.own_positions(np.asarray(samples) + samples_of(MARGIN_SECONDS, self.front_end.rate))
 
 
 @dataclass
@@ -78,7 +74,7 @@ class Checkpoint:
         front_end: waveforms to inputs.
         transcripts: transcripts to labels and back.
         new_weights: names of the weights that the checkpoint lacked, and that are random at the start.
-        own_length: whether clips take only their own positions of a Whisper's encoder; it must be trained so.
+        own_length: whether the encoder of a Whisper computes only the seconds of each clip; plain use otherwise.
     """
 
     model: PreTrainedModel

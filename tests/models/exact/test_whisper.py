@@ -72,7 +72,7 @@ def test_a_clip_does_not_depend_on_its_neighbors(batch: dict[str, torch.Tensor],
         torch.testing.assert_close(model(**alone).logits[0], together[row], rtol=1e-4, atol=1e-5)
 
 
-def test_the_more_positions_stand_for_silence_the_closer_it_is_to_plain_use(batch: dict[str, torch.Tensor]) -> None:
+def test_a_position_for_each_of_silence_gives_plain_use(batch: dict[str, torch.Tensor]) -> None:
     plain = whisper(max_source_positions=200)
     padded = torch.nn.functional.pad(batch["input_features"], (0, 360), value=STEADY)
     expected = plain(input_features=padded, decoder_input_ids=batch["decoder_input_ids"]).logits
@@ -81,9 +81,8 @@ def test_the_more_positions_stand_for_silence_the_closer_it_is_to_plain_use(batc
         model = take_any_length(whisper(max_source_positions=200), silent_positions)
         return float((model(**batch).logits - expected).norm() / expected.norm())
 
-    none, few, many, all_of_them = map(error, (0, 8, 32, 5000))
-    assert none > few > many > 2 * all_of_them
-    assert all_of_them < 0.01  # the last position of plain use sees the end of the input, not silence
+    assert error(0) > 0.1
+    assert error(5000) < 0.01  # the last position of plain use sees the end of the input, not silence
 
 
 def test_beams_of_a_clip_see_its_positions(batch: dict[str, torch.Tensor]) -> None:

@@ -89,8 +89,8 @@ class AnyLengthEncoder(WhisperEncoder):
         """Encode log-mel frames (B, mels, F).
 
         Args:
-            attention_mask: (B, F) 1 for each clip's own frames, which two positions of steady silence follow; None: as
-                the body of the model was given it.
+            attention_mask: (B, F) 1 for each clip's own frames, of which the last four are silent, as are the next four;
+                None: as the body of the model was given it.
 
         Returns:
             The hidden states (B, T + K, H), of which a clip sees its own and those of silence; (B, F / 2, H) without a

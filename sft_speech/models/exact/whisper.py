@@ -89,7 +89,7 @@ class AnyLengthEncoder(WhisperEncoder):
         """Encode log-mel frames (B, mels, F).
 
         Args:
-            attention_mask: (B, F) 1 for each clip's own frames, of which the last four are silent, as are the next four;
+            attention_mask: (B, F) 1 for each clip's own frames, the last four of them silent, as the next four;
                 None: as the body of the model was given it.
 
         Returns:

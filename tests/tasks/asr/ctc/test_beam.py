@@ -23,7 +23,7 @@ from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.ctc.decoding import Decoding
 from sft_speech.tasks.asr.ctc.recognition import Recognition, runs
 from sft_speech.tasks.asr.ctc.recognize import recognize
-from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, tokenizer_of
+from sft_speech.tasks.asr.ctc.vocabulary import Characters, tokenizer_of
 from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.tasks.asr.transcriber import Transcriber
 
@@ -53,7 +53,7 @@ def lm(tmp_path):
 
 
 # Labels 0 blank, 1 unknown, 2 delimiter, 3 ... CHARACTERS; 8 outputs.
-VOCABULARY = Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
+VOCABULARY = Characters(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_only_characters_are_recognized(lm, tmp_path, vocabulary):
 
 
 def test_a_vocabulary_without_a_delimiter(tmp_path):
-    words = Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
+    words = Characters(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
     del words.ids[" "]
     assert text(Search(words, Decoding(arpa(tmp_path / "lm"), lm_weight=0.0)), scores("-o-ne-t-w-o")) == "onetwo"
 

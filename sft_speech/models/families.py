@@ -196,7 +196,8 @@ FAMILIES: dict[str, Family] = {
             extractor="GraniteSpeech5FeatureExtractor",
             extractor_options=_granite_options,
             processor="GraniteSpeech5Processor",
-            head=("ctc_head", "encoder.out_mid"),  # the middle layer's posteriors go back into the encoder
+            # The head is also the encoder's, whose middle layer's posteriors go back into it.
+            head=("ctc_head", "encoder.out", "encoder.out_mid"),
         ),
         Family(
             "whisper",

@@ -218,6 +218,8 @@ def read_extractor(name: str, where: dict[str, Any], config: PreTrainedConfig) -
     brought = holds(name, "preprocessor_config.json", "processor_config.json")
     try:
         extractor: Any = AutoFeatureExtractor.from_pretrained(name, **where) if brought is not False else None
+    except ImportError as error:
+        raise lacking(name) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         if brought:
             raise unreadable(name, error, "repair or remove its preprocessor_config.json") from error
@@ -243,8 +245,16 @@ def default_extractor(config: PreTrainedConfig) -> FeatureExtractionMixin:
         raise UserError(
             f"a {config.model_type} model", "it has no feature extractor", "add its preprocessor_config.json"
         )
-    made: FeatureExtractionMixin = getattr(transformers, family.extractor)(**family.extractor_options(config))
+    try:
+        made: FeatureExtractionMixin = getattr(transformers, family.extractor)(**family.extractor_options(config))
+    except ImportError as error:
+        raise lacking(f"a {config.model_type} model") from error
     return made
+
+
+def lacking(name: str) -> UserError:
+    """Return the error for a feature extractor whose library is not installed."""
+    return UserError(name, "its feature extractor needs torchaudio", "pip install 'sft_speech[lm]'")
 
 
 def wants_mask(config: PreTrainedConfig) -> bool:

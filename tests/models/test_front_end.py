@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import (
     ASTConfig,
     ASTModel,
@@ -151,3 +152,12 @@ def test_models_without_a_known_frame_count_are_refused():
         make_front_end(WhisperConfig(), Wav2Vec2FeatureExtractor())
     with pytest.raises(UserError, match="it takes a Wav2Vec2FeatureExtractor"):
         make_front_end(Wav2Vec2Config(), SeamlessM4TFeatureExtractor())
+
+
+def test_a_library_that_is_not_installed(monkeypatch):
+    def missing(**options):
+        raise ImportError("GraniteSpeech5FeatureExtractor requires the torchaudio library")
+
+    monkeypatch.setattr(transformers, "GraniteSpeech5FeatureExtractor", missing)
+    with pytest.raises(UserError, match=r"needs torchaudio\.\n-> pip install 'sft_speech\[lm\]'"):
+        default_extractor(transformers.GraniteSpeech5CTCConfig())

@@ -36,9 +36,11 @@ class Vocabulary(ABC):
     Attributes:
         tokenizer: as it is saved with the model.
         normalizer: writes transcripts in the characters of the vocabulary.
+        unknown: label of what the vocabulary lacks; None if it has none.
     """
 
     tokenizer: Wav2Vec2CTCTokenizer | PreTrainedTokenizerFast
+    unknown: int | None
 
     def __init__(self, ids: dict[str, int], alphabet: Iterable[str], blank: int, language: str) -> None:
         self.ids, self.blank = ids, blank
@@ -139,6 +141,7 @@ class Subwords(Vocabulary):
         ids = {token: index for token, index in tokenizer.get_vocab().items() if index not in special}
         written = set().union(*map(self.decode, ([index] for index in ids.values())))
         super().__init__(ids, written - {PART_OF_CHARACTER}, blank, language)
+        self.unknown = tokenizer.unk_token_id
 
     def encode(self, text: str) -> list[int]:
         """Return the labels of a transcript; a character that the vocabulary lacks becomes the unknown token."""
@@ -156,8 +159,7 @@ class Subwords(Vocabulary):
 
     def fits(self, outputs: int) -> bool:
         """Return whether a head with this many outputs covers the vocabulary; most special tokens may be beyond it."""
-        unknown = self.tokenizer.unk_token_id
-        return max(self.blank, *self.ids.values(), -1 if unknown is None else unknown) < outputs
+        return max(self.blank, *self.ids.values(), -1 if self.unknown is None else self.unknown) < outputs
 
 
 def special_tokens(tokenizer: Wav2Vec2CTCTokenizer) -> set[str]:

@@ -28,7 +28,8 @@ FAMILIES = [
     "wavlm-layer", "data2vec", "wav2vec2-bert", "wav2vec2-bert-adapter", "conformer", "unispeech", "unispeech-sat",
     "parakeet", "lasr", "granite",
 ]  # fmt: skip
-SUBSAMPLED = {"parakeet", "lasr", "granite"}  # up to 80 ms a frame, and several letters a token
+SUBSAMPLED = ["parakeet", "lasr", "granite"]  # up to 80 ms a frame, and several letters a token
+TOKENS = ["<pad>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz012345678"]
 TEXTS = ["Hello there", "it's five", "ÄX"]
 
 
@@ -138,6 +139,51 @@ def test_its_own_vocabulary_is_kept(tiny_directory):
     assert checkpoint.model.config.vocab_size == 32
     assert checkpoint.normalizer("it’s 5!").text == "IT'S FIVE"
     assert checkpoint.decode(checkpoint.encode("IT'S")) == "IT'S"
+
+
+@pytest.mark.parametrize("family", SUBSAMPLED)
+def test_its_own_subwords_are_kept(tiny_directory, family):
+    checkpoint = load_checkpoint(tiny_directory(family), transcripts=TEXTS, overrides={"layerdrop": 0.2})
+    assert (checkpoint.new_weights, checkpoint.model.config.vocab_size) == ([], 38)
+    assert checkpoint.model.config.encoder_config.layerdrop == 0.2
+    assert checkpoint.normalizer("it’s 5: The Ä!").text == "it's five the a"
+    tokens = checkpoint.tokenizer.convert_ids_to_tokens(checkpoint.encode("the sing"))
+    assert tokens == ["▁the", "▁s", "ing"]
+    assert checkpoint.decode(checkpoint.encode("the sing")) == "the sing"
+    with pytest.raises(UserError, match="target_lang deu"):
+        load_checkpoint(tiny_directory(family), target_lang="deu")
+
+
+@pytest.mark.parametrize("family", SUBSAMPLED)
+@pytest.mark.parametrize("new_vocabulary", [False, True])
+def test_characters_in_place_of_subwords(tiny_directory, tmp_path, family, new_vocabulary):
+    """With a vocabulary of another size, and of the same size."""
+    texts = [chr(ord("а") + index) for index in range(35)] if new_vocabulary else TEXTS
+    source = tiny_directory(family, dict(zip(TOKENS, range(len(TOKENS)), strict=True)) if new_vocabulary else None)
+    checkpoint = load_checkpoint(source, transcripts=texts, new_vocabulary=new_vocabulary)
+    config, model = checkpoint.model.config, checkpoint.model
+    assert (checkpoint.blank, config.pad_token_id) == (0, 0)
+    assert head_of(checkpoint).weight.shape[0] == config.vocab_size == len(checkpoint.tokenizer)
+    if family == "granite":
+        assert {"encoder.out.weight", "encoder.out.bias", "encoder.out_mid.weight"} <= set(checkpoint.new_weights)
+        assert model.encoder.out.weight is model.ctc_head.weight
+    else:
+        assert checkpoint.new_weights == ["ctc_head.weight", "ctc_head.bias"]
+    assert checkpoint.head_is_new
+    checkpoint.save(tmp_path)
+    again = load_checkpoint(tmp_path)
+    assert again.new_weights == []
+    assert transcripts(again, waveforms(6)) == transcripts(checkpoint, waveforms(6))
+    clip = waveforms(6)[0]
+    if family != "parakeet" or (len(clip) // 160) % 8:
+        assert pipeline("automatic-speech-recognition", str(tmp_path))(clip)["text"] == transcripts(again, [clip])[0]
+
+
+def test_damaged_subwords(copied):
+    folder = copied("parakeet")
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"repair or remove its"):
+        load_checkpoint(folder)
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-group", "wav2vec2-layer", "data2vec", "wav2vec2-bert", "wavlm"])

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import Wav2Vec2CTCTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Wav2Vec2CTCTokenizer
 
 from sft_speech.errors import UserError
-from sft_speech.tasks.asr.ctc.vocabulary import Characters, build_tokenizer, tokenizer_of
+from sft_speech.tasks.asr.ctc.vocabulary import Characters, Subwords, build_tokenizer, tokenizer_of
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
 LOWER = Characters(tokenizer_of(["<pad>", "<unk>", "|", *LETTERS]))
@@ -121,3 +123,47 @@ def test_tokens_of_several_characters(plain):
 
 def test_a_missing_character_is_unknown():
     assert LOWER.encode("aé") == [3 + LETTERS.index("a"), 1]
+
+
+# ---- subwords ----
+
+
+def subwords(model, split, decoder):
+    backend = Tokenizer(model)
+    backend.pre_tokenizer, backend.decoder = split, decoder
+    return Subwords(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>"), blank=9)
+
+
+def of_unigrams():
+    tokens = ["<unk>", "</s>", "▁the", "▁", "cat", "s", "a", "'", "<pad>"]
+    model = models.Unigram([(token, -1.0 / len(token)) for token in tokens], unk_id=0)
+    return subwords(model, pre_tokenizers.Metaspace(), decoders.Metaspace())
+
+
+def of_bytes():
+    tokens = ["<unk>", "Ġthe", "Ġ", "t", "h", "e", "Ã", "¤", "th", "<pad>", "the"]
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
+    model = models.BPE({token: index for index, token in enumerate(tokens)}, merges, unk_token="<unk>")
+    return subwords(model, pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel())
+
+
+def test_subwords_of_unigrams():
+    vocabulary = of_unigrams()
+    assert vocabulary.normalizer("The cat’s, à ☃").text == "the cat's a"
+    assert vocabulary.encode("the cats a") == [2, 3, 4, 5, 3, 6]
+    assert vocabulary.encode("the dog")[:2] == [2, 3]
+    assert vocabulary.encode("the dog")[-1] == 0
+    assert vocabulary.decode([2, 3, 4, 5, 5, 0]) == "the catss"  # the unknown token is not text
+    assert vocabulary.pieces([2, 3, 4, 5, 2]) == ["the", " ", "cat", "s", " the"]
+    assert (vocabulary.fits(10), vocabulary.fits(9)) == (True, False)
+
+
+def test_subwords_of_bytes():
+    vocabulary = of_bytes()
+    assert vocabulary.encode("the the thä") == [10, 1, 2, 8, 6, 7]
+    assert vocabulary.decode([10, 1, 2, 8, 6, 7]) == "the the thä"
+    assert vocabulary.pieces([10, 1, 2, 8, 6, 7]) == ["the", " the", " ", "th", "", "ä"]
+
+
+def test_a_vocabulary_of_subwords_is_pickled():
+    assert pickle.loads(pickle.dumps(of_unigrams())).encode("the cat") == of_unigrams().encode("the cat")

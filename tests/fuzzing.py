@@ -320,9 +320,9 @@ def command_line_seeds() -> list[bytes]:
 @cache
 def vocabulary():
     """Return a vocabulary of the letters a to z."""
-    from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, build_tokenizer
+    from sft_speech.tasks.asr.ctc.vocabulary import Characters, build_tokenizer
 
-    return Vocabulary(build_tokenizer([string.ascii_lowercase + " "], "en"))
+    return Characters(build_tokenizer([string.ascii_lowercase + " "], "en"))
 
 
 def language_model(data: bytes, folder: Path) -> None:

@@ -38,6 +38,8 @@ BERT = {
     "left_max_position_embeddings": 16,
     "right_max_position_embeddings": 4,
 }
+SUBWORDS = ["▁", *LETTERS.lower(), "▁th", "▁the", "he", "in", "ing", "▁a", "er", "▁s"]
+CONFORMER = {"num_mel_bins": 16, "layerdrop": 0.0}
 ADAPTER = {"add_adapter": True, "num_adapter_layers": 2}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "wav2vec2-group": ("Wav2Vec2", CONVOLUTIONS),
@@ -66,7 +68,40 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "unispeech": ("UniSpeech", CONVOLUTIONS),
     "unispeech-sat": ("UniSpeechSat", CONVOLUTIONS),
+    "parakeet": ("Parakeet", {**CONFORMER, "subsampling_conv_channels": 8, "conv_kernel_size": 5}),
+    "lasr": ("Lasr", {**CONFORMER, "subsampling_conv_channels": 8, "conv_kernel_size": 8}),
+    "granite": ("GraniteSpeech5", {**CONFORMER, "context_size": 8, "max_position_embeddings": 8}),
 }
+OF_SUBWORDS = {"parakeet": "ParakeetTokenizer", "lasr": "LasrTokenizer", "granite": "ParakeetTokenizer"}
+
+
+def config_of(family: str, **changes: Any) -> Any:
+    """The configuration of a tiny model; `changes` are those of its encoder, if it has one apart."""
+    import transformers
+
+    name, own = FAMILIES[family]
+    settings = {**SIZES, "vocab_size": len(VOCABULARY), "pad_token_id": 0, "layerdrop": 0.0, **own, **changes}
+    if family not in OF_SUBWORDS:
+        return getattr(transformers, f"{name}Config")(**settings)
+    size = changes.get("vocab_size", len(SUBWORDS) + 2)
+    blank = size - 1 if family == "parakeet" else 0
+    encoder = {**settings, "vocab_size": size}
+    return getattr(transformers, f"{name}CTCConfig")(vocab_size=size, pad_token_id=blank, encoder_config=encoder)
+
+
+def subword_tokenizer(family: str) -> Any:
+    """A tokenizer as in the checkpoints of the family: of unigrams, with the blank last (Parakeet) or first."""
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokens = ["<unk>", *SUBWORDS, "<pad>"] if family == "parakeet" else ["<pad>", "<unk>", *SUBWORDS]
+    scores = [(token, -1.0 / len(token)) for token in tokens]
+    if family == "lasr":
+        return transformers.LasrTokenizer(vocab=scores, extra_ids=0)
+    backend = Tokenizer(models.Unigram(scores, unk_id=tokens.index("<unk>")))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    return transformers.ParakeetTokenizer(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>")
 
 
 @pytest.fixture(scope="session")
@@ -87,25 +122,20 @@ def tiny_model() -> Callable[..., Any]:
         import transformers
         from torch import nn
 
-        name, own = FAMILIES[family]
-        settings = {
-            **SIZES,
-            "vocab_size": len(VOCABULARY),
-            "pad_token_id": 0,
-            "layerdrop": 0.0,
-            **own,
-            **changes,
-        }
+        from sft_speech.models.families import family_of
+
+        name, _ = FAMILIES[family]
         torch.manual_seed(0)
-        model = getattr(transformers, f"{name}ForCTC")(getattr(transformers, f"{name}Config")(**settings))
+        model = getattr(transformers, f"{name}ForCTC")(config_of(family, **changes))
         for module in model.modules():
             if isinstance(module, (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm1d)) and module.weight is not None:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias)
+                if module.bias is not None:
+                    nn.init.normal_(module.bias)
             if isinstance(module, nn.BatchNorm1d):
                 nn.init.normal_(module.running_mean)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
-        nn.init.normal_(model.lm_head.weight)
+        nn.init.normal_(model.get_submodule(family_of(model.config).head[0]).weight)
         return model.eval()
 
     return build
@@ -117,11 +147,9 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callabl
     kept: dict[str, Path] = {}
 
     def save(family: str, vocabulary: dict[str, int] | None = VOCABULARY, **changes: Any) -> Path:
-        from transformers import (
-            SeamlessM4TFeatureExtractor,
-            Wav2Vec2CTCTokenizer,
-            Wav2Vec2FeatureExtractor,
-        )
+        from transformers import Wav2Vec2CTCTokenizer
+
+        from sft_speech.models.front_end import default_extractor, wants_mask
 
         key = json.dumps([family, vocabulary, changes])
         if key in kept:
@@ -129,12 +157,12 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callabl
         folder = tmp_path_factory.mktemp(family)
         model = tiny_model(family, **changes)
         model.save_pretrained(folder)
-        if family.startswith("wav2vec2-bert"):
-            SeamlessM4TFeatureExtractor(padding_value=1.0).save_pretrained(folder)
-        else:
-            masked = model.config.to_dict().get("feat_extract_norm") != "group"
-            Wav2Vec2FeatureExtractor(return_attention_mask=masked).save_pretrained(folder)
-        if vocabulary is not None:
+        extractor: Any = default_extractor(model.config)
+        extractor.return_attention_mask = wants_mask(model.config)
+        extractor.save_pretrained(folder)
+        if vocabulary is VOCABULARY and family in OF_SUBWORDS:
+            subword_tokenizer(family).save_pretrained(folder)
+        elif vocabulary is not None:
             source = tmp_path_factory.mktemp("vocabulary") / "vocab.json"
             source.write_text(json.dumps(vocabulary), encoding="utf-8")
             Wav2Vec2CTCTokenizer(str(source)).save_pretrained(folder)

@@ -86,13 +86,16 @@ def set_regularization(config: PreTrainedConfig, options: Mapping[str, Any]) -> 
     family = family_of(config)
     for name, value in given.items():
         own = family.settings.get(name, (name,))
-        if not all(hasattr(config, one) for one in own) or (name.startswith("mask_") and not family.spec_augment):
+        # Some models have the settings of their encoder in a configuration of its own.
+        parts: tuple[Any, ...] = (config, getattr(config, "encoder_config", None))
+        part = next((part for part in parts if all(hasattr(part, one) for one in own)), None)
+        if part is None or (name.startswith("mask_") and not family.spec_augment):
             why = f"a {config.model_type} model has no such setting"
             raise UserError(f"{name} {value}", why, f"leave {name} out, or set it to null")
         if name in MASK_PROBABILITIES and not getattr(config, "apply_spec_augment", True):
             for other in MASK_PROBABILITIES - given.keys():
                 setattr(config, other, 0.0)
-        config.update(dict.fromkeys(own, value))
+        part.update(dict.fromkeys(own, value))
     if MASK_PROBABILITIES & given.keys():
         on = any(getattr(config, name, 0.0) > 0 for name in MASK_PROBABILITIES)
         config.update({"apply_spec_augment": on})
@@ -106,9 +109,11 @@ def masks_are_on(config: PreTrainedConfig) -> bool:
 
 
 def head_names(model: PreTrainedModel) -> set[str]:
-    """Return the names of the parameters outside the pretrained body: the head's."""
+    """Return the names of the parameters outside the pretrained body: the head's, shared with the body or not."""
     body = family_of(model.config).body_name(model)
-    return {name for name, _ in model.named_parameters() if body and not name.startswith(f"{body}.")}
+    named = model.named_parameters(remove_duplicate=False)
+    head = {id(parameter) for name, parameter in named if body and not name.startswith(f"{body}.")}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in head}
 
 
 class HeadFirst(TrainerCallback):
@@ -121,6 +126,7 @@ class HeadFirst(TrainerCallback):
 
     def __init__(self, model: PreTrainedModel, steps: int) -> None:
         self.body, self.steps, self.frozen = family_of(model.config).body_of(model), steps, False
+        self.shared = {name.removeprefix(f"{family_of(model.config).body_name(model)}.") for name in head_names(model)}
         self.grad_was: list[bool] = []
         self.body.register_forward_pre_hook(self._enter)
         self.body.register_forward_hook(self._leave, always_call=True)
@@ -138,8 +144,9 @@ class HeadFirst(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.frozen:
-            for parameter in self.body.parameters():
-                parameter.grad = None
+            for name, parameter in self.body.named_parameters():
+                if name not in self.shared:
+                    parameter.grad = None
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.frozen = False

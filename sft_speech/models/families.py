@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# "waveform": of any length; "log-mel": as many frames as the clip has; "spectrogram" (AST) and "whisper": a fixed
-# number of frames, to which the feature extractor pads or cuts; "extracted": what the checkpoint's extractor makes.
-Input = Literal["waveform", "log-mel", "spectrogram", "whisper", "extracted"]
+# "waveform": of any length; "log-mel": as many frames as the clip has, and so do "normalized log-mel" (over the clip),
+# "unpadded log-mel" (no frame reaches past the clip's ends) and "stacked log-mel" (with their deltas, in pairs);
+# "spectrogram" (AST) and "whisper": a fixed number of frames, to which the feature extractor pads or cuts; "extracted":
+# what the checkpoint's extractor makes.
+Input = Literal[
+    "waveform", "log-mel", "normalized log-mel", "unpadded log-mel", "stacked log-mel", "spectrogram", "whisper",
+    "extracted",
+]  # fmt: skip
 Recognizer = Literal["ctc", "seq2seq"]
 # Parts of a model that let a clip see the padding or its neighbors, see `sft_speech.models.exact`.
 Leak = Literal["group norm", "convolutions", "batch norm", "adapter", "postnet", "prenet"]
@@ -47,6 +52,14 @@ def _bert_options(config: PreTrainedConfig) -> dict[str, Any]:
     return {"padding_value": 1.0}
 
 
+def _mel_options(config: Any) -> dict[str, Any]:
+    return {"feature_size": config.encoder_config.num_mel_bins}
+
+
+def _granite_options(config: Any) -> dict[str, Any]:
+    return {"num_mel_bins": config.encoder_config.num_mel_bins}
+
+
 def _whisper_options(config: Any) -> dict[str, Any]:
     return {"feature_size": config.num_mel_bins, "chunk_length": config.max_source_positions // 50}  # 20 ms each
 
@@ -69,6 +82,9 @@ class Family:
         extractor: class of its feature extractor.
         extractor_options: returns the options to build it for a checkpoint that has none.
         processor: class of the processor that is saved with a recognizer.
+        processor_options: further arguments of that class.
+        subwords: whether its published checkpoints have a vocabulary of subwords rather than characters.
+        head: names of the modules that have a row for each entry of the vocabulary.
         body: name of the pretrained part in models whose ``base_model`` it is not.
         feature_encoder: name, within the body, of the convolutions over the waveform.
         layers: pattern for the names of weights in layers; its group is the number of the layer.
@@ -86,6 +102,9 @@ class Family:
     extractor: str = "Wav2Vec2FeatureExtractor"
     extractor_options: Callable[[PreTrainedConfig], dict[str, Any]] = _wav2vec2_options
     processor: str = "Wav2Vec2Processor"
+    processor_options: Mapping[str, Any] = field(default_factory=dict)
+    subwords: bool = False
+    head: tuple[str, ...] = ("lm_head",)
     body: str | None = None
     feature_encoder: str | None = "feature_extractor"
     layers: str = r"\bencoder\.layers\.(\d+)\."
@@ -120,6 +139,21 @@ def _wav2vec2(model_type: str, *leaks: Leak, **others: Any) -> Family:
     return Family(model_type, frozenset({"asr", "classification"}), leaks=frozenset(leaks), **others)
 
 
+def _conformer(model_type: str, **others: Any) -> Family:
+    """Return the row of a conformer over log-mel frames that masks all padding itself, given the attention mask."""
+    options: dict[str, Any] = {
+        "extractor_options": _mel_options,
+        "subwords": True,
+        "head": ("ctc_head",),
+        "body": "encoder",
+        "feature_encoder": None,
+        "trained_with_mask": always,
+        "spec_augment": None,
+        "leaks": frozenset({"batch norm"}),
+    }
+    return Family(model_type, frozenset({"asr"}), **options | others)
+
+
 FAMILIES: dict[str, Family] = {
     row.model_type: row
     for row in (
@@ -142,6 +176,28 @@ FAMILIES: dict[str, Family] = {
             processor="Wav2Vec2BertProcessor",
             feature_encoder=None,
             trained_with_mask=always,
+        ),
+        _conformer(
+            "parakeet_ctc",
+            input="normalized log-mel",
+            extractor="ParakeetFeatureExtractor",
+            processor="ParakeetProcessor",
+            processor_options={"decoder_type": "ctc"},
+        ),
+        _conformer(
+            "lasr_ctc",
+            input="unpadded log-mel",
+            extractor="LasrFeatureExtractor",
+            processor="LasrProcessor",
+        ),
+        _conformer(
+            "granite_speech5_ctc",
+            input="stacked log-mel",
+            extractor="GraniteSpeech5FeatureExtractor",
+            extractor_options=_granite_options,
+            processor="GraniteSpeech5Processor",
+            # The head is also the encoder's, whose middle layer's posteriors go back into it.
+            head=("ctc_head", "encoder.out", "encoder.out_mid"),
         ),
         Family(
             "whisper",

@@ -6,9 +6,8 @@ Legend: B batch, S samples, T frames, F features of a frame.
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,74 +17,16 @@ from transformers import AutoFeatureExtractor, FeatureExtractionMixin, PreTraine
 
 from sft_speech.audio.units import conv_frames
 from sft_speech.errors import UserError
+from sft_speech.models.base_front_end import FrontEnd, receptive_field
 from sft_speech.models.families import Input, family_of
 from sft_speech.models.load import holds, unreadable
+from sft_speech.models.subsampled_front_end import (
+    NormalizedLogMelFrontEnd,
+    StackedLogMelFrontEnd,
+    UnpaddedLogMelFrontEnd,
+)
 
 logger = logging.getLogger(__name__)
-
-
-class FrontEnd(ABC):
-    """The feature extractor of a checkpoint together with the frame arithmetic of its model.
-
-    Args:
-        config: configuration of the model.
-        extractor: feature extractor of the checkpoint.
-
-    Attributes:
-        rate: samples per second.
-        receptive_field: the fewest samples from which the encoder makes a frame.
-        masks_input: whether SpecAugment masks the model's input, not its hidden frames.
-        max_samples: longer clips are cut to this; None if clips are never cut.
-    """
-
-    max_samples: int | None = None
-
-    def __init__(self, config: PreTrainedConfig, extractor: Any) -> None:
-        self.config: Any = config  # each family has its own attributes
-        self.extractor = extractor
-        self.rate = int(extractor.sampling_rate)
-        self.receptive_field = self._receptive_field()
-        self.masks_input = family_of(config).spec_augment == "input"
-
-    @overload
-    def frames(self, samples: int) -> int: ...
-    @overload
-    def frames(self, samples: np.ndarray) -> np.ndarray: ...
-    def frames(self, samples: Any) -> Any:
-        """Return the number of frames that the model makes of a clip, adapters included: 0 if the clip is too short.
-
-        Args:
-            samples: number of samples, or an array of such numbers.
-        """
-        return self.encoder_frames(samples)
-
-    @abstractmethod
-    def encoder_frames(self, samples: Any) -> Any:
-        """Return the number of frames before adapters, for a number of samples or an array of such numbers."""
-
-    def masked_frames(self, samples: int) -> int:
-        """Return the number of frames of a clip that SpecAugment draws its masks for."""
-        return int(self.encoder_frames(samples))
-
-    @abstractmethod
-    def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
-        """Return the model's inputs: every clip is normalized on its own samples, as if it were alone.
-
-        A clip shorter than the receptive field is extended by silence that counts as part of it, so that the model
-        makes one frame of it (`frames` still returns 0).
-
-        Args:
-            waveforms: B clips (S,), float, at the model's rate.
-        """
-
-    @abstractmethod
-    def _receptive_field(self) -> int: ...
-
-    def _extracted(self, waveforms: list[np.ndarray], **options: Any) -> dict[str, Tensor]:
-        """Return the extractor's output for clips, with floats in float32 and integers in int64."""
-        clips = [lengthened(np.asarray(clip, np.float32), self.receptive_field) for clip in waveforms]
-        made = self.extractor(clips, sampling_rate=self.rate, return_tensors="pt", **options)
-        return {name: value.float() if value.is_floating_point() else value.long() for name, value in made.items()}
 
 
 class WaveformFrontEnd(FrontEnd):
@@ -120,10 +61,7 @@ class WaveformFrontEnd(FrontEnd):
         return (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
 
     def _receptive_field(self) -> int:
-        samples = 1
-        for kernel, stride in zip(reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True):
-            samples = (samples - 1) * stride + kernel
-        return samples
+        return receptive_field(self.config.conv_kernel, self.config.conv_stride)
 
 
 class LogMelFrontEnd(FrontEnd):
@@ -242,6 +180,9 @@ CLASSES: dict[Input, type[FrontEnd]] = {
     "log-mel": LogMelFrontEnd,
     "spectrogram": SpectrogramFrontEnd,
     "whisper": WhisperFrontEnd,
+    "normalized log-mel": NormalizedLogMelFrontEnd,
+    "unpadded log-mel": UnpaddedLogMelFrontEnd,
+    "stacked log-mel": StackedLogMelFrontEnd,
     "extracted": ExtractedFrontEnd,
 }
 
@@ -265,11 +206,6 @@ def uncounted(config: PreTrainedConfig) -> UserError:
     return UserError(f"a {config.model_type} model", why, "take one of the wav2vec2, HuBERT or WavLM families")
 
 
-def lengthened(clip: np.ndarray, samples: int) -> np.ndarray:
-    """Return a clip (S,), extended by silence to at least ``samples`` samples."""
-    return clip if len(clip) >= samples else np.pad(clip, (0, samples - len(clip)))
-
-
 def read_extractor(name: str, where: dict[str, Any], config: PreTrainedConfig) -> Any:
     """Return the checkpoint's own feature extractor, or else the default of its family.
 
@@ -282,6 +218,8 @@ def read_extractor(name: str, where: dict[str, Any], config: PreTrainedConfig) -
     brought = holds(name, "preprocessor_config.json", "processor_config.json")
     try:
         extractor: Any = AutoFeatureExtractor.from_pretrained(name, **where) if brought is not False else None
+    except ImportError as error:
+        raise lacking(name) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         if brought:
             raise unreadable(name, error, "repair or remove its preprocessor_config.json") from error
@@ -307,8 +245,16 @@ def default_extractor(config: PreTrainedConfig) -> FeatureExtractionMixin:
         raise UserError(
             f"a {config.model_type} model", "it has no feature extractor", "add its preprocessor_config.json"
         )
-    made: FeatureExtractionMixin = getattr(transformers, family.extractor)(**family.extractor_options(config))
+    try:
+        made: FeatureExtractionMixin = getattr(transformers, family.extractor)(**family.extractor_options(config))
+    except ImportError as error:
+        raise lacking(f"a {config.model_type} model") from error
     return made
+
+
+def lacking(name: str) -> UserError:
+    """Return the error for a feature extractor whose library is not installed."""
+    return UserError(name, "its feature extractor needs torchaudio", "pip install 'sft_speech[lm]'")
 
 
 def wants_mask(config: PreTrainedConfig) -> bool:

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from sft_speech.models.adapt import head_names
 from sft_speech.models.exact.encoders import CLOSED_BY, make_padding_exact
 from sft_speech.models.families import FAMILIES, family_of
 from sft_speech.models.front_end import CLASSES, default_extractor
@@ -32,7 +33,8 @@ SMALL = {
 
 def tiny(auto, model_type):
     config = AutoConfig.for_model(model_type)
-    config.update({name: value for name, value in SMALL.items() if hasattr(config, name)} | {"vocab_size": 20})
+    for part in filter(None, (config, getattr(config, "encoder_config", None))):
+        part.update({name: value for name, value in SMALL.items() if hasattr(part, name)} | {"vocab_size": 20})
     torch.manual_seed(0)
     return auto.from_config(config).eval()
 
@@ -49,9 +51,10 @@ def test_names_are_those_of_the_models(row, auto):
     model = tiny(auto, row.model_type)
     body, names = row.body_name(model), [name for name, _ in model.named_parameters()]
     assert row.body_of(model) is model.get_submodule(body)
-    heads = {name.split(".")[0] for name in names if not name.startswith(f"{body}.")}
+    heads = {name.split(".")[0] for name in head_names(model)}
     assert heads
-    assert heads <= {"lm_head", "projector", "classifier"}
+    assert heads <= {"lm_head", "ctc_head", "projector", "classifier", "encoder"}
+    assert auto is not AutoModelForCTC or all(model.get_submodule(name).weight.shape.numel() for name in row.head)
     assert {row.layer_of(name) for name in names} - {None} == {0, 1, 2}
     encoder = row.feature_encoder_of(model)
     assert (encoder is not None) == (row.input == "waveform") == hasattr(model.config, "conv_kernel")

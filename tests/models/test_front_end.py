@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import (
     ASTConfig,
     ASTModel,
@@ -20,6 +21,7 @@ from sft_speech.models.front_end import default_extractor, make_front_end, wants
 from sft_speech.models.spec_augment import take_given_masks
 
 FAMILIES = ["wav2vec2-group", "wav2vec2-adapter", "data2vec", "wav2vec2-bert", "wav2vec2-bert-adapter", "conformer"]
+FAMILIES += ["parakeet", "lasr", "granite"]
 
 
 def front_end_of(model):
@@ -36,7 +38,8 @@ def test_frames_are_those_of_the_model(tiny_model, family):
         features = front_end.features([np.ones(samples, np.float32)])
         mask = features["attention_mask"]
         frames = front_end.frames(samples)
-        assert model._get_feat_extract_output_lengths(mask.sum(-1)).item() == frames
+        count = getattr(model, "_get_feat_extract_output_lengths", None) or model._get_subsampling_output_length
+        assert count(mask.sum(-1)).item() == frames
         with torch.no_grad():
             logits = model(**features).logits
         # the last half of a log-mel frame, or the width of a SpecAugment mask, may stand behind the clip
@@ -77,6 +80,19 @@ def test_log_mel_features_are_those_of_each_clip_alone(tiny_model):
         frames = front_end.frames(len(clip))
         assert mask.sum() == frames
         assert torch.allclose(row[:frames], alone[:frames], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["parakeet", "lasr", "granite"])
+def test_subsampled_features_are_those_of_each_clip_alone(tiny_model, family):
+    front_end = front_end_of(tiny_model(family))
+    clips = [np.random.default_rng(0).normal(size=samples).astype(np.float32) for samples in (9000, 4000, 5160)]
+    features = front_end.features(clips)
+    for row, mask, clip in zip(features["input_features"], features["attention_mask"], clips, strict=True):
+        alone = front_end.extractor(clip, sampling_rate=16000, return_tensors="pt", return_attention_mask=True)
+        frames = int(alone["attention_mask"].sum())
+        assert mask.sum() == mask[:frames].sum() == frames
+        assert torch.equal(row[:frames], alone["input_features"][0, :frames])
+        assert not row[frames:].any()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -136,3 +152,12 @@ def test_models_without_a_known_frame_count_are_refused():
         make_front_end(WhisperConfig(), Wav2Vec2FeatureExtractor())
     with pytest.raises(UserError, match="it takes a Wav2Vec2FeatureExtractor"):
         make_front_end(Wav2Vec2Config(), SeamlessM4TFeatureExtractor())
+
+
+def test_a_library_that_is_not_installed(monkeypatch):
+    def missing(**options):
+        raise ImportError("GraniteSpeech5FeatureExtractor requires the torchaudio library")
+
+    monkeypatch.setattr(transformers, "GraniteSpeech5FeatureExtractor", missing)
+    with pytest.raises(UserError, match=r"needs torchaudio\.\n-> pip install 'sft_speech\[lm\]'"):
+        default_extractor(transformers.GraniteSpeech5CTCConfig())

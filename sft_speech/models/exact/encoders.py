@@ -12,6 +12,9 @@ In plain transformers they do, in four places:
 `make_padding_exact` replaces the submodules of the first three with ones that hold the same parameters under the same
 names: the state dict and the saved directory stay those of plain transformers, and DDP, gradient checkpointing,
 autocast and deepcopy work as before.
+
+Of the four, conformers over log-mel frames (Parakeet, Lasr, Granite Speech) have the last two: they set padding to zero
+before every convolution, given the attention mask.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ def make_padding_exact(model: PreTrainedModel) -> PreTrainedModel:
         )
     base = family.body_of(model)
     lengths = ClipLengths()
-    if family.leaks:
+    if family.leaks - {"batch norm"}:
         base.register_forward_pre_hook(lengths.read_input, with_kwargs=True)
         base.encoder.register_forward_pre_hook(lengths.read_frames, with_kwargs=True)
     for leak, close in CLOSED_BY.items():
@@ -69,7 +72,7 @@ def _convolutions(base: Any, lengths: ClipLengths) -> None:
 
 
 def _batch_norm(base: Any, lengths: ClipLengths) -> None:
-    use_running_statistics(base.encoder)
+    use_running_statistics(base)
 
 
 def _adapter(base: Any, lengths: ClipLengths) -> None:

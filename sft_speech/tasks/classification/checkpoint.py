@@ -19,8 +19,9 @@ from transformers import (
 
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import exact_padding, head_names, set_regularization
+from sft_speech.models.base_front_end import FrontEnd
 from sft_speech.models.families import family_of
-from sft_speech.models.front_end import FrontEnd, make_front_end, read_extractor
+from sft_speech.models.front_end import make_front_end, read_extractor
 from sft_speech.models.load import load_pretrained, quiet, read_config
 from sft_speech.tasks.classification import convnet
 from sft_speech.tasks.classification.labels import Labels

@@ -18,15 +18,17 @@ from transformers import (
     FeatureExtractionMixin,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Wav2Vec2CTCTokenizer,
 )
 
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import set_regularization
+from sft_speech.models.base_front_end import FrontEnd
 from sft_speech.models.exact.encoders import make_padding_exact
 from sft_speech.models.families import family_of
-from sft_speech.models.front_end import FrontEnd, make_front_end, read_extractor, uncounted
+from sft_speech.models.front_end import make_front_end, read_extractor, uncounted
 from sft_speech.models.load import (
     first_line,
     holds,
@@ -40,7 +42,7 @@ from sft_speech.tasks.asr.ctc.beam import BeamDecoder, Search
 from sft_speech.tasks.asr.ctc.decoding import Decoding
 from sft_speech.tasks.asr.ctc.recognition import Recognition
 from sft_speech.tasks.asr.ctc.recognize import recognize
-from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, build_tokenizer, fits
+from sft_speech.tasks.asr.ctc.vocabulary import Characters, Subwords, Vocabulary, build_tokenizer
 from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.text.normalize import TranscriptNormalizer
 
@@ -83,7 +85,7 @@ class Checkpoint:
         return self.front_end.extractor
 
     @property
-    def tokenizer(self) -> Wav2Vec2CTCTokenizer:
+    def tokenizer(self) -> Wav2Vec2CTCTokenizer | PreTrainedTokenizerFast:
         return self.vocabulary.tokenizer
 
     @property
@@ -94,7 +96,8 @@ class Checkpoint:
     @property
     def head_is_new(self) -> bool:
         """Whether the head is random, so that the model cannot transcribe yet."""
-        return any("lm_head" in name for name in self.new_weights)
+        heads = tuple(f"{name}." for name in family_of(self.model.config).head)
+        return any(name.startswith(heads) for name in self.new_weights)
 
     # Methods of objects that don't hold the model, so that a loader's worker receives them without it.
 
@@ -137,9 +140,10 @@ class Checkpoint:
 
     def save_processor(self, directory: str | Path) -> None:
         """Write everything but the weights and their configuration."""
-        processor = getattr(transformers, family_of(self.model.config).processor)
+        family = family_of(self.model.config)
+        processor = getattr(transformers, family.processor)
         with quiet():
-            processor(self.feature_extractor, self.tokenizer).save_pretrained(directory)
+            processor(self.feature_extractor, self.tokenizer, **family.processor_options).save_pretrained(directory)
             self.feature_extractor.save_pretrained(directory)  # the file that older releases look for
 
 
@@ -184,8 +188,8 @@ def load_checkpoint(
     how = {} if from_scratch else how_to_read_weights(name, allow_pickle)  # raises before anything else is read
     front_end = make_front_end(config, read_extractor(name, where, config))
     language = language or str(getattr(config, LANGUAGE, "en"))
-    own = None if new_vocabulary else read_tokenizer(name, where)
-    vocabulary = choose_vocabulary(name, config, own, transcripts, language, target_lang)
+    own = None if new_vocabulary else read_vocabulary(name, where, config, language, target_lang)
+    vocabulary = own if own is not None and target_lang else choose_vocabulary(name, config, own, transcripts, language)
     set_regularization(config, overrides or {})
     model, new_weights = build_model(name, where, config, vocabulary, allow_pickle, from_scratch)
     if new_vocabulary and not from_scratch:
@@ -215,8 +219,10 @@ def read_ctc_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:
     return config
 
 
-def read_tokenizer(name: str, where: dict[str, Any]) -> Wav2Vec2CTCTokenizer | None:
-    """Return the checkpoint's own tokenizer; None if it has none for CTC."""
+def read_vocabulary(
+    name: str, where: dict[str, Any], config: Any, language: str, target_lang: str | None
+) -> Vocabulary | None:
+    """Return the checkpoint's own vocabulary (that of ``target_lang``); None if it has none for CTC."""
     brought = holds(name, "vocab.json", "tokenizer.json", "tokenizer_config.json")
     if brought is False:
         return None
@@ -227,34 +233,38 @@ def read_tokenizer(name: str, where: dict[str, Any]) -> Wav2Vec2CTCTokenizer | N
         if brought:
             raise unreadable(name, error, "repair or remove its vocab.json and tokenizer_config.json") from error
         return None
-    if type(tokenizer) is not Wav2Vec2CTCTokenizer:
-        logger.warning("%s: its %s isn't a vocabulary for CTC; it is ignored", name, type(tokenizer).__name__)
-        return None
-    return tokenizer
+    if target_lang:
+        choose_language(name, tokenizer, target_lang)
+    if type(tokenizer) is Wav2Vec2CTCTokenizer:
+        return Characters(tokenizer, language)
+    if family_of(config).subwords and isinstance(tokenizer, PreTrainedTokenizerFast):
+        blank = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
+        return None if blank is None else Subwords(tokenizer, int(blank), language)
+    logger.warning("%s: its %s isn't a vocabulary for CTC; it is ignored", name, type(tokenizer).__name__)
+    return None
 
 
 def choose_vocabulary(
     name: str,
     config: PreTrainedConfig,
-    own: Wav2Vec2CTCTokenizer | None,
+    own: Vocabulary | None,
     transcripts: Iterable[str] | None,
     language: str,
-    target_lang: str | None,
 ) -> Vocabulary:
-    """Return the checkpoint's vocabulary if it fits the head (or ``target_lang``'s), else that of the transcripts."""
-    if own is not None and target_lang:
-        choose_language(name, own, target_lang)
-        return Vocabulary(own, language)
-    if own is not None and fits(own, config.vocab_size):
-        return Vocabulary(own, language)
+    """Return the checkpoint's vocabulary if it fits the head, else that of the transcripts."""
+    if own is not None and own.fits(config.vocab_size):
+        return own
     if transcripts is None:
         lacking = "it has no vocabulary" if own is None else "its vocabulary doesn't fit its head"
         raise UserError(name, lacking, "fine-tune it first: then it has the transcripts' vocabulary")
     if own is not None:
         logger.warning("%s: its vocabulary doesn't fit its head of %d: both are replaced", name, config.vocab_size)
     tokenizer = build_tokenizer(transcripts, language)
-    config.vocab_size = len(tokenizer)
-    return Vocabulary(tokenizer, language)
+    parts: tuple[Any, ...] = (config, getattr(config, "encoder_config", None))
+    for part in parts:
+        if hasattr(part, "vocab_size"):
+            part.vocab_size = len(tokenizer)
+    return Characters(tokenizer, language)
 
 
 def build_model(
@@ -275,16 +285,20 @@ def build_model(
 
 def renew_head(model: Any, new_weights: list[str]) -> list[str]:
     """Randomize a head of the right size for other characters; return its weights' names that are not yet listed."""
-    torch.nn.init.normal_(model.lm_head.weight, std=model.config.initializer_range)
-    torch.nn.init.zeros_(model.lm_head.bias)
-    return [f"lm_head.{key}" for key, _ in model.lm_head.named_parameters() if f"lm_head.{key}" not in new_weights]
+    names = []
+    for head in family_of(model.config).head:
+        module = model.get_submodule(head)
+        torch.nn.init.normal_(module.weight, std=model.config.initializer_range)
+        torch.nn.init.zeros_(module.bias)
+        names += [f"{head}.{key}" for key, _ in module.named_parameters()]
+    return [name for name in names if name not in new_weights]
 
 
-def choose_language(name: str, tokenizer: Wav2Vec2CTCTokenizer, target_lang: str) -> None:
+def choose_language(name: str, tokenizer: Any, target_lang: str) -> None:
     """Switch a vocabulary for many languages to one of them."""
     try:
         tokenizer.set_target_lang(target_lang)
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:  # only tokenizers of characters have this method
         raise UserError(
             f"target_lang {target_lang}", str(error).rstrip("."), f"leave it out, or look up the languages of {name}"
         ) from error
@@ -306,7 +320,7 @@ def load_adapter(
     except (OSError, ValueError, AttributeError, TypeError) as error:
         why = f"{name} has no such adapter ({first_line(error)})"
         raise UserError(given, why, "leave target_lang out, or take a checkpoint with adapters") from error
-    if not fits(vocabulary.tokenizer, model.config.vocab_size):
+    if not vocabulary.fits(model.config.vocab_size):
         raise UserError(given, f"in {name} its vocabulary doesn't fit its head", "give new_vocabulary and transcripts")
     model.lm_head.float()
     loaded = {"lm_head.weight", "lm_head.bias", *(key for key in new_weights if ".adapter_layer." in key)}

@@ -209,8 +209,10 @@ def _spellings(word: str, given: list[list[str]], vocabulary: Vocabulary) -> tup
     """
     if not given:
         normalized = vocabulary.normalizer(word)
-        spelled = normalized.text and not normalized.missing
-        return normalized.missing, [vocabulary.encode(normalized.text)] if spelled else []
+        spelled = vocabulary.encode(normalized.text)
+        if vocabulary.unknown in spelled:  # no subwords make it up
+            return Counter([word]), []
+        return normalized.missing, [spelled] if spelled and not normalized.missing else []
     lacking: Counter[str] = Counter()
     spellings = []
     for tokens in given:

@@ -78,17 +78,16 @@ class Recognition(Hypothesis):
     def spans(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
         """Return words and characters. Their times are those of their frames; they increase and stay within the clip.
 
-        Frames of blanks between two words belong to neither.
+        A model of subwords has those in place of the characters. Frames of blanks between two words belong to neither.
         """
-        separator = getattr(self.vocabulary.tokenizer, "word_delimiter_token_id", None)
         words: list[list[Span]] = [[]]
-        for token, start, end in zip(self.tokens.tolist(), self.starts.tolist(), self.ends.tolist(), strict=True):
-            text = "" if token == separator else self.vocabulary.letter(token)  # "" for special tokens
-            if text:
+        pieces = self.vocabulary.pieces(self.tokens.tolist())
+        for piece, start, end in zip(pieces, self.starts.tolist(), self.ends.tolist(), strict=True):
+            if piece[:1].isspace() and words[-1]:
+                words.append([])
+            if text := piece.strip():
                 times = (min(frame * self.frame_seconds, self.seconds) for frame in (start, end))
                 words[-1].append(Span(text, *times))
-            elif token == separator and words[-1]:
-                words.append([])
         characters: list[Span] = []
         for word in filter(None, words):
             if characters:

@@ -1,4 +1,4 @@
-"""The characters that a CTC model can output: kept from its checkpoint, or collected from transcripts."""
+"""The tokens that a CTC model can output: kept from its checkpoint, or the characters of transcripts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import logging
 import re
 import tempfile
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from transformers import Wav2Vec2CTCTokenizer
+from tokenizers.decoders import DecodeStream
+from transformers import PreTrainedTokenizerFast, Wav2Vec2CTCTokenizer
 
 from sft_speech.errors import UserError
 from sft_speech.text.normalize import TranscriptNormalizer
@@ -18,11 +20,51 @@ from sft_speech.text.normalize import TranscriptNormalizer
 logger = logging.getLogger(__name__)
 
 BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
+PART_OF_CHARACTER = "\ufffd"  # text of a token of bytes that are not a whole character
 RARE = 5  # characters with fewer occurrences in the transcripts cause a warning
 
 
-class Vocabulary:
-    """A tokenizer of transformers, with fast, exact and reversible encoding.
+class Vocabulary(ABC):
+    """A tokenizer of transformers, with fast and exact encoding.
+
+    Args:
+        ids: the labels of its tokens, special ones aside; the word delimiter, if it has one, as " ".
+        alphabet: tokens or characters that its text consists of.
+        blank: label of the blank.
+        language: language of the transcripts, for their numbers.
+
+    Attributes:
+        tokenizer: as it is saved with the model.
+        normalizer: writes transcripts in the characters of the vocabulary.
+        unknown: label of what the vocabulary lacks; None if it has none.
+    """
+
+    tokenizer: Wav2Vec2CTCTokenizer | PreTrainedTokenizerFast
+    unknown: int | None
+
+    def __init__(self, ids: dict[str, int], alphabet: Iterable[str], blank: int, language: str) -> None:
+        self.ids, self.blank = ids, blank
+        self.normalizer = TranscriptNormalizer.for_vocabulary(alphabet, language)
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Return the labels of a transcript; a character that the vocabulary lacks becomes the unknown token."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of labels; repeated labels are double letters."""
+
+    @abstractmethod
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Return the text of each label in a sequence; a space begins a word."""
+
+    @abstractmethod
+    def fits(self, outputs: int) -> bool:
+        """Return whether a head with this many outputs covers the vocabulary."""
+
+
+class Characters(Vocabulary):
+    """A vocabulary of characters, and perhaps some longer tokens.
 
     Args:
         tokenizer: tokenizer of a CTC model. If its vocabulary lacks its word delimiter but has a space, it is corrected
@@ -30,20 +72,22 @@ class Vocabulary:
         language: language of the transcripts, for their numbers.
     """
 
+    tokenizer: Wav2Vec2CTCTokenizer
+
     def __init__(self, tokenizer: Wav2Vec2CTCTokenizer, language: str = "en") -> None:
         self.tokenizer = tokenizer
         use_space(tokenizer)
         tokens = {token: index for token, index in tokenizer.encoder.items() if token not in special_tokens(tokenizer)}
         if tokenizer.do_lower_case:  # upper case inside, lower case outside
             tokens = {token.lower(): index for token, index in tokens.items()}
-        self.normalizer = TranscriptNormalizer.for_vocabulary(tokens, language)
-        self.blank = int(tokenizer.pad_token_id)
+        self.delimiter = tokenizer.encoder.get(tokenizer.word_delimiter_token)
+        ids = tokens if self.delimiter is None else {**tokens, " ": self.delimiter}
+        blank = tokenizer.pad_token_id
+        super().__init__(ids, tokens, -1 if blank is None else int(blank), language)
         self.unknown = tokenizer.encoder.get(str(tokenizer.unk_token), self.blank)
-        delimiter = tokenizer.encoder.get(tokenizer.word_delimiter_token)
-        self.ids = tokens if delimiter is None else {**tokens, " ": delimiter}
         # Longest first, as in a tokenizer of words; the transformers tokenizer loses the spaces around long tokens.
         long = sorted((token for token in self.ids if len(token) > 1), key=lambda token: (-len(token), token))
-        self.pieces = re.compile("|".join([*map(re.escape, long), "."])) if long else None
+        self._long = re.compile("|".join([*map(re.escape, long), "."])) if long else None
         self._letters: dict[int, str] = {}
 
     def encode(self, text: str) -> list[int]:
@@ -51,7 +95,7 @@ class Vocabulary:
 
         Spaces become word delimiters, or nothing if the vocabulary has none.
         """
-        pieces = self.pieces.findall(text) if self.pieces else text
+        pieces = self._long.findall(text) if self._long else text
         try:
             return [self.ids[piece] for piece in pieces]
         except KeyError:
@@ -62,11 +106,60 @@ class Vocabulary:
         """Return the text of labels, as transformers writes it; repeated labels are double letters."""
         return str(self.tokenizer.decode([int(index) for index in ids], group_tokens=False))
 
-    def letter(self, index: int) -> str:
-        """Return the text of one label; "" for special tokens. Cached, because decoding takes 20 µs."""
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Return the character of each label in a sequence, "" for special tokens; a space for a delimiter."""
+        return [" " if index == self.delimiter else self._letter(int(index)) for index in ids]
+
+    def _letter(self, index: int) -> str:
+        """Return the text of one label. Cached, because decoding takes 20 µs."""
         if index not in self._letters:
             self._letters[index] = self.decode([index])
         return self._letters[index]
+
+    def fits(self, outputs: int) -> bool:
+        """Return whether a head with this many outputs covers the vocabulary.
+
+        Start and end tokens that transformers adds silently may be beyond it: no transcript has them.
+        """
+        return 0 <= self.blank < outputs and max(self.tokenizer.encoder.values(), default=outputs) < outputs
+
+
+class Subwords(Vocabulary):
+    """A checkpoint's own vocabulary of subwords (BPE, unigrams).
+
+    Args:
+        tokenizer: a fast tokenizer. Its special tokens are not text.
+        blank: label of the blank, which the checkpoint's configuration names.
+        language: language of the transcripts, for their numbers.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, blank: int, language: str = "en") -> None:
+        self.tokenizer = tokenizer
+        special = {blank, *tokenizer.all_special_ids}
+        ids = {token: index for token, index in tokenizer.get_vocab().items() if index not in special}
+        written = set().union(*map(self.decode, ([index] for index in ids.values())))
+        super().__init__(ids, written - {PART_OF_CHARACTER}, blank, language)
+        self.unknown = tokenizer.unk_token_id
+
+    def encode(self, text: str) -> list[int]:
+        """Return the labels of a transcript; a character that the vocabulary lacks becomes the unknown token."""
+        return list(self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of labels, without special tokens; repeated labels are repeated subwords."""
+        labels = [int(index) for index in ids]
+        return str(self.tokenizer.backend_tokenizer.decode(labels, skip_special_tokens=True))
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Return the text of each label in a sequence; of the bytes of one character, the last has its text."""
+        stream, tokenizer = DecodeStream(skip_special_tokens=True), self.tokenizer.backend_tokenizer
+        return [stream.step(tokenizer, int(index)) or "" for index in ids]
+
+    def fits(self, outputs: int) -> bool:
+        """Return whether a head with this many outputs covers the vocabulary; most special tokens may be beyond it."""
+        return max(self.blank, *self.ids.values(), -1 if self.unknown is None else self.unknown) < outputs
 
 
 def special_tokens(tokenizer: Wav2Vec2CTCTokenizer) -> set[str]:
@@ -80,15 +173,6 @@ def use_space(tokenizer: Wav2Vec2CTCTokenizer) -> None:
     if tokenizer.word_delimiter_token not in tokenizer.encoder and " " in tokenizer.encoder:
         tokenizer._word_delimiter_token = " "
         tokenizer.init_kwargs["word_delimiter_token"] = " "
-
-
-def fits(tokenizer: Wav2Vec2CTCTokenizer, outputs: int) -> bool:
-    """Return whether a head with this many outputs covers the vocabulary.
-
-    Start and end tokens that transformers adds silently may be beyond it: no transcript has them.
-    """
-    blank = tokenizer.pad_token_id
-    return blank is not None and blank < outputs and max(tokenizer.encoder.values(), default=outputs) < outputs
 
 
 def build_tokenizer(transcripts: Iterable[str], language: str = "en") -> Wav2Vec2CTCTokenizer:

@@ -17,9 +17,10 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import set_regularization
+from sft_speech.models.base_front_end import FrontEnd
 from sft_speech.models.exact.whisper import SILENT_POSITIONS, take_any_length
 from sft_speech.models.families import family_of
-from sft_speech.models.front_end import FrontEnd, WhisperFrontEnd, make_front_end, read_extractor
+from sft_speech.models.front_end import WhisperFrontEnd, make_front_end, read_extractor
 from sft_speech.models.load import holds, load_pretrained, quiet, read_config, unreadable
 from sft_speech.tasks.asr.seq2seq.transcripts import NO_TIMESTAMPS, PREVIOUS, START, AsWritten, Transcripts
 

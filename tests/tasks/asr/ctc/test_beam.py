@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from sft_speech.audio.read import AudioError
 from sft_speech.cli import main
@@ -23,7 +25,7 @@ from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.ctc.decoding import Decoding
 from sft_speech.tasks.asr.ctc.recognition import Recognition, runs
 from sft_speech.tasks.asr.ctc.recognize import recognize
-from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, tokenizer_of
+from sft_speech.tasks.asr.ctc.vocabulary import Characters, Subwords, tokenizer_of
 from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.tasks.asr.transcriber import Transcriber
 
@@ -53,7 +55,7 @@ def lm(tmp_path):
 
 
 # Labels 0 blank, 1 unknown, 2 delimiter, 3 ... CHARACTERS; 8 outputs.
-VOCABULARY = Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
+VOCABULARY = Characters(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
 
 
 @pytest.fixture
@@ -194,9 +196,25 @@ def test_only_characters_are_recognized(lm, tmp_path, vocabulary):
 
 
 def test_a_vocabulary_without_a_delimiter(tmp_path):
-    words = Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
+    words = Characters(tokenizer_of(["<pad>", "<unk>", "|", *CHARACTERS]))
     del words.ids[" "]
     assert text(Search(words, Decoding(arpa(tmp_path / "lm"), lm_weight=0.0)), scores("-o-ne-t-w-o")) == "onetwo"
+
+
+def test_a_vocabulary_of_subwords(tmp_path, lm):
+    """Words have no delimiter; a word begins where its first subword does."""
+    tokens = ["<pad>", "<unk>", "▁", "▁on", "e", "▁t", "w", "o", "n"]
+    backend = Tokenizer(models.Unigram([(token, -1.0 / len(token)) for token in tokens], unk_id=1))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>")
+    vocabulary = Subwords(tokenizer, blank=0)
+    frames = np.full((6, 9), np.log(0.02), np.float32)
+    frames[np.arange(6), [3, 4, 0, 5, 6, 7]] = np.log(0.84)
+    assert text(Search(vocabulary, Decoding(lm, lm_weight=0.0)), frames) == "one two"
+    frames[1] = np.log(0.02)  # "on" alone is no word
+    frames[1, [0, 4]] = np.log([0.5, 0.4])
+    assert vocabulary.decode(runs(frames.argmax(-1), 0)[0]) == "on two"
+    assert text(Search(vocabulary, Decoding(lm, lm_weight=0.0)), frames) == "one two"
 
 
 @pytest.mark.parametrize(

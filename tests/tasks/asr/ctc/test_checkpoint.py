@@ -19,19 +19,24 @@ from transformers import (
 )
 
 from sft_speech.errors import UserError
+from sft_speech.models.families import family_of
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.ctc.recognition import runs
 
 FAMILIES = [
     "wav2vec2-group", "wav2vec2-layer", "wav2vec2-adapter", "mms", "hubert", "hubert-batch-norm", "wavlm",
     "wavlm-layer", "data2vec", "wav2vec2-bert", "wav2vec2-bert-adapter", "conformer", "unispeech", "unispeech-sat",
+    "parakeet", "lasr", "granite",
 ]  # fmt: skip
+SUBSAMPLED = ["parakeet", "lasr", "granite"]  # up to 80 ms a frame, and several letters a token
+TOKENS = ["<pad>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz012345678"]
 TEXTS = ["Hello there", "it's five", "ÄX"]
 
 
-def waveforms():
+def waveforms(longer=1):
     generator = np.random.default_rng(3)
-    return [generator.normal(0.1, 0.2, samples).astype(np.float32) for samples in (9001, 4321, 16000, 2640)]
+    lengths = [longer * samples for samples in (9001, 4321, 16000, 2640)]
+    return [generator.normal(0.1, 0.2, samples).astype(np.float32) for samples in lengths]
 
 
 @torch.no_grad()
@@ -39,6 +44,10 @@ def logits_of(checkpoint, clips):
     """One (T, V) per clip, over its own frames."""
     logits = checkpoint.model(**checkpoint.features(clips)).logits
     return [row[: checkpoint.frames(len(clip))] for row, clip in zip(logits, clips, strict=True)]
+
+
+def head_of(checkpoint):
+    return checkpoint.model.get_submodule(family_of(checkpoint.model.config).head[0])
 
 
 def text_of(checkpoint, logits):
@@ -53,7 +62,7 @@ def transcripts(checkpoint, clips):
 def test_every_family_alone_and_in_any_batch(tiny_directory, family):
     checkpoint = load_checkpoint(tiny_directory(family))
     assert checkpoint.new_weights == []
-    assert (checkpoint.rate, checkpoint.blank) == (16000, 0)
+    assert (checkpoint.rate, checkpoint.blank) == (16000, checkpoint.model.config.pad_token_id)
     clips = waveforms()
     alone = [logits_of(checkpoint, [clip])[0] for clip in clips]
     for order in ([0, 1, 2, 3], [3, 0, 2, 1], [1, 0]):
@@ -66,16 +75,19 @@ def test_every_family_alone_and_in_any_batch(tiny_directory, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saved_it_is_plain_transformers(tiny_directory, tmp_path, family):
     checkpoint = load_checkpoint(tiny_directory(family))
+    clips = waveforms(6 if family in SUBSAMPLED else 1)
     with torch.no_grad():  # otherwise a random model outputs the same token always
-        checkpoint.model.lm_head.bias -= torch.cat(logits_of(checkpoint, waveforms())).mean(0)
+        head_of(checkpoint).bias -= torch.cat(logits_of(checkpoint, clips)).mean(0)
+        if family in SUBSAMPLED:  # plain transformers writes special tokens of such a vocabulary, we do not
+            head_of(checkpoint).bias[checkpoint.tokenizer.unk_token_id] = -1e4
     checkpoint.save(tmp_path)
-    expected = transcripts(checkpoint, waveforms())
+    expected = transcripts(checkpoint, clips)
     assert min(map(len, expected)) > 2
 
     model = AutoModelForCTC.from_pretrained(tmp_path).eval()
     processor = AutoProcessor.from_pretrained(tmp_path)
     recognize = pipeline("automatic-speech-recognition", str(tmp_path))
-    for clip, text in zip(waveforms(), expected, strict=True):
+    for clip, text in zip(clips, expected, strict=True):
         inputs = processor(clip, sampling_rate=16000, return_tensors="pt")
         with torch.no_grad():
             ids = model(**inputs).logits.argmax(-1)[0]
@@ -83,8 +95,10 @@ def test_saved_it_is_plain_transformers(tiny_directory, tmp_path, family):
         if family.startswith("wav2vec2-bert") and ((len(clip) - 400) // 160 + 1) % 2:
             continue  # plain transformers lets the half frame behind such a clip into its adapter and transcript
         assert processor.decode(ids[:frames]) == text
+        if family == "parakeet" and len(ids) > frames:
+            continue  # the pipeline writes what such a model makes of the padding behind one clip in eight
         assert recognize(clip.copy())["text"] == text
-    assert transcripts(load_checkpoint(tmp_path), waveforms()) == expected
+    assert transcripts(load_checkpoint(tmp_path), clips) == expected
 
 
 def test_the_saved_mask_setting_is_that_of_the_training(tiny_directory, tmp_path):
@@ -125,6 +139,51 @@ def test_its_own_vocabulary_is_kept(tiny_directory):
     assert checkpoint.model.config.vocab_size == 32
     assert checkpoint.normalizer("it’s 5!").text == "IT'S FIVE"
     assert checkpoint.decode(checkpoint.encode("IT'S")) == "IT'S"
+
+
+@pytest.mark.parametrize("family", SUBSAMPLED)
+def test_its_own_subwords_are_kept(tiny_directory, family):
+    checkpoint = load_checkpoint(tiny_directory(family), transcripts=TEXTS, overrides={"layerdrop": 0.2})
+    assert (checkpoint.new_weights, checkpoint.model.config.vocab_size) == ([], 38)
+    assert checkpoint.model.config.encoder_config.layerdrop == 0.2
+    assert checkpoint.normalizer("it’s 5: The Ä!").text == "it's five the a"
+    tokens = checkpoint.tokenizer.convert_ids_to_tokens(checkpoint.encode("the sing"))
+    assert tokens == ["▁the", "▁s", "ing"]
+    assert checkpoint.decode(checkpoint.encode("the sing")) == "the sing"
+    with pytest.raises(UserError, match="target_lang deu"):
+        load_checkpoint(tiny_directory(family), target_lang="deu")
+
+
+@pytest.mark.parametrize("family", SUBSAMPLED)
+@pytest.mark.parametrize("new_vocabulary", [False, True])
+def test_characters_in_place_of_subwords(tiny_directory, tmp_path, family, new_vocabulary):
+    """With a vocabulary of another size, and of the same size."""
+    texts = [chr(ord("а") + index) for index in range(35)] if new_vocabulary else TEXTS
+    source = tiny_directory(family, dict(zip(TOKENS, range(len(TOKENS)), strict=True)) if new_vocabulary else None)
+    checkpoint = load_checkpoint(source, transcripts=texts, new_vocabulary=new_vocabulary)
+    config, model = checkpoint.model.config, checkpoint.model
+    assert (checkpoint.blank, config.pad_token_id) == (0, 0)
+    assert head_of(checkpoint).weight.shape[0] == config.vocab_size == len(checkpoint.tokenizer)
+    if family == "granite":
+        assert {"encoder.out.weight", "encoder.out.bias", "encoder.out_mid.weight"} <= set(checkpoint.new_weights)
+        assert model.encoder.out.weight is model.ctc_head.weight
+    else:
+        assert checkpoint.new_weights == ["ctc_head.weight", "ctc_head.bias"]
+    assert checkpoint.head_is_new
+    checkpoint.save(tmp_path)
+    again = load_checkpoint(tmp_path)
+    assert again.new_weights == []
+    assert transcripts(again, waveforms(6)) == transcripts(checkpoint, waveforms(6))
+    clip = waveforms(6)[0]
+    if family != "parakeet" or (len(clip) // 160) % 8:
+        assert pipeline("automatic-speech-recognition", str(tmp_path))(clip)["text"] == transcripts(again, [clip])[0]
+
+
+def test_damaged_subwords(copied):
+    folder = copied("parakeet")
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"repair or remove its"):
+        load_checkpoint(folder)
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-group", "wav2vec2-layer", "data2vec", "wav2vec2-bert", "wavlm"])

@@ -10,7 +10,7 @@ import pytest
 from sft_speech.errors import UserError
 from sft_speech.tasks.asr.ctc import ngram
 from sft_speech.tasks.asr.ctc.ngram import lexicon_of, units, words_of
-from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, tokenizer_of
+from sft_speech.tasks.asr.ctc.vocabulary import Characters, tokenizer_of
 
 ARPA = """\\data\\
 ngram 1=5
@@ -34,9 +34,9 @@ ngram 2=3
 BINARY = (Path(__file__).parents[3] / "two_words.kenlm.base64").read_text()
 
 
-def vocabulary(characters: str = "enotw'", delimiter: str = "|") -> Vocabulary:
+def vocabulary(characters: str = "enotw'", delimiter: str = "|") -> Characters:
     """Labels 0 blank, 1 unknown, 2 delimiter, 3 ... the characters."""
-    return Vocabulary(tokenizer_of(["<pad>", "<unk>", delimiter, *characters]))
+    return Characters(tokenizer_of(["<pad>", "<unk>", delimiter, *characters]))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_words_are_spelled_in_the_case_of_the_vocabulary_and_end_with_a_delimite
 
 
 def test_a_vocabulary_without_a_delimiter_spells_without_one():
-    words = Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *"一二三"]))
+    words = Characters(tokenizer_of(["<pad>", "<unk>", "|", *"一二三"]))
     del words.ids[" "]
     assert lexicon_of("lm", ["一二", "三"], words, None) == {"一二": [[3, 4]], "三": [[5]]}
 

@@ -16,7 +16,7 @@ from sft_speech.audio.read import probe
 from sft_speech.inference import clips as module
 from sft_speech.inference.chunking import FrameGrid, cut_chunks
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
-from sft_speech.tasks.asr.ctc.recognition import runs
+from sft_speech.tasks.asr.ctc.recognition import Recognition, runs
 from sft_speech.tasks.asr.ctc.recognize import recognize
 from sft_speech.tasks.asr.recognizer import Clip
 
@@ -199,6 +199,27 @@ def test_runs_are_the_collapse_with_their_frames(ids):
 def test_runs_are_literal():
     tokens, starts, ends = runs(np.array([0, 5, 5, 0, 5, 6, 0]), blank=0)
     assert (tokens.tolist(), starts.tolist(), ends.tolist()) == ([5, 5, 6], [1, 4, 5], [3, 5, 6])
+
+
+@pytest.mark.parametrize("family", ["parakeet", "lasr", "granite"])
+def test_times_of_words_of_subwords(tiny_directory, family):
+    checkpoint = load_checkpoint(tiny_directory(family), log=False)
+    vocabulary = checkpoint.vocabulary
+    labels = vocabulary.encode("the sing a")
+    assert len(labels) == 4
+    found = Recognition(
+        text="the sing a",
+        seconds=0.78,
+        tokens=np.array(labels),
+        starts=np.array([0, 2, 3, 7]),
+        ends=np.array([1, 3, 5, 10]),
+        frame_seconds=0.08,
+        vocabulary=vocabulary,
+    )
+    words, pieces = found.spans()
+    assert [word.text for word in words] == found.text.split()
+    assert [(word.start, word.end) for word in words] == [(0, 0.08), (0.16, 0.4), (0.56, 0.78)]
+    assert [piece.text for piece in pieces] == ["the", " ", "s", "ing", " ", "a"]
 
 
 def test_every_family_in_batches_and_in_chunks(families, tiny_directory):

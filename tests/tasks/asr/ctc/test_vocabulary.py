@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import Wav2Vec2CTCTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Wav2Vec2CTCTokenizer
 
 from sft_speech.errors import UserError
-from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, build_tokenizer, fits, tokenizer_of
+from sft_speech.tasks.asr.ctc.vocabulary import Characters, Subwords, build_tokenizer, tokenizer_of
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
-LOWER = Vocabulary(tokenizer_of(["<pad>", "<unk>", "|", *LETTERS]))
+LOWER = Characters(tokenizer_of(["<pad>", "<unk>", "|", *LETTERS]))
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_double_letters_stay():
 
 
 def test_upper_case_is_inferred(plain):
-    vocabulary = Vocabulary(plain(["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS.upper()]))
+    vocabulary = Characters(plain(["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS.upper()]))
     text, missing = vocabulary.normalizer("It's “five” ☃")
     assert (text, dict(missing)) == ("IT'S FIVE", {"☃": 1})
     assert vocabulary.encode(text) == [13, 24, 31, 23, 4, 10, 13, 26, 9]
@@ -87,20 +89,20 @@ def test_upper_case_is_inferred(plain):
 def test_start_and_end_tokens_are_not_characters(plain):
     tokenizer = plain(["[PAD]", "[UNK]", "|", *"abc"], pad_token="[PAD]", unk_token="[UNK]")
     assert len(tokenizer) == 8  # two more than the vocabulary: transformers adds them silently
-    assert Vocabulary(tokenizer).normalizer.alphabet == set("abc")
-    assert fits(tokenizer, 6)
-    assert fits(tokenizer, 8)
-    assert not fits(tokenizer, 5)
+    assert Characters(tokenizer).normalizer.alphabet == set("abc")
+    assert Characters(tokenizer).fits(6)
+    assert Characters(tokenizer).fits(8)
+    assert not Characters(tokenizer).fits(5)
 
 
 def test_lower_case_outside_upper_case_inside(plain):
-    vocabulary = Vocabulary(plain(["<pad>", "<unk>", "|", *"ABC"], do_lower_case=True))
+    vocabulary = Characters(plain(["<pad>", "<unk>", "|", *"ABC"], do_lower_case=True))
     assert vocabulary.normalizer("A, Cab!").text == "a cab"
     assert vocabulary.decode(vocabulary.encode("a cab")) == "a cab"
 
 
 def test_a_space_instead_of_the_delimiter(plain, tmp_path):
-    vocabulary = Vocabulary(plain(["<pad>", "<unk>", " ", *"abc"]))
+    vocabulary = Characters(plain(["<pad>", "<unk>", " ", *"abc"]))
     assert vocabulary.encode("a b") == [3, 2, 4]
     assert vocabulary.decode([3, 2, 4]) == "a b"
     vocabulary.tokenizer.save_pretrained(tmp_path / "saved")
@@ -108,12 +110,12 @@ def test_a_space_instead_of_the_delimiter(plain, tmp_path):
 
 
 def test_no_delimiter_at_all(plain):
-    vocabulary = Vocabulary(plain(["<pad>", "<unk>", *"日本"]))
+    vocabulary = Characters(plain(["<pad>", "<unk>", *"日本"]))
     assert vocabulary.encode("日 本") == [2, 3]
 
 
 def test_tokens_of_several_characters(plain):
-    vocabulary = Vocabulary(plain(["<pad>", "<unk>", "|", *"abcht", "ch", "cht"]))
+    vocabulary = Characters(plain(["<pad>", "<unk>", "|", *"abcht", "ch", "cht"]))
     assert vocabulary.encode("acht bach t") == [3, 9, 2, 4, 3, 8, 2, 7]
     assert vocabulary.decode([3, 9, 2, 4, 3, 8, 2, 7]) == "acht bach t"
     assert vocabulary.encode("x ch") == [1, 2, 8]
@@ -121,3 +123,47 @@ def test_tokens_of_several_characters(plain):
 
 def test_a_missing_character_is_unknown():
     assert LOWER.encode("aé") == [3 + LETTERS.index("a"), 1]
+
+
+# ---- subwords ----
+
+
+def subwords(model, split, decoder):
+    backend = Tokenizer(model)
+    backend.pre_tokenizer, backend.decoder = split, decoder
+    return Subwords(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>"), blank=9)
+
+
+def of_unigrams():
+    tokens = ["<unk>", "</s>", "▁the", "▁", "cat", "s", "a", "'", "<pad>"]
+    model = models.Unigram([(token, -1.0 / len(token)) for token in tokens], unk_id=0)
+    return subwords(model, pre_tokenizers.Metaspace(), decoders.Metaspace())
+
+
+def of_bytes():
+    tokens = ["<unk>", "Ġthe", "Ġ", "t", "h", "e", "Ã", "¤", "th", "<pad>", "the"]
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
+    model = models.BPE({token: index for index, token in enumerate(tokens)}, merges, unk_token="<unk>")
+    return subwords(model, pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel())
+
+
+def test_subwords_of_unigrams():
+    vocabulary = of_unigrams()
+    assert vocabulary.normalizer("The cat’s, à ☃").text == "the cat's a"
+    assert vocabulary.encode("the cats a") == [2, 3, 4, 5, 3, 6]
+    assert vocabulary.encode("the dog")[:2] == [2, 3]
+    assert vocabulary.encode("the dog")[-1] == 0
+    assert vocabulary.decode([2, 3, 4, 5, 5, 0]) == "the catss"  # the unknown token is not text
+    assert vocabulary.pieces([2, 3, 4, 5, 2]) == ["the", " ", "cat", "s", " the"]
+    assert (vocabulary.fits(10), vocabulary.fits(9)) == (True, False)
+
+
+def test_subwords_of_bytes():
+    vocabulary = of_bytes()
+    assert vocabulary.encode("the the thä") == [10, 1, 2, 8, 6, 7]
+    assert vocabulary.decode([10, 1, 2, 8, 6, 7]) == "the the thä"
+    assert vocabulary.pieces([10, 1, 2, 8, 6, 7]) == ["the", " the", " ", "th", "", "ä"]
+
+
+def test_a_vocabulary_of_subwords_is_pickled():
+    assert pickle.loads(pickle.dumps(of_unigrams())).encode("the cat") == of_unigrams().encode("the cat")

@@ -165,7 +165,7 @@ def _mismatch(ids: Mapping[str, int], tokens: Sequence[str]) -> str | None:
     if sorted(ids.values()) != list(range(len(ids))) or len(ids) > len(tokens):
         return f"it has {len(ids):,} tokens, the model {len(tokens):,}"
     special = re.compile(r"<\|.*\|>")
-    for token, number in ids.items():
+    for number, token in sorted((number, token) for token, number in ids.items()):
         if token != tokens[number] and not (special.fullmatch(token) and special.fullmatch(tokens[number])):
             return f"its token {number} is {token!r}, and the model's {tokens[number]!r}"
     if taken := set(tokens[len(ids) :]) & ids.keys():

@@ -77,9 +77,10 @@ def import_whisper(folder: Path, output: Path) -> str:
         WhisperProcessor(_feature_extractor(folder, config), tokenizer).save_pretrained(part)
         honour_umask(part)
     count = model.num_parameters() / 1e6
-    languages = f"{len(generation.lang_to_id)} languages" if generation.is_multilingual else "English"
+    languages = len(getattr(generation, "lang_to_id", ()))
+    spoken = f"{languages} languages" if languages else "English"
     layers = f"{config.encoder_layers} + {config.decoder_layers} layers"
-    return f"{output}: a Whisper of {count:.1f} million parameters ({layers}, {languages}), read from {kind}"
+    return f"{output}: a Whisper of {count:.1f} million parameters ({layers}, {spoken}), read from {kind}"
 
 
 def _check_files(folder: Path) -> None:
@@ -139,7 +140,7 @@ def _tokenizer(folder: Path, size: int) -> WhisperTokenizer:
     _read_json(path, dict)
     with tempfile.TemporaryDirectory() as alone:  # beside other files, transformers would read those too
         shutil.copyfile(path, Path(alone, path.name))
-        special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END)
+        special: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END)
         try:
             with quiet():
                 tokenizer = WhisperTokenizer.from_pretrained(alone, **special)
@@ -194,7 +195,7 @@ def _generation_config(path: Path, config: WhisperConfig, tokenizer: WhisperToke
     ids, names = tokenizer.get_vocab(), ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
     multilingual = ids[END] != ENGLISH_END
     tasks = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
-    by_id = tokenizer.convert_ids_to_tokens(range(ids[START] + 1, tasks["translate"]))
+    by_id = tokenizer.convert_ids_to_tokens([*range(ids[START] + 1, tasks["translate"])])
     languages = {token: ids[token] for token in by_id}
     # Without a task transformers would leave its token out of the prompt, and the model would babble.
     prompts = {"lang_to_id": languages, "task_to_id": tasks, "task": "transcribe"} if multilingual else {}

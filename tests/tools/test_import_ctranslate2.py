@@ -231,7 +231,7 @@ def content() -> bytes:
 
 def test_every_truncation_is_refused(tmp_path, content):
     path = tmp_path / "model.bin"
-    for size in [*range(0, 200), *range(200, len(content), 97), len(content) - 1]:
+    for size in [*range(200), *range(200, len(content), 97), len(content) - 1]:
         path.write_bytes(content[:size])
         with pytest.raises(UserError):
             read_arrays(path)

@@ -166,7 +166,7 @@ def read_whisper(path: Path) -> Whisper:
 
     arrays = read_arrays(path)
     tied = _is_tied(arrays)
-    sources = dict(_sources(*(_layers(arrays, side) for side in ("encoder", "decoder")), tied))
+    sources = dict(_sources(_layers(arrays, "encoder"), _layers(arrays, "decoder"), tied))
     settings = {name for name, one in arrays.items() if not one.values.ndim}
     wanted = {source for source, _, _ in sources.values()} | ({"decoder/projection/weight"} if tied else set())
     _check_names(path, wanted | set(_HEADS), arrays.keys() - (settings - set(_HEADS)))
@@ -245,7 +245,8 @@ def _config(path: Path, arrays: Mapping[str, Array], tied: bool) -> WhisperConfi
         max_source_positions=size("encoder/position_encodings/encodings"),
         max_target_positions=size("decoder/position_encodings/encodings"),
         tie_word_embeddings=tied,
-        pad_token_id=None,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+        decoder_start_token_id=0,  # it may not be None
     )
 
 

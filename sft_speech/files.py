@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -50,6 +51,34 @@ def open_whole(path: Path, scratch: Path | None = None) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Make a folder under a temporary name, yield it, and name it ``path`` once the block ends without an error.
+
+    Then all its files are on the disk (fsync). On an error it is removed; a killed process leaves it behind, with the
+    suffix ``.part``.
+
+    Raises:
+        UserError: ``path`` exists.
+    """
+    taken = UserError(str(path), "it already exists", "remove it, or choose another name")
+    if path.exists():
+        raise taken
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+    part.mkdir()
+    try:
+        yield part
+        for file in [*part.rglob("*"), part]:
+            sync(file)
+        if path.exists():  # another process was faster
+            raise taken
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     sync(path.parent)
 
 

@@ -18,6 +18,7 @@ import re
 import signal
 import string
 import tarfile
+import tempfile
 import threading
 import zipfile
 import zlib
@@ -430,6 +431,37 @@ def checkpoint_seeds() -> list[bytes]:
     return [b"\0" + STATE, b"\1" + LIST, *states, *(b"\1" + one for one in lists)]
 
 
+IMPORTED = ("model.bin", "config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json")
+
+
+@cache
+def faster_whisper() -> dict[str, bytes]:
+    """Return the files of a tiny faster-whisper model."""
+    import tiny_ctranslate2 as tiny
+
+    with tempfile.TemporaryDirectory() as folder:
+        tiny.write_folder(Path(folder, "a"), tiny.whisper(encoder_layers=1, decoder_layers=2))
+        Path(folder, "a/preprocessor_config.json").write_text('{"feature_size": 80, "chunk_length": 1}')
+        return {path.name: path.read_bytes() for path in Path(folder, "a").iterdir()}
+
+
+def ctranslate2(data: bytes, folder: Path) -> None:
+    """Import a faster-whisper model; the first byte selects the damaged file."""
+    from sft_speech.tools.import_ctranslate2 import import_whisper
+
+    (folder / "in").mkdir()
+    for name, content in faster_whisper().items():
+        (folder / "in" / name).write_bytes(content)
+    (folder / "in" / IMPORTED[data[0] % len(IMPORTED) if data else 0]).write_bytes(data[1:])
+    with refusals():
+        import_whisper(folder / "in", folder / "out")
+    assert {one.name for one in folder.iterdir()} <= {"in", "out"}
+
+
+def ctranslate2_seeds() -> list[bytes]:
+    return [bytes([number]) + faster_whisper()[name] for number, name in enumerate(IMPORTED)]
+
+
 TARGETS = {
     "audio": Target(audio, audio_seeds),
     "manifest": Target(manifest, manifest_seeds),
@@ -443,6 +475,7 @@ TARGETS = {
     "lexicon": Target(lexicon, lexicon_seeds),
     "embedding": Target(embedding, embedding_seeds),
     "checkpoint": Target(checkpoint, checkpoint_seeds),
+    "ctranslate2": Target(ctranslate2, ctranslate2_seeds),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sft_speech.errors import UserError
-from sft_speech.files import check_output, open_whole, write_whole
+from sft_speech.files import check_output, new_folder, open_whole, write_whole
 
 
 def names(folder):
@@ -63,3 +63,24 @@ def test_an_output_needs_a_folder(tmp_path):
     for unfit in (tmp_path, tmp_path / "nowhere" / "file"):
         with pytest.raises(UserError, match="must be a file in a folder that exists"):
             check_output("-o", str(unfit))
+
+
+def test_a_new_folder_is_complete_or_absent(tmp_path):
+    path = tmp_path / "deep" / "out"
+    with new_folder(path) as part:
+        (part / "a").write_text("a")
+        assert not path.exists()
+    assert names(path) == ["a"]
+    with pytest.raises(IsADirectoryError), new_folder(tmp_path / "other") as part:
+        part.write_text("a")
+    assert names(tmp_path) == ["deep"]
+    assert names(path.parent) == ["out"]
+
+
+def test_a_new_folder_replaces_nothing(tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(UserError, match="already exists"), new_folder(path):  # made by another process meanwhile
+        path.mkdir()
+    with pytest.raises(UserError, match="already exists"), new_folder(path):
+        pass
+    assert names(tmp_path) == ["out"]

@@ -10,6 +10,9 @@ TOOLS: dict[str, Verb] = {
     "evaluate-vc": Verb("sft_speech.tools.evaluate_vc", "compare converted recordings with their targets"),
     "check": Verb("sft_speech.tools.check.check", "look for errors in a corpus before training"),
     "cut": Verb("sft_speech.tools.cut", "cut long recordings at the ends of sentences"),
+    "import-ctranslate2": Verb(
+        "sft_speech.tools.import_ctranslate2", "make a transformers directory of a faster-whisper model"
+    ),
     "push": Verb("sft_speech.tools.push", "upload the result of a run to the Hub"),
     "doctor": Verb("sft_speech.tools.doctor", "look for errors in this machine and its installation"),
     "make-demo-corpus": Verb("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),

@@ -28,6 +28,7 @@ from sft_speech.redact import redact
 CARD = "README.md"
 LOG = "log_history.json"
 MARK = "<!-- written by sft_speech, {digest}: a card that was edited is not overwritten -->"
+OWN = "checkpoint"  # the normalizer of recognizers with an alphabet of their own
 HUB = {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy"}  # options that the card leaves out
 
 
@@ -289,6 +290,7 @@ def figures_table(run: Run) -> list[str]:
     if not metrics:
         return ["No split was evaluated.\n" if run.figures else "None yet.\n"]
     searched = any(figures.get("decoding", {}).get("search", "greedy") != "greedy" for *_, figures in found)
+    normalized = any(figures.get("normalizer", OWN) != OWN for *_, figures in found)
     rows = [
         [
             split,
@@ -296,17 +298,20 @@ def figures_table(run: Run) -> list[str]:
             figures.get("utterances", ""),
             f"{figures.get('hours', 0):.2f}",
             *(cell(figures, metric) for metric in metrics),
+            *([figures.get("normalizer", "–")] if normalized else []),
             *([decoding(figures)] if searched else []),
         ]
         for split, corpus, _, figures in found
     ]
     heads = ["split", "corpus", "utterances", "hours", *(metric.heading for metric in metrics)]
     over = {figures["interval_over"] for *_, figures in found if "interval_over" in figures}
-    lines = [markdown.table(heads + ["decoding"] * searched, rows) + "\n"]
+    lines = [markdown.table(heads + ["normalizer"] * normalized + ["decoding"] * searched, rows) + "\n"]
     if any(f"{metric.name}_interval" in figures for metric in metrics for *_, figures in found):
         lines.append(
             f"In parentheses: 95 % bootstrap intervals{' over ' + ' or '.join(sorted(over)) if over else ''}.\n"
         )
+    if loops := sum(figures.get("loops", 0) for *_, figures in found):
+        lines.append(f"{loops} hypotheses were likely not spoken: loops, or text for silence.\n")
     return lines
 
 

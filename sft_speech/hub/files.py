@@ -182,6 +182,7 @@ def _public(path: Path, name: str, folder: Path) -> Path | bytes:
         figures: dict[str, Any] = published(json.loads(path.read_text(encoding="utf-8")))
         if "failed" in figures:
             figures["failed"] = len(figures["failed"])
+        figures.pop("loop_ids", None)
         return _json(figures)
     if name == "trainer_state.json":
         state = json.loads(path.read_text(encoding="utf-8"))

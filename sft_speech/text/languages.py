@@ -47,7 +47,7 @@ LANGUAGES = {
     "da": Language(year=r"1[1-9]\d\d"),
     "az": Language(dotless_i=True),
     "tr": Language(dotless_i=True),
-    **dict.fromkeys(["ja", "th", "zh"], Language(decimal_point=True, spaced_words=False)),
+    **dict.fromkeys("ja km lo my th yue zh".split(), Language(decimal_point=True, spaced_words=False)),
     **dict.fromkeys("bn gu he hi kn ko ml mr ta te ur".split(), Language(decimal_point=True)),
     **dict.fromkeys("cs fi no pl ru sk sv uk".split(), Language(spaced_thousands=True)),
     **dict.fromkeys("ce cy fa id it vi".split(), Language(float_decimals=True)),
@@ -55,5 +55,5 @@ LANGUAGES = {
 
 
 def language_of(code: str) -> Language:
-    """Return the conventions of a language by its num2words code: ``en``, ``en_IN``."""
-    return LANGUAGES.get(code.split("_")[0], Language())
+    """Return the conventions of a language by its code: ``en``, ``en_IN``, ``en-IN``."""
+    return LANGUAGES.get(code.replace("-", "_").split("_")[0], Language())

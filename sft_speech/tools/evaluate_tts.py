@@ -34,22 +34,25 @@ class RecognizerJudge:
     """
 
     def __init__(self, transcriber: Transcriber) -> None:
-        self.transcriber = transcriber
+        from sft_speech.tasks.asr.recognizer import scoring_of
+
+        self.transcriber, self.scoring = transcriber, scoring_of(transcriber.checkpoint)
 
     def score(self, reference: str, waveform: np.ndarray, rate: int) -> dict[str, Any]:
         """Return the hypothesis for a waveform (S,), and its counts of errors."""
         from sft_speech.metrics.words import character_errors, word_errors
 
-        reference = self.transcriber.checkpoint.normalizer(reference).text
-        hypothesis = self.transcriber((waveform, rate)).text
-        (words,), (characters,) = word_errors([reference], [hypothesis]), character_errors([reference], [hypothesis])
-        return {"hypothesis": hypothesis, "word_errors": vars(words), "character_errors": vars(characters)}
+        written = self.transcriber((waveform, rate)).text
+        reference, hypothesis = self.scoring.reference(reference), self.scoring.hypothesis(written)
+        (words,) = word_errors([self.scoring.words(reference)], [self.scoring.words(hypothesis)])
+        (characters,) = character_errors([reference], [hypothesis])
+        return {"hypothesis": written, "word_errors": vars(words), "character_errors": vars(characters)}
 
     def summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return WER and CER over all utterances, with their intervals."""
+        """Return WER and CER over all utterances, with their intervals, and the name of the normalizer."""
         from sft_speech.metrics.words import Errors, interval, sum_errors
 
-        figures: dict[str, Any] = {}
+        figures: dict[str, Any] = {"normalizer": self.scoring.name}
         for name, key in (("wer", "word_errors"), ("cer", "character_errors")):
             counts = [Errors(**row[key]) for row in rows]
             around = interval(counts, [""] * len(counts))

@@ -8,6 +8,7 @@ from typing import Literal
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneEncoderConfig
 from sft_speech.options.settings import option
+from sft_speech.text.scoring import NormalizerName
 
 
 @dataclasses.dataclass
@@ -31,6 +32,9 @@ class FinetuneAsrConfig(FinetuneEncoderConfig):
     lower_case: bool = option(False, "write transcripts in lower case; for corpora in capitals; not for CTC")
     timestamp_share: float = option(
         0.5, "Whisper: share of the segments of longer recordings that are learned with timestamps", 0.0, 1.0
+    )
+    normalizer: NormalizerName | None = option(
+        None, "normalizer of WER and CER: whisper (English), basic, none or checkpoint; null: what suits the model"
     )
     metric_for_best_model: Literal["wer", "cer", "loss"] = option("wer", "selects the best checkpoint")
 

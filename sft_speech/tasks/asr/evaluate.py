@@ -6,25 +6,23 @@ Writes evaluation/SPLIT.jsonl (one line per utterance) and evaluation/SPLIT.json
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
 from sft_speech.audio.read import AudioError
 from sft_speech.corpora.arguments import evaluation_folder, rows_of_arguments
-from sft_speech.corpora.report import file_stem, source_name
+from sft_speech.corpora.report import source_name
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
-from sft_speech.metrics.intervals import Interval
-from sft_speech.metrics.words import Errors, character_errors, confusions, interval, sum_errors, word_errors
+from sft_speech.metrics.loops import loop_of
+from sft_speech.metrics.words import character_errors, word_errors
 from sft_speech.tasks.asr.ctc.decoding import GREEDY, add_decoding_arguments, decoding_of
-from sft_speech.tasks.asr.recognizer import Clip, Counts, Hypothesis, Recognizer
+from sft_speech.tasks.asr.recognizer import Clip, Hypothesis, Recognizer, scoring_of
+from sft_speech.tasks.asr.results import EvaluationResult, Utterance
+from sft_speech.text.scoring import NormalizerName, Scoring, has_marks, is_english
 
 if TYPE_CHECKING:
     import torch
@@ -36,207 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CONFUSIONS_SHOWN = 15
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """An utterance: reference and hypothesis, normalized, and the errors between them."""
-
-    id: str
-    speaker: str
-    reference: str
-    hypothesis: str
-    seconds: float
-    words: Errors
-    characters: Errors
-
-    def row(self) -> dict[str, object]:
-        """Return its line of SPLIT.jsonl."""
-        return {
-            "id": self.id,
-            "reference": self.reference,
-            "hypothesis": self.hypothesis,
-            "seconds": round(self.seconds, 3),
-            "word_errors": self.words.total,
-            "words": self.words.reference,
-        }
-
-
-@dataclass
-class EvaluationResult:
-    """Counts and texts of an evaluation; results of parts of a corpus can be merged.
-
-    Args:
-        utterances: in the order of the corpus.
-        failed: why an utterance could not be read, by its id; it is not counted.
-        loss_sum: sum of the losses.
-        labels: number of labels behind ``loss_sum``.
-        counts: counts that only this kind of recognizer has.
-        runtime: seconds of computation.
-        decoding: how hypotheses were searched for.
-    """
-
-    utterances: list[Utterance] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    loss_sum: float = 0.0
-    labels: int = 0
-    counts: Counts = field(default_factory=Counts)
-    runtime: float = 0.0
-    decoding: dict[str, object] = field(default_factory=GREEDY.copy)
-
-    @classmethod
-    def merge(cls, parts: Iterable[EvaluationResult]) -> EvaluationResult:
-        """Return the result of a corpus from those of its parts, each evaluated by a process at the same time."""
-        whole = cls()
-        for part in parts:
-            whole.utterances += part.utterances
-            whole.failed |= part.failed
-            whole.loss_sum += part.loss_sum
-            whole.labels += part.labels
-            whole.counts += part.counts
-            whole.runtime = max(whole.runtime, part.runtime)
-            whole.decoding = part.decoding
-        return whole
-
-    def add(self, utterance: Utterance, found: Hypothesis, labels: int) -> None:
-        """Add an utterance with its hypothesis and the number of its labels."""
-        self.utterances.append(utterance)
-        self.counts += found.counts
-        if found.loss is not None:
-            self.loss_sum += found.loss
-            self.labels += labels
-
-    @property
-    def words(self) -> Errors:
-        """Errors in words."""
-        return sum_errors(utterance.words for utterance in self.utterances)
-
-    @property
-    def characters(self) -> Errors:
-        """Errors in characters."""
-        return sum_errors(utterance.characters for utterance in self.utterances)
-
-    @property
-    def wer(self) -> float:
-        """Word errors over words of the references, 1.0 = 100 %."""
-        return self.words.rate
-
-    @property
-    def cer(self) -> float:
-        """Character errors over characters of the references, spaces included."""
-        return self.characters.rate
-
-    @property
-    def loss(self) -> float:
-        """Loss in nats per label; NaN if none was computed."""
-        return self.loss_sum / self.labels if self.labels else math.nan
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of audio that were recognized."""
-        return sum(utterance.seconds for utterance in self.utterances)
-
-    @property
-    def real_time_factor(self) -> float:
-        """Seconds of computation per second of audio."""
-        return self.runtime / self.seconds if self.seconds else math.nan
-
-    def word_interval(self) -> Interval:
-        """Return the 95 % bootstrap interval of ``wer``."""
-        return interval([u.words for u in self.utterances], [u.speaker for u in self.utterances])
-
-    def character_interval(self) -> Interval:
-        """Return the 95 % bootstrap interval of ``cer``."""
-        return interval([u.characters for u in self.utterances], [u.speaker for u in self.utterances])
-
-    def confusions(self) -> list[tuple[tuple[str, str], int]]:
-        """Return ((reference word, hypothesis word), count), most frequent first; "" is a missing word."""
-        found = confusions([u.reference for u in self.utterances], [u.hypothesis for u in self.utterances])
-        return sorted(found.items(), key=lambda item: (-item[1], item[0]))
-
-    def summary(self) -> dict[str, object]:
-        """Return the figures of SPLIT.json; those without data (no audio, no labels) are null."""
-        words, of_words, of_characters = self.words, self.word_interval(), self.character_interval()
-        figures: dict[str, object] = {
-            "wer": words.rate,
-            "wer_interval": [of_words.low, of_words.high],
-            "cer": self.cer,
-            "cer_interval": [of_characters.low, of_characters.high],
-            "interval_over": of_words.over,
-            "substitutions": words.substitutions,
-            "deletions": words.deletions,
-            "insertions": words.insertions,
-            "words": words.reference,
-            "utterances": len(self.utterances),
-            "speakers": len({u.speaker for u in self.utterances if u.speaker}),
-            "hours": self.seconds / 3600,
-            "loss": self.loss,
-            **self.counts.figures(),
-            "real_time_factor": self.real_time_factor,
-            "decoding": self.decoding,
-            "failed": self.failed,
-        }
-        return {name: _finite(value) for name, value in figures.items()}
-
-    def save(self, folder: str | Path, split: str, source: str | None = None) -> Path:
-        """Write SPLIT.jsonl and SPLIT.json into ``folder``, which is created; return the path of the second.
-
-        Args:
-            source: source of the corpus, if it is not that of the run.
-
-        Raises:
-            UserError: the folder cannot be written.
-        """
-        folder, name = Path(folder), file_stem(split)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as lines:
-                lines.writelines(json.dumps(u.row(), ensure_ascii=False) + "\n" for u in self.utterances)
-            summary = self.summary() | ({"source": source} if source else {})
-            figures = json.dumps(summary, ensure_ascii=False, indent=2, allow_nan=False)
-            (folder / f"{name}.json").write_text(figures + "\n", encoding="utf-8")
-        except OSError as error:
-            why = f"it cannot be written ({error.strerror})"
-            raise UserError(str(folder), why, "choose another --output") from error
-        return folder / f"{name}.json"
-
-    def metrics(self) -> dict[str, float]:
-        """Return the figures that the trainer logs, without those that have no data."""
-        figures = {"loss": self.loss, "wer": self.wer, "cer": self.cer, **self.counts.metrics()}
-        return {name: value for name, value in figures.items() if math.isfinite(value)}
-
-    def table(self, split: str = "") -> str:
-        """Return the figures and the most frequent confusions as text."""
-        speed = 1 / self.real_time_factor if self.real_time_factor else math.nan
-        first = f"{len(self.utterances)} utterances, {self.seconds / 3600:.2f} h, {speed:.0f} x real time"
-        lines = [
-            ", ".join(filter(None, [f"{split}: {first}" if split else first, self.counts.summary()])),
-            _rate_line("WER", self.words, self.word_interval()),
-            _rate_line("CER", self.characters, self.character_interval()),
-        ]
-        if self.failed:
-            lines.append(f"{len(self.failed)} utterances could not be read and are not counted")
-        found = [(a or "(nothing)", b or "(nothing)", n) for (a, b), n in self.confusions()[:CONFUSIONS_SHOWN]]
-        if found:
-            width = max(len("reference"), *(len(reference) for reference, _, _ in found))
-            lines += ["", f"times  {'reference':{width}}  hypothesis"]
-            lines += [f"{count:5}  {reference:{width}}  {hypothesis}" for reference, hypothesis, count in found]
-        return "\n".join(lines)
-
-
-def _rate_line(name: str, errors: Errors, found: Interval) -> str:
-    return (
-        f"{name} {100 * errors.rate:6.2f} %  [{100 * found.low:.2f}, {100 * found.high:.2f}] over {found.over}   "
-        f"{errors.substitutions} substituted, {errors.deletions} deleted, {errors.insertions} inserted "
-        f"of {errors.reference}"
-    )
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+MARKED = 0.05  # share of references in which the normalizer cuts words; more are worth a warning
 
 
 def evaluate_corpus(
@@ -247,29 +45,32 @@ def evaluate_corpus(
     device: torch.device | str | None = None,
     progress: Callable[[float], object] | None = None,
     decoder: BeamDecoder | None = None,
+    normalizer: NormalizerName | None = None,
 ) -> EvaluationResult:
     """Recognize every utterance of a corpus and count the errors against its transcripts.
 
-    References are normalized as the recognizer writes its hypotheses; normalizing them twice changes nothing. Every row
-    counts, even one with an empty transcript: its whole hypothesis is an insertion. Rows whose audio cannot be read are
-    left out with a warning and named in the result.
+    Errors are counted under a normalizer and, except under ``checkpoint``, in the texts as they are written too. Every
+    row counts, even one with an empty transcript: its whole hypothesis is an insertion. Rows whose audio cannot be read
+    are left out with a warning and named in the result.
 
     Args:
         corpus: rows {id, audio, text, speaker, seconds, start}. Results of the parts that processes evaluate are merged
             by :meth:`EvaluationResult.merge`.
         max_batch_seconds, device, progress, decoder: see
             :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize`.
+        normalizer: see :mod:`sft_speech.text.scoring`; None: the recognizer's default.
     """
+    scoring = scoring_of(checkpoint, normalizer)
     waiting: deque[tuple[str, str, str, int]] = deque()  # for clips in progress: at most a pool of them
 
     def clips() -> Iterable[Clip]:
         for row in corpus:
-            reference = checkpoint.normalizer(row["text"]).text
-            labels = checkpoint.encode(reference)
-            waiting.append((row["id"], row["speaker"] or "", reference, len(labels)))
+            labels = checkpoint.encode(checkpoint.normalizer(row["text"]).text)
+            waiting.append((row["id"], row["speaker"] or "", row["text"], len(labels)))
             yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels)
 
-    result = EvaluationResult(decoding=decoder.search.decoding.summary() if decoder else GREEDY.copy())
+    decoding = decoder.search.decoding.summary() if decoder else GREEDY.copy()
+    result = EvaluationResult(decoding=decoding, normalizer=scoring.name)
     began = time.perf_counter()
     hypotheses = checkpoint.recognize(
         clips(), max_batch_seconds=max_batch_seconds, device=device, progress=progress, decoder=decoder
@@ -280,18 +81,47 @@ def evaluate_corpus(
             result.failed[id] = str(found) if isinstance(found, AudioError) else found.problem
             logger.warning("%s is left out: %s", id, result.failed[id])
             continue
-        (words,) = word_errors([reference], [found.text])
-        (characters,) = character_errors([reference], [found.text])
-        utterance = Utterance(id, speaker, reference, found.text, found.seconds, words, characters)
-        result.add(utterance, found, labels)
+        result.add(scored(scoring, id, speaker, reference, found), found, labels)
     result.runtime = time.perf_counter() - began
-    if warning := result.counts.warning(result.loss_sum):
+    for warning in filter(None, [result.counts.warning(result.loss_sum), *warnings_of(result)]):
         logger.warning("%s", warning)
     return result
 
 
+def scored(scoring: Scoring, id: str, speaker: str, text: str, found: Hypothesis) -> Utterance:
+    """Return an utterance with its errors.
+
+    Args:
+        text: the reference as it is written.
+    """
+    reference, hypothesis = scoring.reference(text), scoring.hypothesis(found.text)
+    (words,) = word_errors([scoring.words(reference)], [scoring.words(hypothesis)])
+    (characters,) = character_errors([reference], [hypothesis])
+    written = (text, found.text) if (text, found.text) != (reference, hypothesis) else None
+    as_written = None
+    if scoring.name != "checkpoint":
+        (as_written,) = word_errors([scoring.words(text)], [scoring.words(found.text)])
+    loop = loop_of(found.text, found.seconds, found.silent)
+    return Utterance(id, speaker, reference, hypothesis, found.seconds, words, characters, written, as_written, loop)
+
+
+def warnings_of(result: EvaluationResult) -> Iterator[str]:
+    """Yield warnings about hypotheses that were likely not spoken, and about words that the normalizer cuts."""
+    if loops := result.loop_summary():
+        yield f"{loops}; listen to them, and try a lower learning_rate, more data or shorter clips (sft-speech cut)"
+    if result.normalizer == "basic":
+        count = sum(has_marks((u.written or (u.reference,))[0]) for u in result.utterances)
+        if count > MARKED * len(result.utterances):
+            yield (
+                f"the normalizer basic cuts words at the vowel signs and marks of {count} of {len(result.utterances)} "
+                "references: compare WER only with figures under the same normalizer; see WER as written, "
+                "or use --normalizer none"
+            )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech evaluate`` that only recognizers have."""
+    parser.add_argument("--normalizer", choices=get_args(NormalizerName), help="of WER and CER [what suits the model]")
     add_decoding_arguments(parser)
 
 
@@ -308,7 +138,7 @@ def main(args: argparse.Namespace) -> None:
         decoding=decoding,
         allow_pickle=args.allow_pickle,
     )
-    corpus = reported(transcriber.checkpoint, rows, split, report)
+    corpus = reported(transcriber.checkpoint, rows, split, report, args.normalizer)
     with progress_bar(corpus["seconds"]) as bar:
         result = evaluate_corpus(
             transcriber.checkpoint,
@@ -317,6 +147,7 @@ def main(args: argparse.Namespace) -> None:
             device=transcriber.device,
             progress=bar.update,
             decoder=transcriber.decoder,
+            normalizer=args.normalizer,
         )
     if not result.utterances:
         raise UserError(f"{args.source} {split}", "none of its utterances could be evaluated", "see the messages above")
@@ -325,24 +156,38 @@ def main(args: argparse.Namespace) -> None:
     print(f"\n{written.with_suffix('.jsonl')}\n{written}")
 
 
-def reported(checkpoint: Recognizer, rows: Dataset, split: str, report: CorpusReport) -> Dataset:
+def reported(
+    checkpoint: Recognizer,
+    rows: Dataset,
+    split: str,
+    report: CorpusReport,
+    normalizer: NormalizerName | None = None,
+) -> Dataset:
     """Return the rows that can be evaluated; warn about the others."""
-    corpus = with_transcript(checkpoint, rows, split, report)
+    corpus = with_transcript(checkpoint, rows, split, report, normalizer)
     if report.dropped(split) or report.missing(split):
         logger.warning("%s", report.table())
     return corpus
 
 
-def with_transcript(checkpoint: Recognizer, corpus: Dataset, split: str, report: CorpusReport) -> Dataset:
+def with_transcript(
+    checkpoint: Recognizer,
+    corpus: Dataset,
+    split: str,
+    report: CorpusReport,
+    normalizer: NormalizerName | None = None,
+) -> Dataset:
     """Return the rows whose normalized transcript is not empty, however long they are; the report gets the others."""
+    scoring, language = scoring_of(checkpoint, normalizer), checkpoint.language
+    if normalizer == "whisper" and not is_english(language or "en"):
+        logger.warning("the normalizer whisper is for English, but the model's language is %s: use basic", language)
     ids, seconds, kept = column_of(corpus, "id"), column_of(corpus, "seconds").to_numpy(), []
     for number, text in enumerate(column_of(corpus, "text").to_pylist()):
-        normalized = checkpoint.normalizer(text)
-        if normalized.text:
+        if scoring.reference(text):
             kept.append(number)
         else:
             report.drop(split, ids[number].as_py(), "empty transcript")
-        report.missing_characters(split, normalized.missing)
+        report.missing_characters(split, checkpoint.normalizer(text).missing)
     report.keep(split, len(kept), float(seconds[kept].sum()))
     return corpus.select(kept)
 

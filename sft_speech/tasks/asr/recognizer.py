@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from sft_speech.errors import UserError
 from sft_speech.inference.chunking import CHUNK_SECONDS
 from sft_speech.inference.pieces import POOL, Pooled
+from sft_speech.text.scoring import NormalizerName, Scoring, make_scoring
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,7 @@ class Hypothesis:
         seconds: length of the recognized audio.
         loss: sum over labels, in float32; None without labels, or if the clip was cut into chunks.
         problem: why the recording could not be read to its end; "" if it could.
+        silent: whether there is no speech in the clip, as the recognizer sees it; None if it cannot tell.
         counts: see :class:`Counts`.
     """
 
@@ -84,6 +86,7 @@ class Hypothesis:
     seconds: float
     loss: float | None = None
     problem: str = ""
+    silent: bool | None = None
     counts: Counts = field(default_factory=Counts)
 
     def spans(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
@@ -108,6 +111,21 @@ class Recognizer(Protocol):
     @property
     def normalizer(self) -> Callable[[str], Normalized]:
         """Normalizer that writes references as the model writes its hypotheses."""
+
+    @property
+    def language(self) -> str | None:
+        """Language of its transcripts: "en", "de", "pt_BR"; None if it is not known, or there are several."""
+
+    @property
+    def default_normalizer(self) -> NormalizerName:
+        """Normalizer of its error rates if none is chosen.
+
+        For ordinary text, with case and punctuation, see :func:`~sft_speech.text.scoring.normalizer_for`.
+        """
+
+    @property
+    def spellings(self) -> Mapping[str, str]:
+        """British to American spellings that the checkpoint brings for the normalizer ``whisper``; may be empty."""
 
     def encode(self, text: str) -> list[int]:
         """Return the labels of a normalized transcript."""
@@ -147,6 +165,12 @@ class Recognizer(Protocol):
         Raises:
             UserError: the language model does not suit the recognizer.
         """
+
+
+def scoring_of(recognizer: Recognizer, name: NormalizerName | None = None) -> Scoring:
+    """Return how the hypotheses of a recognizer are compared with references: under a normalizer, or its default."""
+    name = name or recognizer.default_normalizer
+    return make_scoring(name, recognizer.language, lambda text: recognizer.normalizer(text).text, recognizer.spellings)
 
 
 def check_trained(recognizer: Recognizer, name: str | Path) -> None:

@@ -25,6 +25,7 @@ SPEC = TaskSpec(
     build=build,
     metrics=(
         Metric("wer", "WER %", scale=100, indexed=True, curve=True),
+        Metric("wer_as_written", "WER as written %", scale=100, curve=True),
         Metric("cer", "CER %", scale=100, indexed=True, curve=True),
         Metric("loss", "loss"),
     ),

@@ -134,9 +134,8 @@ def recognize(
     from sft_speech.tasks.asr.transcriber import Transcriber
 
     transcriber = Transcriber(recognizer, device=args.device)
-    normalized = [transcriber.checkpoint.normalizer(text).text for text in rows.texts]
     with progress_bar(rows.seconds[picked].tolist()) as bar:
-        return disputes.recognize_rows(transcriber, rows, normalized, picked, bar.update)
+        return disputes.recognize_rows(transcriber, rows, picked, bar.update)
 
 
 def splits_section(rows: Rows) -> dict[str, dict[str, Any]]:

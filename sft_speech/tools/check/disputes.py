@@ -10,7 +10,7 @@ import numpy as np
 
 from sft_speech.audio.read import AudioError
 from sft_speech.metrics.words import character_errors
-from sft_speech.tasks.asr.recognizer import Clip
+from sft_speech.tasks.asr.recognizer import Clip, scoring_of
 from sft_speech.tools.check.findings import Finding, counted, finding
 from sft_speech.tools.check.rows import Rows, quoted
 
@@ -35,7 +35,7 @@ class Recognized:
     Args:
         rows: (N,) row numbers.
         references: N transcripts, normalized for the model.
-        hypotheses: N texts from the model.
+        hypotheses: N texts from the model, normalized alike.
         error_rates: (N,) CER with their transcripts.
         chance: (N,) CER with transcripts of other utterances, see :func:`chance`.
     """
@@ -57,15 +57,16 @@ class Recognized:
 
 
 def recognize_rows(
-    transcriber: Transcriber, rows: Rows, normalized: list[str], picked: np.ndarray, progress: Callable[[float], Any]
+    transcriber: Transcriber, rows: Rows, picked: np.ndarray, progress: Callable[[float], Any]
 ) -> Recognized:
-    """Transcribe rows.
+    """Transcribe rows; those whose normalized transcript is empty are left out.
 
     Args:
-        normalized: the transcripts of all rows, normalized for the model; rows without one are left out.
         picked: row numbers.
         progress: called with the seconds of audio just transcribed.
     """
+    scoring = scoring_of(transcriber.checkpoint)
+    normalized = [scoring.reference(text) for text in rows.texts]
     numbers = [int(row) for row in picked if normalized[row]]
 
     def clips() -> Iterator[Clip]:
@@ -76,7 +77,7 @@ def recognize_rows(
     limit = transcriber.max_batch_seconds
     results = transcriber.checkpoint.recognize(clips(), max_batch_seconds=limit, progress=progress)
     found = {
-        number: result.text
+        number: scoring.hypothesis(result.text)
         for number, result in zip(numbers, results, strict=True)
         if not isinstance(result, AudioError)
     }

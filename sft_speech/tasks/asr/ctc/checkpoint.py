@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +45,7 @@ from sft_speech.tasks.asr.ctc.recognize import recognize
 from sft_speech.tasks.asr.ctc.vocabulary import Characters, Subwords, Vocabulary, build_tokenizer
 from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.text.normalize import TranscriptNormalizer
+from sft_speech.text.scoring import NormalizerName
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,21 @@ class Checkpoint:
     def normalizer(self) -> TranscriptNormalizer:
         """Normalizer that writes transcripts in the characters of the vocabulary."""
         return self.vocabulary.normalizer
+
+    @property
+    def language(self) -> str:
+        """Language of the transcripts, as num2words names it."""
+        return self.normalizer.language
+
+    @property
+    def default_normalizer(self) -> NormalizerName:
+        """References are compared as the vocabulary spells them."""
+        return "checkpoint"
+
+    @property
+    def spellings(self) -> Mapping[str, str]:
+        """CTC checkpoints bring none."""
+        return {}
 
     @property
     def head_is_new(self) -> bool:

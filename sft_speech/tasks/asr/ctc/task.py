@@ -21,7 +21,8 @@ from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.tasks.asr.ctc.collator import CTCCollator
 from sft_speech.tasks.asr.ctc.loss import CtcCriterion
-from sft_speech.tasks.asr.evaluate import EvaluationResult, evaluate_corpus, with_transcript
+from sft_speech.tasks.asr.evaluate import evaluate_corpus, with_transcript
+from sft_speech.tasks.asr.results import EvaluationResult
 from sft_speech.training import callbacks
 from sft_speech.training.rows import Rows, StoredRows
 from sft_speech.training.skipped_audio import check_evaluation
@@ -73,7 +74,7 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
     def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
         """Return the usable rows, transcripts normalized; an evaluation keeps all rows that have a transcript."""
         if name != "train":
-            return StoredRows(with_transcript(self.checkpoint, rows.table, name, report))
+            return StoredRows(with_transcript(self.checkpoint, rows.table, name, report, self.config.normalizer))
         return rows.select(name, report, **self.rules())
 
     def rules(self) -> dict[str, Any]:
@@ -114,10 +115,11 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
         Raises:
             UserError: too few of the recordings could be read.
         """
+        limit, normalizer = self.config.max_batch_seconds, self.config.normalizer
         whole = EvaluationResult.merge(
             evaluate_together(
                 rows,
-                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=self.config.max_batch_seconds),
+                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=limit, normalizer=normalizer),
             )
         )
         failed = len(whole.failed)

@@ -1,0 +1,76 @@
+"""Hypotheses that were likely not spoken: loops, impossible speed, text for silence.
+
+Recognizers with a decoder can repeat themselves until their longest output is reached, or make up text for clips that
+hold no speech. The rules are meant to miss some rather than to suspect a text that somebody may have said.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from typing import Literal
+
+Loop = Literal["silence", "repetition", "speed"]
+
+# OpenAI's Whisper decodes a window of 30 s again if its text compresses better (Radford et al. 2022, section 4.5).
+MAX_COMPRESSION = 2.4
+WINDOW = 600  # characters, somewhat more than people say in 30 s; longer texts compress better whatever they say
+SHORTEST = 100  # letters: in shorter texts, such as a telephone number, every word may occur several times
+REPEATS, REPEATED = 6, 60  # a unit that is repeated in immediate succession so often, over so many letters in all
+# Read English has about 15 characters per second, and the fastest of 5 hours of LibriSpeech below 30.
+LETTERS_PER_SECOND = 40.0
+GRACE_SECONDS = 0.5  # for clips that cut a word
+
+_REPETITION = re.compile(rf"(.{{1,120}}?)\1{{{REPEATS - 1},}}")
+
+
+def loop_of(text: str, seconds: float, silent: bool | None = None) -> Loop | None:
+    """Return why a hypothesis was likely not spoken; None if it may have been.
+
+    Args:
+        text: the hypothesis, as the recognizer wrote it.
+        seconds: length of the audio.
+        silent: whether there is no speech in the audio; None if that is not known.
+    """
+    text = " ".join(text.casefold().split())
+    if silent and text:
+        return "silence"
+    if is_repetition(text):
+        return "repetition"
+    return "speed" if letters(text) > LETTERS_PER_SECOND * (seconds + GRACE_SECONDS) else None
+
+
+def is_repetition(text: str) -> bool:
+    """Return whether a text repeats itself more often than people do.
+
+    Either a word, phrase or sentence follows itself at once, many times, or a passage compresses too well.
+    """
+    if any(letters(found[0]) >= REPEATED for found in _REPETITION.finditer(text)):
+        return True
+    windows = (text[start : start + WINDOW] for start in range(0, len(text), WINDOW))
+    return any(letters(window) >= SHORTEST and compression_ratio(window) > MAX_COMPRESSION for window in windows)
+
+
+def compression_ratio(text: str) -> float:
+    """Return the length of a text over its length after compression by zlib.
+
+    For ASCII it is OpenAI's figure, of bytes in UTF-8. Other letters count as one byte as long as 128 of them are
+    enough: UTF-8 writes those of a script with the same first bytes, so that ordinary Hindi would count as a loop.
+    """
+    if not text:
+        return 0.0
+    others = sorted({character for character in text if not character.isascii()})
+    if len(others) <= 128:
+        table = {ord(character): 128 + number for number, character in enumerate(others)}
+        data = text.translate(table).encode("latin-1")
+    else:
+        data = text.encode("utf-16-le", "surrogatepass")
+    return len(data) / len(zlib.compress(data))
+
+
+def letters(text: str) -> int:
+    """Return the number of characters, in which a wide one of Chinese, Japanese or Korean, a syllable, counts as 3."""
+    if text.isascii():
+        return len(text)
+    return sum(3 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -228,7 +228,7 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
             dataset_name=markdown.line(corpus or split),
             dataset_split=markdown.line(split),
             metric_type=metric.name,
-            metric_name=metric.heading,
+            metric_name=metric.heading + under(figures),
             metric_value=round(metric.scale * figures[metric.name], 2),
         )
         for split, corpus, on_the_hub, figures in run.evaluations()
@@ -248,6 +248,12 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
         eval_results=results or None,
     )
     return str(data.to_yaml())
+
+
+def under(figures: dict[str, Any]) -> str:
+    """Return the name of a normalizer in parentheses; "" for that of the checkpoint itself."""
+    name = figures.get("normalizer", OWN)
+    return "" if name == OWN else f" ({name})"
 
 
 def language(run: Run) -> str | None:

@@ -33,7 +33,7 @@ class FinetuneAsrConfig(FinetuneEncoderConfig):
     timestamp_share: float = option(
         0.5, "Whisper: share of the segments of longer recordings that are learned with timestamps", 0.0, 1.0
     )
-    normalizer: NormalizerName | None = option(
+    normalizer: NormalizerName | None = option(  # noqa: RUF009 (it is a Literal)
         None, "normalizer of WER and CER: whisper (English), basic, none or checkpoint; null: what suits the model"
     )
     metric_for_best_model: Literal["wer", "cer", "loss"] = option("wer", "selects the best checkpoint")

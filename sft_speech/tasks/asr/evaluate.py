@@ -102,6 +102,8 @@ def scored(scoring: Scoring, id: str, speaker: str, text: str, found: Hypothesis
     if scoring.name != "checkpoint":
         (as_written,) = word_errors([scoring.words(text)], [scoring.words(found.text)])
     loop = loop_of(found.text, found.seconds, found.silent)
+    if loop is not None and loop == loop_of(text, found.seconds):  # somebody said it, for example a refrain
+        loop = None
     return Utterance(id, speaker, reference, hypothesis, found.seconds, words, characters, written, as_written, loop)
 
 

@@ -92,7 +92,7 @@ def test_merged_shards_are_the_whole(checkpoint, rows, result):
         assert figures[name] == whole[name]
     for name in ("hours", "loss", "blank_share"):
         assert figures[name] == pytest.approx(whole[name], rel=1e-5)
-    assert merged.metrics().keys() == {"loss", "wer", "cer", "blank_share"}
+    assert merged.metrics().keys() == {"loss", "wer", "cer", "loops", "blank_share"}
 
 
 def test_rows_of_a_dataset(checkpoint, rows, result):
@@ -221,7 +221,8 @@ def test_verb_writes_both_files_and_prints_the_table(tiny_directory, manifest, r
     assert json.loads(figures.read_text())["utterances"] == 4
     lines = [json.loads(line) for line in figures.with_suffix(".jsonl").read_text().splitlines()]
     assert [line["hypothesis"] for line in lines] == [one.hypothesis for one in result.utterances[:4]]
-    assert [line["reference"] for line in lines] == [one.reference for one in result.utterances[:4]]
+    assert [line["normalized_reference"] for line in lines] == [one.reference for one in result.utterances[:4]]
+    assert [line["reference"] for line in lines] == [one.reference.lower() for one in result.utterances[:4]]
     assert "WER" in capsys.readouterr().out
 
 

@@ -38,7 +38,12 @@ class Scoring:
 
     def words(self, text: str) -> str:
         """Return a text with spaces between what the word error rate counts."""
-        return squeezed(text) if self.spaced else " ".join(split_letters(text))
+        return words_of(text, self.spaced)
+
+
+def words_of(text: str, spaced: bool) -> str:
+    """Return a text with spaces between its words; between its letters if words have none."""
+    return squeezed(text) if spaced else " ".join(split_letters(text))
 
 
 def normalizer_for(language: str | None) -> NormalizerName:

@@ -249,7 +249,7 @@ def test_masks_are_switched_on_if_the_checkpoint_has_them_off(arguments, small, 
 
 
 def test_a_nan_loss_is_never_the_best(arguments, tmp_path, monkeypatch):
-    from sft_speech.tasks.asr.evaluate import EvaluationResult
+    from sft_speech.tasks.asr.results import EvaluationResult
 
     monkeypatch.setattr(EvaluationResult, "loss", float("nan"))
     assert main([*arguments, "--metric_for_best_model", "loss", "--max_steps", "2", "--eval_steps", "1"]) == 0

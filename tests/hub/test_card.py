@@ -166,6 +166,24 @@ def test_an_evaluation_made_afterwards_names_its_own_corpus(folder, tmp_path):
     assert "acme" not in head["datasets"]
 
 
+def test_word_error_rates_name_their_normalizer(folder):
+    assert "normalizer" not in card(folder)[1]
+    (folder / CARD).unlink()
+    more = {"wer_as_written": 0.25, "wer_as_written_interval": [0.2, 0.3], "loops": 2, "loop_ids": ["secret-id"]}
+    write(folder / "evaluation" / "dev.json", figures(0.1, normalizer="whisper", **more))
+    head, body = card(folder)
+    assert "| split | corpus | utterances | hours | WER % | WER as written % | CER % | normalizer |" in body
+    shown = "10.00 (9.00 to 12.00) | 25.00 (20.00 to 30.00) | 5.00 | whisper |"
+    assert f"| dev | org/judged\\_by | 7 | 0.50 | {shown}" in body
+    assert "| 20.00 (19.00 to 22.00) | – | 10.00 | – |" in body
+    assert "2 hypotheses were likely not spoken" in body
+    metrics = head["model-index"][0]["results"][0]["metrics"]
+    assert metrics[0] == {"type": "wer", "value": 10.0, "name": "WER % (whisper)"}
+    going = {file.path: file.content() for file in uploads(folder, task_of(folder))}
+    assert json.loads(going["evaluation/dev.json"])["loops"] == 2
+    assert b"secret-id" not in going["evaluation/dev.json"] + going["README.md"]
+
+
 def test_nothing_that_a_corpus_is_called_breaks_the_card(folder):
     write(folder / "evaluation" / "spite.json", figures(0.4, source=SPITE))
     run = yaml.safe_load((folder / "run.yaml").read_text()) | {"source": SPITE, "train_split": SPITE}

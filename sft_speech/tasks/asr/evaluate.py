@@ -70,7 +70,7 @@ def evaluate_corpus(
             yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels)
 
     decoding = decoder.search.decoding.summary() if decoder else GREEDY.copy()
-    result = EvaluationResult(decoding=decoding, normalizer=scoring.name)
+    result = EvaluationResult(decoding=decoding, normalizer=scoring.name, spaced=scoring.spaced)
     began = time.perf_counter()
     hypotheses = checkpoint.recognize(
         clips(), max_batch_seconds=max_batch_seconds, device=device, progress=progress, decoder=decoder

@@ -16,6 +16,7 @@ from sft_speech.metrics.loops import Loop
 from sft_speech.metrics.words import Errors, confusions, interval, sum_errors
 from sft_speech.tasks.asr.ctc.decoding import GREEDY
 from sft_speech.tasks.asr.recognizer import Counts, Hypothesis
+from sft_speech.text.scoring import words_of
 
 CONFUSIONS_SHOWN = 15
 LOOPS_LISTED, LOOPS_SHOWN = 20, 5  # ids in SPLIT.json and in messages
@@ -72,6 +73,7 @@ class EvaluationResult:
         runtime: seconds of computation.
         decoding: how hypotheses were searched for.
         normalizer: name of the normalizer of ``wer`` and ``cer``, see :mod:`sft_speech.text.scoring`.
+        spaced: whether words have spaces between them; if not, each letter counts as a word.
     """
 
     utterances: list[Utterance] = field(default_factory=list)
@@ -82,6 +84,7 @@ class EvaluationResult:
     runtime: float = 0.0
     decoding: dict[str, object] = field(default_factory=GREEDY.copy)
     normalizer: str = "checkpoint"
+    spaced: bool = True
 
     @classmethod
     def merge(cls, parts: Iterable[EvaluationResult]) -> EvaluationResult:
@@ -94,7 +97,7 @@ class EvaluationResult:
             whole.labels += part.labels
             whole.counts += part.counts
             whole.runtime = max(whole.runtime, part.runtime)
-            whole.decoding, whole.normalizer = part.decoding, part.normalizer
+            whole.decoding, whole.normalizer, whole.spaced = part.decoding, part.normalizer, part.spaced
         return whole
 
     def add(self, utterance: Utterance, found: Hypothesis, labels: int) -> None:
@@ -169,7 +172,8 @@ class EvaluationResult:
 
     def confusions(self) -> list[tuple[tuple[str, str], int]]:
         """Return ((reference word, hypothesis word), count), most frequent first; "" is a missing word."""
-        found = confusions([u.reference for u in self.utterances], [u.hypothesis for u in self.utterances])
+        references = [words_of(u.reference, self.spaced) for u in self.utterances]
+        found = confusions(references, [words_of(u.hypothesis, self.spaced) for u in self.utterances])
         return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
     def summary(self) -> dict[str, object]:

@@ -23,6 +23,7 @@ from sft_speech.models.families import family_of
 from sft_speech.models.front_end import WhisperFrontEnd, make_front_end, read_extractor
 from sft_speech.models.load import holds, load_pretrained, quiet, read_config, unreadable
 from sft_speech.tasks.asr.seq2seq.transcripts import NO_TIMESTAMPS, PREVIOUS, START, AsWritten, Transcripts
+from sft_speech.text.scoring import NormalizerName, normalizer_for
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,21 @@ class Checkpoint:
     def normalizer(self) -> AsWritten:
         """Normalizer of transcripts: they are kept as they are written."""
         return self.transcripts.normalizer
+
+    @property
+    def language(self) -> str | None:
+        """Language of the transcripts; None if it is not known, or there are several."""
+        return self.transcripts.language
+
+    @property
+    def default_normalizer(self) -> NormalizerName:
+        """That of ordinary text in its language."""
+        return normalizer_for(self.language)
+
+    @property
+    def spellings(self) -> dict[str, str]:
+        """British to American spellings, from the checkpoint's ``normalizer.json``."""
+        return getattr(self.transcripts.tokenizer, "english_spelling_normalizer", None) or {}
 
     @property
     def head_is_new(self) -> bool:

@@ -46,6 +46,19 @@ def test_a_run_writes_everything_that_the_readme_lists(arguments, tmp_path, smal
     assert not (out / "training_args.bin").exists(), "nothing pickled is handed on"
 
 
+def test_a_run_under_a_named_normalizer(arguments, tmp_path, small):
+    assert main([*arguments, "--normalizer", "whisper"]) == 0
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert results["eval_wer_as_written"] > 0
+    assert results["eval_loops"] >= 0
+    figures = json.loads((tmp_path / "out" / "evaluation" / "dev-tones.json").read_text())
+    assert figures["normalizer"] == "whisper without spellings"
+    assert (figures["wer"], figures["wer_as_written"]) == (results["eval_wer"], results["eval_wer_as_written"])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| WER % | WER as written % | CER % |" in card
+    assert "WER % (whisper without spellings)" in card
+
+
 def test_plain_transformers_gives_the_same_transcripts(arguments, tmp_path, tones):
     assert main([*arguments, "--max_steps", "60", "--eval_steps", "30", "--learning_rate", "3e-3"]) == 0
     lines = (tmp_path / "out" / "evaluation" / "dev-tones.jsonl").read_text().splitlines()

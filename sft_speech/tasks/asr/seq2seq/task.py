@@ -20,7 +20,8 @@ from sft_speech.errors import UserError
 from sft_speech.models import adapt
 from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
-from sft_speech.tasks.asr.evaluate import EvaluationResult, evaluate_corpus, with_transcript
+from sft_speech.tasks.asr.evaluate import evaluate_corpus, with_transcript
+from sft_speech.tasks.asr.results import EvaluationResult
 from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
 from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
@@ -89,7 +90,7 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
     def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
         """Return the usable rows; an evaluation keeps all rows that have a transcript."""
         if name != "train":
-            return StoredRows(with_transcript(self.checkpoint, rows.table, name, report))
+            return StoredRows(with_transcript(self.checkpoint, rows.table, name, report, self.config.normalizer))
         return rows.select(name, report, **self.rules())
 
     def rules(self) -> dict[str, Any]:
@@ -139,10 +140,11 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
         Raises:
             UserError: too few of the recordings could be read.
         """
+        limit, normalizer = self.config.max_batch_seconds, self.config.normalizer
         whole = EvaluationResult.merge(
             evaluate_together(
                 rows,
-                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=self.config.max_batch_seconds),
+                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=limit, normalizer=normalizer),
             )
         )
         failed = len(whole.failed)

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperEncoder
 
-SILENT_POSITIONS = 32
+SILENT_POSITIONS = 64
 
 
 class Silence:

@@ -32,7 +32,17 @@ MOONSHINE: dict[str, Any] = {
     "max_position_embeddings": 64,
     "pad_token_id": 2,
 }
-KINDS = ("whisper", "whisper-en", "moonshine", "speech2text")
+STREAMING: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 300,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 1,
+}
+KINDS = ("whisper", "whisper-en", "moonshine", "moonshine-streaming", "speech2text", "speech2text-many")
 
 
 def whisper_tokenizer(seconds: float, multilingual: bool) -> Any:
@@ -122,6 +132,23 @@ def moonshine(**changes: Any) -> tuple[Any, Any]:
     return MoonshineForConditionalGeneration(config), Processor(extractor, tokenizer)
 
 
+def moonshine_streaming(**changes: Any) -> tuple[Any, Any]:
+    from transformers import (
+        MoonshineStreamingConfig,
+        MoonshineStreamingForConditionalGeneration,
+        Wav2Vec2FeatureExtractor,
+    )
+    from transformers import MoonshineStreamingProcessor as Processor
+
+    tokenizer = moonshine_tokenizer()
+    own = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    encoder = {name: STREAMING[name] for name in own} | {"sliding_windows": [[16, 4], [16, 0]]}
+    settings = {"encoder_config": encoder, **STREAMING, **changes}
+    config = MoonshineStreamingConfig(vocab_size=len(tokenizer), **settings)
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    return MoonshineStreamingForConditionalGeneration(config), Processor(extractor, tokenizer)
+
+
 def speech2text_tokenizer(folder: Path, **options: Any) -> Any:
     """Return a tokenizer of lower-case letters, like that of Speech2Text, with its files in ``folder``."""
     import sentencepiece
@@ -149,14 +176,16 @@ def speech2text_tokenizer(folder: Path, **options: Any) -> Any:
     )
 
 
-def speech2text(folder: Path, **changes: Any) -> tuple[Any, Any]:
+def speech2text(folder: Path, many: bool, **changes: Any) -> tuple[Any, Any]:
+    """Return the model and the processor of a Speech2Text, which writes English or eight other languages."""
     from transformers import Speech2TextConfig, Speech2TextFeatureExtractor, Speech2TextForConditionalGeneration
     from transformers import Speech2TextProcessor as Processor
 
     # transformers' pipeline writes 256 tokens, and fails if the model has fewer positions
     own = {"conv_channels": 12, "max_source_positions": 600, "max_target_positions": 300}
     settings = {**SIZES, **own, "input_feat_per_channel": 16, **changes}
-    tokenizer = speech2text_tokenizer(folder)
+    options = {"lang_codes": "mustc", "tgt_lang": "de"} if many else {}
+    tokenizer = speech2text_tokenizer(folder, **options)
     config = Speech2TextConfig(vocab_size=len(tokenizer.get_vocab()), **settings)
     bins = config.input_feat_per_channel
     extractor = Speech2TextFeatureExtractor(feature_size=bins, num_mel_bins=bins)
@@ -172,7 +201,7 @@ def randomized(model: Any, tokenizer: Any) -> Any:
     from torch import nn
 
     for module in model.modules():
-        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm) and module.weight is not None:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=0.3)
@@ -180,7 +209,8 @@ def randomized(model: Any, tokenizer: Any) -> Any:
             nn.init.normal_(module.weight, std=0.5)
             if getattr(module, "bias", None) is not None:
                 nn.init.normal_(module.bias, std=0.3)
-    tokens = model.get_input_embeddings().weight
+    model.tie_weights()
+    tokens = model.get_output_embeddings().weight
     readable = [tokenizer.decode([number]).strip() in set(LETTERS) for number in range(len(tokens))]
     with torch.no_grad():
         tokens[~torch.tensor(readable)] *= 0.1
@@ -190,7 +220,6 @@ def randomized(model: Any, tokenizer: Any) -> Any:
         for name, module in model.named_modules():
             if name.endswith(("encoder_attn.out_proj", "encoder_attn.o_proj")):
                 module.weight *= 3
-        model.tie_weights()
     return model.eval()
 
 
@@ -198,7 +227,8 @@ def randomized(model: Any, tokenizer: Any) -> Any:
 def tiny_seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`tiny_seq2seq(kind, **config)` saves a random recognizer like the published ones.
 
-    Its kind is "whisper" (of many languages), "whisper-en", "moonshine" or "speech2text". Do not change the directory.
+    Its kind is one of :data:`KINDS`; "whisper" and "speech2text-many" write several languages. Do not change the
+    directory.
     """
     kept: dict[str, Path] = {}
 
@@ -213,8 +243,10 @@ def tiny_seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
             torch.manual_seed(0)
             if kind == "moonshine":
                 model, processor = moonshine(**changes)
-            elif kind == "speech2text":
-                model, processor = speech2text(files, **changes)
+            elif kind == "moonshine-streaming":
+                model, processor = moonshine_streaming(**changes)
+            elif kind.startswith("speech2text"):
+                model, processor = speech2text(files, kind == "speech2text-many", **changes)
             else:
                 model, processor = whisper(kind == "whisper", **changes)
             randomized(model, processor.tokenizer).save_pretrained(folder)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# "waveform": of any length; "log-mel": as many frames as the clip has, and so do "normalized log-mel" (over the clip),
-# "unpadded log-mel" (no frame reaches past the clip's ends) and "stacked log-mel" (with their deltas, in pairs);
-# "spectrogram" (AST) and "whisper": a fixed number of frames, to which the feature extractor pads or cuts; "extracted":
-# what the checkpoint's extractor makes.
+# "waveform": of any length; "blocks": of whole blocks of samples; "log-mel": as many frames as the clip has, and so do
+# "normalized log-mel" (over the clip), "unpadded log-mel" (no frame reaches past the clip's ends), "stacked log-mel"
+# (with their deltas, in pairs) and "filter banks" (Kaldi's, normalized over the clip); "spectrogram" (AST) and
+# "whisper": a fixed number of frames, to which the feature extractor pads or cuts; "extracted": what the checkpoint's
+# extractor makes.
 Input = Literal[
-    "waveform", "log-mel", "normalized log-mel", "unpadded log-mel", "stacked log-mel", "spectrogram", "whisper",
-    "extracted",
+    "waveform", "blocks", "log-mel", "normalized log-mel", "unpadded log-mel", "stacked log-mel", "filter banks",
+    "spectrogram", "whisper", "extracted",
 ]  # fmt: skip
 Recognizer = Literal["ctc", "seq2seq"]
 # Parts of a model that let a clip see the padding or its neighbors, see `sft_speech.models.exact`.
-Leak = Literal["group norm", "convolutions", "batch norm", "adapter", "postnet", "prenet"]
+Leak = Literal[
+    "group norm", "convolutions", "batch norm", "adapter", "stem", "blocks", "subsampler", "postnet", "prenet"
+]
 
 
 def unless_group_norm(config: PreTrainedConfig) -> bool:
@@ -64,8 +67,30 @@ def _whisper_options(config: Any) -> dict[str, Any]:
     return {"feature_size": config.num_mel_bins, "chunk_length": config.max_source_positions // 50}  # 20 ms each
 
 
+def _moonshine_options(config: PreTrainedConfig) -> dict[str, Any]:
+    return {"do_normalize": False, "return_attention_mask": True}
+
+
+def _speech2text_options(config: Any) -> dict[str, Any]:
+    return {"feature_size": config.input_feat_per_channel, "num_mel_bins": config.input_feat_per_channel}
+
+
 def _ast_options(config: Any) -> dict[str, Any]:
     return {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
+
+
+def _own_convolutions(config: Any) -> tuple[Sequence[int], Sequence[int]]:
+    return config.conv_kernel, config.conv_stride
+
+
+def _moonshine_convolutions(config: PreTrainedConfig) -> tuple[Sequence[int], Sequence[int]]:
+    return (127, 7, 3), (64, 3, 2)
+
+
+def _streaming_convolutions(config: Any) -> tuple[Sequence[int], Sequence[int]]:
+    encoder = config.encoder_config
+    block = round(encoder.sample_rate * encoder.frame_ms / 1000)
+    return (block, 1, 1), (block, 2, 2)  # padded on the left by their width
 
 
 @dataclass(frozen=True)
@@ -87,6 +112,7 @@ class Family:
         head: names of the modules that have a row for each entry of the vocabulary.
         body: name of the pretrained part in models whose ``base_model`` it is not.
         feature_encoder: name, within the body, of the convolutions over the waveform.
+        convolutions: returns the kernels and strides of the convolutions over the waveform.
         layers: pattern for the names of weights in layers; its group is the number of the layer.
         trained_with_mask: whether plain transformers should give a model of this configuration an attention mask.
         spec_augment: what SpecAugment masks: "hidden" frames, as in wav2vec 2.0, or the log-mel "input"; None: nothing.
@@ -107,6 +133,7 @@ class Family:
     head: tuple[str, ...] = ("lm_head",)
     body: str | None = None
     feature_encoder: str | None = "feature_extractor"
+    convolutions: Callable[[PreTrainedConfig], tuple[Sequence[int], Sequence[int]]] = _own_convolutions
     layers: str = r"\bencoder\.layers\.(\d+)\."
     trained_with_mask: Callable[[PreTrainedConfig], bool] = unless_group_norm
     spec_augment: Literal["hidden", "input"] | None = "hidden"
@@ -153,6 +180,15 @@ def _conformer(model_type: str, **others: Any) -> Family:
     }
     return Family(model_type, frozenset({"asr"}), **options | others)
 
+
+_MOONSHINE: dict[str, Any] = {
+    "tasks": frozenset({"asr"}),
+    "recognizer": "seq2seq",
+    "extractor_options": _moonshine_options,
+    "feature_encoder": None,
+    "trained_with_mask": always,
+    "spec_augment": None,
+}
 
 FAMILIES: dict[str, Family] = {
     row.model_type: row
@@ -212,6 +248,28 @@ FAMILIES: dict[str, Family] = {
             trained_with_mask=never,
             spec_augment="input",
             settings={"hidden_dropout": ("dropout",), "layerdrop": ("encoder_layerdrop", "decoder_layerdrop")},
+        ),
+        Family("moonshine", convolutions=_moonshine_convolutions, leaks=frozenset({"stem"}), **_MOONSHINE),
+        Family(
+            "moonshine_streaming",
+            input="blocks",
+            convolutions=_streaming_convolutions,
+            leaks=frozenset({"blocks"}),
+            **_MOONSHINE | {"processor": "MoonshineStreamingProcessor"},
+        ),
+        Family(
+            "speech_to_text",
+            frozenset({"asr"}),
+            recognizer="seq2seq",
+            input="filter banks",
+            extractor="Speech2TextFeatureExtractor",
+            extractor_options=_speech2text_options,
+            processor="Speech2TextProcessor",
+            feature_encoder=None,
+            trained_with_mask=always,
+            spec_augment=None,
+            settings={"hidden_dropout": ("dropout",), "layerdrop": ("encoder_layerdrop", "decoder_layerdrop")},
+            leaks=frozenset({"subsampler"}),
         ),
         Family(
             "audio-spectrogram-transformer",

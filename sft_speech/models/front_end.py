@@ -41,7 +41,12 @@ class WaveformFrontEnd(FrontEnd):
         return conv_frames(frames, [1] * adapters, [self.config.adapter_stride] * adapters)
 
     def encoder_frames(self, samples: Any) -> Any:
-        return conv_frames(samples, self.config.conv_kernel, self.config.conv_stride)
+        return conv_frames(samples, *self.convolutions)
+
+    @property
+    def convolutions(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Kernels and strides of the convolutions over the waveform."""
+        return family_of(self.config).convolutions(self.config)
 
     def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
         shortest = self.receptive_field
@@ -61,7 +66,26 @@ class WaveformFrontEnd(FrontEnd):
         return (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
 
     def _receptive_field(self) -> int:
-        return receptive_field(self.config.conv_kernel, self.config.conv_stride)
+        return receptive_field(*self.convolutions)
+
+
+class BlockFrontEnd(WaveformFrontEnd):
+    """Waveforms for Moonshine Streaming, padded to whole blocks of samples; the last block of a clip may be a part."""
+
+    def encoder_frames(self, samples: Any) -> Any:
+        samples = np.asarray(samples)
+        padded = np.where(samples < self.block, 0, samples + self.block - 1)
+        return conv_frames(padded, *self.convolutions)
+
+    def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
+        made = super().features(waveforms)
+        missing = -made["input_values"].shape[1] % self.block
+        return {name: torch.nn.functional.pad(value, (0, missing)) for name, value in made.items()}
+
+    @property
+    def block(self) -> int:
+        """Samples of a block."""
+        return self.convolutions[0][0]
 
 
 class LogMelFrontEnd(FrontEnd):
@@ -84,6 +108,29 @@ class LogMelFrontEnd(FrontEnd):
 
     def _receptive_field(self) -> int:
         return self.WIDTH + self.STEP * (self.extractor.stride - 1)
+
+
+class FilterBankFrontEnd(FrontEnd):
+    """Kaldi's filter banks for Speech2Text, normalized over each clip's own frames.
+
+    They are "input_features" (B, T, F) and "attention_mask" (B, T).
+    """
+
+    WIDTH, STEP = 400, 160  # of a frame of Kaldi, in samples
+
+    def encoder_frames(self, samples: Any) -> Any:
+        frames = conv_frames(samples, [self.WIDTH], [self.STEP])
+        layers = self.config.num_conv_layers
+        return conv_frames(frames, [1] * layers, [2] * layers)  # they are padded on both sides
+
+    def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            made = self._extracted(waveforms, padding=True, return_attention_mask=True)
+        # Of digital silence and of a single frame the variance is 0, by which the extractor divides.
+        return made | {"input_features": made["input_features"].nan_to_num(0.0, 0.0, 0.0)}
+
+    def _receptive_field(self) -> int:
+        return self.WIDTH
 
 
 class FixedFrontEnd(FrontEnd):
@@ -177,7 +224,9 @@ class ExtractedFrontEnd(FrontEnd):
 
 CLASSES: dict[Input, type[FrontEnd]] = {
     "waveform": WaveformFrontEnd,
+    "blocks": BlockFrontEnd,
     "log-mel": LogMelFrontEnd,
+    "filter banks": FilterBankFrontEnd,
     "spectrogram": SpectrogramFrontEnd,
     "whisper": WhisperFrontEnd,
     "normalized log-mel": NormalizedLogMelFrontEnd,

@@ -7,8 +7,11 @@ import transformers
 from transformers import (
     ASTConfig,
     ASTModel,
+    MoonshineConfig,
+    MoonshineStreamingConfig,
     PreTrainedConfig,
     SeamlessM4TFeatureExtractor,
+    Speech2TextConfig,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     WhisperConfig,
@@ -161,3 +164,47 @@ def test_a_library_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(transformers, "GraniteSpeech5FeatureExtractor", missing)
     with pytest.raises(UserError, match=r"needs torchaudio\.\n-> pip install 'sft_speech\[lm\]'"):
         default_extractor(transformers.GraniteSpeech5CTCConfig())
+
+
+def test_frames_of_moonshine():
+    """A frame spans 895 samples, and the next begins 384 samples later."""
+    front_end = make_front_end(MoonshineConfig(), default_extractor(MoonshineConfig()))
+    assert front_end.receptive_field == 895
+    assert front_end.frames(np.array([0, 894, 895, 1278, 1279, 16000])).tolist() == [0, 0, 1, 1, 2, 40]
+    made = front_end.features([np.ones(1000, np.float32), np.ones(3, np.float32)])
+    assert made["attention_mask"].sum(-1).tolist() == [1000, 895]
+    assert made["input_values"].sum(-1).tolist() == [1000, 3]  # not normalized
+
+
+def test_frames_of_moonshine_streaming():
+    """Blocks of 80 samples, halved twice; the last block is padded."""
+    config = MoonshineStreamingConfig()
+    front_end = make_front_end(config, default_extractor(config))
+    assert front_end.receptive_field == 80
+    assert front_end.frames(np.array([0, 79, 80, 320, 321, 16000])).tolist() == [0, 0, 1, 1, 2, 50]
+    assert isinstance(front_end.frames(1000), int)
+    made = front_end.features([np.ones(1000, np.float32), np.ones(3, np.float32)])
+    assert made["input_values"].shape == (2, 1040)
+    assert made["attention_mask"].sum(-1).tolist() == [1000, 80]
+
+
+def test_filter_banks_of_speech2text():
+    """Frames of 25 ms every 10 ms, halved twice, normalized over the clip."""
+    config = Speech2TextConfig()
+    front_end = make_front_end(config, default_extractor(config))
+    assert front_end.receptive_field == 400
+    assert front_end.frames(np.array([0, 399, 400, 880, 1040, 16000])).tolist() == [0, 0, 1, 1, 2, 25]
+    generator = np.random.default_rng(0)
+    made = front_end.features([generator.normal(size=size).astype(np.float32) for size in (4000, 1040)])
+    assert made["input_features"].shape == (2, 23, 80)
+    assert made["attention_mask"].sum(-1).tolist() == [23, 5]
+    for features, own in zip(made["input_features"], (23, 5), strict=True):
+        assert torch.allclose(features[:own].mean(0), torch.zeros(80), atol=1e-5)
+        assert torch.allclose(features[:own].std(0, correction=0), torch.ones(80), atol=1e-4)
+        assert not features[own:].any()
+
+
+def test_silence_has_no_variance_to_divide_by():
+    config = Speech2TextConfig()
+    front_end = make_front_end(config, default_extractor(config))
+    assert front_end.features([np.zeros(8000, np.float32), np.zeros(10, np.float32)])["input_features"].isfinite().all()

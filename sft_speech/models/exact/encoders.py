@@ -1,15 +1,18 @@
 """Exact padding: the results of a clip do not depend on the other clips in its batch.
 
-In plain transformers they do, in four places:
+In plain transformers they do, in these places:
 
-1. The group norm of the first convolution (``feat_extract_norm="group"``) takes its statistics over the padding too.
+1. The group norm of the first convolution (``feat_extract_norm="group"``; Moonshine) takes its statistics over the
+   padding too.
 2. Convolutions over time inside the encoder see whatever the layers before them (a bias, a norm, the width of the
    convolution before) put past a clip's end, where a clip alone sees zeros: the positional stack of data2vec-audio,
-   the depthwise convolutions of conformers, the strided adapters of wav2vec2 and wav2vec2-bert.
+   the depthwise convolutions of conformers, the strided adapters of wav2vec2 and wav2vec2-bert, the subsampler of
+   Speech2Text.
 3. Batch norms in training mode mix the clips of a batch.
 4. Without an attention mask, attention sees the padding. The caller always has to pass the mask.
+5. Moonshine counts frames at the end of a clip that see what follows it: see :mod:`sft_speech.models.exact.moonshine`.
 
-`make_padding_exact` replaces the submodules of the first three with ones that hold the same parameters under the same
+`make_padding_exact` replaces the submodules that do so with ones that hold the same parameters under the same
 names: the state dict and the saved directory stay those of plain transformers, and DDP, gradient checkpointing,
 autocast and deepcopy work as before.
 
@@ -26,6 +29,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from sft_speech.models.exact import moonshine
 from sft_speech.models.exact.convolutions import with_matrix_products
 from sft_speech.models.exact.lengths import ClipConv1d, ClipLengths, looks_ahead, replace
 from sft_speech.models.exact.norms import use_own_frames, use_running_statistics
@@ -84,9 +88,20 @@ def _adapter(base: Any, lengths: ClipLengths) -> None:
         strided = (*strided, next(iter(convolutions.values())))  # a layer's convolutions are parallel and shorten alike
 
 
+def _subsampler(base: Any, lengths: ClipLengths) -> None:
+    """Close the strided convolutions of Speech2Text, over the frames that enter the encoder."""
+    before: tuple[nn.Conv1d, ...] = ()
+    for number, module in enumerate(list(base.encoder.conv.conv_layers)):
+        replace(base.encoder.conv.conv_layers, str(number), ClipConv1d(module, lengths, before))
+        before = (*before, module)
+
+
 CLOSED_BY: dict[Leak, Callable[[Any, ClipLengths], None]] = {
     "group norm": _group_norm,
     "convolutions": _convolutions,
     "batch norm": _batch_norm,
     "adapter": _adapter,
+    "stem": moonshine.close_stem,
+    "blocks": moonshine.close_blocks,
+    "subsampler": _subsampler,
 }

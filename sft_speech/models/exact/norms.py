@@ -108,6 +108,36 @@ class ClipNormConvolution(GradientCheckpointingLayer):
         return scale, self.layer_norm.bias.to(wide) - mean * scale
 
 
+class ClipGroupNorm(nn.GroupNorm):
+    """A group norm over each clip's own frames, as for the clip alone.
+
+    Args:
+        old: the norm to replace.
+        lengths: clip lengths of the current forward pass; its frames are those that enter the norm.
+    """
+
+    def __init__(self, old: nn.GroupNorm, lengths: ClipLengths) -> None:
+        super().__init__(old.num_groups, old.num_channels, old.eps, old.affine, device="meta")
+        self.lengths = lengths
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize (B, C, T); values past a clip's end are meaningless."""
+        frames = self.lengths.frames
+        if frames is None:
+            return super().forward(input)
+        # As in nn.GroupNorm: half precision is computed in float32, and float32 is returned only under autocast.
+        precise = input.to(torch.promote_types(input.dtype, torch.float32))
+        grouped = precise.unflatten(1, (self.num_groups, -1))  # (B, groups, channels, T)
+        own = (torch.arange(input.shape[-1], device=input.device) < frames[:, None])[:, None, None]
+        values = frames[:, None, None, None] * grouped.shape[2]
+        centered = grouped - (grouped * own).sum((2, 3), keepdim=True) / values
+        variance = (centered * own).square().sum((2, 3), keepdim=True) / values
+        normed = (centered * (variance + self.eps).rsqrt()).flatten(1, 2)
+        if self.affine:
+            normed = torch.addcmul(self.bias[:, None], normed, self.weight[:, None])
+        return normed.to(precise.dtype if torch.is_autocast_enabled(input.device.type) else input.dtype)
+
+
 def use_own_frames(encoder: nn.Module, lengths: ClipLengths) -> None:
     """Replace the first layer of a feature encoder if it has a group norm.
 

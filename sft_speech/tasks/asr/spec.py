@@ -29,7 +29,13 @@ SPEC = TaskSpec(
         Metric("cer", "CER %", scale=100, indexed=True, curve=True),
         Metric("loss", "loss"),
     ),
-    architectures=("ForCTC", "WhisperForConditionalGeneration"),
+    architectures=(
+        "ForCTC",
+        "WhisperForConditionalGeneration",
+        "MoonshineForConditionalGeneration",
+        "MoonshineStreamingForConditionalGeneration",
+        "Speech2TextForConditionalGeneration",
+    ),
     card=Card(
         tag="automatic-speech-recognition",
         about=("ctc",),

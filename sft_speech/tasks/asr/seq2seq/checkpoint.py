@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +19,13 @@ from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import set_regularization
 from sft_speech.models.base_front_end import FrontEnd
+from sft_speech.models.exact.encoders import make_padding_exact
 from sft_speech.models.exact.whisper import SILENT_POSITIONS, take_any_length
 from sft_speech.models.families import family_of
 from sft_speech.models.front_end import WhisperFrontEnd, make_front_end, read_extractor
 from sft_speech.models.load import holds, load_pretrained, quiet, read_config, unreadable
-from sft_speech.tasks.asr.seq2seq.transcripts import NO_TIMESTAMPS, PREVIOUS, START, AsWritten, Transcripts
+from sft_speech.tasks.asr.seq2seq.transcripts import NO_TIMESTAMPS, PREVIOUS, START, Transcripts, normalizer_of
+from sft_speech.text.normalize import Normalized
 from sft_speech.text.scoring import NormalizerName, normalizer_for
 
 logger = logging.getLogger(__name__)
@@ -91,8 +94,8 @@ class Checkpoint:
         return self.front_end.rate
 
     @property
-    def normalizer(self) -> AsWritten:
-        """Normalizer of transcripts: they are kept as they are written."""
+    def normalizer(self) -> Callable[[str], Normalized]:
+        """Normalizer of transcripts: they are kept as they are written, if the tokenizer spells everything."""
         return self.transcripts.normalizer
 
     @property
@@ -190,13 +193,14 @@ def load_checkpoint(
     new = [key for key in new if key not in tied]
     settings = generation_settings(model, tokenizer)
     transcripts = transcripts_of(name, settings, tokenizer, language, lower_case)
-    if transcripts.languages and transcripts.language:
-        settings.language, settings.task = transcripts.language, "transcribe"
-        tokenizer.set_prefix_tokens(language=transcripts.language, task="transcribe")
+    if transcripts.language in transcripts.languages:
+        write_in(transcripts.language, transcripts, settings)
     if isinstance(front_end, WhisperFrontEnd):
         # Fixed sinusoids; from_pretrained makes every weight trainable.
         model.get_encoder().embed_positions.requires_grad_(False)
         model = take_any_length(model)
+    else:
+        model = make_padding_exact(model)
     return Checkpoint(model, front_end, transcripts, new, getattr(config, ENCODER_SECONDS, None) == "auto")
 
 
@@ -232,7 +236,7 @@ def generation_settings(model: Any, tokenizer: Any) -> Any:
     settings._from_model_config = False  # otherwise transformers forgets the rest when it loads the saved file
     settings.forced_decoder_ids = None  # replaced by language and task; transformers refuses both together
     if START not in vocabulary:
-        return settings
+        return completed(settings, starts_and_ends(model.config))
     multilingual = getattr(settings, "is_multilingual", None)
     if multilingual is None:
         multilingual = not is_english_only(vocabulary)
@@ -249,10 +253,35 @@ def generation_settings(model: Any, tokenizer: Any) -> Any:
         codes = set(TO_LANGUAGE_CODE.values())
         known["lang_to_id"] = {name: id for name, id in vocabulary.items() if name[2:-2] in codes and name[:2] == "<|"}
         known["task_to_id"] = {action: vocabulary[f"<|{action}|>"] for action in ("transcribe", "translate")}
+    return completed(settings, known)
+
+
+def starts_and_ends(config: Any) -> dict[str, Any]:
+    """Return the tokens at both ends of a text for a model other than Whisper."""
+    start, pad = config.decoder_start_token_id, config.pad_token_id
+    return {
+        "decoder_start_token_id": config.bos_token_id if start is None else start,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.eos_token_id if pad is None else pad,
+    }
+
+
+def completed(settings: Any, known: dict[str, Any]) -> Any:
+    """Set what settings lack, and return them."""
     for key, value in known.items():
         if getattr(settings, key, None) is None:
             setattr(settings, key, value)
     return settings
+
+
+def write_in(language: str | None, transcripts: Transcripts, settings: Any) -> None:
+    """Make a saved model of several languages write this one, if it is not asked for another."""
+    if transcripts.special:
+        settings.language, settings.task = language, "transcribe"
+        transcripts.tokenizer.set_prefix_tokens(language=language, task="transcribe")
+    else:  # Speech2Text
+        settings.forced_bos_token_id = transcripts.language_token(language)
+        transcripts.tokenizer.tgt_lang = transcripts.tokenizer.init_kwargs["tgt_lang"] = language
 
 
 def is_english_only(vocabulary: dict[str, int]) -> bool:
@@ -266,8 +295,10 @@ def transcripts_of(name: str, settings: Any, tokenizer: Any, language: str | Non
     Raises:
         UserError: the model lacks this language.
     """
-    languages = {token.strip("<|>"): id for token, id in (getattr(settings, "lang_to_id", None) or {}).items()}
-    given = language or getattr(settings, "language", None)
+    tokens = getattr(settings, "lang_to_id", None) or getattr(tokenizer, "lang_code_to_id", None) or {}
+    languages = {token.strip("<|>"): id for token, id in tokens.items()}
+    forced = {id: code for code, id in languages.items()}.get(getattr(settings, "forced_bos_token_id", None))
+    given = language or getattr(settings, "language", None) or forced
     code = TO_LANGUAGE_CODE.get(given.lower(), given.lower()) if given else None
     if languages and code is not None and code not in languages:
         known = ", ".join(sorted(languages))
@@ -282,6 +313,6 @@ def transcripts_of(name: str, settings: Any, tokenizer: Any, language: str | Non
         start=settings.decoder_start_token_id,
         end=settings.eos_token_id,
         languages=languages,
-        normalizer=AsWritten(lower_case, code or "en"),
+        normalizer=normalizer_of(tokenizer, lower_case, code or "en"),
         language=code,
     )

@@ -72,8 +72,7 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
         )
         self.checkpoint.train_on(own_length=config.encoder_seconds == "auto")
         self.check_language()
-        if not config.lower_case:
-            warn_of_capitals(list(islice(rows.texts(), SAMPLED_TEXTS)))
+        warn_of_capitals([self.checkpoint.normalizer(text).text for text in islice(rows.texts(), SAMPLED_TEXTS)])
         self.model = self.checkpoint.model = adapt.prepare(self.checkpoint.model, [adapt.given_masks])
         self.criterion = Seq2SeqCriterion(config.label_smoothing)
 

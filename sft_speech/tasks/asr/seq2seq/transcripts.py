@@ -2,20 +2,20 @@
 
 A Whisper's decoder begins with tokens that say what it writes: ``<|startoftranscript|><|de|><|transcribe|>`` and
 ``<|notimestamps|>``. They are its *prefix*, given and not learned; the *labels* follow, up to the end of the text.
-Models of other families begin with one token.
+Models of other families begin with one token, and that of the language if they write several.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from sft_speech.errors import UserError
 from sft_speech.text.languages import language_of
-from sft_speech.text.normalize import Normalized
+from sft_speech.text.normalize import Normalized, TranscriptNormalizer
 
 Action = Literal["transcribe", "translate"]
 
@@ -40,6 +40,19 @@ class AsWritten:
         return Normalized(text.lower() if self.lower_case else text, Counter())
 
 
+def normalizer_of(tokenizer: Any, lower_case: bool, language: str) -> Callable[[str], Normalized]:
+    """Return what writes transcripts as a tokenizer spells them: as they are, if it spells everything.
+
+    Args:
+        lower_case: write them in lower case.
+        language: their language, as :mod:`sft_speech.text.languages` names it.
+    """
+    if tokenizer.unk_token_id not in tokenizer("\ue000", add_special_tokens=False).input_ids:
+        return AsWritten(lower_case, language)
+    normalizer = TranscriptNormalizer.for_vocabulary(tokenizer.get_vocab(), language)
+    return TranscriptNormalizer(set(normalizer.alphabet or ()), "lower", language) if lower_case else normalizer
+
+
 @dataclass(frozen=True)
 class Transcripts:
     """The tokenizer of a model, and what its decoder begins with.
@@ -57,7 +70,7 @@ class Transcripts:
     start: int
     end: int
     languages: dict[str, int] = field(default_factory=dict)
-    normalizer: AsWritten = AsWritten()
+    normalizer: Callable[[str], Normalized] = AsWritten()
     language: str | None = None
 
     @cached_property
@@ -84,7 +97,9 @@ class Transcripts:
         """
         tokens = [self.start]
         if self.languages:
-            tokens += [self.language_token(language or self.language), self.special[f"<|{action}|>"]]
+            tokens.append(self.language_token(language or self.language))
+        if self.languages and self.special:
+            tokens.append(self.special[f"<|{action}|>"])
         if self.special and not timestamps:
             tokens.append(self.special[NO_TIMESTAMPS])
         return tokens

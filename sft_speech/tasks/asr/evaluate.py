@@ -21,8 +21,8 @@ from sft_speech.corpora.arguments import evaluation_folder, rows_of_arguments
 from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
-from sft_speech.metrics.intervals import Interval
-from sft_speech.metrics.words import Errors, character_errors, confusions, interval, sum_errors, word_errors
+from sft_speech.metrics.intervals import Comparison, Interval, compare_rows
+from sft_speech.metrics.words import Errors, character_errors, confusions, interval, rate_of, sum_errors, word_errors
 from sft_speech.tasks.asr.ctc.decoding import GREEDY, add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.recognizer import Clip, Counts, Hypothesis, Recognizer
 
@@ -60,6 +60,8 @@ class Utterance:
             "seconds": round(self.seconds, 3),
             "word_errors": self.words.total,
             "words": self.words.reference,
+            "character_errors": self.characters.total,
+            "characters": self.characters.reference,
         }
 
 
@@ -149,6 +151,16 @@ class EvaluationResult:
     def character_interval(self) -> Interval:
         """Return the 95 % bootstrap interval of ``cer``."""
         return interval([u.characters for u in self.utterances], [u.speaker for u in self.utterances])
+
+    def compare(self, before: list[dict[str, Any]], metric: str) -> Comparison | None:
+        """Return the paired difference of "wer" or "cer" to an earlier evaluation, from the lines of its SPLIT.jsonl;
+        None if the utterances are not the same, or for another metric.
+        """
+        counts = {"wer": ("word_errors", "words"), "cer": ("character_errors", "characters")}
+        if metric not in counts:
+            return None
+        rows, speakers = [one.row() for one in self.utterances], [one.speaker for one in self.utterances]
+        return compare_rows(rows, before, lambda row: [row[key] for key in counts[metric]], rate_of, speakers)
 
     def confusions(self) -> list[tuple[tuple[str, str], int]]:
         """Return ((reference word, hypothesis word), count), most frequent first; "" is a missing word."""

@@ -53,20 +53,22 @@ class Change:
         sign = 1 if self.metric.best == "min" else -1
         if self.comparison is None:
             return sign * (self.after - self.before) > 0
-        return min(sign * self.comparison.interval.low, sign * self.comparison.interval.high) > 0
+        interval = self.comparison.interval
+        return min(sign * interval.low, sign * interval.high) > 0
 
     def __str__(self) -> str:
-        scale, heading = self.metric.scale, self.metric.heading
-        name, unit = heading.removesuffix(" %"), " %" if heading.endswith(" %") else ""
-        digits = ".2f" if scale != 1 else ".4f"
-        line = f"{self.split}: {name} {scale * self.before:{digits}}{unit} -> {scale * self.after:{digits}}{unit}"
+        name, percent = self.metric.heading.removesuffix(" %"), self.metric.heading.endswith(" %")
+        digits, unit = ".2f" if percent else ".4f", " %" if percent else ""
+        before, after = (f"{self.metric.scale * value:{digits}}{unit}" for value in (self.before, self.after))
+        line = f"{self.split}: {name} {before} -> {after}"
         if self.comparison is None:
             return line
-        low, high = sorted((scale * self.comparison.interval.low, scale * self.comparison.interval.high))
-        difference = f"{scale * self.comparison.difference:+{digits}}"
-        interval = f"{low:+{digits}} to {high:+{digits}}"
-        over = self.comparison.interval.over
-        return f"{line} (difference {difference}, paired 95 % interval {interval} over {over})"
+        interval = self.comparison.interval
+        low, high, difference = (
+            f"{self.metric.scale * value:+{digits}}"
+            for value in (interval.low, interval.high, self.comparison.difference)
+        )
+        return f"{line} (difference {difference}, paired 95 % interval {low} to {high} over {interval.over})"
 
 
 class BeforeAndAfter(TrainerCallback, ExportableState):
@@ -126,7 +128,8 @@ class BeforeAndAfter(TrainerCallback, ExportableState):
                 self.found[role] = {"figures": evaluation.metrics(), "utterances": digest(rows)}
                 if trainer.is_world_process_zero():
                     evaluation.save(self.folder, self.split_of(role))
-                    logger.info("%s, before training\n%s", self.split_of(role), evaluation.table())
+                    found = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics().items())
+                    logger.info("%s before training: %s", self.split_of(role), found)
         if "eval" in self.found:
             trainer.log({f"eval_{name}": value for name, value in self.found["eval"]["figures"].items()})
 

@@ -252,7 +252,7 @@ def test_early_stopping_counts_across_resumption(arguments, tmp_path, caplog):
     assert main([*run, "--max_steps", "8", "--resume_from_checkpoint"]) == 0
     assert "step 3: no improvement in 2 evaluations, training ends early" in caplog.messages
     log = json.loads((tmp_path / "out" / "log_history.json").read_text())["log_history"]
-    assert [line["step"] for line in log if "eval_wer" in line] == [1, 2, 3]
+    assert [line["step"] for line in log if "eval_wer" in line] == [0, 1, 2, 3]
 
 
 def test_a_run_without_evaluation_explains_the_consequences(arguments, caplog):

@@ -118,6 +118,14 @@ def test_the_two_files_of_the_contract(result, tmp_path):
     assert {"cer", "cer_interval", "substitutions", "deletions", "insertions"} <= figures.keys()
 
 
+def test_rates_are_compared_with_those_of_an_earlier_evaluation(result):
+    before = [one.row() | {"word_errors": one.words.reference, "character_errors": 0} for one in result.utterances]
+    for metric, difference in {"wer": result.wer - 1, "cer": result.cer}.items():
+        assert result.compare(before, metric).difference == pytest.approx(difference)
+    assert result.compare(before, "loss") is None
+    assert result.compare(before[1:], "wer") is None
+
+
 def test_an_unwritable_folder_is_a_user_error(result, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):

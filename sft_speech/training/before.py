@@ -164,7 +164,8 @@ class BeforeAndAfter(TrainerCallback, ExportableState):
         """Return the difference between the evaluations of a split; None if it has no interval."""
         file = self.folder / f"{file_stem(split)}.jsonl"
         try:
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            with open(file, encoding="utf-8") as lines:
+                rows = [json.loads(line) for line in lines]
             return self.task.compare(evaluation, rows, self.metric.name)
         except FileNotFoundError:  # resumed into another directory
             return None
@@ -194,5 +195,5 @@ def digest(rows: Rows) -> str:
     """Return a digest of the ids of utterances, in their order."""
     ids = hashlib.sha256()
     for id in column_of(rows.table, "id").to_pylist():
-        ids.update(f"{id}\n".encode(errors="surrogateescape"))
+        ids.update(f"{id}\n".encode(errors="backslashreplace"))
     return ids.hexdigest()[:16]

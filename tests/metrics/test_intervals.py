@@ -114,7 +114,7 @@ def test_lines_of_two_evaluations_are_paired_by_their_ids():
     rng.shuffle(second)
     found = compare_rows(first, second, lambda row: (row["errors"], row["words"]), mean)
     assert found is not None
-    assert (found.difference, found.interval.low, found.interval.high) == (-0.25, -0.25, -0.25)
+    assert (found.difference, found.interval.low, found.interval.high) == pytest.approx((-0.25, -0.25, -0.25))
 
 
 @pytest.mark.parametrize(("first", "second"), [("", ""), ("abc", "ab"), ("abc", "abd"), ("abcc", "abc")])

@@ -107,7 +107,8 @@ def test_the_two_files_of_the_contract(result, tmp_path):
     written = result.save(tmp_path / "evaluation", "test-other")
     assert written == tmp_path / "evaluation" / "test-other.json"
     lines = [json.loads(line) for line in (tmp_path / "evaluation" / "test-other.jsonl").read_text().splitlines()]
-    assert list(lines[0]) == ["id", "reference", "hypothesis", "seconds", "word_errors", "words"]
+    counts = ["word_errors", "words", "character_errors", "characters"]
+    assert list(lines[0]) == ["id", "reference", "hypothesis", "seconds", *counts]
     figures = json.loads(written.read_text())
     assert figures["wer"] == sum(line["word_errors"] for line in lines) / sum(line["words"] for line in lines)
     assert figures["wer_interval"][0] <= figures["wer"] <= figures["wer_interval"][1]

@@ -169,13 +169,13 @@ def test_without_eval_split_the_test_splits_are_compared(short, tmp_path, caplog
 
 def test_a_failed_evaluation_does_not_block_the_next_run(short, tmp_path, capsys, monkeypatch):
     from sft_speech.audio import read as audio
-    from sft_speech.tasks.asr.ctc import recognize
+    from sft_speech.inference import clips
 
     def unreadable(*_, **__):
         raise audio.AudioError("unreadable", "gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(recognize, "read", unreadable)
+        patch.setattr(clips, "read", unreadable)
         assert main(short) == 2
     assert "none of its utterances could be read" in capsys.readouterr().err
     assert not (tmp_path / "out" / "run.yaml").exists()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from sft_speech.cli import main
+from sft_speech.training.task import Task
 
 RANDOM = "--mask_time_prob 0.3 --augment --hidden_dropout 0.1 --layerdrop 0.2".split()
 
@@ -82,7 +86,14 @@ def tensorboard(output: Path, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(name)]
 
 
-def test_it_does_not_change_the_training(short, tmp_path, outcome):
+def test_it_does_not_change_the_training(short, tmp_path, outcome, monkeypatch):
+    """Not even if it draws random numbers."""
+
+    def draw(self, rows):
+        random.random(), np.random.random(), torch.rand(1)
+        return self.evaluate(rows)
+
+    monkeypatch.setattr(Task, "evaluate_at_start", draw)
     assert main([*short, *RANDOM]) == 0
     assert main([*short, *RANDOM, "--evaluate_before", "false", "--output_dir", str(tmp_path / "off")]) == 0
     on, off = outcome(tmp_path / "out"), outcome(tmp_path / "off")

@@ -86,16 +86,22 @@ def watch_steps() -> None:
 
 
 def slow_reading(seconds: float) -> None:
-    """Delay the reading of each utterance in evaluation."""
+    """Delay the reading of each utterance in the evaluations after step 1."""
+    from transformers import Trainer
+
     from sft_speech.inference import clips
 
-    read = clips.read
+    read, train = clips.read, Trainer.training_step
 
     def delayed(*args: Any) -> Any:
         time.sleep(seconds)
         return read(*args)
 
-    clips.read = delayed
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        clips.read = delayed
+        return train(self, *args, **kwargs)
+
+    Trainer.training_step = watched
 
 
 def run() -> int:

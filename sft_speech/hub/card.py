@@ -160,6 +160,16 @@ class Run:
         roles = {role: found for role, found in self.config.corpora.items() if role != "train"}
         return {file_stem(split or role): (source, split or role) for role, (source, split) in roles.items()}
 
+    @cached_property
+    def before(self) -> dict[tuple[str, str], dict[str, float]]:
+        """The figures of the starting checkpoint, by split and corpus as :meth:`evaluations` names them."""
+        found, corpus = {}, self.shown("eval_source" if self.config.eval_source else "source")
+        for role, (_, split) in self.config.corpora.items():
+            keys = {metric.name: f"before_{role}_{metric.name}" for metric in self.spec.metrics}
+            figures = {name: self.figures[key] for name, key in keys.items() if key in self.figures}
+            found[split or role, corpus] = figures
+        return found
+
     def owns(self, path: Path, figures: dict[str, Any]) -> bool:
         """Return whether an evaluation file is of a split that the run evaluated."""
         source, _ = self.splits.get(path.stem, (None, None))
@@ -299,15 +309,17 @@ def figures_table(run: Run) -> list[str]:
     normalized = any(figures.get("normalizer", OWN) != OWN for *_, figures in found)
     rows = [
         [
-            split,
+            split + note,
             corpus,
             figures.get("utterances", ""),
             f"{figures.get('hours', 0):.2f}",
-            *(cell(figures, metric) for metric in metrics),
-            *([figures.get("normalizer", "–")] if normalized else []),
-            *([decoding(figures)] if searched else []),
+            *(cell(shown, metric) for metric in metrics),
+            *([shown.get("normalizer", "–")] if normalized else []),
+            *([decoding(shown)] if searched else []),
         ]
         for split, corpus, _, figures in found
+        for note, shown in ((" (before fine-tuning)", run.before.get((split, corpus))), ("", figures))
+        if shown
     ]
     heads = ["split", "corpus", "utterances", "hours", *(metric.heading for metric in metrics)]
     over = {figures["interval_over"] for *_, figures in found if "interval_over" in figures}

@@ -48,6 +48,7 @@ REASONS_TO_STAY = (
     ("checkpoint-*", "--with_checkpoints uploads them"),
     ("corpus_report.json", "ids of utterances; the card has the counts"),
     (provenance.FILE, "paths of this machine; the card has the rest"),
+    ("evaluation/before/*", "the card has its figures"),
     (EVALUATIONS, "not an evaluation of this run; --with_evaluations uploads it"),
     (PICTURES, "not an evaluation of this run; --with_evaluations uploads it"),
     ("evaluation/*.csv", "the confusion of classes is in the JSON file"),

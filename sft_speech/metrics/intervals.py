@@ -11,8 +11,9 @@ Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -121,6 +122,30 @@ def compare(
     tail = min(int((values <= 0).sum()), int((values >= 0).sum()))
     p_value = min(1.0, 2 * (tail + 1) / (len(values) + 1))
     return Comparison(float(difference[0]), _interval(values, over), p_value)
+
+
+def compare_rows(
+    first: Sequence[Mapping[str, Any]],
+    second: Sequence[Mapping[str, Any]],
+    unit: Callable[[Mapping[str, Any]], Sequence[float]],
+    statistic: Statistic,
+    speakers: Sequence[str] | None = None,
+) -> Comparison | None:
+    """Compare two systems as :func:`compare` does, from the lines of two SPLIT.jsonl in any order.
+
+    Args:
+        first, second: lines with an "id".
+        unit: what the utterance of a line contributes to the sums.
+        statistic: function of the sums.
+        speakers: speaker of each line of ``first``.
+
+    Returns:
+        None if the utterances are not the same.
+    """
+    units, others = ({row["id"]: unit(row) for row in rows} for rows in (first, second))
+    if not units or units.keys() != others.keys() or len(units) != len(first):
+        return None
+    return compare(np.array([*units.values()]), np.array([others[id] for id in units]), statistic, speakers)
 
 
 def _units(units: np.ndarray, speakers: Sequence[str] | None) -> tuple[np.ndarray, str]:

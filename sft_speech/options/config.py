@@ -95,6 +95,9 @@ class FinetuneConfig:
     eval_steps: float = option(
         0.1, "optimizer steps between evaluations and checkpoints; below 1: a share of the run", 1e-6
     )
+    evaluate_before: bool = option(
+        True, "evaluate the checkpoint before step 1 too, unless its head is new, to show what training changes"
+    )
     logging_steps: int = option(10, "optimizer steps between log lines", 1)
     save_total_limit: int = option(2, "checkpoints to keep, including the best; the last one is always kept", 1)
     report_to: str = option("tensorboard", "trackers by their transformers names, joined with ','; or 'none'")

@@ -33,11 +33,16 @@ class Progress(ProgressCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.current_step = self.first_step = state.global_step
-        self.began = time.monotonic()
         transformers_logging.disable_progress_bar()  # the bars for saving would break ours
         if state.is_world_process_zero:
             bar: Any = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, disable=None)
             self.training_bar = bar
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.first_step:  # the time before that, for an evaluation, says nothing about the pace
+            self.began = time.monotonic()
+            if self.training_bar is not None:
+                self.training_bar.unpause()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or self.training_bar is None:
@@ -102,7 +107,8 @@ class EarlyStopping(EarlyStoppingCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
         before, metric, self.early_stopping_patience_counter = TrainerState(), args.metric_for_best_model, 0
-        for value in (line[metric] for line in state.log_history if metric in line):
+        # The starting checkpoint, step 0, is not a candidate for the best one.
+        for value in (line[metric] for line in state.log_history if metric in line and line["step"] > 0):
             self.check_metric_value(args, before, control, value)
             if self.early_stopping_patience_counter == 0:
                 before.best_metric = value

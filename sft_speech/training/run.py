@@ -34,6 +34,7 @@ from sft_speech.models import adapt
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.training import callbacks, checkpoints, sharding
+from sft_speech.training.before import BeforeAndAfter
 from sft_speech.training.ending import first_error_only
 from sft_speech.training.figures import log_counts, training_figures
 from sft_speech.training.lock import OutputLock
@@ -161,12 +162,17 @@ def run(
     # A sharded model is still whole before training starts; there the first step, on the same batch, is the check.
     if config.oom_check and trainer.args.device.type == "cuda" and not trainer.is_fsdp_enabled:
         oom_check(trainer)
-    if processes.is_main_process:  # not earlier, so that a run that fails to start does not block the next attempt
+
+    def describe() -> None:
+        """Called as step 1 begins, not earlier: a run that fails to start does not block the next attempt."""
         describe_run(config, task)
         provenance.record(config, output, beginning.checkpoint, trainer.args.device, processes.num_processes)
+
+    before = BeforeAndAfter(config, task, corpora, trainer, spec.metric(task.metric), describe)
+    trainer.add_callback(before)
     with stop.training():
         trainer.train(resume_from_checkpoint=str(beginning.checkpoint) if beginning.checkpoint else None)
-    figures = finish_run(config, spec, task, corpora, trainer, report, repository)
+    figures = finish_run(config, spec, task, corpora, trainer, report, repository, before)
     if processes.is_main_process:
         lock.mark(finished=True)
         if repository is not None:
@@ -188,6 +194,7 @@ def finish_run(
     trainer: ExactTrainer,
     report: CorpusReport,
     repository: Repository | None,
+    before: BeforeAndAfter,
 ) -> dict[str, float]:
     """Evaluate the model and write the final output of the run. Return its figures.
 
@@ -195,7 +202,7 @@ def finish_run(
         repository: where the model will be pushed; the card names it.
     """
     output, main = Path(config.output_dir), trainer.is_world_process_zero()
-    figures = training_figures(trainer)
+    figures, evaluations = training_figures(trainer) | before.figures(), {}
     log_counts(figures)
     trainer.plan.complete()
     if main:
@@ -204,12 +211,14 @@ def finish_run(
         for name, rows in corpora.items():
             if name != "train":
                 evaluation, split = task.evaluate(rows.table), config.corpora[name][1] or name
+                evaluations[name] = evaluation
                 figures |= {f"{name}_{key}": value for key, value in evaluation.metrics().items()}
                 if main:
                     evaluation.save(output / "evaluation", split)
                     logger.info("%s\n%s", split, evaluation.table())
     weights = sharding.gathered(trainer)
     if main:
+        before.report(evaluations)
         with checkpoints.disk_errors(output, "resume with --resume_from_checkpoint auto"):
             task.save(output, weights)
             honour_umask(output)

@@ -220,5 +220,5 @@ def changed_settings(config: Any, file: Path) -> list[str]:
     """Return the names of the options that differ from those in a run's ``run.yaml``."""
     before = current(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     free = {"output_dir", "resume_from_checkpoint", "dataloader_num_workers", "oom_check", "report_to", "run_name"}
-    free |= {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy", "license"}
+    free |= {"evaluate_before", "push_to_hub", "hub_model_id", "hub_private", "hub_strategy", "license"}
     return [name for name, value in vars(config).items() if name not in free and before.get(name, value) != value]

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel, TrainerCallback
 
 from sft_speech.corpora.report import CorpusReport
+from sft_speech.metrics.intervals import Comparison
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.training.loss import Criterion
 
@@ -106,9 +107,33 @@ class Task(ABC, Generic[C]):
         """Return the callbacks of this task."""
         return []
 
+    def can_evaluate_at_start(self) -> bool:
+        """Return whether the checkpoint can do the task before it is trained: its head is not new."""
+        return False
+
+    def evaluate_at_start(self, rows: Dataset) -> Evaluation:
+        """Evaluate the starting checkpoint before step 1, as :meth:`evaluate` does.
+
+        Override it if the starting checkpoint must be used in another way than the model in training.
+        """
+        return self.evaluate(rows)
+
     @abstractmethod
     def evaluate(self, rows: Dataset) -> Evaluation:
         """Evaluate a split on all processes together; each gets the same result."""
+
+    def compare(self, evaluation: Any, before: list[dict[str, Any]], metric: str) -> Comparison | None:
+        """Return the difference between an evaluation and an earlier one, later minus earlier, with its interval.
+
+        Args:
+            evaluation: the later one, from :meth:`evaluate`.
+            before: the lines of SPLIT.jsonl of the earlier one.
+            metric: name of the figure.
+
+        Returns:
+            None if there is no interval for this figure, or the utterances are not the same.
+        """
+        return None
 
     @abstractmethod
     def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:

@@ -165,7 +165,7 @@ class FaultyRun:
         inside: id of a process in whose namespaces the run lives.
         environment: additional variables.
         cache: folder for the indices of corpora.
-        slow_evaluation: seconds to read an utterance during evaluation.
+        slow_evaluation: seconds to read an utterance during evaluation, after step 1.
         imports: modules that register themselves, like `toy_task`.
     """
 

@@ -102,6 +102,18 @@ def test_figures_come_from_the_evaluation_files(folder):
     assert "| 5.00 (4.00 to 7.00) |" in card(folder)[1]
 
 
+def test_figures_before_fine_tuning(folder):
+    results = json.loads((folder / "all_results.json").read_text())
+    before = {"before_eval_wer": 0.5, "before_test_wer": 0.6, "before_test_cer": 0.4, "before_test_eval_wer": 0.7}
+    write(folder / "all_results.json", results | before)
+    write(folder / "evaluation" / "eval.json", figures(0.3, source="another"))  # evaluated later, on another corpus
+    head, body = card(folder, all_evaluations=True)
+    assert "| dev (before fine-tuning) | org/judged\\_by | 7 | 0.50 | 50.00 | – |\n| dev | " in body
+    assert "| test (before fine-tuning) | org/judged\\_by | 7 | 0.50 | 60.00 | 40.00 |\n| test | " in body
+    assert "eval (before fine-tuning)" not in body
+    assert {one["dataset"]["split"] for one in head["model-index"][0]["results"]} == {"dev", "test", "eval"}
+
+
 def test_what_the_hub_is_told(folder):
     head, _ = card(folder, "me/model")
     assert head["base_model"] == "org/model"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sft_speech.metrics.intervals import bootstrap_interval, compare, mean
+from sft_speech.metrics.intervals import bootstrap_interval, compare, compare_rows, mean
 from sft_speech.metrics.words import Errors, compare_rates, interval
 
 
@@ -105,3 +105,19 @@ def test_speakers_are_drawn_for_both_systems():
 def test_unequal_or_no_utterances_are_refused(first, second):
     with pytest.raises(ValueError, match="a paired test"):
         compare(np.ones((first, 2)), np.ones((second, 2)), mean)
+
+
+def test_lines_of_two_evaluations_are_paired_by_their_ids():
+    rng = np.random.default_rng(5)
+    first = [{"id": str(n), "errors": float(n % 3), "words": 4.0} for n in range(90)]
+    second = [row | {"errors": row["errors"] + 1} for row in first]
+    rng.shuffle(second)
+    found = compare_rows(first, second, lambda row: (row["errors"], row["words"]), mean)
+    assert found is not None
+    assert (found.difference, found.interval.low, found.interval.high) == pytest.approx((-0.25, -0.25, -0.25))
+
+
+@pytest.mark.parametrize(("first", "second"), [("", ""), ("abc", "ab"), ("abc", "abd"), ("abcc", "abc")])
+def test_other_utterances_are_not_compared(first, second):
+    rows, others = ([{"id": id} for id in ids] for ids in (first, second))
+    assert compare_rows(rows, others, lambda row: (1, 1), mean) is None

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sft_speech.corpora.report import file_stem
 from sft_speech.errors import UserError
-from sft_speech.metrics.intervals import Interval
+from sft_speech.metrics.intervals import Comparison, Interval, compare_rows
 from sft_speech.metrics.loops import Loop
-from sft_speech.metrics.words import Errors, confusions, interval, sum_errors
+from sft_speech.metrics.words import Errors, confusions, interval, rate_of, sum_errors
 from sft_speech.tasks.asr.ctc.decoding import GREEDY
 from sft_speech.tasks.asr.recognizer import Counts, Hypothesis
 from sft_speech.text.scoring import words_of
@@ -53,7 +54,13 @@ class Utterance:
             line["normalized_reference"] = self.reference
         if hypothesis != self.hypothesis:
             line["normalized_hypothesis"] = self.hypothesis
-        line |= {"seconds": round(self.seconds, 3), "word_errors": self.words.total, "words": self.words.reference}
+        line |= {
+            "seconds": round(self.seconds, 3),
+            "word_errors": self.words.total,
+            "words": self.words.reference,
+            "character_errors": self.characters.total,
+            "characters": self.characters.reference,
+        }
         if self.as_written is not None:
             line["word_errors_as_written"] = self.as_written.total
             line["words_as_written"] = self.as_written.reference
@@ -169,6 +176,16 @@ class EvaluationResult:
     def character_interval(self) -> Interval:
         """Return the 95 % bootstrap interval of ``cer``."""
         return interval([u.characters for u in self.utterances], [u.speaker for u in self.utterances])
+
+    def compare(self, before: list[dict[str, Any]], metric: str) -> Comparison | None:
+        """Return the paired difference of "wer" or "cer" to an earlier evaluation, from the lines of its SPLIT.jsonl;
+        None if the utterances are not the same, or for another metric.
+        """
+        counts = {"wer": ("word_errors", "words"), "cer": ("character_errors", "characters")}
+        if metric not in counts:
+            return None
+        rows, speakers = [one.row() for one in self.utterances], [one.speaker for one in self.utterances]
+        return compare_rows(rows, before, lambda row: [row[key] for key in counts[metric]], rate_of, speakers)
 
     def confusions(self) -> list[tuple[tuple[str, str], int]]:
         """Return ((reference word, hypothesis word), count), most frequent first; "" is a missing word."""

@@ -42,11 +42,13 @@ class Checkpoint:
         model: the logits of a clip do not depend on the other clips in its batch.
         front_end: waveforms to the inputs of the model.
         labels: classes by their id.
+        head_is_new: whether the head is random, so that the model cannot classify yet.
     """
 
     model: PreTrainedModel
     front_end: FrontEnd
     labels: Labels
+    head_is_new: bool = False
 
     @property
     def rate(self) -> int:
@@ -120,7 +122,8 @@ def load_to_finetune(config: FinetuneClassificationConfig, labels: Labels, longe
     few = ", ".join(dict.fromkeys(new)) if len(set(new)) <= 8 else "all"
     head = f"new weights, random until trained: {few}" if new else "the head is kept because it has these labels"
     logger.info("%s: %d labels; %s", name, len(labels.names), head)
-    return Checkpoint(exact_padding(model), make_front_end(model.config, extractor), labels)
+    head_is_new = not same or config.from_scratch or plain or bool(set(new) & head_names(model))
+    return Checkpoint(exact_padding(model), make_front_end(model.config, extractor), labels, head_is_new)
 
 
 def read_classifier_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import numpy as np
 from sft_speech.corpora.arguments import evaluation_folder, rows_of_arguments
 from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.errors import UserError
-from sft_speech.metrics.intervals import bootstrap_intervals
+from sft_speech.metrics.intervals import Comparison, bootstrap_intervals, compare_rows, mean
 from sft_speech.options.settings import read_yaml
 
 if TYPE_CHECKING:
@@ -172,6 +172,19 @@ class ClassificationResult:
         """Return the utterances that are not all right, the most confident ones first."""
         wrong = [one for one in self.utterances if not one.right]
         return sorted(wrong, key=lambda one: -one.confidence)
+
+    def compare(self, before: list[dict[str, Any]], metric: str) -> Comparison | None:
+        """Return the paired difference of "accuracy" or "loss" to an earlier evaluation, from the lines of its
+        SPLIT.jsonl; None if the utterances are not the same, or for another metric.
+        """
+        values: dict[str, Callable[[Mapping[str, Any]], float]] = {
+            "accuracy": lambda row: row["expected"] == row["predicted"],
+            "loss": lambda row: row["loss"],
+        }
+        if metric not in values:
+            return None
+        rows, speakers = [self._row(one) for one in self.utterances], [one.speaker for one in self.utterances]
+        return compare_rows(rows, before, lambda row: (values[metric](row), 1), mean, speakers)
 
     def metrics(self) -> dict[str, float]:
         """Return the figures that a trainer logs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from sft_speech.audio import augment
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
+from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt
 from sft_speech.models.families import family_of
 from sft_speech.models.spec_augment import SpecAugment
@@ -87,6 +88,9 @@ class Classification(Task[FinetuneClassificationConfig]):
             return None
         return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
 
+    def can_evaluate_at_start(self) -> bool:
+        return not self.checkpoint.head_is_new
+
     def evaluate(self, rows: Dataset) -> ClassificationResult:
         """Evaluate a split, each process a share of it.
 
@@ -102,6 +106,9 @@ class Classification(Task[FinetuneClassificationConfig]):
         failed = len(result.failed)
         check_evaluation(len(result.utterances) + failed, failed, self.config.max_dropped_share)
         return result
+
+    def compare(self, evaluation: ClassificationResult, before: list[dict[str, Any]], metric: str) -> Comparison | None:
+        return evaluation.compare(before, metric)
 
     def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         self.checkpoint.save(folder, weights)

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 
 from sft_speech.corpora.report import file_stem
 from sft_speech.inference.batching import sorted_batches
+from sft_speech.metrics.intervals import Comparison, compare_rows, mean
 from sft_speech.models.adapt import exact_padding, prepare
 from sft_speech.tasks.speech.checkpoint import Model, SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tasks.speech.collator import SpeechCollator
@@ -119,6 +120,9 @@ class SpeechTask(Task[C]):
         with main_first(accelerate.PartialState()):  # the other processes read the embeddings that it caches
             return voices_of(corpora.values(), encoder, checkpoint.rate, size, config.trim_db)
 
+    def can_evaluate_at_start(self) -> bool:
+        return not self.config.from_scratch
+
     def evaluate(self, rows: Dataset) -> SpeechLosses:
         """Compute the losses of every utterance, a share of them per process.
 
@@ -150,6 +154,9 @@ class SpeechTask(Task[C]):
         check_evaluation(len(rows), len(rows) - len(whole), self.config.max_dropped_share)
         return SpeechLosses(whole)
 
+    def compare(self, evaluation: SpeechLosses, before: list[dict[str, Any]], metric: str) -> Comparison | None:
+        return evaluation.compare(before) if metric == "loss" else None
+
     def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         self.checkpoint.save(folder, weights)
 
@@ -176,13 +183,26 @@ class SpeechLosses:
     def table(self) -> str:
         return "  ".join(f"{name} {value:.4f}" for name, value in self.metrics().items())
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the lines of SPLIT.jsonl: each utterance with its losses per mel frame."""
+        return [row | {part: round(row[part] / row["frames"], 5) for part in PARTS} for row in self.utterances]
+
+    def compare(self, before: list[dict[str, Any]]) -> Comparison | None:
+        """Return the paired difference of the loss to an earlier evaluation, from the lines of its SPLIT.jsonl; None if
+        the utterances are not the same.
+        """
+        return compare_rows(
+            self.rows(),
+            before,
+            lambda row: (row["frames"] * sum(row[part] for part in PARTS), row["frames"]),
+            mean,
+        )
+
     def save(self, folder: Path, split: str) -> None:
         """Write SPLIT.jsonl, a line per utterance with its losses per mel frame, and SPLIT.json."""
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / f"{file_stem(split)}.jsonl", "w", encoding="utf-8") as lines:
-            for row in self.utterances:
-                per_frame = {part: round(row[part] / row["frames"], 5) for part in PARTS}
-                lines.write(json.dumps(row | per_frame, ensure_ascii=False) + "\n")
+            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows())
         hours = sum(row["seconds"] for row in self.utterances) / 3600
         figures = json.dumps(self.metrics() | {"utterances": len(self.utterances), "hours": hours}, indent=2)
         (folder / f"{file_stem(split)}.json").write_text(figures + "\n", encoding="utf-8")

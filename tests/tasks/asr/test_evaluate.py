@@ -111,7 +111,8 @@ def test_the_two_files_of_the_contract(result, tmp_path):
     written = result.save(tmp_path / "evaluation", "test-other")
     assert written == tmp_path / "evaluation" / "test-other.json"
     lines = [json.loads(line) for line in (tmp_path / "evaluation" / "test-other.jsonl").read_text().splitlines()]
-    assert list(lines[0]) == ["id", "reference", "hypothesis", "seconds", "word_errors", "words"]
+    counts = ["word_errors", "words", "character_errors", "characters"]
+    assert list(lines[0]) == ["id", "reference", "hypothesis", "seconds", *counts]
     figures = json.loads(written.read_text())
     assert figures["wer"] == sum(line["word_errors"] for line in lines) / sum(line["words"] for line in lines)
     assert figures["wer_interval"][0] <= figures["wer"] <= figures["wer_interval"][1]
@@ -120,6 +121,14 @@ def test_the_two_files_of_the_contract(result, tmp_path):
     assert figures["hours"] == pytest.approx(10.9 / 3600)
     assert figures["real_time_factor"] > 0
     assert {"cer", "cer_interval", "substitutions", "deletions", "insertions"} <= figures.keys()
+
+
+def test_rates_are_compared_with_those_of_an_earlier_evaluation(result):
+    before = [one.row() | {"word_errors": one.words.reference, "character_errors": 0} for one in result.utterances]
+    for metric, difference in {"wer": result.wer - 1, "cer": result.cer}.items():
+        assert result.compare(before, metric).difference == pytest.approx(difference)
+    assert result.compare(before, "loss") is None
+    assert result.compare(before[1:], "wer") is None
 
 
 def test_an_unwritable_folder_is_a_user_error(result, tmp_path):

@@ -55,6 +55,15 @@ def test_summary(result):
     assert low < 2 / 3 < high
 
 
+def test_figures_are_compared_with_those_of_an_earlier_evaluation(result, tmp_path):
+    result.save(tmp_path, "test")  # lines in another order than the corpus
+    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    before = [row | {"predicted": "none of them", "loss": row["loss"] + 1} for row in rows]
+    assert result.compare(before, "accuracy").difference == pytest.approx(result.accuracy)
+    assert result.compare(before, "loss").difference == pytest.approx(-1)
+    assert result.compare(before, "macro_f1") is None
+
+
 def test_intervals_are_over_speakers_where_there_are_enough_of_them():
     spread = [utterance(f"u{n}", 0, n % 2, speaker=f"s{n % 6}") for n in range(60)]
     found = ClassificationResult(LABELS, spread).summary()

@@ -102,6 +102,12 @@ def test_a_head_of_the_same_labels_is_kept(arguments, trained, tmp_path, caplog)
     assert "the head is kept" in caplog.text
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "again"))
     assert torch.equal(before["classifier.weight"], after["classifier.weight"])
+    figures = json.loads((tmp_path / "again" / "all_results.json").read_text())
+    assert {name: figures[f"before_eval_{name}"] for name in ("accuracy", "macro_f1", "loss")} == {
+        name: figures[f"eval_{name}"] for name in ("accuracy", "macro_f1", "loss")
+    }
+    assert "(difference +0.00, paired 95 % interval +0.00 to +0.00 over utterances)" in caplog.text
+    assert "before_" not in (tmp_path / "out" / "all_results.json").read_text(), "there the head was new"
     assert (
         main(
             arguments(

@@ -88,6 +88,7 @@ def test_from_a_corpus_to_a_model(arguments, tiny_speaker, tmp_path, monkeypatch
     out = tmp_path / "out"
     figures = json.loads((out / "all_results.json").read_text())
     assert {"eval_loss", "eval_mel_loss", "eval_stop_loss", "eval_attention_loss", "train_loss"} <= figures.keys()
+    assert figures["before_eval_loss"] > figures["eval_loss"]
     history = losses(out)
     assert min(history.values()) < 0.8 * history[5]
 

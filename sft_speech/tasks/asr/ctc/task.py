@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from sft_speech.audio import augment
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
+from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt
 from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
@@ -109,6 +110,9 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
             return None
         return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
 
+    def can_evaluate_at_start(self) -> bool:
+        return not self.checkpoint.head_is_new
+
     def evaluate(self, rows: Dataset) -> EvaluationResult:
         """Evaluate a share of the rows on every process, and merge the counts.
 
@@ -125,6 +129,9 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
         failed = len(whole.failed)
         check_evaluation(len(whole.utterances) + failed, failed, self.config.max_dropped_share)
         return whole
+
+    def compare(self, evaluation: EvaluationResult, before: list[dict[str, Any]], metric: str) -> Comparison | None:
+        return evaluation.compare(before, metric)
 
     def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         self.checkpoint.save(folder, weights)

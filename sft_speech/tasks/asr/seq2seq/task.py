@@ -17,6 +17,7 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.corpora.select import Reason
 from sft_speech.errors import UserError
+from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt
 from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
@@ -50,6 +51,7 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
     """Fine-tuning of a model that writes text token by token."""
 
     checkpoint: Checkpoint
+    own_length_at_start: bool  # how the starting checkpoint was trained
 
     def __init__(self, config: FinetuneAsrConfig) -> None:
         super().__init__(config)
@@ -70,6 +72,7 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
             language=config.language,
             lower_case=config.lower_case,
         )
+        self.own_length_at_start = self.checkpoint.own_length
         self.checkpoint.train_on(own_length=config.encoder_seconds == "auto")
         self.check_language()
         warn_of_capitals([self.checkpoint.normalizer(text).text for text in islice(rows.texts(), SAMPLED_TEXTS)])
@@ -133,6 +136,17 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
             return None
         return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
 
+    def can_evaluate_at_start(self) -> bool:
+        return not self.checkpoint.head_is_new
+
+    def evaluate_at_start(self, rows: Dataset) -> EvaluationResult:
+        """Evaluate the starting checkpoint with the input that it was trained on: a plain Whisper takes all 30 s."""
+        own_length, self.checkpoint.own_length = self.checkpoint.own_length, self.own_length_at_start
+        try:
+            return self.evaluate(rows)
+        finally:
+            self.checkpoint.own_length = own_length
+
     def evaluate(self, rows: Dataset) -> EvaluationResult:
         """Evaluate a share of the rows on every process, and merge the counts.
 
@@ -149,6 +163,9 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
         failed = len(whole.failed)
         check_evaluation(len(whole.utterances) + failed, failed, self.config.max_dropped_share)
         return whole
+
+    def compare(self, evaluation: EvaluationResult, before: list[dict[str, Any]], metric: str) -> Comparison | None:
+        return evaluation.compare(before, metric)
 
     def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         self.checkpoint.save(folder, weights)

@@ -257,12 +257,14 @@ def test_two_word_error_rates_in_english(tmp_path):
     assert [json.loads(line) for line in (tmp_path / "dev.jsonl").read_text().splitlines()] == [
         {
             "id": "u0", "reference": "Twenty one.", "hypothesis": "21", "normalized_reference": "21",
-            "seconds": 10.0, "word_errors": 0, "words": 1, "word_errors_as_written": 2, "words_as_written": 2,
+            "seconds": 10.0, "word_errors": 0, "words": 1,
+            "character_errors": 0, "characters": 2, "word_errors_as_written": 2, "words_as_written": 2,
         },
         {
             "id": "u1", "reference": "It's my favourite colour!", "hypothesis": "It is my favorite color.",
             "normalized_reference": "it is my favorite color", "normalized_hypothesis": "it is my favorite color",
-            "seconds": 10.0, "word_errors": 0, "words": 5, "word_errors_as_written": 4, "words_as_written": 4,
+            "seconds": 10.0, "word_errors": 0, "words": 5,
+            "character_errors": 0, "characters": 23, "word_errors_as_written": 4, "words_as_written": 4,
         },
     ]  # fmt: skip
     assert found.table("dev").splitlines()[1:4] == [

@@ -24,6 +24,7 @@ from sft_speech.errors import UserError
 from sft_speech.metrics.intervals import Interval
 from sft_speech.metrics.words import Errors, character_errors, confusions, interval, sum_errors, word_errors
 from sft_speech.tasks.asr.ctc.decoding import GREEDY, add_decoding_arguments, decoding_of
+from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
 from sft_speech.tasks.asr.recognizer import Clip, Counts, Hypothesis, Recognizer
 
 if TYPE_CHECKING:
@@ -267,9 +268,10 @@ def evaluate_corpus(
             reference = checkpoint.normalizer(row["text"]).text
             labels = checkpoint.encode(reference)
             waiting.append((row["id"], row["speaker"] or "", reference, len(labels)))
-            yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels)
+            language = row.get("language")
+            yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels, language=language)
 
-    result = EvaluationResult(decoding=decoder.search.decoding.summary() if decoder else GREEDY.copy())
+    result = EvaluationResult(decoding=decoder.search.decoding.summary() if decoder else checkpoint.search)
     began = time.perf_counter()
     hypotheses = checkpoint.recognize(
         clips(), max_batch_seconds=max_batch_seconds, device=device, progress=progress, decoder=decoder
@@ -293,13 +295,14 @@ def evaluate_corpus(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech evaluate`` that only recognizers have."""
     add_decoding_arguments(parser)
+    add_generation_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
     """Evaluate, write both files and print the table."""
     from sft_speech.tasks.asr.transcriber import Transcriber
 
-    decoding = decoding_of(args)
+    decoding, generation = decoding_of(args), generation_of(args)
     rows, split, report = rows_of_arguments(args)
     transcriber = Transcriber(
         args.model,
@@ -307,6 +310,8 @@ def main(args: argparse.Namespace) -> None:
         max_batch_seconds=args.max_batch_seconds,
         decoding=decoding,
         allow_pickle=args.allow_pickle,
+        generation=generation,
+        times=False,
     )
     corpus = reported(transcriber.checkpoint, rows, split, report)
     with progress_bar(corpus["seconds"]) as bar:

@@ -37,10 +37,11 @@ from sft_speech.models.load import (
     unreadable,
 )
 from sft_speech.tasks.asr.ctc.beam import BeamDecoder, Search
-from sft_speech.tasks.asr.ctc.decoding import Decoding
+from sft_speech.tasks.asr.ctc.decoding import GREEDY, Decoding
 from sft_speech.tasks.asr.ctc.recognition import Recognition
 from sft_speech.tasks.asr.ctc.recognize import recognize
 from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary, build_tokenizer, fits
+from sft_speech.tasks.asr.generation import Generation, refuse
 from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.text.normalize import TranscriptNormalizer
 
@@ -96,6 +97,11 @@ class Checkpoint:
         """Whether the head is random, so that the model cannot transcribe yet."""
         return any("lm_head" in name for name in self.new_weights)
 
+    @property
+    def search(self) -> dict[str, object]:
+        """How it searches for hypotheses without a language model."""
+        return GREEDY.copy()
+
     # Methods of objects that don't hold the model, so that a loader's worker receives them without it.
 
     @cached_property
@@ -120,6 +126,15 @@ class Checkpoint:
     def recognize(self, clips: Iterable[Clip], **options: Any) -> Iterator[Recognition | AudioError]:
         """Recognize clips: see :func:`sft_speech.tasks.asr.ctc.recognize.recognize`."""
         return recognize(self, clips, **options)
+
+    def with_generation(self, generation: Generation) -> Checkpoint:
+        """Return the recognizer itself: the options are those of models that write token by token.
+
+        Raises:
+            UserError: one is set.
+        """
+        refuse(generation, "a CTC model")
+        return self
 
     def decoder_for(self, decoding: Decoding | None) -> BeamDecoder | None:
         """Return a beam search with a language model; None for greedy recognition.

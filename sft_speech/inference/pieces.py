@@ -134,8 +134,8 @@ class Steps(ABC, Generic[Source, Part, Tensors, Output, Result]):
     def features(self, waveforms: list[np.ndarray]) -> dict[str, torch.Tensor]:
         """Return the inputs of the model for waveforms (S,) of S samples; called in threads."""
 
-    def without_model(self, samples: int) -> Output | None:
-        """Return the output for a piece that is too short for the model; None if it is not."""
+    def without_model(self, waveform: np.ndarray) -> Output | None:
+        """Return the output for a waveform (S,) that the model need not see, or cannot; None if it must."""
         return None
 
     @abstractmethod
@@ -250,7 +250,7 @@ def _load(
         except AudioError as error:
             batch.pool.results[place] = error
             continue
-        output = steps.without_model(len(waveform))
+        output = steps.without_model(waveform)
         if output is not None:
             batch.pool.results[place] = output
             continue

@@ -245,7 +245,9 @@ def _config(path: Path, arrays: Mapping[str, Array], tied: bool) -> WhisperConfi
         max_source_positions=size("encoder/position_encodings/encodings"),
         max_target_positions=size("decoder/position_encodings/encodings"),
         tie_word_embeddings=tied,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
         decoder_start_token_id=0,  # it may not be None
     )
 

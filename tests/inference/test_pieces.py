@@ -49,8 +49,8 @@ class Adding(Steps[Pooled, Part, torch.Tensor, float, Total]):
         rows = [torch.tensor(waveform) for waveform in waveforms]
         return {"x": nn.utils.rnn.pad_sequence(rows, batch_first=True)}
 
-    def without_model(self, samples: int) -> float | None:
-        return -1.0 if samples < 4 else None
+    def without_model(self, waveform: np.ndarray) -> float | None:
+        return -1.0 if len(waveform) < 4 else None
 
     def forward(self, model: nn.Module, features: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
         assert not model.training

@@ -19,7 +19,8 @@ from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
 from sft_speech.metrics.loops import loop_of
 from sft_speech.metrics.words import character_errors, word_errors
-from sft_speech.tasks.asr.ctc.decoding import GREEDY, add_decoding_arguments, decoding_of
+from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
+from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
 from sft_speech.tasks.asr.recognizer import Clip, Hypothesis, Recognizer, scoring_of
 from sft_speech.tasks.asr.results import EvaluationResult, Utterance
 from sft_speech.text.scoring import NormalizerName, Scoring, has_marks, is_english
@@ -67,9 +68,10 @@ def evaluate_corpus(
         for row in corpus:
             labels = checkpoint.encode(checkpoint.normalizer(row["text"]).text)
             waiting.append((row["id"], row["speaker"] or "", row["text"], len(labels)))
-            yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels)
+            language = row.get("language")
+            yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels, language=language)
 
-    decoding = decoder.search.decoding.summary() if decoder else GREEDY.copy()
+    decoding = decoder.search.decoding.summary() if decoder else checkpoint.search
     result = EvaluationResult(decoding=decoding, normalizer=scoring.name, spaced=scoring.spaced)
     began = time.perf_counter()
     hypotheses = checkpoint.recognize(
@@ -125,13 +127,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech evaluate`` that only recognizers have."""
     parser.add_argument("--normalizer", choices=get_args(NormalizerName), help="of WER and CER [what suits the model]")
     add_decoding_arguments(parser)
+    add_generation_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
     """Evaluate, write both files and print the table."""
     from sft_speech.tasks.asr.transcriber import Transcriber
 
-    decoding = decoding_of(args)
+    decoding, generation = decoding_of(args), generation_of(args)
     rows, split, report = rows_of_arguments(args)
     transcriber = Transcriber(
         args.model,
@@ -139,6 +142,8 @@ def main(args: argparse.Namespace) -> None:
         max_batch_seconds=args.max_batch_seconds,
         decoding=decoding,
         allow_pickle=args.allow_pickle,
+        generation=generation,
+        times=False,
     )
     corpus = reported(transcriber.checkpoint, rows, split, report, args.normalizer)
     with progress_bar(corpus["seconds"]) as bar:

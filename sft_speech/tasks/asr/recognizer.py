@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sft_speech.audio.read import AudioError
     from sft_speech.tasks.asr.ctc.beam import BeamDecoder
     from sft_speech.tasks.asr.ctc.decoding import Decoding
+    from sft_speech.tasks.asr.generation import Generation
     from sft_speech.text.normalize import Normalized
 
 
@@ -38,9 +39,11 @@ class Clip(Pooled):
 
     Args:
         labels: token ids of its transcript, for the loss.
+        language: code of its language, for models of many; None: not known.
     """
 
     labels: Sequence[int] | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ class Hypothesis:
     silent: bool | None = None
     counts: Counts = field(default_factory=Counts)
 
+    @property
+    def language(self) -> str | None:
+        """Code of the language that was written; None if the model does not tell."""
+        return None
+
     def spans(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
         """Return the words and the characters of the text with their times."""
         return (), ()
@@ -127,6 +135,10 @@ class Recognizer(Protocol):
     def spellings(self) -> Mapping[str, str]:
         """British to American spellings that the checkpoint brings for the normalizer ``whisper``; may be empty."""
 
+    @property
+    def search(self) -> dict[str, object]:
+        """How it searches for hypotheses, without a decoder, for the figures of an evaluation."""
+
     def encode(self, text: str) -> list[int]:
         """Return the labels of a normalized transcript."""
 
@@ -145,7 +157,7 @@ class Recognizer(Protocol):
 
         Args:
             clips: any number of clips of any length, drawn as needed.
-            max_batch_seconds: padded seconds per batch; a longer chunk gets its own batch.
+            max_batch_seconds: padded seconds per batch; a longer chunk gets its own batch. None: what suits the device.
             device: device of the forward pass, to which the model is moved; None leaves the model where it is.
             chunk_seconds: longer clips are recognized in overlapping chunks of this length.
             progress: called with the seconds of finished audio.
@@ -157,6 +169,13 @@ class Recognizer(Protocol):
 
         Raises:
             UserError: a batch does not fit into memory.
+        """
+
+    def with_generation(self, generation: Generation) -> Self:
+        """Return the recognizer with options of what it writes; the model is shared.
+
+        Raises:
+            UserError: it has no such option, or lacks the language.
         """
 
     def decoder_for(self, decoding: Decoding | None) -> BeamDecoder | None:

@@ -29,6 +29,7 @@ from sft_speech.inference.shards import Shards
 from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
+from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
     add_pickle_argument(parser)
     add_decoding_arguments(parser)
+    add_generation_arguments(parser)
     parser.add_argument("--num_processes", type=int, default=1, metavar="N", help="processes, each on its own GPU [1]")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run, if there is one")
 
@@ -76,7 +78,7 @@ def main(args: argparse.Namespace) -> int | None:
     if args.num_processes > 1 and process.world > 1:
         why = f"a launcher has already started {process.world} processes"
         raise UserError(f"--num_processes {args.num_processes}", why, "leave it out")
-    decoding_of(args)  # raises before anything is read
+    decoding_of(args), generation_of(args)  # raise before anything is read
     if process.world > 1:
         end_with_parent()
     from sft_speech.inference.clips import find_audio
@@ -118,6 +120,8 @@ def _transcriber(args: argparse.Namespace, process: Process) -> Transcriber:
         max_batch_seconds=args.max_batch_seconds,
         decoding=decoding_of(args),
         allow_pickle=args.allow_pickle,
+        generation=generation_of(args),
+        times=bool(args.timestamps) or args.format in ("srt", "vtt"),
     )
 
 
@@ -279,7 +283,7 @@ def _formatted(transcription: Transcription, format: str, timestamps: str | None
 
 
 def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[str, object]:
-    """Return an object for JSONL: {audio, text, seconds}, words or characters with times, and the error if any.
+    """Return an object for JSONL: {audio, text, seconds}, language, words or characters with times, and the error.
 
     Args:
         timestamps: "word", "char" or None.
@@ -290,6 +294,8 @@ def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[
 
     row: dict[str, object] = {"audio": transcription.audio, "text": transcription.text}
     row["seconds"] = round(transcription.seconds, 3)
+    if transcription.language:
+        row["language"] = transcription.language
     if timestamps == "word":
         row["words"] = timed(transcription.words)
     elif timestamps == "char":

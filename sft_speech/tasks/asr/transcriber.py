@@ -24,13 +24,13 @@ from sft_speech.tasks.asr.recognizer import (
     Recognizer,
     Span,
     check_trained,
-    default_batch_seconds,
 )
 
 if TYPE_CHECKING:
     import torch
 
     from sft_speech.tasks.asr.ctc.decoding import Decoding
+    from sft_speech.tasks.asr.generation import Generation
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Transcription:
         seconds: length of the transcribed audio.
         audio: path of the recording; "" if it was given in memory.
         error: why the recording, or the rest of it, could not be read; "" if all of it was.
+        language: code of the language that the model wrote or detected; "" if it does not tell.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Transcription:
     seconds: float
     audio: str = ""
     error: str = ""
+    language: str = ""
 
     @property
     def failed(self) -> bool:
@@ -73,13 +75,15 @@ class Transcriber:
         max_batch_seconds: padded audio per batch: raise it until memory is full. Transcripts do not depend on it.
         chunk_seconds: longer recordings are cut into overlapping chunks of this length; lower it if memory is short.
         decoding: beam search with a language model, or the YAML file that describes it; None is greedy.
+        generation: what a model that writes token by token writes, and how it searches: language, task, prompt, ...
+        times: find the times of words and characters. For models that write token by token this takes a tenth longer.
         allow_pickle: if a directory holds no safetensors, read the pickle; see
             :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         window_seconds: former name of ``chunk_seconds``.
 
     Raises:
-        UserError: there is no such model or device, the model is not CTC or has no trained head, or the language model
-            does not suit its vocabulary.
+        UserError: there is no such model or device, the model is no recognizer or has no trained head, the language
+            model does not suit its vocabulary, or it has no such option of generation.
     """
 
     def __init__(
@@ -91,6 +95,8 @@ class Transcriber:
         decoding: Decoding | str | Path | None = None,
         allow_pickle: bool = False,
         window_seconds: float | None = None,
+        generation: Generation | None = None,
+        times: bool = True,
     ) -> None:
         from sft_speech.models.load import chosen_device
         from sft_speech.tasks.asr.ctc.decoding import read_decoding
@@ -105,7 +111,7 @@ class Transcriber:
             raise UserError(f"chunk_seconds {chunk_seconds}", "it is too short to recognize words", "give 10 or more")
         self.decoding = read_decoding(decoding)
         self.device = chosen_device(device)
-        self.max_batch_seconds = max_batch_seconds or default_batch_seconds(self.device)
+        self.max_batch_seconds = max_batch_seconds
         self.chunk_seconds = chunk_seconds
         self.checkpoint = load_checkpoint(model, allow_pickle=allow_pickle) if isinstance(model, str | Path) else model
         check_trained(self.checkpoint, model if isinstance(model, str | Path) else "the model")
@@ -240,4 +246,5 @@ def _transcription(name: str, result: Hypothesis | AudioError) -> Transcription:
         return Transcription("", (), (), 0.0, name, str(result))
     if result.problem:
         logger.warning("%s is transcribed in part: %s", name or "a recording", result.problem)
-    return Transcription(result.text, *result.spans(), result.seconds, name, result.problem)
+    language = result.language or ""
+    return Transcription(result.text, *result.spans(), result.seconds, name, result.problem, language)

@@ -39,10 +39,11 @@ from sft_speech.models.load import (
     unreadable,
 )
 from sft_speech.tasks.asr.ctc.beam import BeamDecoder, Search
-from sft_speech.tasks.asr.ctc.decoding import Decoding
+from sft_speech.tasks.asr.ctc.decoding import GREEDY, Decoding
 from sft_speech.tasks.asr.ctc.recognition import Recognition
 from sft_speech.tasks.asr.ctc.recognize import recognize
 from sft_speech.tasks.asr.ctc.vocabulary import Characters, Subwords, Vocabulary, build_tokenizer
+from sft_speech.tasks.asr.generation import Generation, refuse
 from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.text.normalize import TranscriptNormalizer
 from sft_speech.text.scoring import NormalizerName
@@ -115,6 +116,11 @@ class Checkpoint:
         heads = tuple(f"{name}." for name in family_of(self.model.config).head)
         return any(name.startswith(heads) for name in self.new_weights)
 
+    @property
+    def search(self) -> dict[str, object]:
+        """How it searches for hypotheses without a language model."""
+        return GREEDY.copy()
+
     # Methods of objects that don't hold the model, so that a loader's worker receives them without it.
 
     @cached_property
@@ -139,6 +145,15 @@ class Checkpoint:
     def recognize(self, clips: Iterable[Clip], **options: Any) -> Iterator[Recognition | AudioError]:
         """Recognize clips: see :func:`sft_speech.tasks.asr.ctc.recognize.recognize`."""
         return recognize(self, clips, **options)
+
+    def with_generation(self, generation: Generation) -> Checkpoint:
+        """Return the recognizer itself: the options are those of models that write token by token.
+
+        Raises:
+            UserError: one is set.
+        """
+        refuse(generation, "a CTC model")
+        return self
 
     def decoder_for(self, decoding: Decoding | None) -> BeamDecoder | None:
         """Return a beam search with a language model; None for greedy recognition.

@@ -105,8 +105,8 @@ class _Ctc(Steps[Clip, Chunk, _Tensors, _Output, Recognition]):
     def features(self, waveforms: list[np.ndarray]) -> dict[str, torch.Tensor]:
         return self.checkpoint.features(waveforms)
 
-    def without_model(self, samples: int) -> _Output | None:
-        return _Output(np.zeros(0, np.int32), samples) if self.frames(samples) < 1 else None
+    def without_model(self, waveform: np.ndarray) -> _Output | None:
+        return _Output(np.zeros(0, np.int32), len(waveform)) if self.frames(len(waveform)) < 1 else None
 
     def forward(
         self, model: torch.nn.Module, features: dict[str, torch.Tensor], batch: Batch[Clip, Chunk, _Output]

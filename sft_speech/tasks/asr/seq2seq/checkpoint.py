@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import transformers
@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForSpeechSeq2Seq, AutoTokenizer, PreTrainedModel
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
+from sft_speech.audio.read import AudioError
 from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import set_regularization
@@ -24,9 +25,16 @@ from sft_speech.models.exact.whisper import SILENT_POSITIONS, take_any_length
 from sft_speech.models.families import family_of
 from sft_speech.models.front_end import WhisperFrontEnd, make_front_end, read_extractor
 from sft_speech.models.load import holds, load_pretrained, quiet, read_config, unreadable
+from sft_speech.tasks.asr.generation import Generation
+from sft_speech.tasks.asr.recognizer import Clip
+from sft_speech.tasks.asr.seq2seq.recognition import Writing
+from sft_speech.tasks.asr.seq2seq.recognize import recognize
 from sft_speech.tasks.asr.seq2seq.transcripts import NO_TIMESTAMPS, PREVIOUS, START, Transcripts, normalizer_of
 from sft_speech.text.normalize import Normalized
 from sft_speech.text.scoring import NormalizerName, normalizer_for
+
+if TYPE_CHECKING:
+    from sft_speech.tasks.asr.ctc.decoding import Decoding
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +88,7 @@ class Checkpoint:
         transcripts: transcripts to labels and back.
         new_weights: names of the weights that the checkpoint lacked, and that are random at the start.
         own_length: whether the encoder of a Whisper computes only the seconds of each clip; plain use otherwise.
+        generation: what it writes, and how it searches for it.
     """
 
     model: PreTrainedModel
@@ -87,6 +96,7 @@ class Checkpoint:
     transcripts: Transcripts
     new_weights: list[str]
     own_length: bool = False
+    generation: Generation = field(default_factory=Generation)
 
     @property
     def rate(self) -> int:
@@ -139,6 +149,42 @@ class Checkpoint:
     def encode(self) -> Any:
         """``encode(text)``: see `Transcripts.encode`."""
         return self.transcripts.encode
+
+    @property
+    def search(self) -> dict[str, object]:
+        """How it searches for hypotheses."""
+        return self.generation.summary()
+
+    def recognize(self, clips: Iterable[Clip], **options: Any) -> Iterator[Writing | AudioError]:
+        """Recognize clips: see :func:`sft_speech.tasks.asr.seq2seq.recognize.recognize`."""
+        return recognize(self, clips, **options)
+
+    def with_generation(self, generation: Generation) -> Checkpoint:
+        """Return the recognizer with options of what it writes; the model is shared.
+
+        Raises:
+            UserError: the model lacks the language, or has no such option.
+        """
+        transcripts = self.transcripts
+        if generation.language:
+            code = language_code(generation.language, transcripts.languages, transcripts.language, "the model")
+            transcripts = replace(transcripts, language=code)
+        if generation.task == "translate" and not transcripts.languages:
+            do = "take a multilingual checkpoint"
+            raise UserError("--task translate", "the model only transcribes", do)
+        if generation.prompt and not transcripts.special:
+            raise UserError("--prompt", "the model takes none", "leave --prompt out")
+        return replace(self, transcripts=transcripts, generation=generation)
+
+    def decoder_for(self, decoding: Decoding | None) -> None:
+        """Return None: the recognizer searches by itself.
+
+        Raises:
+            UserError: a language model is given.
+        """
+        if decoding is not None:
+            do = "leave --lm out; --num_beams searches more widely"
+            raise UserError(f"--lm {decoding.lm}", "only CTC models take a language model", do)
 
     def save(self, directory: str | Path, weights: dict[str, Tensor] | None = None) -> None:
         """Save the model as plain transformers loads it: ``AutoModelForSpeechSeq2Seq``, ``AutoProcessor``."""
@@ -299,15 +345,8 @@ def transcripts_of(name: str, settings: Any, tokenizer: Any, language: str | Non
     languages = {token.strip("<|>"): id for token, id in tokens.items()}
     forced = {id: code for code, id in languages.items()}.get(getattr(settings, "forced_bos_token_id", None))
     given = language or getattr(settings, "language", None) or forced
-    code = TO_LANGUAGE_CODE.get(given.lower(), given.lower()) if given else None
-    if languages and code is not None and code not in languages:
-        known = ", ".join(sorted(languages))
-        raise UserError(f"language {given}", f"{name} has no token for it", f"choose one of {known}")
-    english = getattr(settings, "is_multilingual", None) is False
-    if english and code not in (None, "en"):
-        do = "take the multilingual checkpoint: its name without '.en'"
-        raise UserError(f"language {given}", f"{name} writes only English", do)
-    code = "en" if english else code
+    only = "en" if getattr(settings, "is_multilingual", None) is False else None
+    code = language_code(given, languages, only, name) if given else only
     return Transcripts(
         tokenizer,
         start=settings.decoder_start_token_id,
@@ -316,3 +355,24 @@ def transcripts_of(name: str, settings: Any, tokenizer: Any, language: str | Non
         normalizer=normalizer_of(tokenizer, lower_case, code or "en"),
         language=code,
     )
+
+
+def language_code(given: str, languages: dict[str, int], only: str | None, name: str) -> str:
+    """Return the code of a language that is given by its code or English name.
+
+    Args:
+        languages: tokens of languages by their code; empty for a model of one language.
+        only: the language of a model of one language; None: not known.
+        name: of the model, for the error.
+
+    Raises:
+        UserError: the model lacks the language.
+    """
+    code = TO_LANGUAGE_CODE.get(given.lower(), given.lower())
+    if languages and code not in languages:
+        known = ", ".join(sorted(languages))
+        raise UserError(f"language {given}", f"{name} has no token for it", f"choose one of {known}")
+    if not languages and only == "en" and code != "en":
+        do = "take the multilingual checkpoint: its name without '.en'"
+        raise UserError(f"language {given}", f"{name} writes only English", do)
+    return code

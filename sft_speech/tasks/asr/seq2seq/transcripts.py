@@ -139,6 +139,10 @@ class Transcripts:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of tokens, without special ones and timestamps."""
+        return " ".join(self.raw(ids).split())
+
+    def raw(self, ids: Iterable[int]) -> str:
+        """Return the text of tokens as the tokenizer writes it; it grows from token to token."""
         own: Sequence[int] = [id for id in ids if not self.special or id < self.end]
-        text: str = self.tokenizer.decode(own, skip_special_tokens=True)
-        return " ".join(text.split())
+        text: str = self.tokenizer.decode(own, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text

@@ -1,0 +1,81 @@
+"""Options of what a sequence-to-sequence recognizer writes, and of how it searches for it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sft_speech.errors import UserError
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a sequence-to-sequence model writes.
+
+    Args:
+        language: language of the recordings, by its code or English name; None: the checkpoint's own, or the one that
+            the model detects in each recording.
+        task: "transcribe", or "translate" into English.
+        prompt: text that is taken to precede each recording: names, terms, a style.
+        num_beams: hypotheses kept from token to token; 1 is greedy.
+        temperature_fallback: repeat the search with rising temperature if the text repeats itself or is improbable
+            (Radford et al. 2022, section 4.5).
+        times: find the times of words, which takes a second pass through the decoder.
+    """
+
+    language: str | None = None
+    task: Literal["transcribe", "translate"] = "transcribe"
+    prompt: str = ""
+    num_beams: int = 1
+    temperature_fallback: bool = False
+    times: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_beams < 1:
+            raise UserError(f"num_beams {self.num_beams}", "there is no hypothesis", "give 1 or more")
+
+    def changed(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, ``times`` left out."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "times"}
+        return {name: value for name, value in given.items() if value != getattr(Generation, name)}
+
+    def summary(self) -> dict[str, object]:
+        """Return a description of the search for the figures of an evaluation."""
+        return {"search": "greedy" if self.num_beams == 1 else "beam", **self.changed()}
+
+
+def refuse(generation: Generation, model: str) -> None:
+    """Refuse the options for a recognizer that has none of them.
+
+    Args:
+        model: "a CTC model".
+
+    Raises:
+        UserError: one is set.
+    """
+    for name, value in generation.changed().items():
+        raise UserError(f"--{name} {value}", f"{model} has no such option", f"leave --{name} out")
+
+
+def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to a command."""
+    group = parser.add_argument_group("models that write token by token (Whisper, Moonshine, ...)")
+    group.add_argument("--language", metavar="L", help="language of the recordings, such as de [detected]")
+    group.add_argument("--task", choices=("transcribe", "translate"), help="translate: into English [transcribe]")
+    group.add_argument("--prompt", metavar="TEXT", help="text that precedes each recording: names, terms, a style")
+    group.add_argument("--num_beams", type=int, metavar="N", help="hypotheses kept from token to token [1: greedy]")
+    group.add_argument(
+        "--temperature_fallback", action="store_true", help="search again if a text repeats itself or is improbable"
+    )
+
+
+def generation_of(args: argparse.Namespace) -> Generation:
+    """Return the options of a command line.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+    given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(Generation)}
+    return Generation(**{name: value for name, value in given.items() if value is not None})

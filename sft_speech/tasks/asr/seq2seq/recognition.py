@@ -1,0 +1,222 @@
+"""The result of recognition by a sequence-to-sequence model: the text, its tokens and their times, and counts."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sft_speech.tasks.asr.recognizer import Counts, Hypothesis, Span
+from sft_speech.text.languages import language_of
+
+if TYPE_CHECKING:
+    from sft_speech.tasks.asr.seq2seq.transcripts import Transcripts
+
+UNFINISHED = "\ufffd"  # what a tokenizer writes for the first bytes of a character
+CUT_SHARE = 0.02  # share of windows cut at their bound that is worth a warning
+
+
+@dataclass(frozen=True)
+class Seq2SeqCounts(Counts):
+    """Counts of the windows of recordings.
+
+    Args:
+        windows: the model wrote a text for each.
+        tokens: how many it wrote.
+        logprob: sum of the log-probabilities of the tokens and of the ends of the texts.
+        cut: windows whose text was ended at the most tokens that their seconds may have.
+        silent: windows without speech.
+        retried: windows whose text was sampled at a higher temperature.
+    """
+
+    windows: int = 0
+    tokens: int = 0
+    logprob: float = 0.0
+    cut: int = 0
+    silent: int = 0
+    retried: int = 0
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean log-probability of a token."""
+        return self.logprob / max(self.tokens + self.windows, 1)
+
+    def figures(self) -> dict[str, float]:
+        return {
+            "mean_logprob": self.mean_logprob,
+            "endless": self.cut,
+            "silent_windows": self.silent,
+            "retried_windows": self.retried,
+        }
+
+    def summary(self) -> str:
+        return f"{self.cut} of {self.windows} texts without an end" if self.cut else ""
+
+    def warning(self, loss_sum: float) -> str:
+        if self.cut <= CUT_SHARE * self.windows:
+            return ""
+        return (
+            f"{self.cut} of {self.windows} texts were cut because they did not end: the model repeats itself "
+            "(usual before it is trained; else try --temperature_fallback)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """What the model wrote for one window of a recording; N tokens.
+
+    Args:
+        tokens: (N,) ids, without the prefix and the end.
+        logprobs: (N,) their log-probabilities.
+        avg_logprob: mean log-probability of the tokens and of the end.
+        no_speech_prob: probability that there is no speech; None if the model does not tell.
+        text: "" if there is no speech.
+        start, seconds: the window in the recording.
+        starts, ends: (N,) times of the tokens within the window, in seconds; None if they were not computed.
+        language: language of the text; None: not known.
+        temperature: 0 unless the text was sampled.
+        cut: whether the text was ended at the most tokens that its seconds may have.
+    """
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    avg_logprob: float
+    no_speech_prob: float | None
+    text: str
+    start: float
+    seconds: float
+    starts: np.ndarray | None = None
+    ends: np.ndarray | None = None
+    language: str | None = None
+    temperature: float = 0.0
+    cut: bool = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether the window holds no speech, or none that the model understands."""
+        return not self.text
+
+    def counts(self) -> Seq2SeqCounts:
+        return Seq2SeqCounts(
+            windows=1,
+            tokens=len(self.tokens),
+            logprob=self.avg_logprob * (len(self.tokens) + 1),
+            cut=int(self.cut),
+            silent=int(self.silent),
+            retried=int(self.temperature > 0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Writing(Hypothesis):
+    """The recognition of one clip by a sequence-to-sequence model.
+
+    Args:
+        segments: what was written for each window, in order.
+        transcripts: the tokenizer.
+    """
+
+    segments: tuple[Segment, ...]
+    transcripts: Transcripts
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """(N,) ids of the tokens of all windows."""
+        return np.concatenate([segment.tokens for segment in self.segments])
+
+    @property
+    def logprobs(self) -> np.ndarray:
+        """(N,) log-probabilities of the tokens."""
+        return np.concatenate([segment.logprobs for segment in self.segments])
+
+    @property
+    def avg_logprob(self) -> float:
+        """Mean log-probability of the tokens and of the ends of the windows."""
+        return sum((segment.counts() for segment in self.segments), Seq2SeqCounts()).mean_logprob
+
+    @property
+    def no_speech_prob(self) -> float | None:
+        """Lowest probability, among the windows, that there is no speech; None if the model does not tell."""
+        given = [segment.no_speech_prob for segment in self.segments if segment.no_speech_prob is not None]
+        return min(given, default=None)
+
+    @property
+    def compression_ratio(self) -> float:
+        """See :func:`compression_ratio`."""
+        return compression_ratio(self.text)
+
+    @property
+    def language(self) -> str | None:
+        """The language of most of the recording; None if it is not known."""
+        seconds: Counter[str] = Counter()
+        for segment in self.segments:
+            if segment.language and segment.text:
+                seconds[segment.language] += segment.seconds  # type: ignore[assignment]  # a Counter of floats
+        return seconds.most_common(1)[0][0] if seconds else self.segments[0].language
+
+    def spans(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+        """Return words and characters, whose times increase and stay within their window.
+
+        The characters of a token share its time evenly.
+        """
+        words: list[Span] = []
+        characters: list[Span] = []
+        for segment in self.segments:
+            spaced = language_of(segment.language or "en").spaced_words
+            for word in words_of(segment, self.transcripts, spaced):
+                if characters and spaced:
+                    characters.append(Span(" ", characters[-1].end, max(characters[-1].end, word[0].start)))
+                characters.extend(word)
+                words.append(Span("".join(one.text for one in word), word[0].start, word[-1].end))
+        return tuple(words), tuple(characters)
+
+
+def words_of(segment: Segment, transcripts: Transcripts, spaced: bool) -> Iterator[list[Span]]:
+    """Yield the characters of each word of a window, with their times in the recording.
+
+    Args:
+        spaced: words are separated by spaces; otherwise each token is one, together with the signs after it.
+    """
+    if segment.silent or segment.starts is None or segment.ends is None:
+        return
+    word: list[Span] = []
+    for piece, start, end in pieces(transcripts, segment.tokens.tolist(), segment.starts, segment.ends):
+        share = (end - start) / max(len("".join(piece.split())), 1)
+        if word and not spaced and any(map(str.isalnum, piece)):
+            yield word
+            word = []
+        at = segment.start + start
+        for character in piece:
+            if not character.isspace():
+                word.append(Span(character, at, at + share))
+                at += share
+            elif word:
+                yield word
+                word = []
+    if word:
+        yield word
+
+
+def pieces(
+    transcripts: Transcripts, tokens: list[int], starts: np.ndarray, ends: np.ndarray
+) -> Iterator[tuple[str, float, float]]:
+    """Yield the text that each token adds, and its time; tokens that share a character are one piece."""
+    written, begun = "", None
+    for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        begun = start if begun is None else begun
+        text = transcripts.raw(tokens[: number + 1])
+        if text.endswith(UNFINISHED) and number + 1 < len(tokens):
+            continue
+        if len(text) > len(written):
+            yield text[len(written) :], begun, end
+        written, begun = text, None
+
+
+def compression_ratio(text: str) -> float:
+    """Return how many times shorter zlib makes a text: above 2.4 it repeats itself (Radford et al. 2022, 4.5)."""
+    encoded = text.encode()
+    return len(encoded) / len(zlib.compress(encoded))

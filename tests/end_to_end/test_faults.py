@@ -194,7 +194,7 @@ def test_a_disk_too_full_for_trackers_and_indices(start, undisturbed, outcome, d
         (event, path, fault, str(disk.folder))
         for event, path, fault in (
             ("open", "out/.run.json", "fill"),
-            ("os.rename", "out/run.yaml.*.part", "make room"),
+            ("os.rename", "out/corpus_report.json.*.part", "make room"),  # before TensorBoard begins
             ("open", "checkpoint-4/config.json", "fill"),
         )
     )

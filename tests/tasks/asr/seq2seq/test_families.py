@@ -234,6 +234,15 @@ def test_speech2text_of_many_languages_writes_the_one_that_is_set(
         load_checkpoint(folder).transcripts.prefix()
 
 
+@pytest.mark.parametrize("kind", ["moonshine", "speech2text"])
+def test_the_language_is_kept(tiny_seq2seq: Callable[..., Path], tmp_path: Path, kind: str) -> None:
+    checkpoint = load_checkpoint(tiny_seq2seq(kind), language="German")
+    checkpoint.save(tmp_path)
+    assert load_checkpoint(tmp_path).language == "de"
+    assert load_checkpoint(tiny_seq2seq(kind)).language is None
+    assert checkpoint.default_normalizer == ("basic" if kind == "moonshine" else "checkpoint")
+
+
 def test_a_moonshine_without_a_padding_token_gets_one(tiny_seq2seq: Callable[..., Path]) -> None:
     checkpoint = load_checkpoint(tiny_seq2seq("moonshine", pad_token_id=None))
     settings: Any = checkpoint.model.generation_config

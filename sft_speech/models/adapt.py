@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 MASK_PROBABILITIES = frozenset({"mask_time_prob", "mask_feature_prob"})
+# Settings of models that have none, because transformers does not mask their input (Speech2Text), but we do.
+UNMASKED = {"mask_time_prob": 0.0, "mask_time_length": 10, "mask_feature_prob": 0.0, "mask_feature_length": 10}
 
 # A step between loading and training that changes or wraps a model and logs one line about it.
 Preparation = Callable[[PreTrainedModel], PreTrainedModel]
@@ -84,18 +86,21 @@ def set_regularization(config: PreTrainedConfig, options: Mapping[str, Any]) -> 
     """
     given = {name: value for name, value in options.items() if value is not None}
     family = family_of(config)
+    if family.spec_augment == "input" and any(name.startswith("mask_") for name in given):
+        config.update({name: value for name, value in UNMASKED.items() if not hasattr(config, name)})
     for name, value in given.items():
         own = family.settings.get(name, (name,))
-        # Some models have the settings of their encoder in a configuration of its own.
+        # Some models have the settings of their encoder in a configuration of its own, too.
         parts: tuple[Any, ...] = (config, getattr(config, "encoder_config", None))
-        part = next((part for part in parts if all(hasattr(part, one) for one in own)), None)
-        if part is None or (name.startswith("mask_") and not family.spec_augment):
+        having = [part for part in parts if all(hasattr(part, one) for one in own)]
+        if not having or (name.startswith("mask_") and not family.spec_augment):
             why = f"a {config.model_type} model has no such setting"
             raise UserError(f"{name} {value}", why, f"leave {name} out, or set it to null")
         if name in MASK_PROBABILITIES and not getattr(config, "apply_spec_augment", True):
             for other in MASK_PROBABILITIES - given.keys():
                 setattr(config, other, 0.0)
-        part.update(dict.fromkeys(own, value))
+        for part in having:
+            part.update(dict.fromkeys(own, value))
     if MASK_PROBABILITIES & given.keys():
         on = any(getattr(config, name, 0.0) > 0 for name in MASK_PROBABILITIES)
         config.update({"apply_spec_augment": on})

@@ -13,8 +13,6 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from sft_speech.models.families import family_of
-
 
 class FrontEnd(ABC):
     """The feature extractor of a checkpoint together with the frame arithmetic of its model.
@@ -26,18 +24,18 @@ class FrontEnd(ABC):
     Attributes:
         rate: samples per second.
         receptive_field: the fewest samples from which the encoder makes a frame.
-        masks_input: whether SpecAugment masks the model's input, not its hidden frames.
+        time_axis: the axis of the frames in the input that SpecAugment masks; None: it masks no input.
         max_samples: longer clips are cut to this; None if clips are never cut.
     """
 
     max_samples: int | None = None
+    time_axis: int | None = None
 
     def __init__(self, config: PreTrainedConfig, extractor: Any) -> None:
         self.config: Any = config  # each family has its own attributes
         self.extractor = extractor
         self.rate = int(extractor.sampling_rate)
         self.receptive_field = self._receptive_field()
-        self.masks_input = family_of(config).spec_augment == "input"
 
     @overload
     def frames(self, samples: int) -> int: ...

@@ -267,7 +267,7 @@ FAMILIES: dict[str, Family] = {
             processor="Speech2TextProcessor",
             feature_encoder=None,
             trained_with_mask=always,
-            spec_augment=None,
+            spec_augment="input",
             settings={"hidden_dropout": ("dropout",), "layerdrop": ("encoder_layerdrop", "decoder_layerdrop")},
             leaks=frozenset({"subsampler"}),
         ),

@@ -117,11 +117,15 @@ class FilterBankFrontEnd(FrontEnd):
     """
 
     WIDTH, STEP = 400, 160  # of a frame of Kaldi, in samples
+    time_axis = 1
 
     def encoder_frames(self, samples: Any) -> Any:
         frames = conv_frames(samples, [self.WIDTH], [self.STEP])
         layers = self.config.num_conv_layers
         return conv_frames(frames, [1] * layers, [2] * layers)  # they are padded on both sides
+
+    def masked_frames(self, samples: int) -> int:
+        return int(conv_frames(samples, [self.WIDTH], [self.STEP]))
 
     def features(self, waveforms: list[np.ndarray]) -> dict[str, Tensor]:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -175,6 +179,8 @@ class WhisperFrontEnd(FixedFrontEnd):
     Attributes:
         samples_per_position: samples for one position of the encoder.
     """
+
+    time_axis = 2
 
     def __init__(self, config: PreTrainedConfig, extractor: Any) -> None:
         super().__init__(config, extractor)

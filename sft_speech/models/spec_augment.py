@@ -35,8 +35,10 @@ class SpecAugment:
     """
 
     def __init__(self, config: Any, frames: Callable[[int], int], seed: int) -> None:
-        hidden = family_of(config).spec_augment == "hidden"
-        self.frames, self.seed, self.size = frames, seed, int(config.hidden_size if hidden else config.num_mel_bins)
+        family = family_of(config)
+        hidden = family.spec_augment == "hidden"
+        self.frames, self.seed = frames, seed
+        self.size = int(config.hidden_size if hidden else family.extractor_options(config)["feature_size"])
         self.settings = {
             axis: (
                 getattr(config, f"mask_{axis}_prob"),
@@ -79,24 +81,24 @@ def take_given_masks(model: PreTrainedModel) -> None:
         GivenMasks(model)
 
 
-def with_masks(inputs: dict[str, Tensor], masks: Sequence[Masks], on_input: bool) -> dict[str, Tensor]:
+def with_masks(inputs: dict[str, Tensor], masks: Sequence[Masks], time_axis: int | None = None) -> dict[str, Tensor]:
     """Return the inputs of a model with the masks of B utterances.
 
     Args:
         inputs: the model's inputs by name.
         masks: one pair per utterance; none if nothing is masked.
-        on_input: zero the log-mel frames (B, H, T) of "input_features", as transformers does for Whisper; otherwise add
-            the masks as arguments of the model.
+        time_axis: zero log-mel frames of "input_features", (B, H, T) or (B, T, H), as transformers does for Whisper;
+            None: add the masks as arguments of the model.
     """
     if not masks:
         return inputs
     given = collated(masks)
-    if not on_input:
+    if time_axis is None:
         return inputs | given
-    features = inputs["input_features"]
+    features = inputs["input_features"].movedim(time_axis, -1)
     time = torch.nn.functional.pad(given[TIME], (0, features.shape[-1] - given[TIME].shape[1]))
     masked = features.masked_fill(time[:, None], 0.0).masked_fill(given[FEATURES][..., None], 0.0)
-    return inputs | {"input_features": masked}
+    return inputs | {"input_features": masked.movedim(-1, time_axis)}
 
 
 class GivenMasks:

@@ -5,7 +5,17 @@ import logging
 
 import pytest
 import torch
-from transformers import ASTConfig, Data2VecAudioConfig, SEWDConfig, Wav2Vec2BertConfig, Wav2Vec2Config, WhisperConfig
+from transformers import (
+    ASTConfig,
+    Data2VecAudioConfig,
+    MoonshineConfig,
+    MoonshineStreamingConfig,
+    SEWDConfig,
+    Speech2TextConfig,
+    Wav2Vec2BertConfig,
+    Wav2Vec2Config,
+    WhisperConfig,
+)
 
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import (
@@ -121,6 +131,22 @@ def test_dropouts_are_the_checkpoints_unless_an_option_sets_them():
     assert (config.hidden_dropout, config.layerdrop) == (0.3, 0.0)
 
 
+def test_speech2text_is_masked_though_transformers_does_not():
+    config = Speech2TextConfig()
+    set_regularization(config, {"hidden_dropout": 0.3, "layerdrop": 0.2, "mask_time_prob": None})
+    assert (config.dropout, config.encoder_layerdrop, config.decoder_layerdrop) == (0.3, 0.2, 0.2)
+    assert not masks_are_on(config)
+    set_regularization(config, {"mask_feature_prob": 0.1})
+    assert masks_are_on(config)
+    assert (config.mask_time_prob, config.mask_feature_prob, config.mask_feature_length) == (0.0, 0.1, 10)
+
+
+def test_dropouts_of_encoder_and_decoder_are_set():
+    config = MoonshineStreamingConfig()
+    set_regularization(config, {"attention_dropout": 0.1})
+    assert (config.attention_dropout, config.encoder_config.attention_dropout) == (0.1, 0.1)
+
+
 def test_a_family_without_the_switch_has_one_then():
     config = Data2VecAudioConfig(mask_time_prob=0.05)
     assert masks_are_on(config)
@@ -133,6 +159,8 @@ def test_a_family_without_the_switch_has_one_then():
     [
         (SEWDConfig(), {"layerdrop": 0.1}, "sew-d"),
         (WhisperConfig(), {"feat_proj_dropout": 0.0}, "whisper"),
+        (MoonshineConfig(), {"hidden_dropout": 0.1}, "moonshine"),
+        (MoonshineConfig(), {"mask_time_prob": 0.1}, "moonshine"),
         (ASTConfig(), {"mask_feature_length": 10}, "audio-spectrogram-transformer"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import Wav2Vec2Config
 
 from sft_speech.models.exact.encoders import make_padding_exact
-from sft_speech.models.spec_augment import FEATURES, TIME, SpecAugment, collated, take_given_masks
+from sft_speech.models.spec_augment import FEATURES, TIME, SpecAugment, collated, take_given_masks, with_masks
 from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 
 FAMILIES = ["wav2vec2-group", "wav2vec2-adapter", "hubert", "wavlm", "data2vec", "wav2vec2-bert", "conformer"]
@@ -56,6 +56,16 @@ def test_collator_on_literal_masks():
     batch = collated([long, short])
     assert batch[TIME].tolist() == [[True, False, True], [True, False, False]]
     assert batch[FEATURES].tolist() == [[False, True], [True, False]]
+
+
+def test_masks_of_the_input_on_literal_frames():
+    masks = [(np.array([1, 0, 0], bool), np.array([0, 1], bool)), (np.array([0, 1], bool), np.array([0, 0], bool))]
+    frames = {"input_features": torch.ones(2, 2, 4)}  # two channels, four frames
+    expected = [[[0, 1, 1, 1], [0, 0, 0, 0]], [[1, 0, 1, 1], [1, 0, 1, 1]]]
+    assert with_masks(frames, masks, 2)["input_features"].tolist() == expected
+    turned = {"input_features": torch.ones(2, 4, 2)}
+    assert with_masks(turned, masks, 1)["input_features"].transpose(1, 2).tolist() == expected
+    assert with_masks(frames, [], 2) is frames
 
 
 def clips_of(model):

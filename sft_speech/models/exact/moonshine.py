@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
-from transformers.models.moonshine_streaming.modeling_moonshine_streaming import MoonshineStreamingEncoderEmbedder
+from transformers.models.moonshine_streaming.modeling_moonshine_streaming import (
+    MoonshineStreamingDecoder,
+    MoonshineStreamingEncoderEmbedder,
+)
 
 from sft_speech.models.exact.lengths import ClipLengths, replace
 from sft_speech.models.exact.norms import ClipGroupNorm
@@ -81,6 +84,27 @@ class ClipEmbedder(MoonshineStreamingEncoderEmbedder):
         return hidden, mask
 
 
+class CarefulDecoder(MoonshineStreamingDecoder):
+    """The decoder of Moonshine Streaming, which leaves the encoder's states as they are.
+
+    That of transformers adds its positions to them in place, once more in each step.
+
+    Args:
+        old: the decoder to replace, whose modules are taken over.
+    """
+
+    def __init__(self, old: Any) -> None:
+        with torch.device("meta"):
+            super().__init__(old.config)
+        for name, module in old.named_children():
+            setattr(self, name, module)
+        self.train(old.training)
+
+    def forward(self, *args: Any, encoder_hidden_states: Tensor, **kwargs: Any) -> Any:
+        """Decode tokens (B, L), given the states (B, T, H) of the encoder."""
+        return super().forward(*args, encoder_hidden_states=encoder_hidden_states.clone(), **kwargs)
+
+
 def close_stem(base: Any, lengths: ClipLengths) -> None:
     """Make the encoder of a Moonshine see each clip as if it were alone."""
     own = ClipLengths()
@@ -91,3 +115,4 @@ def close_stem(base: Any, lengths: ClipLengths) -> None:
 def close_blocks(base: Any, lengths: ClipLengths) -> None:
     """Make the encoder of a Moonshine Streaming see each clip as if it were alone."""
     base.encoder.embedder = ClipEmbedder(base.encoder.embedder, base.encoder.config)
+    base.decoder = CarefulDecoder(base.decoder)

@@ -21,7 +21,7 @@ class ClassificationCollator:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.features, self.rate = checkpoint.front_end.features, checkpoint.rate
-        self.masks_input = checkpoint.front_end.masks_input
+        self.time_axis = checkpoint.front_end.time_axis
         self.classes, self.multi = len(checkpoint.labels.names), checkpoint.labels.multi
 
     def __call__(self, utterances: list[dict[str, Any] | None]) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ class ClassificationCollator:
         masks = [utterance["masks"] for utterance in read if "masks" in utterance]
         inputs = self.features([utterance["waveform"] for utterance in read])
         return {
-            **with_masks(inputs, masks, self.masks_input),
+            **with_masks(inputs, masks, self.time_axis),
             "labels": targets([utterance["labels"] for utterance in read], self.classes, self.multi),
             "seconds": torch.tensor(sum(len(utterance["waveform"]) for utterance in read) / self.rate),
         }

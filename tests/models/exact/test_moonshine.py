@@ -75,6 +75,15 @@ def test_what_follows_a_clip_changes_nothing(
     torch.testing.assert_close(model(**quiet).logits, model(**loud).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_decoding_leaves_the_encoders_states_as_they_are(
+    exact: Callable[..., Any], batch: dict[str, torch.Tensor]
+) -> None:
+    model = exact("moonshine-streaming")
+    encoded = model.get_encoder()(batch["input_values"], attention_mask=batch["attention_mask"])
+    given = {"encoder_outputs": encoded, "decoder_input_ids": batch["decoder_input_ids"]}
+    assert torch.equal(model(**given).logits, model(**given).logits)
+
+
 @pytest.mark.parametrize("kind", ["moonshine", "moonshine-streaming"])
 def test_weights_keep_their_names(
     exact: Callable[..., Any], tiny_seq2seq: Callable[..., Path], kind: str, tmp_path: Path

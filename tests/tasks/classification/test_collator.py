@@ -15,7 +15,7 @@ def features(waveforms):
 
 
 def collated(*utterances, multi=False):
-    front_end = SimpleNamespace(features=features, masks_input=False)
+    front_end = SimpleNamespace(features=features, time_axis=None)
     checkpoint = SimpleNamespace(front_end=front_end, rate=4, labels=Labels(("a", "b", "c"), multi))
     batch = ClassificationCollator(checkpoint)(list(utterances))
     return {name: value.tolist() for name, value in batch.items()}

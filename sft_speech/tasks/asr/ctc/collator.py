@@ -40,7 +40,7 @@ class CTCCollator:
         samples = np.array([len(waveform) for waveform in waveforms])
         masks = [utterance["masks"] for utterance in read if "masks" in utterance]
         return {
-            **with_masks(self.features(waveforms), masks, on_input=False),
+            **with_masks(self.features(waveforms), masks),
             "labels": labels,
             "frames": torch.as_tensor(self.frames(samples)),
             "seconds": torch.tensor(seconds_of(int(samples.sum()), self.rate)),

@@ -29,7 +29,14 @@ from sft_speech.tasks.asr.generation import Generation
 from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.tasks.asr.seq2seq.recognition import Writing
 from sft_speech.tasks.asr.seq2seq.recognize import recognize
-from sft_speech.tasks.asr.seq2seq.transcripts import NO_TIMESTAMPS, PREVIOUS, START, Transcripts, normalizer_of
+from sft_speech.tasks.asr.seq2seq.transcripts import (
+    NO_TIMESTAMPS,
+    PREVIOUS,
+    START,
+    AsWritten,
+    Transcripts,
+    normalizer_of,
+)
 from sft_speech.text.normalize import Normalized
 from sft_speech.text.scoring import NormalizerName, normalizer_for
 
@@ -115,8 +122,8 @@ class Checkpoint:
 
     @property
     def default_normalizer(self) -> NormalizerName:
-        """That of ordinary text in its language."""
-        return normalizer_for(self.language)
+        """That of ordinary text in its language, if the tokenizer spells everything."""
+        return normalizer_for(self.language) if isinstance(self.normalizer, AsWritten) else "checkpoint"
 
     @property
     def spellings(self) -> dict[str, str]:
@@ -239,7 +246,7 @@ def load_checkpoint(
     new = [key for key in new if key not in tied]
     settings = generation_settings(model, tokenizer)
     transcripts = transcripts_of(name, settings, tokenizer, language, lower_case)
-    if transcripts.language in transcripts.languages:
+    if transcripts.language is not None:
         write_in(transcripts.language, transcripts, settings)
     if isinstance(front_end, WhisperFrontEnd):
         # Fixed sinusoids; from_pretrained makes every weight trainable.
@@ -320,14 +327,18 @@ def completed(settings: Any, known: dict[str, Any]) -> Any:
     return settings
 
 
-def write_in(language: str | None, transcripts: Transcripts, settings: Any) -> None:
-    """Make a saved model of several languages write this one, if it is not asked for another."""
+def write_in(language: str, transcripts: Transcripts, settings: Any) -> None:
+    """Keep the language in the settings: the saved model writes it, if it is not asked for another."""
+    tokenizer = transcripts.tokenizer
+    if transcripts.special and not transcripts.languages:
+        return  # an English Whisper: transformers refuses a language
+    settings.language = language
     if transcripts.special:
-        settings.language, settings.task = language, "transcribe"
-        transcripts.tokenizer.set_prefix_tokens(language=language, task="transcribe")
-    else:  # Speech2Text
+        settings.task = "transcribe"
+        tokenizer.set_prefix_tokens(language=language, task="transcribe")
+    elif transcripts.languages:
         settings.forced_bos_token_id = transcripts.language_token(language)
-        transcripts.tokenizer.tgt_lang = transcripts.tokenizer.init_kwargs["tgt_lang"] = language
+        tokenizer.tgt_lang = tokenizer.init_kwargs["tgt_lang"] = language
 
 
 def is_english_only(vocabulary: dict[str, int]) -> bool:

@@ -21,7 +21,7 @@ class Seq2SeqCollator:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.features, self.rate = checkpoint.features, checkpoint.rate
         self.start, self.end = checkpoint.transcripts.start, checkpoint.transcripts.end
-        self.masks_input = checkpoint.front_end.masks_input
+        self.time_axis = checkpoint.front_end.time_axis
 
     def __call__(self, utterances: list[dict[str, Any] | None]) -> dict[str, torch.Tensor]:
         """Return the model's inputs, "decoder_input_ids" and "labels" (B, L), and "seconds" () of unpadded audio.
@@ -44,7 +44,7 @@ class Seq2SeqCollator:
         waveforms = [utterance["waveform"] for utterance in read]
         masks = [utterance["masks"] for utterance in read if "masks" in utterance]
         return {
-            **with_masks(self.features(waveforms), masks, self.masks_input),
+            **with_masks(self.features(waveforms), masks, self.time_axis),
             "decoder_input_ids": inputs,
             "labels": labels,
             "seconds": torch.tensor(seconds_of(sum(map(len, waveforms)), self.rate)),

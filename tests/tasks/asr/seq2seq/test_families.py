@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sft_speech.errors import UserError
+from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.tasks import task_of
 from sft_speech.tasks.asr.loading import architecture_of
 from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint, load_checkpoint
@@ -232,6 +233,31 @@ def test_speech2text_of_many_languages_writes_the_one_that_is_set(
         load_checkpoint(folder, language="ja")
     with pytest.raises(UserError, match="set the language"):
         load_checkpoint(folder).transcripts.prefix()
+
+
+def test_the_input_of_speech2text_is_masked(tiny_seq2seq: Callable[..., Path], clips: list[np.ndarray]) -> None:
+    overrides = {"mask_time_prob": 0.4, "mask_time_length": 5, "mask_feature_prob": 0.2, "mask_feature_length": 2}
+    checkpoint = load_checkpoint(tiny_seq2seq("speech2text"), overrides=overrides)
+    draw = SpecAugment(checkpoint.model.config, checkpoint.front_end.masked_frames, seed=0)
+    rows = [{"waveform": clip, "prefix": [2], "labels": [5, 2], "masks": draw(len(clip), 0, 0)} for clip in clips]
+    batch = Seq2SeqCollator(checkpoint)(list(rows))
+    frames = checkpoint.features(clips)["input_features"]
+    for row, (made, own) in enumerate(zip(batch["input_features"], frames, strict=True)):
+        time, channels = map(torch.from_numpy, rows[row]["masks"])
+        assert time.any() == (len(time) >= 5)
+        assert not made[: len(time)][time].any()
+        assert not made[:, channels].any()
+        kept = own[: len(time)][~time][:, ~channels]
+        assert torch.equal(made[: len(time)][~time][:, ~channels], kept)
+
+
+@pytest.mark.parametrize("kind", ["moonshine", "speech2text"])
+def test_the_language_is_kept(tiny_seq2seq: Callable[..., Path], tmp_path: Path, kind: str) -> None:
+    checkpoint = load_checkpoint(tiny_seq2seq(kind), language="German")
+    checkpoint.save(tmp_path)
+    assert load_checkpoint(tmp_path).language == "de"
+    assert load_checkpoint(tiny_seq2seq(kind)).language is None
+    assert checkpoint.default_normalizer == ("basic" if kind == "moonshine" else "checkpoint")
 
 
 def test_a_moonshine_without_a_padding_token_gets_one(tiny_seq2seq: Callable[..., Path]) -> None:

@@ -27,7 +27,7 @@ Input = Literal[
     "waveform", "blocks", "log-mel", "normalized log-mel", "unpadded log-mel", "stacked log-mel", "filter banks",
     "spectrogram", "whisper", "extracted",
 ]  # fmt: skip
-Recognizer = Literal["ctc", "seq2seq"]
+Recognizer = Literal["ctc", "seq2seq", "tdt"]
 # Parts of a model that let a clip see the padding or its neighbors, see `sft_speech.models.exact`.
 Leak = Literal[
     "group norm", "convolutions", "batch norm", "adapter", "stem", "blocks", "subsampler", "postnet", "prenet"
@@ -102,7 +102,8 @@ class Family:
     Attributes:
         model_type: as in ``config.json``.
         tasks: the tasks that its models are fine-tuned for: "asr", "classification", "tts", "vc".
-        recognizer: how its recognizers write text: a label for each frame, or token by token.
+        recognizer: how its recognizers write text: a label for each frame ("ctc"), token by token ("seq2seq"), or
+            tokens with durations ("tdt").
         input: kind of the model's input.
         extractor: class of its feature extractor.
         extractor_options: returns the options to build it for a checkpoint that has none.
@@ -219,6 +220,15 @@ FAMILIES: dict[str, Family] = {
             extractor="ParakeetFeatureExtractor",
             processor="ParakeetProcessor",
             processor_options={"decoder_type": "ctc"},
+        ),
+        _conformer(
+            "parakeet_tdt",
+            recognizer="tdt",
+            input="normalized log-mel",
+            extractor="ParakeetFeatureExtractor",
+            processor="ParakeetProcessor",
+            processor_options={"decoder_type": "tdt"},
+            head=("decoder.embedding", "joint.head"),
         ),
         _conformer(
             "lasr_ctc",

@@ -11,9 +11,11 @@ from transformers import (
     MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING,
     MODEL_FOR_CTC_MAPPING,
     MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
+    MODEL_FOR_TDT_MAPPING,
     AutoConfig,
     AutoModelForAudioClassification,
     AutoModelForCTC,
+    AutoModelForTDT,
     PreTrainedConfig,
 )
 
@@ -30,6 +32,8 @@ SMALL = {
     "squeeze_factor": 1,
 }  # fmt: skip
 
+HEADS = {"lm_head", "ctc_head", "decoder", "joint", "encoder_projector", "projector", "classifier", "encoder"}
+
 
 def tiny(auto, model_type):
     config = AutoConfig.for_model(model_type)
@@ -42,6 +46,8 @@ def tiny(auto, model_type):
 def models():
     for row in FAMILIES.values():
         for task, auto in (("asr", AutoModelForCTC), ("classification", AutoModelForAudioClassification)):
+            if (task, row.recognizer) == ("asr", "tdt"):
+                auto = AutoModelForTDT
             if task in row.tasks and (task, row.recognizer) != ("asr", "seq2seq"):
                 yield pytest.param(row, auto, id=f"{row.model_type}-{task}")
 
@@ -53,8 +59,19 @@ def test_names_are_those_of_the_models(row, auto):
     assert row.body_of(model) is model.get_submodule(body)
     heads = {name.split(".")[0] for name in head_names(model)}
     assert heads
-    assert heads <= {"lm_head", "ctc_head", "projector", "classifier", "encoder"}
-    assert auto is not AutoModelForCTC or all(model.get_submodule(name).weight.shape.numel() for name in row.head)
+    assert heads <= {
+        "lm_head",
+        "ctc_head",
+        "decoder",
+        "joint",
+        "encoder_projector",
+        "projector",
+        "classifier",
+        "encoder",
+    }
+    assert auto is AutoModelForAudioClassification or all(
+        model.get_submodule(name).weight.shape.numel() for name in row.head
+    )
     assert {row.layer_of(name) for name in names} - {None} == {0, 1, 2}
     encoder = row.feature_encoder_of(model)
     assert (encoder is not None) == (row.input == "waveform") == hasattr(model.config, "conv_kernel")
@@ -64,7 +81,11 @@ def test_names_are_those_of_the_models(row, auto):
 def test_every_task_of_a_row_has_its_models():
     for row in FAMILIES.values():
         config = type(AutoConfig.for_model(row.model_type))
-        recognizers = {"ctc": MODEL_FOR_CTC_MAPPING, "seq2seq": MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING}[row.recognizer]
+        recognizers = {
+            "ctc": MODEL_FOR_CTC_MAPPING,
+            "seq2seq": MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
+            "tdt": MODEL_FOR_TDT_MAPPING,
+        }[row.recognizer]
         assert "asr" not in row.tasks or config in recognizers
         assert "classification" not in row.tasks or config in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # How a family's recognizers write text (``Family.recognizer``) to the package of that architecture, and its task.
 ARCHITECTURES = {
     "ctc": ("sft_speech.tasks.asr.ctc", "CtcRecognition"),
+    "tdt": ("sft_speech.tasks.asr.tdt", "TdtRecognition"),
     "seq2seq": ("sft_speech.tasks.asr.seq2seq", "Seq2SeqRecognition"),
 }
 

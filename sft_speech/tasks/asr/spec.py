@@ -31,6 +31,7 @@ SPEC = TaskSpec(
     ),
     architectures=(
         "ForCTC",
+        "ForTDT",
         "WhisperForConditionalGeneration",
         "MoonshineForConditionalGeneration",
         "MoonshineStreamingForConditionalGeneration",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -72,6 +72,20 @@ class Checkpoint:
     vocabulary: Vocabulary
     new_weights: list[str]
 
+    auto: ClassVar[Any] = AutoModelForCTC  # its models
+    configurations: ClassVar[Container[Any]] = MODEL_FOR_CTC_MAPPING
+
+    @staticmethod
+    def blank_of(config: Any) -> int | None:
+        """Return the blank of a checkpoint with subwords."""
+        blank: int | None = config.pad_token_id
+        return blank
+
+    @staticmethod
+    def configure(config: PreTrainedConfig, blank: int) -> None:
+        """Configure a model for a vocabulary, before it is built."""
+        config.update({"pad_token_id": blank, "ctc_loss_reduction": "sum", "ctc_zero_infinity": True})
+
     @property
     def rate(self) -> int:
         """Samples per second of the model's input."""
@@ -120,6 +134,10 @@ class Checkpoint:
     def search(self) -> dict[str, object]:
         """How it searches for hypotheses without a language model."""
         return GREEDY.copy()
+
+    @property
+    def processor_options(self) -> Mapping[str, Any]:
+        return family_of(self.model.config).processor_options
 
     # Methods of objects that don't hold the model, so that a loader's worker receives them without it.
 
@@ -171,10 +189,9 @@ class Checkpoint:
 
     def save_processor(self, directory: str | Path) -> None:
         """Write everything but the weights and their configuration."""
-        family = family_of(self.model.config)
-        processor = getattr(transformers, family.processor)
+        processor = getattr(transformers, family_of(self.model.config).processor)
         with quiet():
-            processor(self.feature_extractor, self.tokenizer, **family.processor_options).save_pretrained(directory)
+            processor(self.feature_extractor, self.tokenizer, **self.processor_options).save_pretrained(directory)
             self.feature_extractor.save_pretrained(directory)  # the file that older releases look for
 
 
@@ -191,6 +208,7 @@ def load_checkpoint(
     target_lang: str | None = None,
     language: str | None = None,
     log: bool = True,
+    kind: type[Checkpoint] = Checkpoint,
 ) -> Checkpoint:
     """Load a checkpoint for transcription or fine-tuning.
 
@@ -209,49 +227,54 @@ def load_checkpoint(
         target_lang: language whose adapter to load from a checkpoint for many languages (MMS), such as "fra".
         language: language of the transcripts, as num2words names it, for numbers; `None`: the saved one, or English.
         log: log which weights are new.
+        kind: `Checkpoint` or a class derived from it.
 
     Raises:
-        UserError: no such checkpoint, not a CTC one, no usable weights, damaged files, or no vocabulary.
+        UserError: no such checkpoint, not one of this kind, no usable weights, damaged files, or no vocabulary.
     """
     name = str(name)
-    where = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    config = read_ctc_config(name, where)
+    where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    config = read_config_of(kind, name, where)
     how = {} if from_scratch else how_to_read_weights(name, allow_pickle)  # raises before anything else is read
     front_end = make_front_end(config, read_extractor(name, where, config))
     language = language or str(getattr(config, LANGUAGE, "en"))
-    own = None if new_vocabulary else read_vocabulary(name, where, config, language, target_lang)
+    own = None if new_vocabulary else read_vocabulary(name, where, config, kind.blank_of(config), language, target_lang)
     vocabulary = own if own is not None and target_lang else choose_vocabulary(name, config, own, transcripts, language)
     set_regularization(config, overrides or {})
-    model, new_weights = build_model(name, where, config, vocabulary, allow_pickle, from_scratch)
+    kind.configure(config, vocabulary.blank)
+    if language != "en":
+        config.update({LANGUAGE: language})
+    build: dict[str, Any] = {"allow_pickle": allow_pickle, "from_scratch": from_scratch, "new_head": True}
+    model, new_weights = load_pretrained(kind.auto, name, config=config, **where, **build)
     if new_vocabulary and not from_scratch:
         new_weights += renew_head(model, new_weights)
     if target_lang and not new_vocabulary:
         load_adapter(name, model, target_lang, vocabulary, new_weights, how.get("use_safetensors", True))
-    checkpoint = Checkpoint(make_padding_exact(model), front_end, vocabulary, new_weights)
+    checkpoint = kind(make_padding_exact(model), front_end, vocabulary, new_weights)
     if log and new_weights:
         level = logging.WARNING if checkpoint.head_is_new and transcripts is None else logging.INFO
         logger.log(level, "%s: %s", name, describe_new(new_weights, model, from_scratch))
     return checkpoint
 
 
-def read_ctc_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:
-    """Read the configuration of a checkpoint.
+def read_config_of(kind: type[Checkpoint], name: str, where: dict[str, Any]) -> PreTrainedConfig:
+    """Read the configuration of a checkpoint of a kind.
 
     Raises:
-        UserError: it cannot be read, or the model cannot be used for CTC.
+        UserError: it cannot be read, or the model is not of this kind.
     """
     config = read_config(name, **where)
-    remote = where["trust_remote_code"] and "AutoModelForCTC" in (getattr(config, "auto_map", None) or {})
-    if not remote and type(config) not in MODEL_FOR_CTC_MAPPING:
-        kind = getattr(config, "model_type", "") or "unknown"
-        raise UserError(name, f"a {kind} model has no CTC head", "take one of the wav2vec2, HuBERT or WavLM families")
+    remote = where["trust_remote_code"] and kind.auto.__name__ in (getattr(config, "auto_map", None) or {})
+    if not remote and type(config) not in kind.configurations:
+        family = getattr(config, "model_type", "") or "unknown"
+        raise UserError(name, f"a {family} model has no CTC head", "take one of the wav2vec2, HuBERT or WavLM families")
     if family_of(config).input == "extracted":
         raise uncounted(config)
     return config
 
 
 def read_vocabulary(
-    name: str, where: dict[str, Any], config: Any, language: str, target_lang: str | None
+    name: str, where: dict[str, Any], config: Any, blank: int | None, language: str, target_lang: str | None
 ) -> Vocabulary | None:
     """Return the checkpoint's own vocabulary (that of ``target_lang``); None if it has none for CTC."""
     brought = holds(name, "vocab.json", "tokenizer.json", "tokenizer_config.json")
@@ -269,7 +292,7 @@ def read_vocabulary(
     if type(tokenizer) is Wav2Vec2CTCTokenizer:
         return Characters(tokenizer, language)
     if family_of(config).subwords and isinstance(tokenizer, PreTrainedTokenizerFast):
-        blank = config.pad_token_id if config.pad_token_id is not None else tokenizer.pad_token_id
+        blank = tokenizer.pad_token_id if blank is None else blank
         return None if blank is None else Subwords(tokenizer, int(blank), language)
     logger.warning("%s: its %s isn't a vocabulary for CTC; it is ignored", name, type(tokenizer).__name__)
     return None
@@ -298,29 +321,14 @@ def choose_vocabulary(
     return Characters(tokenizer, language)
 
 
-def build_model(
-    name: str,
-    where: dict[str, Any],
-    config: PreTrainedConfig,
-    vocabulary: Vocabulary,
-    allow_pickle: bool,
-    from_scratch: bool,
-) -> tuple[PreTrainedModel, list[str]]:
-    """Load the model with a head for a vocabulary; return it and the names of its new weights."""
-    config.update({"pad_token_id": vocabulary.blank, "ctc_loss_reduction": "sum", "ctc_zero_infinity": True})
-    if vocabulary.normalizer.language != "en":
-        config.update({LANGUAGE: vocabulary.normalizer.language})
-    options: dict[str, Any] = {"allow_pickle": allow_pickle, "from_scratch": from_scratch, "new_head": True}
-    return load_pretrained(AutoModelForCTC, name, config=config, **where, **options)
-
-
 def renew_head(model: Any, new_weights: list[str]) -> list[str]:
     """Randomize a head of the right size for other characters; return its weights' names that are not yet listed."""
     names = []
     for head in family_of(model.config).head:
         module = model.get_submodule(head)
         torch.nn.init.normal_(module.weight, std=model.config.initializer_range)
-        torch.nn.init.zeros_(module.bias)
+        if getattr(module, "bias", None) is not None:
+            torch.nn.init.zeros_(module.bias)
         names += [f"{head}.{key}" for key, _ in module.named_parameters()]
     return [name for name in names if name not in new_weights]
 

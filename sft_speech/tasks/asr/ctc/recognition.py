@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sft_speech.tasks.asr.recognizer import Counts, Hypothesis, Span
-
-if TYPE_CHECKING:
-    from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary
+from sft_speech.tasks.asr.recognizer import Counts
+from sft_speech.tasks.asr.timed import TimedHypothesis
 
 # CTC learns the blank first; a model that has learned more gives it well under this share of the frames.
 ONLY_BLANKS = 0.995
@@ -56,45 +53,15 @@ class CtcCounts(Counts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recognition(Hypothesis):
-    """The recognition of one clip by a CTC model.
+class Recognition(TimedHypothesis):
+    """The recognition of one clip by a CTC model: its tokens are those after CTC's collapse, repeats merged.
 
     Args:
-        tokens: (N,) ids after CTC's collapse: repeats merged, blanks dropped.
-        starts, ends: (N,) frames [start, end) in which each token was the best one.
-        frame_seconds: seconds from one frame to the next.
-        vocabulary: vocabulary of the tokens.
         scores: (T, V) log-probabilities, if they were requested.
     """
 
-    tokens: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
-    frame_seconds: float
-    vocabulary: Vocabulary
     scores: np.ndarray | None = None
     counts: CtcCounts = CtcCounts()
-
-    def spans(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-        """Return words and characters. Their times are those of their frames; they increase and stay within the clip.
-
-        A model of subwords has those in place of the characters. Frames of blanks between two words belong to neither.
-        """
-        words: list[list[Span]] = [[]]
-        pieces = self.vocabulary.pieces(self.tokens.tolist())
-        for piece, start, end in zip(pieces, self.starts.tolist(), self.ends.tolist(), strict=True):
-            if piece[:1].isspace() and words[-1]:
-                words.append([])
-            if text := piece.strip():
-                times = (min(frame * self.frame_seconds, self.seconds) for frame in (start, end))
-                words[-1].append(Span(text, *times))
-        characters: list[Span] = []
-        for word in filter(None, words):
-            if characters:
-                characters.append(Span(" ", characters[-1].end, word[0].start))
-            characters.extend(word)
-        whole = (Span("".join(one.text for one in word), word[0].start, word[-1].end) for word in filter(None, words))
-        return tuple(whole), tuple(characters)
 
 
 def runs(ids: np.ndarray, blank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

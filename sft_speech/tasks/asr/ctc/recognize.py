@@ -14,14 +14,14 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sft_speech.audio.read import AudioError
 from sft_speech.audio.units import samples_of
 from sft_speech.inference.chunking import CHUNK_SECONDS, Chunk, FrameGrid, cut_chunks, join
-from sft_speech.inference.pieces import POOL, Batch, Piece, Steps, results
+from sft_speech.inference.pieces import POOL, Batch, Output, Piece, Result, Steps, Tensors, results
 from sft_speech.tasks.asr.ctc.recognition import CtcCounts, Recognition, runs
 from sft_speech.tasks.asr.recognizer import Clip, default_batch_seconds
 
@@ -83,17 +83,16 @@ def recognize(
         yield from found if decoder is None else decoder.follow(found, progress)
 
 
-class _Ctc(Steps[Clip, Chunk, _Tensors, _Output, Recognition]):
-    """The steps of recognition with a CTC model.
+class ChunkSteps(Steps[Clip, Chunk, Tensors, Output, Result]):
+    """The steps of recognition frame by frame, in overlapping chunks.
 
     Args:
         longest: samples of a chunk.
-        scores: whether log-probabilities are kept.
     """
 
-    def __init__(self, checkpoint: Checkpoint, longest: int, scores: bool) -> None:
+    def __init__(self, checkpoint: Checkpoint, longest: int) -> None:
         self.checkpoint, self.model, self.rate = checkpoint, checkpoint.model, checkpoint.rate
-        self.longest, self.scores = longest, scores
+        self.longest = longest
         self.grid = FrameGrid.measure(checkpoint.frames)
 
     def frames(self, samples: int) -> int:
@@ -104,6 +103,32 @@ class _Ctc(Steps[Clip, Chunk, _Tensors, _Output, Recognition]):
 
     def features(self, waveforms: list[np.ndarray]) -> dict[str, torch.Tensor]:
         return self.checkpoint.features(waveforms)
+
+
+def padded_labels(batch: Batch[Clip, Chunk, Any]) -> torch.Tensor | None:
+    """Return the labels (B, L) of a batch, padded with IGNORED; None if it has none."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    from sft_speech.tasks.asr.ctc.loss import IGNORED
+
+    given = [piece.source.labels for piece in batch.pieces]
+    if all(one is None for one in given):
+        return None
+    rows = [torch.tensor(list(one or []), dtype=torch.long) for one in given]
+    return pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+
+
+class _Ctc(ChunkSteps[_Tensors, _Output, Recognition]):
+    """The steps of recognition with a CTC model.
+
+    Args:
+        scores: whether log-probabilities are kept.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, longest: int, scores: bool) -> None:
+        super().__init__(checkpoint, longest)
+        self.scores = scores
 
     def without_model(self, waveform: np.ndarray) -> _Output | None:
         return _Output(np.zeros(0, np.int32), len(waveform)) if self.frames(len(waveform)) < 1 else None
@@ -122,15 +147,13 @@ class _Ctc(Steps[Clip, Chunk, _Tensors, _Output, Recognition]):
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return the losses (B,) for logits (B, T, V), and whether labels do not fit (B,); None without labels."""
         import torch
-        from torch.nn.utils.rnn import pad_sequence
 
-        from sft_speech.tasks.asr.ctc.loss import IGNORED, ctc_losses, unfitting
+        from sft_speech.tasks.asr.ctc.loss import ctc_losses, unfitting
 
-        given = [piece.source.labels for piece in batch.pieces]
-        if all(one is None for one in given):
+        labels = padded_labels(batch)
+        if labels is None:
             return None
-        rows = [torch.tensor(list(one or []), dtype=torch.long) for one in given]
-        labels = pad_sequence(rows, batch_first=True, padding_value=IGNORED).to(logits.device)
+        labels = labels.to(logits.device)
         frames = torch.tensor([self.frames(samples) for samples in batch.samples], device=logits.device)
         blank = self.checkpoint.blank
         return ctc_losses(logits, frames.clamp(max=logits.shape[1]), labels, blank), unfitting(frames, labels)

@@ -25,6 +25,7 @@ from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 from sft_speech.tasks.asr.evaluate import evaluate_corpus, with_transcript
 from sft_speech.tasks.asr.results import EvaluationResult
 from sft_speech.training import callbacks
+from sft_speech.training.loss import Criterion
 from sft_speech.training.rows import Rows, StoredRows
 from sft_speech.training.skipped_audio import check_evaluation
 from sft_speech.training.task import Task, evaluate_together
@@ -40,6 +41,7 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
     """Fine-tuning of a CTC model."""
 
     checkpoint: Checkpoint
+    read = staticmethod(load_checkpoint)
 
     def __init__(self, config: FinetuneAsrConfig) -> None:
         super().__init__(config)
@@ -53,7 +55,7 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
     def load_for(self, transcripts: Iterable[str]) -> None:
         """Load the checkpoint with the regularization of this run, its convolutions frozen."""
         config = self.config
-        self.checkpoint = load_checkpoint(
+        self.checkpoint = self.read(
             config.checkpoint,
             transcripts=transcripts,
             revision=config.revision,
@@ -70,7 +72,11 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
             preparations.append(adapt.freeze_feature_encoder)
         self.checkpoint.model = adapt.prepare(self.checkpoint.model, preparations)
         self.model = self.checkpoint.model
-        self.criterion = CtcCriterion(self.checkpoint.blank)
+        self.criterion = self.objective()
+
+    def objective(self) -> Criterion:
+        """Return the criterion of the loaded model."""
+        return CtcCriterion(self.checkpoint.blank)
 
     def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
         """Return the usable rows, transcripts normalized; an evaluation keeps all rows that have a transcript."""

@@ -69,7 +69,7 @@ def test_the_losses_are_those_of_the_command_line(by_command, rows, small, tmp_p
     assert result.finished
     assert result.metrics == json.loads((tmp_path / "out/all_results.json").read_text())
     assert result.metrics["eval_wer"] > 0
-    assert "fine-tuned for speech recognition (CTC) on in memory" in (tmp_path / "out/README.md").read_text()
+    assert "fine-tuned for speech recognition on in memory" in (tmp_path / "out/README.md").read_text()
     recording = rows["eval"][0]["audio"]["path"]
     assert Transcriber(result.output_dir)(recording).text is not None
 

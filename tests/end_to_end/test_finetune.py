@@ -73,8 +73,8 @@ def test_a_model_of_subwords_is_trained(arguments, tmp_path, tones, tiny_directo
     """Frames of 20 ms, as the utterances have few of them."""
     model = tiny_directory("parakeet", subsampling_factor=2)
     place = arguments.index("--mask_time_length")
-    command = [*arguments[:place], *arguments[place + 2 :], "--model", str(model), "--max_steps", "60"]
-    assert main([*command, "--eval_steps", "60", "--learning_rate", "3e-3"]) == 0
+    command = [*arguments[:place], *arguments[place + 2 :], "--model", str(model), "--max_steps", "10"]
+    assert main([*command, "--eval_steps", "10", "--learning_rate", "1e-3"]) == 0
     lines = (tmp_path / "out" / "evaluation" / "dev-tones.jsonl").read_text().splitlines()
     ours = {row["id"]: row["hypothesis"] for row in map(json.loads, lines)}
     assert any(ours.values()), "a silent model would prove nothing"

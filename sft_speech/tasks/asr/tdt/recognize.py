@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import torch
 
     from sft_speech.tasks.asr.tdt.checkpoint import Checkpoint
+
+MOST_LOGITS = 2**27  # half a GiB
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,17 @@ def recognize(
     progress: Callable[[float], object] | None = None,
     decoder: None = None,
     pool_size: int = POOL,
+    most_logits: int = MOST_LOGITS,
 ) -> Iterator[TimedHypothesis | AudioError]:
-    """Recognize clips as :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize` describes."""
+    """Recognize clips as :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize` describes.
+
+    Args:
+        most_logits: logits that are computed together for the losses, at least one chunk's.
+    """
     import torch
 
     device = torch.device(device) if device is not None else next(checkpoint.model.parameters()).device
-    steps = _Tdt(checkpoint, samples_of(chunk_seconds, checkpoint.rate))
+    steps = _Tdt(checkpoint, samples_of(chunk_seconds, checkpoint.rate), most_logits)
     limit = max_batch_seconds or default_batch_seconds(device)
     found = results(steps, clips, limit, device, progress, pool_size)
     with contextlib.closing(found):
@@ -75,6 +82,10 @@ class _Tdt(ChunkSteps[_Tensors, _Output, TimedHypothesis]):
 
     checkpoint: Checkpoint
 
+    def __init__(self, checkpoint: Checkpoint, longest: int, most_logits: int) -> None:
+        super().__init__(checkpoint, longest)
+        self.most_logits = most_logits
+
     def without_model(self, waveform: np.ndarray) -> _Output | None:
         return _Output(np.zeros(0, object), len(waveform)) if self.frames(len(waveform)) < 1 else None
 
@@ -83,16 +94,29 @@ class _Tdt(ChunkSteps[_Tensors, _Output, TimedHypothesis]):
     ) -> _Tensors:
         import torch
 
-        from sft_speech.tasks.asr.tdt.loss import utterance_losses
         from sft_speech.tasks.asr.tdt.search import greedy
 
         encoded = model.get_audio_features(**features)  # type: ignore[operator]
         frames = torch.tensor([self.frames(samples) for samples in batch.samples], device=encoded.pooler_output.device)
-        labels, losses = padded_labels(batch), None
-        if labels is not None:
-            given = {"encoder_outputs": encoded}
-            losses = utterance_losses(model, model.config, given, frames, labels.to(frames.device))
+        labels = padded_labels(batch)
+        losses = None if labels is None else self._losses(model, encoded, frames, labels.to(frames.device))
         return _Tensors(*greedy(model, encoded.pooler_output, frames), losses)
+
+    def _losses(self, model: torch.nn.Module, encoded: Any, frames: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the losses (B,) for the output of the encoder, of as many chunks together as memory allows."""
+        import torch
+
+        from sft_speech.tasks.asr.tdt.loss import utterance_losses
+
+        config: Any = model.config
+        logits = encoded.pooler_output.shape[1] * (labels.shape[1] + 1) * (config.vocab_size + len(config.durations))
+        together = max(1, self.most_logits // logits)
+        found = []
+        for some in range(0, len(labels), together):
+            rows = slice(some, some + together)
+            given = {"encoder_outputs": type(encoded)(pooler_output=encoded.pooler_output[rows])}
+            found.append(utterance_losses(model, config, given, frames[rows], labels[rows]))
+        return torch.cat(found)
 
     def collect(self, tensors: _Tensors, batch: Batch[Clip, Chunk, _Output]) -> Iterator[_Output]:
         """Sort the tokens of each chunk by their frames, without those of its padding."""

@@ -33,14 +33,15 @@ def clips():
     return [Clip(waveform, len(waveform) / 16000) for waveform in waveforms()]
 
 
-def test_alone_and_in_any_batch(checkpoint):
+@pytest.mark.parametrize("most_logits", [10**9, 1])
+def test_alone_and_in_any_batch(checkpoint, most_logits):
     labels = checkpoint.encode("the sing")
     given = [Clip(clip.audio, clip.seconds, labels=labels) for clip in clips()]
     alone = list(checkpoint.recognize(given, max_batch_seconds=0.1))
     assert len({found.text for found in alone}) > 2
     assert alone[-1].text == alone[-2].text == ""
     for order in ([0, 1, 2, 3, 4, 5], [3, 5, 0, 2, 1, 4]):
-        together = checkpoint.recognize([given[n] for n in order], max_batch_seconds=100)
+        together = checkpoint.recognize([given[n] for n in order], max_batch_seconds=100, most_logits=most_logits)
         for number, found in zip(order, together, strict=True):
             assert found.text == alone[number].text
             assert np.array_equal(found.starts, alone[number].starts)

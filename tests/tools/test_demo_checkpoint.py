@@ -75,7 +75,13 @@ def test_a_model_in_the_cache_of_the_hub(tmp_path):
 def test_nothing_is_found_and_it_says_so(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "sft_speech.tools.demo_checkpoint"],
-        env={"PATH": str(tmp_path), "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)},
+        env={
+            "PATH": str(tmp_path),
+            "HF_HUB_OFFLINE": "1",
+            "PIP_NO_INDEX": "1",
+            "XDG_CACHE_HOME": str(tmp_path),
+            "HOME": str(tmp_path),
+        },
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

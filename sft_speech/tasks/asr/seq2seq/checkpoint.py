@@ -176,8 +176,8 @@ class Checkpoint:
         if generation.language:
             code = language_code(generation.language, transcripts.languages, transcripts.language, "the model")
             transcripts = replace(transcripts, language=code)
-        if generation.task == "translate" and not transcripts.languages:
-            do = "take a multilingual checkpoint"
+        if generation.task == "translate" and not (transcripts.languages and transcripts.special):
+            do = "take a multilingual Whisper"
             raise UserError("--task translate", "the model only transcribes", do)
         if generation.prompt and not transcripts.special:
             raise UserError("--prompt", "the model takes none", "leave --prompt out")
@@ -384,6 +384,6 @@ def language_code(given: str, languages: dict[str, int], only: str | None, name:
         known = ", ".join(sorted(languages))
         raise UserError(f"language {given}", f"{name} has no token for it", f"choose one of {known}")
     if not languages and only == "en" and code != "en":
-        do = "take the multilingual checkpoint: its name without '.en'"
+        do = "take a multilingual checkpoint: of Whisper, its name without '.en'"
         raise UserError(f"language {given}", f"{name} writes only English", do)
     return code

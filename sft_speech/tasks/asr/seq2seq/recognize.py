@@ -149,16 +149,15 @@ class _Seq2Seq(Steps[Clip, Window, list[_Output], _Output, Writing]):
         for row, (one, own) in enumerate(zip(written, samples, strict=True)):
             kept = torch.stack([weights[layer][row, head] for layer, head in heads]).float().cpu().numpy()
             first = len(one.prefix) - 1
-            kept = kept[:, first : first + len(one.tokens) + 1, : self.positions(own, max(samples), kept.shape[-1])]
+            kept = kept[:, first : first + len(one.tokens) + 1, : self.positions(own, kept.shape[-1])]
             found.append(token_times(kept, own / self.rate))
         return found
 
-    def positions(self, samples: int, longest: int, all_positions: int) -> int:
+    def positions(self, samples: int, all_positions: int) -> int:
         """Return how many of the encoder's positions the samples of a clip make."""
         front_end = self.checkpoint.front_end
-        if isinstance(front_end, WhisperFrontEnd):
-            return min(int(front_end.own_positions(samples)), all_positions)
-        return max(1, round(all_positions * samples / longest))
+        of_clip = front_end.own_positions if isinstance(front_end, WhisperFrontEnd) else front_end.frames
+        return min(max(int(of_clip(samples)), 1), all_positions)
 
     def collect(self, tensors: list[_Output], batch: Batch[Clip, Window, _Output]) -> list[_Output]:
         return tensors

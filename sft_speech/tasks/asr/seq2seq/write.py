@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, GenerationMixin, LogitsProcessorList
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.moonshine.modeling_moonshine import MoonshineEncoderModelOutput
 
 from sft_speech.models.exact.whisper import AnyLengthEncoder
 from sft_speech.tasks.asr.generation import Generation
@@ -39,14 +39,17 @@ class Encoded:
         states: (B, T, H).
         mask: (B, F) attention mask of the input; None: a Whisper, whose clips see what ``bias`` says.
         bias: (B, T) added to the attention scores of a Whisper; None: every clip sees all positions.
+        positions: (B, T) mask of the positions of a Moonshine, whose encoder returns it.
     """
 
     states: Tensor
     mask: Tensor | None = None
     bias: Tensor | None = None
+    positions: Tensor | None = None
 
     def __getitem__(self, rows: list[int]) -> Encoded:
-        return Encoded(self.states[rows], *(None if one is None else one[rows] for one in (self.mask, self.bias)))
+        others = (self.mask, self.bias, self.positions)
+        return Encoded(self.states[rows], *(None if one is None else one[rows] for one in others))
 
     def inputs(self, model: Any) -> dict[str, Any]:
         """Return the arguments for ``model``, and tell it what the clips see."""
@@ -55,7 +58,9 @@ class Encoded:
             encoder.silence.bias = self.bias
         # `generate` warns if there is no mask.
         mask = self.states.new_ones(self.states.shape[:2], dtype=torch.long) if self.mask is None else self.mask
-        return {"encoder_outputs": BaseModelOutput(last_hidden_state=self.states), "attention_mask": mask}
+        # Other families leave the mask of the positions alone.
+        output = MoonshineEncoderModelOutput(last_hidden_state=self.states, attention_mask=self.positions)
+        return {"encoder_outputs": output, "attention_mask": mask}
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +89,8 @@ def encode(model: Any, features: dict[str, Tensor]) -> Encoded:
     """
     encoder, mask = model.get_encoder(), features.get("attention_mask")
     if not isinstance(encoder, AnyLengthEncoder):
-        return Encoded(encoder(**features).last_hidden_state, mask)
+        output = encoder(**features)
+        return Encoded(output.last_hidden_state, mask, positions=getattr(output, "attention_mask", None))
     inputs = features["input_features"]
     size = 1 if inputs.device.type == "cpu" else len(inputs)
     states: list[Tensor] = []

@@ -14,7 +14,9 @@ import torch
 from sft_speech.errors import UserError
 from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.tasks import task_of
+from sft_speech.tasks.asr.generation import Generation
 from sft_speech.tasks.asr.loading import architecture_of
+from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
 from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
@@ -118,6 +120,50 @@ def test_generated_tokens_do_not_depend_on_neighbors(
     together = written(clips)
     assert len(set(together)) > 2
     assert together == [written([clip])[0] for clip in clips]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("kind", ["moonshine", "moonshine-streaming", "speech2text-many"])
+def test_transcripts_do_not_depend_on_neighbors(
+    load: Callable[..., Checkpoint], clips: list[np.ndarray], kind: str, beams: int
+) -> None:
+    moonshine = kind == "moonshine"
+    checkpoint = load(kind, **({"max_position_embeddings": 24} if moonshine else {}))
+    again = moonshine and beams == 1
+    checkpoint = checkpoint.with_generation(Generation(num_beams=beams, temperature_fallback=again, times=True))
+    labels = checkpoint.encode("the end")
+
+    def transcribed(own: list[np.ndarray]) -> list[Any]:
+        found = checkpoint.recognize([Clip(clip, len(clip) / 16000, labels=labels) for clip in own])
+        return [(one.text, one.loss, [word.end for word in one.spans()[0]]) for one in found]
+
+    together = transcribed(clips)
+    assert len({text for text, *_ in together}) > 2
+    for clip, (text, loss, ends) in list(zip(clips, together, strict=True))[2:4]:
+        [(own_text, own_loss, own_ends)] = transcribed([clip])
+        assert text == own_text
+        assert loss == pytest.approx(own_loss, rel=1e-4)
+        assert ends == pytest.approx(own_ends, abs=0.05)
+        assert all(0 <= end <= len(clip) / 16000 for end in ends)
+
+
+@pytest.mark.parametrize("kind", ANY_LENGTH)
+def test_greedy_transcripts_are_those_of_generate(
+    load: Callable[..., Checkpoint], clips: list[np.ndarray], kind: str
+) -> None:
+    checkpoint = load(kind)
+    clips = clips[2:4]
+    results = checkpoint.recognize([Clip(clip, len(clip) / 16000) for clip in clips])
+    for found, clip in zip(results, clips, strict=True):
+        most = min(int(24 + 24 * len(clip) / 16000), checkpoint.max_labels - 1)
+        tokens = checkpoint.model.generate(
+            **checkpoint.features([clip]),
+            decoder_input_ids=torch.tensor([checkpoint.transcripts.prefix()]),
+            max_new_tokens=most,
+            num_beams=1,
+        )
+        text = checkpoint.transcripts.decode(tokens[0].tolist())
+        assert found.text == text
 
 
 def gradients(checkpoint: Checkpoint, batches: list[list[dict[str, Any]]]) -> tuple[float, dict[str, torch.Tensor]]:

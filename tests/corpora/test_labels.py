@@ -156,10 +156,10 @@ def test_real_words(data):
 def test_a_column_of_languages(tmp_path, write, name):
     for clip in "ab":
         write(f"{clip}.wav")
+    lines = ["audio,text,locale", "a.wav,Ja,de", "b.wav,Yes,"]
     if name == "m.jsonl":
-        lines = ['{"audio": "a.wav", "text": "Ja", "locale": "de"}', '{"audio": "b.wav", "text": "Yes", "locale": null}']
-    else:
-        lines = ["audio,text,locale", "a.wav,Ja,de", "b.wav,Yes,"]
+        lines = ['{"audio": "a.wav", "text": "Ja", "locale": "de"}']
+        lines += ['{"audio": "b.wav", "text": "Yes", "locale": null}']
     (tmp_path / name).write_text("\n".join(lines) + "\n")
     rows = load_corpus(tmp_path / name, columns={"language": "locale"})
     assert rows.features == features("language")

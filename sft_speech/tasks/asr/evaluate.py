@@ -24,6 +24,7 @@ from sft_speech.errors import UserError
 from sft_speech.metrics.intervals import Interval
 from sft_speech.metrics.words import Errors, character_errors, confusions, interval, sum_errors, word_errors
 from sft_speech.tasks.asr.ctc.decoding import GREEDY, add_decoding_arguments, decoding_of
+from sft_speech.tasks.asr.languages import code_of, language_reason
 from sft_speech.tasks.asr.recognizer import Clip, Counts, Hypothesis, Recognizer
 
 if TYPE_CHECKING:
@@ -255,8 +256,8 @@ def evaluate_corpus(
     left out with a warning and named in the result.
 
     Args:
-        corpus: rows {id, audio, text, speaker, seconds, start}. Results of the parts that processes evaluate are merged
-            by :meth:`EvaluationResult.merge`.
+        corpus: rows {id, audio, text, speaker, seconds, start}, and language in a corpus of several. Results of the
+            parts that processes evaluate are merged by :meth:`EvaluationResult.merge`.
         max_batch_seconds, device, progress, decoder: see
             :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize`.
     """
@@ -265,9 +266,10 @@ def evaluate_corpus(
     def clips() -> Iterable[Clip]:
         for row in corpus:
             reference = checkpoint.normalizer(row["text"]).text
-            labels = checkpoint.encode(reference)
+            language = code_of(row.get("language") or "", checkpoint.languages)
+            labels = checkpoint.encode(reference, language) if language else checkpoint.encode(reference)
             waiting.append((row["id"], row["speaker"] or "", reference, len(labels)))
-            yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels)
+            yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels, language=language)
 
     result = EvaluationResult(decoding=decoder.search.decoding.summary() if decoder else GREEDY.copy())
     began = time.perf_counter()
@@ -292,6 +294,7 @@ def evaluate_corpus(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech evaluate`` that only recognizers have."""
+    parser.add_argument("--language_column", metavar="NAME", help="column of the language, for models of several")
     add_decoding_arguments(parser)
 
 
@@ -300,7 +303,8 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.tasks.asr.transcriber import Transcriber
 
     decoding = decoding_of(args)
-    rows, split, report = rows_of_arguments(args)
+    columns = {"language": args.language_column} if args.language_column else {}
+    rows, split, report = rows_of_arguments(args, **columns)
     transcriber = Transcriber(
         args.model,
         device=args.device,
@@ -334,14 +338,22 @@ def reported(checkpoint: Recognizer, rows: Dataset, split: str, report: CorpusRe
 
 
 def with_transcript(checkpoint: Recognizer, corpus: Dataset, split: str, report: CorpusReport) -> Dataset:
-    """Return the rows whose normalized transcript is not empty, however long they are; the report gets the others."""
+    """Return the rows that have a transcript, in a language that the recognizer can write; the report gets the others.
+
+    Transcripts are empty or not as they are normalized. However long a row is, it is kept.
+    """
     ids, seconds, kept = column_of(corpus, "id"), column_of(corpus, "seconds").to_numpy(), []
+    chosen = bool(checkpoint.languages) and "language" in corpus.column_names
+    languages = column_of(corpus, "language").to_pylist() if chosen else []
     for number, text in enumerate(column_of(corpus, "text").to_pylist()):
         normalized = checkpoint.normalizer(text)
-        if normalized.text:
+        reason = language_reason(languages[number], checkpoint.languages) if chosen else None
+        if not normalized.text:
+            reason = "empty transcript", ""
+        if reason is None:
             kept.append(number)
         else:
-            report.drop(split, ids[number].as_py(), "empty transcript")
+            report.drop(split, ids[number].as_py(), *reason)
         report.missing_characters(split, normalized.missing)
     report.keep(split, len(kept), float(seconds[kept].sum()))
     return corpus.select(kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -37,9 +37,11 @@ class Clip(Pooled):
 
     Args:
         labels: token ids of its transcript, for the loss.
+        language: code of its language, for models of many; None: not known.
     """
 
     labels: Sequence[int] | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,12 @@ class Recognizer(Protocol):
     def normalizer(self) -> Callable[[str], Normalized]:
         """Normalizer that writes references as the model writes its hypotheses."""
 
-    def encode(self, text: str) -> list[int]:
-        """Return the labels of a normalized transcript."""
+    @property
+    def languages(self) -> Collection[str]:
+        """Codes of the languages among which it can be told to write; empty if there is no choice."""
+
+    def encode(self, text: str, language: str | None = None) -> list[int]:
+        """Return the labels of a normalized transcript in one of the languages; None: the recognizer's own."""
 
     def recognize(
         self,

@@ -92,6 +92,11 @@ class Checkpoint:
         return self.vocabulary.normalizer
 
     @property
+    def languages(self) -> tuple[str, ...]:
+        """There is no choice of languages: the vocabulary decides."""
+        return ()
+
+    @property
     def head_is_new(self) -> bool:
         """Whether the head is random, so that the model cannot transcribe yet."""
         return any("lm_head" in name for name in self.new_weights)

@@ -98,6 +98,11 @@ class Checkpoint:
         return self.transcripts.normalizer
 
     @property
+    def languages(self) -> dict[str, int]:
+        """Tokens of the languages among which it can be told to write, by their code."""
+        return self.transcripts.languages
+
+    @property
     def head_is_new(self) -> bool:
         """Whether the model has yet to be trained to transcribe."""
         return bool(self.new_weights)
@@ -147,6 +152,7 @@ def load_checkpoint(
     allow_pickle: bool = False,
     from_scratch: bool = False,
     language: str | None = None,
+    any_language: bool = False,
     lower_case: bool = False,
 ) -> Checkpoint:
     """Load a checkpoint for transcription or fine-tuning.
@@ -158,6 +164,7 @@ def load_checkpoint(
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         from_scratch: use only the architecture, with random weights.
         language: language of the transcripts, by its code or English name; None: the one that was saved.
+        any_language: forget the saved language: the transcripts are in several.
         lower_case: write transcripts in lower case.
 
     Raises:
@@ -176,6 +183,8 @@ def load_checkpoint(
     tied = getattr(model, "_tied_weights_keys", None) or ()
     new = [key for key in new if key not in tied]
     settings = generation_settings(model, tokenizer)
+    if any_language:
+        settings.language = tokenizer.language = None
     transcripts = transcripts_of(name, settings, tokenizer, language, lower_case)
     if transcripts.languages and transcripts.language:
         settings.language, settings.task = transcripts.language, "transcribe"

@@ -21,8 +21,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "end": ("end", "end_time"),
     "duration": ("duration",),  # read only if there is a start and no end
     "split": ("split",),
-    "label": ("label", "labels", "class", "category"),  # read only if it is asked for
+    "label": ("label", "labels", "class", "category"),
+    "language": ("language", "lang", "locale"),
 }
+# Read only if they are asked for; the same column may have another role as well.
+OPTIONAL = ("label", "language")
 MANIFEST_ONLY = ("start", "end", "duration", "split")  # a dataset on the Hub has no segments, and has its own splits
 
 
@@ -31,10 +34,16 @@ def labelled(columns: Columns | None) -> bool:
     return "label" in (columns or {})
 
 
+def asked_for(columns: Columns | None) -> tuple[str, ...]:
+    """Return the roles among :data:`OPTIONAL` that rows are to have."""
+    return tuple(role for role in OPTIONAL if role in (columns or {}))
+
+
 def find_columns(seen: Iterable[str], given: Columns | None, table: str) -> dict[str, str]:
     """Map our names of the columns to the table's.
 
-    A column that is named as the label may have another role as well: the label of a clip can be its speaker.
+    A column that is named as the label or the language may have another role as well: the label of a clip can be its
+    speaker.
 
     Args:
         seen: the columns of the table.
@@ -54,10 +63,10 @@ def find_columns(seen: Iterable[str], given: Columns | None, table: str) -> dict
             raise unknown("column", theirs, seen, given=table)
         if seen.count(theirs) > 1:
             raise _twice(table, seen, theirs)
-    found, taken = dict(named), {theirs for ours, theirs in named.items() if ours != "label"}
+    found, taken = dict(named), {theirs for ours, theirs in named.items() if ours not in OPTIONAL}
     for ours, names in NAMES.items():
         present = [name for name in names if name in seen and name not in taken]
-        if ours in named or not present or (ours == "label" and not labelled(given)):
+        if ours in named or not present or (ours in OPTIONAL and ours not in given):
             continue
         if present[0] != ours and len(present) > 1:
             raise UserError(

@@ -17,7 +17,7 @@ from sft_speech.audio.codecs import AudioError
 from sft_speech.audio.read import probe
 from sft_speech.audio.units import seconds_of
 from sft_speech.corpora import headers as header_index
-from sft_speech.corpora.columns import MANIFEST_ONLY, Columns, find_columns, label_of, labelled
+from sft_speech.corpora.columns import MANIFEST_ONLY, OPTIONAL, Columns, asked_for, find_columns, label_of
 from sft_speech.corpora.encode import encoded, encoded_column
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of, features, not_duplicate, with_columns
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROLES = ("audio", "text", "speaker", "id", "label")
+ROLES = ("audio", "text", "speaker", "id", *OPTIONAL)
 RATES = ("sampling_rate", "sample_rate")  # columns that may give the rate of plain arrays
 _CLIPS = 32  # encoded clips that a thread, or a step of a stream, holds at a time
 _DISTINCT_IDS = 2 / 3  # of the rows; a column with fewer distinct values is not an id (in FLEURS it is the sentence's)
@@ -86,8 +86,8 @@ def rows_of_dataset(
 
     Args:
         dataset: has a column of audio and, if no label is asked for, one of transcripts.
-        columns: the names of its columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``label``, as
-            ``load_corpus`` takes them.
+        columns: the names of its columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``label``,
+            ``language``, as ``load_corpus`` takes them.
         rate: samples per second of plain arrays, if no column ``sampling_rate`` gives it.
         name: name of these rows in the report.
         report: receives every dropped row; without a report they are logged.
@@ -131,7 +131,7 @@ def without_duplicates(corpus: datasets.Dataset, request: Request) -> datasets.D
 
 def _is_corpus(dataset: AnyDataset, columns: Columns | None) -> bool:
     """Return whether the rows already have the requested columns."""
-    found, wanted = dataset.features or {}, features(labelled(columns))
+    found, wanted = dataset.features or {}, features(*asked_for(columns))
     return all(found.get(column) == kind for column, kind in wanted.items())
 
 
@@ -157,10 +157,10 @@ def table_rows(
     Args:
         index: file in which headers are cached; it must belong to this very dataset and part.
     """
-    labels = labelled(request.columns)
+    further = asked_for(request.columns)
     found, dataset = _find(dataset, request)
     audio, errors = encoded_column(dataset, found, request.rate)
-    texts = _texts(dataset, found, audio, request.prefix, labels)
+    texts = _texts(dataset, found, audio, request.prefix, further)
     chosen = np.flatnonzero(part.mask(texts["id"], texts["speaker"]))
     clips = audio if part.everything else audio.select(chosen)
     headers = _headers(clips, [errors.get(row) for row in chosen.tolist()] if errors else [], index, request.may_name)
@@ -172,7 +172,7 @@ def table_rows(
     seconds[chosen] = seconds_of(headers["samples"].to_numpy(), headers["rate"].to_numpy())
     texts = texts.append_column("seconds", pa.array(seconds)).append_column("start", pa.nulls(len(texts), pa.float64()))
     # Join texts and audio before rows are left out: in the other order, the audio would be copied.
-    corpus = with_columns(audio, texts, cache_dir).select_columns(list(features(labels)))
+    corpus = with_columns(audio, texts, cache_dir).select_columns(list(features(*further)))
     kept = chosen[readable]
     return corpus if len(kept) == len(corpus) else corpus.select(kept)
 
@@ -182,11 +182,11 @@ def stream_rows(dataset: datasets.IterableDataset, request: Request) -> datasets
     import datasets
 
     found, dataset = _find(dataset, request)
-    names = _class_names(dataset.features[found["label"]]) if "label" in found else ()
+    names = {role: _class_names(dataset.features[found[role]]) for role in OPTIONAL if role in found}
     stream = dataset.select_columns(list(dict.fromkeys(found.values())))
     if isinstance(stream.features[found["audio"]], datasets.Audio):
         stream = stream.cast_column(found["audio"], datasets.Audio(decode=False))
-    wanted = features(labelled(request.columns))
+    wanted = features(*asked_for(request.columns))
     return stream.map(
         _RowMaker(found, list(wanted), names, request),
         with_indices=True,
@@ -201,7 +201,7 @@ class _RowMaker:
     """Makes rows of a corpus from those of a stream, and leaves out unusable ones."""
 
     def __init__(
-        self, found: Mapping[str, str], columns: Sequence[str], names: Sequence[str], request: Request
+        self, found: Mapping[str, str], columns: Sequence[str], names: Mapping[str, Sequence[str]], request: Request
     ) -> None:
         self.found, self.columns, self.names, self.request = found, columns, names, request
 
@@ -226,7 +226,7 @@ class _RowMaker:
                 continue
             row = {"id": id, "audio": audio, "seconds": header.seconds, "start": None}
             row |= {column: label_of(given.get(column)) for column in ("text", "speaker")}
-            row["label"] = label_of(given.get("label"), self.names)
+            row |= {role: label_of(given.get(role), self.names.get(role, ())) for role in OPTIONAL}
             for column in self.columns:
                 rows[column].append(row[column])
         return rows
@@ -265,18 +265,18 @@ def _find(dataset: AnyDataset, request: Request) -> tuple[dict[str, str], AnyDat
 
 
 def _texts(
-    dataset: datasets.Dataset, found: Mapping[str, str], audio: datasets.Dataset, prefix: str, labels: bool
+    dataset: datasets.Dataset, found: Mapping[str, str], audio: datasets.Dataset, prefix: str, further: Sequence[str]
 ) -> pa.Table:
-    """Return the columns id, text, speaker (and label) as strings."""
+    """Return the columns id, text, speaker and further ones of `OPTIONAL` as strings."""
     empty = pa.array([""] * len(dataset), pa.string())
     columns = {}
     for ours in ("text", "speaker"):
         columns[ours] = _strings(dataset, found[ours]) if ours in found else empty
-    if labels and "label" in found:
-        names, values = _class_names(dataset.features[found["label"]]), column_of(dataset, found["label"])
-        columns["label"] = pa.array([label_of(value, names) for value in values.to_pylist()], pa.string())
-    elif labels:
-        columns["label"] = empty
+    for ours in further:
+        columns[ours] = empty
+        if ours in found:
+            names, values = _class_names(dataset.features[found[ours]]), column_of(dataset, found[ours])
+            columns[ours] = pa.array([label_of(value, names) for value in values.to_pylist()], pa.string())
     return pa.table({"id": _ids(dataset, found, audio, prefix), **columns})
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from sft_speech.audio.units import seconds_of
 from sft_speech.corpora.archive import unpacked
-from sft_speech.corpora.columns import Columns, labelled
+from sft_speech.corpora.columns import OPTIONAL, Columns, asked_for
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
@@ -52,7 +52,7 @@ def load_corpus(
         config: configuration of a dataset on the Hub, e.g. ``clean``.
         columns: the names of columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``start``, ``end``,
             ``split``, if the table has other names: ``{"text": "raw_transcription"}``; None if there may be no such
-            column. ``label`` asks for labels, see below.
+            column. ``label`` and ``language`` ask for these columns, see below.
         streaming: make the rows during iteration, for datasets too large for this disk; rows that cannot be used
             are then dropped on the way, and the same id may come twice.
         min_shards: the minimum number of shards of a stream, if possible, for as many readers.
@@ -63,7 +63,8 @@ def load_corpus(
         rows {id, audio, text, speaker, seconds, start}: ``audio`` is ``{"path", "bytes"}``, ``speaker`` is "" if
         unknown, ``start`` is None for a whole file, else the segment's offset in seconds within the file. If
         ``columns`` names a ``label``, rows have it too, a string ("" for none), and need no transcript; several labels
-        of a clip are joined by ``|``, see :func:`~sft_speech.corpora.columns.split_labels`.
+        of a clip are joined by ``|``, see :func:`~sft_speech.corpora.columns.split_labels`. If it names a ``language``,
+        rows have it as it is written, "" for none.
 
     Raises:
         UserError: no such source, split, speaker or column; an unknown layout; no usable row.
@@ -123,7 +124,9 @@ def _load_local(
     tables = []
     for part in parts:
         listing = _listing(source, part, shown)
-        rows = _with_labels(listing.rows, (columns or {})["label"], shown) if labelled(columns) else listing.rows
+        rows = listing.rows
+        for role in asked_for(columns):
+            rows = _with_role(rows, role, (columns or {})[role], shown)
         paths = pc.unique(rows["path"])
         # An index per subset: each stays valid whichever subsets are asked for together.
         index = index_path(cache_dir, Path(shown).absolute(), part)
@@ -165,19 +168,19 @@ def _listing(source: Source, part: Part, shown: str) -> Listing:
     return listing
 
 
-def _with_labels(rows: pa.Table, label: str | None, shown: str) -> pa.Table:
-    """Return rows with a column of labels: the layout's own, or else a copy of another column.
+def _with_role(rows: pa.Table, role: str, column: str | None, shown: str) -> pa.Table:
+    """Return rows with the column of a role: the layout's own, or else a copy of another column.
 
     Raises:
         UserError: no such column.
     """
-    if "label" in rows.column_names:
+    if role in rows.column_names:
         return rows
-    if label is None:
-        return rows.append_column("label", pa.array([""] * len(rows), pa.string()))
-    if label not in ("speaker", "text"):
-        raise unknown("column", label, ("speaker", "text"), given=shown)
-    return rows.append_column("label", rows[label])
+    if column is None:
+        return rows.append_column(role, pa.array([""] * len(rows), pa.string()))
+    if column not in ("speaker", "text"):
+        raise unknown("column", column, ("speaker", "text"), given=shown)
+    return rows.append_column(role, rows[column])
 
 
 def _with_lengths(rows: pa.Table, headers: pa.Table, report: CorpusReport, name: str) -> pa.Table:
@@ -195,7 +198,7 @@ def _with_lengths(rows: pa.Table, headers: pa.Table, report: CorpusReport, name:
         span = f"{start[row]:.2f} to {end[row]:.2f} s of a file of {whole[row]:.2f} s"
         report.drop(name, rows["id"][row].as_py(), "bad segment", span)
     nothing = pa.nulls(len(rows), pa.binary())
-    columns = {name: rows[name] for name in ("id", "text", "speaker", "label") if name in rows.column_names} | {
+    columns = {name: rows[name] for name in ("id", "text", "speaker", *OPTIONAL) if name in rows.column_names} | {
         "audio": pa.StructArray.from_arrays([nothing, rows["path"].combine_chunks()], ["bytes", "path"]),
         "seconds": np.minimum(end, whole) - start,
         "start": pa.array(start, mask=~segment),

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sft_speech.audio.codecs import is_audio
-from sft_speech.corpora.columns import Columns
+from sft_speech.corpora.columns import OPTIONAL, Columns
 from sft_speech.corpora.mapped import mapped
 from sft_speech.corpora.report import CorpusReport, Dropped
 
 if TYPE_CHECKING:
     import datasets
 
-# A segment has a start, an end or both, in seconds within its file; a row without them is a whole file. A table of
-# labelled rows has a column ``label`` as well.
+# A segment has a start, an end or both, in seconds within its file; a row without them is a whole file. Labels
+# and languages are further columns, if they are asked for.
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
         ("end", pa.float64()),
     ]
 )
-COLUMNS = ("id", "audio", "text", "speaker", "seconds", "start")  # of a corpus; "label" follows if it is asked for
+COLUMNS = ("id", "audio", "text", "speaker", "seconds", "start")  # of a corpus; those of `OPTIONAL` follow
 
 
 @dataclass
@@ -104,21 +104,21 @@ def unnameable(id: str, path: str) -> Dropped:
     return Dropped(id, "bad file name", f"{path} is not UTF-8: rename it")
 
 
-def features(labels: bool = False) -> datasets.Features:
-    """Return the types of a corpus's columns, with or without labels."""
+def features(*roles: str) -> datasets.Features:
+    """Return the types of a corpus's columns; ``roles`` are those of `OPTIONAL` that it has."""
     import datasets
 
     text, number = datasets.Value("string"), datasets.Value("float64")
     audio = datasets.Audio(decode=False)
     columns = dict(zip(COLUMNS, (text, audio, text, text, number, number), strict=True))
-    return datasets.Features(columns | ({"label": text} if labels else {}))
+    return datasets.Features(columns | dict.fromkeys(roles, text))
 
 
 def corpus_of(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> datasets.Dataset:
     """Return the corpus of a table that has the columns of :func:`features`, mapped from a file if it is large."""
     import datasets
 
-    types = features("label" in table.column_names)
+    types = features(*(role for role in OPTIONAL if role in table.column_names))
     table = table.select(list(types)).cast(types.arrow_schema)
     info = datasets.DatasetInfo(features=types)
     return datasets.Dataset(mapped(table, cache_dir), info=info, fingerprint=new_fingerprint())

@@ -28,20 +28,23 @@ class Rules(TypedDict):
     Args:
         min_seconds, max_seconds: shorter and longer clips are left out.
         normalize: the checkpoint's transcript normalizer.
-        encode: converts a transcript to its L label ids.
-        frames_of: converts an array of seconds to the model's numbers of frames T.
         max_missing_share: the largest share of a transcript's characters, without spaces, that the vocabulary may lack;
             if it lacks more, the rest is another text.
+        encode: converts a transcript to its L label ids, if they have to fit frames.
+        frames_of: converts an array of seconds to the model's numbers of frames T.
         why_unusable: returns why labels don't fit T frames, or None if they do; by default :func:`ctc_fits`.
+        why_text: returns why a normalized transcript in a language cannot be used, or None if it can; the language is
+            None if the corpus has no languages.
     """
 
     min_seconds: float
     max_seconds: float
     normalize: Callable[[str], Normalized]
-    encode: Callable[[str], Sequence[int]]
-    frames_of: Callable[[np.ndarray], np.ndarray]
     max_missing_share: float
+    encode: NotRequired[Callable[[str], Sequence[int]]]
+    frames_of: NotRequired[Callable[[np.ndarray], np.ndarray]]
     why_unusable: NotRequired[Callable[[Sequence[int], int], Reason | None] | None]
+    why_text: NotRequired[Callable[[str, str | None], Reason | None]]
 
 
 def select_usable(
@@ -60,13 +63,14 @@ def select_usable(
     """
     ids, given = column_of(corpus, "id"), column_of(corpus, "text")
     seconds = column_of(corpus, "seconds").to_numpy()
+    languages = column_of(corpus, "language") if "language" in corpus.column_names else pa.nulls(len(corpus))
     kept = np.zeros(len(corpus), bool)
     texts: list[pa.Array] = []
     missing: Counter[str] = Counter()
     for first in range(0, len(corpus), _BATCH):
         batch = slice(first, first + _BATCH)
         written: list[str] = []
-        judged = _judged(given[batch].to_pylist(), seconds[batch], rules)
+        judged = _judged(given[batch].to_pylist(), languages[batch].to_pylist(), seconds[batch], rules)
         for row, (normalized, reason) in enumerate(judged, first):
             written.append(normalized.text)
             if normalized.missing:
@@ -88,32 +92,34 @@ def select_usable(
 
 def judge(row: Mapping[str, Any], **rules: Unpack[Rules]) -> tuple[Normalized, Reason | None]:
     """Return a single row's transcript as the checkpoint writes it, and why the row cannot be used, if it cannot."""
-    (judged,) = _judged([row["text"]], np.array([row["seconds"]]), rules)
+    (judged,) = _judged([row["text"]], [row.get("language")], np.array([row["seconds"]]), rules)
     return judged
 
 
 def _judged(
-    texts: Sequence[str | None], seconds: np.ndarray, rules: Rules
+    texts: Sequence[str | None], languages: Sequence[str | None], seconds: np.ndarray, rules: Rules
 ) -> Iterator[tuple[Normalized, Reason | None]]:
     """Yield each transcript as the checkpoint writes it, and the first rule that it breaks."""
-    why_unusable = rules.get("why_unusable") or ctc_fits
-    frames = rules["frames_of"](seconds).tolist()
-    for text, length, available in zip(texts, seconds.tolist(), frames, strict=True):
+    why_text, why_unusable = rules.get("why_text"), rules.get("why_unusable") or ctc_fits
+    frames = rules["frames_of"](seconds).tolist() if "frames_of" in rules else [0] * len(seconds)
+    for text, language, length, available in zip(texts, languages, seconds.tolist(), frames, strict=True):
         normalized = rules["normalize"](text or "")
-        yield (
-            normalized,
-            length_reason(length, rules["min_seconds"], rules["max_seconds"])
+        reason = (
+            length_reason(length, rules["min_seconds"], rules["max_seconds"], ": `sft-speech cut` cuts it")
             or _missing_reason(normalized, rules["max_missing_share"])
-            or why_unusable(rules["encode"](normalized.text), int(available)),
+            or (why_text(normalized.text, language) if why_text else None)
         )
+        if reason is None and "encode" in rules:
+            reason = why_unusable(rules["encode"](normalized.text), int(available))
+        yield normalized, reason
 
 
-def length_reason(seconds: float, min_seconds: float, max_seconds: float) -> Reason | None:
-    """Return why an utterance is too short or too long, if it is."""
+def length_reason(seconds: float, min_seconds: float, max_seconds: float, remedy: str = "") -> Reason | None:
+    """Return why an utterance is too short or too long, if it is; ``remedy`` says what to do if it is too long."""
     if seconds < min_seconds:
         return "too short", f"{seconds:.3f} s, min_seconds is {min_seconds:g}"
     if seconds > max_seconds:
-        return "too long", f"{seconds:.1f} s, max_seconds is {max_seconds:g}"
+        return "too long", f"{seconds:.1f} s, max_seconds is {max_seconds:.4g}{remedy}"
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+Cost = Callable[[np.ndarray], np.ndarray]
+
+
 class Rows(Protocol):
     """The rows of a split."""
 
@@ -37,8 +40,16 @@ class Rows(Protocol):
     def texts(self) -> Iterable[str]:
         """Return transcripts to build a vocabulary from."""
 
-    def select(self, name: str, report: CorpusReport, **rules: Any) -> Rows:
-        """Return the usable rows; ``rules`` are those of :func:`~sft_speech.corpora.select.select_usable`."""
+    def first_texts(self, count: int) -> Sequence[str]:
+        """Return at most this many transcripts, from the beginning."""
+
+    def select(self, name: str, report: CorpusReport, cost: Cost | None = None, **rules: Any) -> Rows:
+        """Return the usable rows.
+
+        Args:
+            cost: returns the costs (N,) of rows in a batch from their seconds (N,); None: they are their seconds.
+            rules: those of :func:`~sft_speech.corpora.select.select_usable`.
+        """
 
     def plan(
         self,
@@ -51,7 +62,7 @@ class Rows(Protocol):
         """Plan the run. Return its batches, the batches per optimizer step, and the optimizer steps.
 
         Args:
-            seconds: (N,) cost of each row in a batch; None for its length.
+            seconds: (N,) cost of each row in a batch; None for that of :meth:`select`.
             max_stretch: the largest factor by which augmentation may lengthen an utterance.
         """
 
@@ -61,6 +72,7 @@ class StoredRows:
     """Rows that can be read by index."""
 
     table: Dataset
+    cost: Cost | None = None
 
     @property
     def window(self) -> int:
@@ -69,8 +81,11 @@ class StoredRows:
     def texts(self) -> Iterable[str]:
         return self.table["text"]
 
-    def select(self, name: str, report: CorpusReport, **rules: Any) -> StoredRows:
-        return StoredRows(select_usable(self.table, name, report, **rules))
+    def first_texts(self, count: int) -> Sequence[str]:
+        return self.table["text"][:count]
+
+    def select(self, name: str, report: CorpusReport, cost: Cost | None = None, **rules: Any) -> StoredRows:
+        return StoredRows(select_usable(self.table, name, report, **rules), cost)
 
     def plan(
         self,
@@ -80,8 +95,10 @@ class StoredRows:
         seconds: np.ndarray | None,
         max_stretch: float,
     ) -> tuple[Plan, int, int]:
-        lengths = column_of(self.table, "seconds").to_numpy() if seconds is None else seconds
-        return plan_run(config, self.table, lengths, processes, max_stretch)
+        if seconds is None:
+            lengths = column_of(self.table, "seconds").to_numpy()
+            seconds = self.cost(lengths) if self.cost else lengths
+        return plan_run(config, self.table, seconds, processes, max_stretch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +118,11 @@ class StreamedRows:
     def texts(self) -> Iterable[str]:
         return self.stream.transcripts()
 
-    def select(self, name: str, report: CorpusReport, **rules: Any) -> StreamedRows:
-        return StreamedRows(dataclasses.replace(self.stream, judge=partial(judge, **rules)))
+    def first_texts(self, count: int) -> Sequence[str]:
+        return self.stream.first_texts(count)
+
+    def select(self, name: str, report: CorpusReport, cost: Cost | None = None, **rules: Any) -> StreamedRows:
+        return StreamedRows(dataclasses.replace(self.stream, judge=partial(judge, **rules), cost=cost))
 
     def plan(
         self,

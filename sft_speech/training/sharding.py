@@ -46,12 +46,15 @@ def prepare(trainer: Trainer) -> None:
         plugin.mixed_precision_policy = dataclasses.replace(
             plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
         )
-    model.get_input_embeddings = lambda: None  # accelerate asks for them, and speech models raise an error
+    try:
+        model.get_input_embeddings()
+    except NotImplementedError:  # accelerate asks for them, and models without a decoder raise an error
+        model.get_input_embeddings = lambda: None
     for stack in stacks:
         drop_within_layers(stack)
         # Encoders write into their input. accelerate takes some for a final norm because of their class name
         # (Wav2Vec2EncoderStableLayerNorm) and makes them separate shards, whose input must not be written into.
-        stack.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(), *inputs[1:]))
+        stack.register_forward_pre_hook(lambda _, inputs: inputs and (inputs[0].clone(), *inputs[1:]))
     # The warning is about logits, which nothing writes into.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
 
@@ -90,21 +93,24 @@ def uploadable(trainer: Trainer, strategy: str) -> str:
 
 
 def stacks_of(model: nn.Module) -> list[Any]:
-    """Return the encoders: modules whose layers are in `layers`."""
-    named = dict(model.named_modules())
-    return [named[name.removesuffix(".layers")] for name in named if name.endswith("encoder.layers")]
+    """Return the encoders and decoders: modules whose layers are in `layers`."""
+    named, ends = dict(model.named_modules()), ("encoder.layers", "decoder.layers")
+    return [named[name.removesuffix(".layers")] for name in named if name.endswith(ends)]
 
 
 def drop_within_layers(stack: Any) -> None:
-    """Move LayerDrop from an encoder into its layers.
+    """Move LayerDrop from an encoder or a decoder into its layers.
 
     A dropped layer still runs, but its output is not used and its weights get a gradient of zero. So every process may
-    draw independently. In transformers the encoder draws: a process would skip a layer that the others wait for, or, if
-    the encoder checks for FSDP, no layer would be dropped.
+    draw independently. In transformers the stack draws: a process would skip a layer that the others wait for, or, if
+    the stack checks for FSDP, no layer would be dropped.
     """
-    share = stack.config.layerdrop
-    stack.config = copy.copy(stack.config)  # the original is saved with the model
-    stack.config.layerdrop = 0.0
+    if hasattr(stack, "layerdrop"):  # encoders with decoders: each has its own
+        share, stack.layerdrop = stack.layerdrop, 0.0
+    else:
+        share = getattr(stack.config, "layerdrop", 0.0)
+        stack.config = copy.copy(stack.config)  # the original is saved with the model
+        stack.config.layerdrop = 0.0
     if share > 0:
         for layer in stack.layers:
             drop_within(layer, share)

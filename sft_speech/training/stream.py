@@ -49,11 +49,13 @@ class Stream:
         rows: rows of ``load_corpus(..., streaming=True)``.
         left_out: report of the rows that are dropped while they are read.
         judge: returns the normalized transcript of a row, and the reason why it cannot be used, or None.
+        cost: returns the costs (N,) of rows in a batch from their seconds (N,); None: they are their seconds.
     """
 
     rows: datasets.IterableDataset
     left_out: CorpusReport
     judge: Callable[[Row], tuple[Normalized, tuple[str, str] | None]] | None = None
+    cost: Callable[[np.ndarray], np.ndarray] | None = None
 
     @classmethod
     def opened(cls, load: Callable[..., Any], name: str, readers: int, report: CorpusReport) -> Stream:
@@ -73,8 +75,11 @@ class Stream:
     def transcripts(self) -> Iterator[str]:
         """Return the first transcripts, to build a vocabulary from."""
         logger.warning("the vocabulary is built from the first %d transcripts of the stream, not from all", TRANSCRIPTS)
-        for row in islice(self.rows, TRANSCRIPTS):
-            yield row["text"]
+        yield from self.first_texts(TRANSCRIPTS)
+
+    def first_texts(self, count: int) -> list[str]:
+        """Return at most this many transcripts, from the beginning."""
+        return [row["text"] for row in islice(self.rows, count)]
 
     def is_dealt(self, world: int) -> bool:
         """Return whether each process reads its own shards, which takes enough of them for nearly equal shares.
@@ -215,6 +220,7 @@ class PooledBatches(IterableDataset):
     def batches(self, rows: list[Row], worker: int, pool: int) -> list[list[Row]]:
         rng = np.random.default_rng((self.seed, self.rank, self.epoch, worker, pool))
         seconds = np.array([row["seconds"] for row in rows])
+        seconds = self.stream.cost(seconds) if self.stream.cost else seconds
         order = rng.permutation(len(rows))
         batches = cut(order[np.argsort(seconds[order], kind="stable")], seconds, self.max_batch_seconds)
         return [[rows[index] for index in batches[place]] for place in rng.permutation(len(batches))]

@@ -51,7 +51,7 @@ def test_a_column_of_a_table(tmp_path, write):
         write(f"{name}.wav")
     (tmp_path / "metadata.csv").write_text("file_name,keyword,text\na.wav,yes,Ja\nb.wav,no,Nein\nc.wav,,?\n")
     rows = load_corpus(tmp_path, columns={"label": "keyword"})
-    assert rows.features == features(labels=True)
+    assert rows.features == features("label")
     assert [(row["label"], row["text"]) for row in rows] == [("yes", "Ja"), ("no", "Nein"), ("", "?")]
     assert load_corpus(tmp_path).column_names == ["id", "audio", "text", "speaker", "seconds", "start"]
     assert load_corpus(tmp_path, columns={"label": "text"})["text"][:] == ["Ja", "Nein", "?"]
@@ -85,7 +85,7 @@ def classes(tmp_path, write):
 def test_a_folder_per_label(classes):
     report = CorpusReport()
     rows = load_corpus(classes, columns={"label": "label"}, report=report)
-    assert rows.features == features(labels=True)
+    assert rows.features == features("label")
     labels = {"no/1.wav": "no", "yes/1.wav": "yes", "yes/far/2.wav": "yes"}
     assert {row["id"]: row["label"] for row in rows} == labels
     assert set(rows["text"]) == {""}
@@ -130,7 +130,7 @@ def test_classes_of_the_hub(tmp_path, write):
     dataset.cast(datasets.Features(types)).to_parquet(tmp_path / "hub" / "test.parquet")
     for streaming in (False, True):
         rows = load_corpus(tmp_path / "hub", "test", columns={"label": "label"}, streaming=streaming)
-        assert rows.features == features(labels=True)
+        assert rows.features == features("label")
         assert [(row["id"], row["label"], row["text"]) for row in rows] == [
             ("a.wav", "yes", ""),
             ("b.wav", "no", ""),
@@ -147,3 +147,50 @@ def test_real_words(data):
     rows = load_corpus(source, "train", columns=columns)
     assert set(rows["label"]) == set("backward close down forward left no open right start stop up yes".split())
     assert 0 < len(rows) < len(load_corpus(source, columns=columns)) == 1440
+
+
+# ---- languages, read like labels
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "m.jsonl"])
+def test_a_column_of_languages(tmp_path, write, name):
+    for clip in "ab":
+        write(f"{clip}.wav")
+    lines = ["audio,text,locale", "a.wav,Ja,de", "b.wav,Yes,"]
+    if name == "m.jsonl":
+        lines = ['{"audio": "a.wav", "text": "Ja", "locale": "de"}']
+        lines += ['{"audio": "b.wav", "text": "Yes", "locale": null}']
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    rows = load_corpus(tmp_path / name, columns={"language": "locale"})
+    assert rows.features == features("language")
+    assert [(row["text"], row["language"]) for row in rows] == [("Ja", "de"), ("Yes", "")]
+    assert load_corpus(tmp_path / name, columns={"language": None})["language"][:] == ["de", ""]
+    assert "language" not in load_corpus(tmp_path / name).column_names
+    both = load_corpus(tmp_path / name, columns={"language": "locale", "label": "text"})
+    assert both.column_names[-2:] == ["label", "language"]
+    with pytest.raises(UserError, match="did you mean 'locale'"):
+        load_corpus(tmp_path / name, columns={"language": "local"})
+
+
+def test_languages_do_not_replace_transcripts(tmp_path, write, librispeech):
+    write("a.wav")
+    (tmp_path / "m.csv").write_text("audio,language\na.wav,de\n")
+    with pytest.raises(UserError, match="no column for the text"):
+        load_corpus(tmp_path / "m.csv", columns={"language": "language"})
+    with pytest.raises(UserError, match="no column 'language'"):
+        load_corpus(librispeech, "dev-clean", columns={"language": "language"})
+
+
+def test_languages_of_the_hub(tmp_path, write):
+    import datasets
+
+    audio = [{"bytes": write(f"{name}.wav").read_bytes(), "path": f"{name}.wav"} for name in "ab"]
+    names = datasets.ClassLabel(names=["German", "Spanish"])
+    types = {"audio": datasets.Audio(decode=False), "text": datasets.Value("string"), "lang": names}
+    dataset = datasets.Dataset.from_dict({"audio": audio, "text": ["Ja", "Sí"], "lang": [0, 1]})
+    (tmp_path / "hub").mkdir()
+    dataset.cast(datasets.Features(types)).to_parquet(tmp_path / "hub" / "test.parquet")
+    for streaming in (False, True):
+        rows = load_corpus(tmp_path / "hub", "test", columns={"language": "lang"}, streaming=streaming)
+        assert rows.features == features("language")
+        assert [(row["text"], row["language"]) for row in rows] == [("Ja", "German"), ("Sí", "Spanish")]

@@ -75,7 +75,7 @@ def test_each_reason():
         Dropped("1", "empty transcript", ""),
         Dropped("2", "empty transcript", ""),
         Dropped("3", "too short", "0.050 s, min_seconds is 0.1"),
-        Dropped("4", "too long", "7200.0 s, max_seconds is 20"),
+        Dropped("4", "too long", "7200.0 s, max_seconds is 20: `sft-speech cut` cuts it"),
         Dropped("6", "more labels than frames", "10 with blanks between repeats, 9 frames"),
         Dropped("7", "characters outside the vocabulary", "1 of 4: X"),
         Dropped("9", "characters outside the vocabulary", "3 of 3: ?"),

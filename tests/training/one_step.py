@@ -1,6 +1,7 @@
-"""One optimizer step on 16 clips under a given split of the batch; prints its loss and gradient norm as JSON.
+"""One optimizer step on 16 clips under a given split of the batch, with a model of each kind.
 
-python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven], under `accelerate launch` for several processes.
+python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven], under `accelerate launch` for several processes. It prints the
+losses and gradient norms as JSON, by the kind of the model.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import itertools
 import json
 import sys
 import tempfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +19,18 @@ from accelerate import PartialState
 from transformers import TrainingArguments, Wav2Vec2Config, Wav2Vec2ForCTC
 
 from sft_speech.tasks.asr.ctc.loss import CtcCriterion
+from sft_speech.tasks.asr.seq2seq.checkpoint import load_checkpoint
+from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
+from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
 from sft_speech.training.plan import BatchPlan
 from sft_speech.training.trainer import ExactTrainer
 
+sys.path.append(str(Path(__file__).parents[1]))
+import tiny_seq2seq
+
+KINDS = ("ctc", "whisper")
 CLIPS = 16
+TEXTS = ("the", "So it is.", "Hut", "a, b, c and so on", "6 times 7", "W", "hello there", "it")
 SIZES = {
     "conv_dim": (8, 8),
     "conv_stride": (10, 8),
@@ -76,6 +87,55 @@ class Clips(torch.utils.data.Dataset):
         }
 
 
+class Seq2SeqClips(torch.utils.data.Dataset):
+    """Clips of noise of 0.2 to 1.5 s with texts of different lengths, one in four with timestamps."""
+
+    def __init__(self, kind: str) -> None:
+        torch.manual_seed(0)
+        self.checkpoint = seq2seq_checkpoint(kind)
+        self.collate = Seq2SeqCollator(self.checkpoint)
+        rng, transcripts = np.random.default_rng(0), self.checkpoint.transcripts
+        lengths = rng.integers(3200, 24000, CLIPS).tolist()
+        self.utterances = []
+        for number, samples in enumerate(lengths):
+            times = (0.0, samples / 16000) if number % 4 == 0 and transcripts.first_timestamp is not None else None
+            self.utterances.append(
+                {
+                    "id": str(number),
+                    "waveform": rng.normal(0, 0.1, samples).astype(np.float32),
+                    "prefix": transcripts.prefix("de", timestamps=times is not None),
+                    "labels": transcripts.encode(TEXTS[number % len(TEXTS)], "de", times),
+                }
+            )
+        self.seconds = [samples / 16000 for samples in lengths]
+
+    def __len__(self) -> int:
+        return CLIPS
+
+    def __getitem__(self, key):
+        return self.utterances[key[1]]
+
+
+def seq2seq_checkpoint(kind: str) -> Any:
+    """Load a tiny recognizer as a run does."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, processor = getattr(tiny_seq2seq, kind)(multilingual=True)
+        tiny_seq2seq.randomized(model, processor.tokenizer).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        checkpoint = load_checkpoint(folder)
+    checkpoint.train_on(own_length=True)
+    return checkpoint
+
+
+def parts(kind: str, **overrides: Any) -> tuple[Any, Any, Any]:
+    """Return the model, the clips and the criterion of a kind."""
+    if kind == "ctc":
+        model = tiny_model(**overrides)
+        return model, Clips(model), CtcCriterion(blank=0)
+    clips = Seq2SeqClips(kind)
+    return clips.checkpoint.model, clips, Seq2SeqCriterion(**overrides)
+
+
 class Split(BatchPlan):
     """A stand-in for the plan: the 16 clips in one optimizer step, dealt out evenly or not."""
 
@@ -97,9 +157,12 @@ class Split(BatchPlan):
         return self.own
 
 
-def one_step(size: int, batches: int, uneven: bool = False, **overrides) -> dict[str, float]:
-    model = tiny_model(**overrides)
-    clips = Clips(model)
+def one_step(size: int, batches: int, uneven: bool = False, kind: str = "ctc", **overrides: Any) -> dict[str, float]:
+    """Take a step and return its figures."""
+    return step(size, batches, uneven, *parts(kind, **overrides))
+
+
+def step(size: int, batches: int, uneven: bool, model: Any, clips: Any, criterion: Any) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -118,16 +181,18 @@ def one_step(size: int, batches: int, uneven: bool = False, **overrides) -> dict
             args=arguments,
             train_dataset=clips,
             data_collator=clips.collate,
-            criterion=CtcCriterion(blank=0),
+            criterion=criterion,
             plan=Split(clips.seconds, size, batches, uneven),
         )
         trainer.train()
         logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
-    return {key: logged[key] for key in ("loss", "grad_norm", "blank_share")}
+    return {key: logged[key] for key in ("loss", "grad_norm", "blank_share", "label_accuracy") if key in logged}
 
 
 if __name__ == "__main__":
-    result = one_step(int(sys.argv[1]), int(sys.argv[2]), "uneven" in sys.argv)
+    split = int(sys.argv[1]), int(sys.argv[2]), "uneven" in sys.argv
+    made = {kind: parts(kind) for kind in KINDS}  # before there are processes, of which only the first one saves
+    result = {kind: step(*split, *given) for kind, given in made.items()}
     if PartialState().is_main_process:
         print(json.dumps(result))
     PartialState().destroy_process_group()

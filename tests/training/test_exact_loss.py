@@ -16,32 +16,37 @@ spec.loader.exec_module(one_step)
 
 @pytest.fixture(scope="module")
 def whole():
-    """All 16 clips in one batch."""
-    return one_step.one_step(16, 1)
+    """All 16 clips in one batch, by the kind of the model."""
+    return {kind: one_step.one_step(16, 1, kind=kind) for kind in one_step.KINDS}
 
 
+@pytest.mark.parametrize("kind", one_step.KINDS)
 @pytest.mark.parametrize(("size", "batches", "uneven"), [(4, 4, False), (1, 16, False), (4, 4, True), (2, 8, True)])
-def test_accumulation_changes_nothing(whole, size, batches, uneven):
-    assert one_step.one_step(size, batches, uneven) == pytest.approx(whole, rel=1e-4)
+def test_accumulation_changes_nothing(whole, kind, size, batches, uneven):
+    assert one_step.one_step(size, batches, uneven, kind) == pytest.approx(whole[kind], rel=1e-4)
+
+
+def check_same(printed: str, whole) -> None:
+    found = json.loads(printed.splitlines()[-1])
+    assert found.keys() == whole.keys()
+    for kind, figures in found.items():
+        assert figures == pytest.approx(whole[kind], rel=1e-4), kind
 
 
 @pytest.mark.parametrize("arguments", [["4", "2"], ["2", "4", "uneven"]])
 def test_two_processes_change_nothing(whole, two_processes, arguments):
-    said = two_processes(str(SCRIPT), *arguments)
-    assert json.loads(said.splitlines()[-1]) == pytest.approx(whole, rel=1e-4)
+    check_same(two_processes(str(SCRIPT), *arguments), whole)
 
 
 def test_a_model_in_two_pieces_changes_nothing(whole, two_pieces):
     """Accumulation and pieces together."""
-    said = two_pieces(str(SCRIPT), "2", "4", "uneven")
-    assert json.loads(said.splitlines()[-1]) == pytest.approx(whole, rel=1e-4)
+    check_same(two_pieces(str(SCRIPT), "2", "4", "uneven"), whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["multi_node.yaml", "multi_node_fsdp.yaml"])
 def test_two_machines_change_nothing(whole, two_machines, config):
-    said = two_machines(config, str(SCRIPT), "2", "2", "uneven")[0]
-    assert json.loads(said.splitlines()[-1]) == pytest.approx(whole, rel=1e-4)
+    check_same(two_machines(config, str(SCRIPT), "2", "2", "uneven")[0], whole)
 
 
 def test_loss_is_nats_per_label(whole):
@@ -60,4 +65,24 @@ def test_loss_is_nats_per_label(whole):
             probabilities, batch["labels"], batch["frames"], torch.tensor([length]), reduction="sum"
         ).item()
         labels += length
-    assert whole["loss"] == pytest.approx(total / labels, rel=1e-4)
+    assert whole["ctc"]["loss"] == pytest.approx(total / labels, rel=1e-4)
+
+
+def test_loss_is_nats_per_label_of_plain_whisper(whole):
+    """Against transformers' own loss, clip by clip, in a Whisper of the length of each clip."""
+    from transformers import WhisperForConditionalGeneration
+
+    clips = one_step.Seq2SeqClips("whisper")
+    total, labels = 0.0, 0
+    for utterance in clips.utterances:
+        batch = clips.collate([utterance])
+        positions = batch["input_features"].shape[-1] // 2
+        config = {**clips.checkpoint.model.config.to_dict(), "max_source_positions": positions}
+        plain = WhisperForConditionalGeneration(type(clips.checkpoint.model.config)(**config)).train()
+        state = clips.checkpoint.model.state_dict()
+        state["model.encoder.embed_positions.weight"] = state["model.encoder.embed_positions.weight"][:positions]
+        plain.load_state_dict(state)
+        given = {name: batch[name] for name in ("input_features", "decoder_input_ids", "labels")}
+        count = len(utterance["labels"])
+        total, labels = total + plain(**given).loss.item() * count, labels + count
+    assert whole["whisper"]["loss"] == pytest.approx(total / labels, rel=1e-4)

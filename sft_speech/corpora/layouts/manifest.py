@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from sft_speech.audio.codecs import AUDIO_SUFFIXES
-from sft_speech.corpora.columns import Columns, find_columns, label_of
+from sft_speech.corpora.columns import OPTIONAL, Columns, find_columns, label_of
 from sft_speech.corpora.inside import inside
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import SCHEMA, Layout, Listing
@@ -187,7 +187,7 @@ def _read_jsonl(path: Path, columns: Columns | None) -> tuple[dict[str, pa.Array
     table = {}
     for ours, theirs in found.items():
         values = [row.get(theirs) for row in rows]
-        table[ours] = pa.array([_as_text(label_of(one) if ours == "label" else one) for one in values], pa.string())
+        table[ours] = pa.array([_as_text(label_of(one) if ours in OPTIONAL else one) for one in values], pa.string())
     return table, dropped
 
 
@@ -229,8 +229,9 @@ def _to_listing(
     texts, speakers = table.get("text", empty), table.get("speaker", empty)
     start_end = [pa.array(seconds, from_pandas=True) for seconds in (start, end)]  # NaN to null
     rows = pa.table([ids, paths, texts, speakers, *start_end], SCHEMA)
-    if "label" in table:
-        rows = rows.append_column("label", table["label"])
+    for ours in OPTIONAL:
+        if ours in table:
+            rows = rows.append_column(ours, table[ours])
     return Listing(rows.filter(pa.array(wanted & ~(nameless | wrong | outside))), dropped)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Literal
 
 from sft_speech.errors import UserError
@@ -44,6 +45,21 @@ class FinetuneAsrConfig(FinetuneEncoderConfig):
             raise UserError("language and language_column", "each row has its own language", "remove one of them")
         if self.streaming and self.max_steps < 0:
             raise UserError("streaming without max_steps", "the length of a stream is unknown", "set max_steps")
+
+    def refuse(self, names: Collection[str], why: str) -> None:
+        """Refuse options.
+
+        Args:
+            names: the options that may not be set.
+            why: why they may not.
+
+        Raises:
+            UserError: one of them has another value than its default.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in names and value != field.default:
+                raise UserError(f"{field.name} {value}", why, f"leave {field.name} out")
 
     @property
     def columns(self) -> dict[str, str | None]:

@@ -21,6 +21,7 @@ from sft_speech.metrics.loops import loop_of
 from sft_speech.metrics.words import character_errors, word_errors
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
+from sft_speech.tasks.asr.languages import code_of, language_reason
 from sft_speech.tasks.asr.recognizer import Clip, Hypothesis, Recognizer, scoring_of
 from sft_speech.tasks.asr.results import EvaluationResult, Utterance
 from sft_speech.text.scoring import NormalizerName, Scoring, has_marks, is_english
@@ -55,8 +56,8 @@ def evaluate_corpus(
     are left out with a warning and named in the result.
 
     Args:
-        corpus: rows {id, audio, text, speaker, seconds, start}. Results of the parts that processes evaluate are merged
-            by :meth:`EvaluationResult.merge`.
+        corpus: rows {id, audio, text, speaker, seconds, start}, and language in a corpus of several. Results of the
+            parts that processes evaluate are merged by :meth:`EvaluationResult.merge`.
         max_batch_seconds, device, progress, decoder: see
             :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize`.
         normalizer: see :mod:`sft_speech.text.scoring`; None: the recognizer's default.
@@ -66,9 +67,10 @@ def evaluate_corpus(
 
     def clips() -> Iterable[Clip]:
         for row in corpus:
-            labels = checkpoint.encode(checkpoint.normalizer(row["text"]).text)
+            reference = checkpoint.normalizer(row["text"]).text
+            language = code_of(row.get("language") or "", checkpoint.languages)
+            labels = checkpoint.encode(reference, language) if language else checkpoint.encode(reference)
             waiting.append((row["id"], row["speaker"] or "", row["text"], len(labels)))
-            language = row.get("language")
             yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels, language=language)
 
     decoding = decoder.search.decoding.summary() if decoder else checkpoint.search
@@ -126,6 +128,7 @@ def warnings_of(result: EvaluationResult) -> Iterator[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech evaluate`` that only recognizers have."""
     parser.add_argument("--normalizer", choices=get_args(NormalizerName), help="of WER and CER [what suits the model]")
+    parser.add_argument("--language_column", metavar="NAME", help="column of the language, for models of several")
     add_decoding_arguments(parser)
     add_generation_arguments(parser)
 
@@ -135,7 +138,8 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.tasks.asr.transcriber import Transcriber
 
     decoding, generation = decoding_of(args), generation_of(args)
-    rows, split, report = rows_of_arguments(args)
+    columns = {"language": args.language_column} if args.language_column else {}
+    rows, split, report = rows_of_arguments(args, **columns)
     transcriber = Transcriber(
         args.model,
         device=args.device,
@@ -184,16 +188,24 @@ def with_transcript(
     report: CorpusReport,
     normalizer: NormalizerName | None = None,
 ) -> Dataset:
-    """Return the rows whose normalized transcript is not empty, however long they are; the report gets the others."""
+    """Return the rows that have a transcript, in a language that the recognizer can write; the report gets the others.
+
+    Transcripts are empty or not as they are normalized. However long a row is, it is kept.
+    """
     scoring, language = scoring_of(checkpoint, normalizer), checkpoint.language
     if normalizer == "whisper" and not is_english(language or "en"):
         logger.warning("the normalizer whisper is for English, but the model's language is %s: use basic", language)
     ids, seconds, kept = column_of(corpus, "id"), column_of(corpus, "seconds").to_numpy(), []
+    chosen = bool(checkpoint.languages) and "language" in corpus.column_names
+    languages = column_of(corpus, "language").to_pylist() if chosen else []
     for number, text in enumerate(column_of(corpus, "text").to_pylist()):
-        if scoring.reference(text):
+        reason = language_reason(languages[number], checkpoint.languages) if chosen else None
+        if not scoring.reference(text):
+            reason = "empty transcript", ""
+        if reason is None:
             kept.append(number)
         else:
-            report.drop(split, ids[number].as_py(), "empty transcript")
+            report.drop(split, ids[number].as_py(), *reason)
         report.missing_characters(split, checkpoint.normalizer(text).missing)
     report.keep(split, len(kept), float(seconds[kept].sum()))
     return corpus.select(kept)

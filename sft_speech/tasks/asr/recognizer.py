@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -125,6 +125,10 @@ class Recognizer(Protocol):
         """Language of its transcripts: "en", "de", "pt_BR"; None if it is not known, or there are several."""
 
     @property
+    def languages(self) -> Collection[str]:
+        """Codes of the languages among which it can be told to write; empty if there is no choice."""
+
+    @property
     def default_normalizer(self) -> NormalizerName:
         """Normalizer of its error rates if none is chosen.
 
@@ -139,8 +143,8 @@ class Recognizer(Protocol):
     def search(self) -> dict[str, object]:
         """How it searches for hypotheses, without a decoder, for the figures of an evaluation."""
 
-    def encode(self, text: str) -> list[int]:
-        """Return the labels of a normalized transcript."""
+    def encode(self, text: str, language: str | None = None) -> list[int]:
+        """Return the labels of a normalized transcript in one of the languages; None: the recognizer's own."""
 
     def recognize(
         self,

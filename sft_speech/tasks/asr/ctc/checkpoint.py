@@ -115,6 +115,11 @@ class Checkpoint:
         return self.normalizer.language
 
     @property
+    def languages(self) -> tuple[str, ...]:
+        """There is no choice of languages: the vocabulary decides."""
+        return ()
+
+    @property
     def default_normalizer(self) -> NormalizerName:
         """References are compared as the vocabulary spells them."""
         return "checkpoint"

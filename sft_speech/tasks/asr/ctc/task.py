@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Options that only models which write token by token have.
+SEQ2SEQ_ONLY = ("language_column", "encoder_seconds", "label_smoothing", "lower_case", "timestamp_share")
+
 
 class CtcRecognition(Task[FinetuneAsrConfig]):
     """Fine-tuning of a CTC model."""
@@ -45,6 +48,7 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
 
     def __init__(self, config: FinetuneAsrConfig) -> None:
         super().__init__(config)
+        config.refuse(SEQ2SEQ_ONLY, "a CTC model has no such option")
         self.metric = config.metric_for_best_model
         self.layer_decay, self.head_first_steps = config.layerwise_lr_decay, config.freeze_encoder_steps
         self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0

@@ -121,6 +121,11 @@ class Checkpoint:
         return self.transcripts.language
 
     @property
+    def languages(self) -> dict[str, int]:
+        """Tokens of the languages among which it can be told to write, by their code."""
+        return self.transcripts.languages
+
+    @property
     def default_normalizer(self) -> NormalizerName:
         """That of ordinary text in its language, if the tokenizer spells everything."""
         return normalizer_for(self.language) if isinstance(self.normalizer, AsWritten) else "checkpoint"
@@ -216,6 +221,7 @@ def load_checkpoint(
     allow_pickle: bool = False,
     from_scratch: bool = False,
     language: str | None = None,
+    any_language: bool = False,
     lower_case: bool = False,
 ) -> Checkpoint:
     """Load a checkpoint for transcription or fine-tuning.
@@ -227,6 +233,7 @@ def load_checkpoint(
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         from_scratch: use only the architecture, with random weights.
         language: language of the transcripts, by its code or English name; None: the one that was saved.
+        any_language: forget the saved language: the transcripts are in several.
         lower_case: write transcripts in lower case.
 
     Raises:
@@ -245,6 +252,9 @@ def load_checkpoint(
     tied = getattr(model, "_tied_weights_keys", None) or ()
     new = [key for key in new if key not in tied]
     settings = generation_settings(model, tokenizer)
+    check_settings(name, settings, tokenizer)
+    if any_language:
+        settings.language = tokenizer.language = None
     transcripts = transcripts_of(name, settings, tokenizer, language, lower_case)
     if transcripts.language is not None:
         write_in(transcripts.language, transcripts, settings)
@@ -275,10 +285,14 @@ def read_tokenizer(name: str, where: dict[str, Any], config: Any) -> Any:
     if largest >= config.vocab_size:
         why = f"its tokenizer has {largest + 1} tokens, the model {config.vocab_size}"
         raise UserError(name, why, do)
-    start = tokenizer.get_vocab().get(START)
+    start, end = tokenizer.get_vocab().get(START), tokenizer.eos_token_id
+    if start is None and family_of(config).input == "whisper":
+        raise UserError(name, f"its tokenizer has no {START}: it belongs to another model", do)
     if start is not None and start != config.decoder_start_token_id:
         why = f"{START} is token {start} in its tokenizer, the decoder begins with {config.decoder_start_token_id}"
         raise UserError(name, why, do)
+    if config.eos_token_id not in (None, end):
+        raise UserError(name, f"its tokenizer ends texts with token {end}, the model with {config.eos_token_id}", do)
     return tokenizer
 
 
@@ -287,7 +301,11 @@ def generation_settings(model: Any, tokenizer: Any) -> Any:
     settings: Any = model.generation_config
     vocabulary = tokenizer.get_vocab()
     settings._from_model_config = False  # otherwise transformers forgets the rest when it loads the saved file
+    if getattr(settings, "language", None) is None:
+        settings.language = forced_language(settings, tokenizer)
     settings.forced_decoder_ids = None  # replaced by language and task; transformers refuses both together
+    if getattr(model.config, "forced_decoder_ids", None) is not None:  # English in old files of every Whisper
+        model.config.forced_decoder_ids = None
     if START not in vocabulary:
         return completed(settings, starts_and_ends(model.config))
     multilingual = getattr(settings, "is_multilingual", None)
@@ -339,6 +357,32 @@ def write_in(language: str, transcripts: Transcripts, settings: Any) -> None:
     elif transcripts.languages:
         settings.forced_bos_token_id = transcripts.language_token(language)
         tokenizer.tgt_lang = tokenizer.init_kwargs["tgt_lang"] = language
+
+
+def check_settings(name: str, settings: Any, tokenizer: Any) -> None:
+    """Check that settings for generation have the tokens of the tokenizer and allow all languages.
+
+    Raises:
+        UserError: a token has another id in the tokenizer.
+    """
+    languages = getattr(settings, "lang_to_id", None) or {}
+    vocabulary = tokenizer.get_vocab()
+    for token, id in {NO_TIMESTAMPS: getattr(settings, "no_timestamps_token_id", None), **languages}.items():
+        if id is not None and vocabulary.get(token, id) != id:
+            why = f"{token} is token {vocabulary[token]} in its tokenizer and {id} in its generation_config.json"
+            raise UserError(name, why, "copy the tokenizer files of the checkpoint that it comes from")
+    suppressed = getattr(settings, "suppress_tokens", None) or []
+    forbidden = {id: token for token, id in languages.items() if id in suppressed}
+    if forbidden:
+        logger.warning("%s: its suppress_tokens forbid %s: allowed again", name, ", ".join(forbidden.values()))
+        settings.suppress_tokens = [id for id in suppressed if id not in forbidden]
+
+
+def forced_language(settings: Any, tokenizer: Any) -> str | None:
+    """Return the language that the settings of an old checkpoint force, before "language" and "task" replaced them."""
+    forced = dict(getattr(settings, "forced_decoder_ids", None) or ())
+    token = tokenizer.convert_ids_to_tokens(forced[1]) if forced.get(1) is not None else ""
+    return token[2:-2] if token[2:-2] in TO_LANGUAGE_CODE.values() else None
 
 
 def is_english_only(vocabulary: dict[str, int]) -> bool:

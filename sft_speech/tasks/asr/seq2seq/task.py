@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +13,19 @@ import torch
 
 from sft_speech.audio import augment
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import column_of
 from sft_speech.corpora.select import Reason
 from sft_speech.errors import UserError
 from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt
+from sft_speech.models.front_end import WhisperFrontEnd
 from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.evaluate import evaluate_corpus, with_transcript
 from sft_speech.tasks.asr.results import EvaluationResult
-from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint, load_checkpoint
+from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint, Features, load_checkpoint
 from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
 from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
+from sft_speech.tasks.asr.seq2seq.transcripts import Transcripts
 from sft_speech.tasks.asr.seq2seq.utterances import Seq2SeqUtterances
 from sft_speech.training.rows import Rows, StoredRows
 from sft_speech.training.skipped_audio import check_evaluation
@@ -36,14 +36,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Options that only CTC models have, and their values there if they are not set.
-CTC_ONLY = {
-    "new_vocabulary": False,
-    "target_lang": None,
-    "trust_remote_code": False,
-    "freeze_encoder_steps": 0,
-    "layerwise_lr_decay": 1.0,
-}
+# Options that only CTC models have.
+CTC_ONLY = ("new_vocabulary", "target_lang", "trust_remote_code", "freeze_encoder_steps", "layerwise_lr_decay")
 SAMPLED_TEXTS = 200  # transcripts of which the case is looked at
 
 
@@ -55,9 +49,7 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
 
     def __init__(self, config: FinetuneAsrConfig) -> None:
         super().__init__(config)
-        for name, unset in CTC_ONLY.items():
-            if getattr(config, name) != unset:
-                raise UserError(f"{name} {getattr(config, name)}", "only CTC models have it", f"leave {name} out")
+        config.refuse(CTC_ONLY, "only CTC models have it")
         self.metric = config.metric_for_best_model
         self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0
 
@@ -70,12 +62,17 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
             allow_pickle=config.allow_pickle,
             from_scratch=config.from_scratch,
             language=config.language,
+            any_language=config.language_column is not None,
             lower_case=config.lower_case,
         )
+        if self.checkpoint.transcripts.first_timestamp is None:
+            config.refuse(["timestamp_share"], f"{config.model} has no timestamps")
+        if not isinstance(self.checkpoint.front_end, WhisperFrontEnd):
+            config.refuse(["encoder_seconds"], f"{config.model} takes every clip as long as it is")
         self.own_length_at_start = self.checkpoint.own_length
         self.checkpoint.train_on(own_length=config.encoder_seconds == "auto")
         self.check_language()
-        warn_of_capitals([self.checkpoint.normalizer(text).text for text in islice(rows.texts(), SAMPLED_TEXTS)])
+        warn_of_capitals([self.checkpoint.normalizer(text).text for text in rows.first_texts(SAMPLED_TEXTS)])
         self.model = self.checkpoint.model = adapt.prepare(self.checkpoint.model, [adapt.given_masks])
         self.criterion = Seq2SeqCriterion(config.label_smoothing)
 
@@ -93,23 +90,20 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
         """Return the usable rows; an evaluation keeps all rows that have a transcript."""
         if name != "train":
             return StoredRows(with_transcript(self.checkpoint, rows.table, name, report, self.config.normalizer))
-        return rows.select(name, report, **self.rules())
+        cost = partial(cost_of, self.checkpoint.features, self.max_stretch)
+        return rows.select(name, report, cost, **self.rules())
 
     def rules(self) -> dict[str, Any]:
         """Return the rules by which :func:`~sft_speech.corpora.select.select_usable` chooses the training rows."""
         checkpoint = self.checkpoint
         longest = checkpoint.front_end.max_samples
         limit = self.config.max_seconds if longest is None else min(self.config.max_seconds, longest / checkpoint.rate)
-        # The prefix with timestamps around a text is as long as it gets.
-        given = len(checkpoint.transcripts.prefix(next(iter(checkpoint.transcripts.languages), None))) + 2
         return {
             "min_seconds": self.config.min_seconds,
             "max_seconds": limit / self.max_stretch,
             "normalize": checkpoint.normalizer,
-            "encode": checkpoint.encode,
-            "frames_of": np.zeros_like,
             "max_missing_share": self.config.max_missing_share,
-            "why_unusable": partial(too_many_labels, checkpoint.max_labels - given),
+            "why_text": partial(why_unusable, checkpoint.transcripts, checkpoint.max_labels),
         }
 
     def dataset(self, rows: Rows) -> Seq2SeqUtterances:
@@ -126,9 +120,6 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
 
     def collator(self) -> Seq2SeqCollator:
         return Seq2SeqCollator(self.checkpoint)
-
-    def cost(self, rows: Rows) -> np.ndarray | None:
-        return self.checkpoint.features.seconds(column_of(rows.table, "seconds").to_numpy())
 
     def masks(self) -> SpecAugment | None:
         """Return the object that draws the masks of this run; None if it has none."""
@@ -177,14 +168,32 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
         return f"{output} transcribes with `sft-speech transcribe {output} AUDIO`"
 
 
-def too_many_labels(limit: int, labels: Sequence[int], frames: int) -> Reason | None:
-    """Return why labels cannot be learned: there are more than the decoder takes."""
-    if len(labels) <= limit:
+def cost_of(features: Features, max_stretch: float, seconds: np.ndarray) -> np.ndarray:
+    """Return the costs (N,) of clips by their seconds (N,): what the encoder computes.
+
+    The plan divides the seconds of a batch by the largest stretch of the augmentation, so that all clips may have it.
+    """
+    return features.seconds(seconds * max_stretch) / max_stretch
+
+
+def why_unusable(transcripts: Transcripts, limit: int, text: str, language: str | None) -> Reason | None:
+    """Return why a transcript cannot be learned.
+
+    Args:
+        limit: most tokens that the decoder takes.
+        language: of the row, "" for none; None if the corpus has no languages.
+    """
+    if reason := transcripts.why_unusable(text, language):
+        return reason
+    times = transcripts.first_timestamp is not None  # two instead of the token that says that there are none
+    # The last token is not an input.
+    tokens = len(transcripts.prefix(language)) + times + len(transcripts.encode(text, language)) - 1
+    if tokens <= limit:
         return None
-    return "more labels than the decoder takes", f"{len(labels)}, it takes {limit}: cut it with `sft-speech cut`"
+    return "more tokens than the decoder takes", f"{tokens}, it takes {limit}: `sft-speech cut` cuts it"
 
 
 def warn_of_capitals(texts: Sequence[str]) -> None:
     """Warn about transcripts that are all in capitals, which the model would learn to write."""
-    if texts and all(text.isupper() for text in texts if any(map(str.isalpha, text))):
+    if "".join(texts).isupper():
         logger.warning("all transcripts are in capitals, and so the model will write them: set `lower_case: true`")

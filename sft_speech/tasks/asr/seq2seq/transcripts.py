@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from sft_speech.corpora.select import Reason
 from sft_speech.errors import UserError
+from sft_speech.tasks.asr.languages import code_of, language_reason
 from sft_speech.text.languages import language_of
 from sft_speech.text.normalize import Normalized, TranscriptNormalizer
+from sft_speech.text.scripts import foreign_script
 
 Action = Literal["transcribe", "translate"]
 
@@ -88,7 +91,7 @@ class Transcripts:
         """Return the tokens that the decoder begins with.
 
         Args:
-            language: code of a language; None: that of the transcripts.
+            language: as `code_of` takes it; None: that of the transcripts.
             action: what to write, in a model of many languages.
             timestamps: write the times of segments.
 
@@ -105,7 +108,7 @@ class Transcripts:
         return tokens
 
     def language_token(self, language: str | None) -> int:
-        """Return the token of a language.
+        """Return the token of a language, as `code_of` takes it.
 
         Raises:
             UserError: there is none.
@@ -113,23 +116,41 @@ class Transcripts:
         if language is None:
             why = "the model writes many languages"
             raise UserError("no language", why, "set the language of the transcripts, such as `language: de`")
-        if language not in self.languages:
+        code = code_of(language, self.languages)
+        if code is None:
             known = ", ".join(sorted(self.languages))
             raise UserError(f"language {language}", "the model has no token for it", f"choose one of {known}")
-        return self.languages[language]
+        return self.languages[code]
 
-    def encode(self, text: str, times: tuple[float, float] | None = None) -> list[int]:
+    def encode(self, text: str, language: str | None = None, times: tuple[float, float] | None = None) -> list[int]:
         """Return the labels of a transcript, its end included.
 
         Args:
+            language: as `code_of` takes it; None: that of the transcripts.
             times: where the text begins and ends in the audio, in seconds, to be written before and after it.
         """
         # A Whisper begins words with a space, the first one too.
-        spaced = self.special and language_of(self.language or "en").spaced_words
+        spaced = self.special and language_of(self.code(language) or "en").spaced_words
         ids = self.tokenizer(f" {text}" if spaced else text, add_special_tokens=False).input_ids
         if times is not None:
             ids = [self.timestamp(times[0]), *ids, self.timestamp(times[1])]
         return [*ids, self.end]
+
+    def code(self, language: str | None) -> str | None:
+        """Return the code of a row's language; None: that of the transcripts, if it is known."""
+        return code_of(language, self.languages) if language and self.languages else self.language
+
+    def why_unusable(self, text: str, language: str | None = None) -> Reason | None:
+        """Return why a transcript cannot be learned: the model lacks its language, or it is in another script.
+
+        Args:
+            language: what the corpus says, "" for nothing; None if it has no languages.
+        """
+        if language is not None and self.languages and (reason := language_reason(language, self.languages)):
+            return reason
+        code = self.code(language)
+        script = foreign_script(text, code) if code else None
+        return ("another script", f"{script}, its language is {code}") if script else None
 
     def timestamp(self, seconds: float) -> int:
         """Return the token of a time, rounded to 20 ms."""

@@ -28,7 +28,9 @@ class Seq2SeqUtterances(Utterances):
         drawn = np.random.default_rng((self.seed, epoch, number, 1)).random()  # 1: not the numbers of the augmentation
         timed = row["start"] is not None and drawn < self.timestamp_share
         times = (0.0, len(waveform) / self.rate) if timed else None
+        # Only the noise of the memory check has no language at all.
+        language = row.get("language") or self.transcripts.language or next(iter(self.transcripts.languages), None)
         return {
-            "prefix": self.transcripts.prefix(row.get("language"), timestamps=timed),
-            "labels": self.transcripts.encode(row[self.column], times),
+            "prefix": self.transcripts.prefix(language, timestamps=timed),
+            "labels": self.transcripts.encode(row[self.column], language, times),
         }

@@ -1,0 +1,62 @@
+"""The scripts of languages, to find transcripts that are in another language than the corpus says."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from functools import cache
+
+# The languages that are written in a script, by their codes. A language that is in no line is written in Latin letters.
+SCRIPTS = {
+    "ARABIC": "ar fa ha kk ms pa ps sd tg ur uz",
+    "ARMENIAN": "hy",
+    "BENGALI": "as bn",
+    "BOPOMOFO": "yue zh",
+    "CJK": "ja ko yue zh",
+    "CYRILLIC": "az ba be bg bs kk mk mn ru sr tg tk tt uk uz",
+    "DEVANAGARI": "hi mr ne sa sd",
+    "ETHIOPIC": "am",
+    "GEORGIAN": "ka",
+    "GREEK": "el",
+    "GUJARATI": "gu",
+    "GURMUKHI": "pa",
+    "HANGUL": "ko",
+    "HEBREW": "he yi",
+    "HIRAGANA": "ja",
+    "KANNADA": "kn",
+    "KATAKANA": "ja",
+    "KHMER": "km",
+    "LAO": "lo",
+    "MALAYALAM": "ml",
+    "MYANMAR": "my",
+    "SINHALA": "si",
+    "TAMIL": "ta",
+    "TELUGU": "te",
+    "THAI": "th",
+    "TIBETAN": "bo",
+}
+WRITTEN_IN = {script: frozenset(codes.split()) for script, codes in SCRIPTS.items()}
+NOT_LATIN = "\u0370"  # the first letter of another script
+
+
+def foreign_script(text: str, language: str) -> str | None:
+    """Return the script of most letters of a text if its language is not written in it, otherwise None.
+
+    Latin letters are foreign in no language: they write names, and whole transcripts in romanized corpora. Nor are
+    those of scripts that none of these languages has: a new language may be learned in the place of a known one.
+
+    Args:
+        language: its code, such as "de".
+    """
+    if not text or max(text) < NOT_LATIN:
+        return None
+    letters = [character for character in text if character.isalpha()]
+    counts = Counter(script for script in map(script_of, letters) if script and language not in WRITTEN_IN[script])
+    return counts.most_common(1)[0][0].capitalize() if 2 * counts.total() > len(letters) else None
+
+
+@cache
+def script_of(letter: str) -> str | None:
+    """Return the script of a letter among those of :data:`SCRIPTS`."""
+    name = unicodedata.name(letter, "").split(" ")[0]
+    return name if name in SCRIPTS else None

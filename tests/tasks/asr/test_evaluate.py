@@ -5,6 +5,7 @@ import json
 import logging
 import math
 from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -217,6 +218,9 @@ def test_names_of_splits_become_names_of_files():
 
 class Writer:
     """Writes the texts that it is given, with case and punctuation."""
+
+    languages = ()
+    search: ClassVar = {"search": "greedy"}
 
     def __init__(self, language: str | None, *hypotheses: str, spellings: dict[str, str] | None = None, **more: object):
         self.language, self.hypotheses, self.more = language, hypotheses, more

@@ -45,13 +45,13 @@ def test_labels_end_where_the_transcript_ends(checkpoint):
 
 
 def test_a_clip_has_its_own_positions_or_all_of_them(checkpoint):
-    """50 positions a second, two log-mel frames each, and half a second of silence."""
+    """50 positions a second, two log-mel frames each, a tenth of a second of silence, and the start of the silence after it."""
     clips = [utterance(checkpoint, "a", 1.0), utterance(checkpoint, "a", 0.51), utterance(checkpoint, "a", 3.9)]
     checkpoint.train_on(own_length=True)
     batch = Seq2SeqCollator(checkpoint)(clips)
-    assert batch["attention_mask"].sum(-1).tolist() == [150, 102, 400]
+    assert batch["attention_mask"].sum(-1).tolist() == [110, 62, 400]
     assert batch["input_features"].shape == (3, 16, 400)
-    assert Seq2SeqCollator(checkpoint)(clips[:2])["input_features"].shape == (2, 16, 150)
+    assert Seq2SeqCollator(checkpoint)(clips[:2])["input_features"].shape == (2, 16, 114)
     checkpoint.train_on(own_length=False)
     batch = Seq2SeqCollator(checkpoint)(clips[:2])
     assert batch["input_features"].shape == (2, 16, 400)

@@ -45,7 +45,7 @@ def test_labels_end_where_the_transcript_ends(checkpoint):
 
 
 def test_a_clip_has_its_own_positions_or_all_of_them(checkpoint):
-    """50 positions a second, two log-mel frames each, a tenth of a second of silence, and the start of the silence after it."""
+    """50 positions a second, two log-mel frames each: the clip, a tenth of a second, and four frames of silence."""
     clips = [utterance(checkpoint, "a", 1.0), utterance(checkpoint, "a", 0.51), utterance(checkpoint, "a", 3.9)]
     checkpoint.train_on(own_length=True)
     batch = Seq2SeqCollator(checkpoint)(clips)

@@ -39,7 +39,7 @@ SPEC = TaskSpec(
     ),
     card=Card(
         tag="automatic-speech-recognition",
-        about=("ctc",),
+        about=(),
         usage="""from transformers import pipeline
 
 print(pipeline("automatic-speech-recognition", NAME)("speech.flac")["text"])""",

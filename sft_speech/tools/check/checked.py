@@ -26,7 +26,7 @@ from sft_speech.tools.check.rows import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint
+    from sft_speech.tasks.asr.recognizer import Recognizer
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def planned_run(args: argparse.Namespace) -> tuple[FinetuneAsrConfig, dict[str, 
 
 def rules_and_recognizer(
     args: argparse.Namespace, config: FinetuneAsrConfig, rows: Rows
-) -> tuple[Rules, str | Checkpoint | None]:
+) -> tuple[Rules, str | Recognizer | None]:
     """Return the rules for dropping rows, and the model that transcribes, if there is one."""
     if args.config is None and args.model is None:
         return rules_without_model(config), None
@@ -125,7 +125,7 @@ def rules_and_recognizer(
 
 
 def recognize(
-    args: argparse.Namespace, recognizer: str | Checkpoint | None, rows: Rows, picked: np.ndarray
+    args: argparse.Namespace, recognizer: str | Recognizer | None, rows: Rows, picked: np.ndarray
 ) -> disputes.Recognized | None:
     """Transcribe the picked rows; return None without a recognizer."""
     if recognizer is None or not len(picked):

@@ -23,7 +23,7 @@ from sft_speech.tools.check.findings import Case
 if TYPE_CHECKING:
     import datasets
 
-    from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint
+    from sft_speech.tasks.asr.recognizer import Recognizer
 
 # Without a model, frames are counted as in wav2vec 2.0 (Baevski et al. 2020): one per 20 ms.
 RATE, KERNELS, STRIDES = 16_000, (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
@@ -151,7 +151,7 @@ class Rules:
 
     options: dict[str, Any]
     description: str
-    checkpoint: Checkpoint | None = None
+    checkpoint: Recognizer | None = None
 
     @property
     def normalize(self) -> Callable[[str], Normalized]:
@@ -199,9 +199,9 @@ def rules_of_model(config: FinetuneAsrConfig, transcripts: list[str]) -> Rules:
     Raises:
         UserError: the checkpoint does not exist.
     """
-    from sft_speech.tasks.asr.ctc.task import CtcRecognition
+    from sft_speech.tasks.asr import loading
 
-    task = CtcRecognition(config)
+    task: Any = loading.build(config)
     task.load_for(transcripts)
     return Rules(task.rules(), f"{limits(config)}; vocabulary and frames of {config.model}", task.checkpoint)
 
@@ -210,5 +210,5 @@ def limits(config: FinetuneAsrConfig) -> str:
     """Return the limits on training data as text."""
     return (
         f"training drops rows below {config.min_seconds:g} s, above {config.max_seconds:g} s, or with more labels than "
-        "frames"
+        "the model can learn"
     )

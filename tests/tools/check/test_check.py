@@ -204,6 +204,17 @@ def test_audio_within_tables(clean, tmp_path):
     assert report["verdict"]["problem"] == report["verdict"]["warning"] == 0
 
 
+@pytest.mark.parametrize("kind", ["whisper", "moonshine", "speech2text"])
+def test_a_model_that_writes_token_by_token(clean, tiny_seq2seq, tmp_path, kind):
+    """It lets a transcript pass if its tokens fit the decoder, in any language that it knows."""
+    report = check(tmp_path, clean, "--model", tiny_seq2seq(kind), "--max_hours", 0.002)
+    assert report["model"]["utterances"] > 0
+    assert "more labels than the model can learn" in report["rules"]["said"]
+    longest = {"max_target_positions": 12} if kind != "moonshine" else {"max_position_embeddings": 12}
+    report = check(tmp_path, clean, "--model", tiny_seq2seq(kind, **longest), "--max_hours", 0)
+    assert "dropped_more_labels_than_the_decoder_takes" in cases(report)
+
+
 def test_a_model_without_a_trained_head_gives_its_rules_but_does_not_transcribe(clean, tmp_path, caplog):
     from safetensors.torch import load_file, save_file
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,11 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
         self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0
 
     def load(self, rows: Rows) -> None:
+        self.load_for(rows.first_texts(SAMPLED_TEXTS))
+        self.check_language()
+
+    def load_for(self, transcripts: Iterable[str]) -> None:
+        """Load the checkpoint with the regularization of this run."""
         config = self.config
         self.checkpoint = load_checkpoint(
             config.checkpoint,
@@ -71,8 +77,7 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
             config.refuse(["encoder_seconds"], f"{config.model} takes every clip as long as it is")
         self.own_length_at_start = self.checkpoint.own_length
         self.checkpoint.train_on(own_length=config.encoder_seconds == "auto")
-        self.check_language()
-        warn_of_capitals([self.checkpoint.normalizer(text).text for text in rows.first_texts(SAMPLED_TEXTS)])
+        warn_of_capitals([self.checkpoint.normalizer(text).text for text in islice(transcripts, SAMPLED_TEXTS)])
         self.model = self.checkpoint.model = adapt.prepare(self.checkpoint.model, [adapt.given_masks])
         self.criterion = Seq2SeqCriterion(config.label_smoothing)
 

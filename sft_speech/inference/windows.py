@@ -16,7 +16,8 @@ from sft_speech.inference.clips import Recording
 
 SHORTEST_SHARE = 0.5  # of a full window: pauses are looked for after it
 FRAME_SECONDS = 0.02
-PAUSE_SECONDS = 0.3  # energy is averaged over it, so that the longest pause wins
+PAUSE_SECONDS = 0.3  # energy is averaged over it
+PAUSE_RATIO = 4.0  # of energies: 6 dB
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Window:
 
 
 def cut_windows(recording: Recording, rate: int, longest_seconds: float) -> Iterator[Window]:
-    """Cut a recording into windows that do not overlap, each at the pause that is nearest to silence.
+    """Cut a recording into windows that do not overlap, each at the longest pause of its second half.
 
     Only recordings longer than ``longest_seconds`` are read for that, a window at a time. A recording that cannot be
     read further ends with a window that cannot be read either.
@@ -53,17 +54,20 @@ def cut_windows(recording: Recording, rate: int, longest_seconds: float) -> Iter
 
 
 def quietest(waveform: np.ndarray, rate: int, earliest: int, latest: int) -> int:
-    """Return the sample between two others around which a waveform (S,) of S samples has least energy.
+    """Return the middle of the longest pause of a waveform (S,) of S samples between two of them.
 
-    Among equally quiet ones it is the last.
+    A pause is as quiet as the quietest 0.3 seconds, up to :data:`PAUSE_RATIO`. Among equally long ones it is the last.
     """
     frame = samples_of(FRAME_SECONDS, rate)
     first, frames = earliest // frame, (latest - earliest) // frame
-    if frames < 2:
+    width = min(frames, round(PAUSE_SECONDS / FRAME_SECONDS))
+    if width < 1:
         return latest
     energy = np.square(waveform[first * frame : (first + frames) * frame]).reshape(frames, frame).mean(-1)
-    width = min(frames, round(PAUSE_SECONDS / FRAME_SECONDS))
-    # sums of few terms: a running sum would lose what is quiet after what is loud
+    # Sums of few terms: a running sum would lose what is quiet after what is loud.
     mean = np.lib.stride_tricks.sliding_window_view(energy, width).mean(-1)
-    best = len(mean) - 1 - int(np.argmin(mean[::-1]))
-    return (first + best) * frame + width * frame // 2
+    quiet = np.flatnonzero(mean <= PAUSE_RATIO * mean.min())
+    runs = np.split(quiet, np.flatnonzero(np.diff(quiet) > 1) + 1)
+    longest = max(reversed(runs), key=len)
+    middle = (longest[0] + longest[-1] + width) / 2
+    return first * frame + int(middle * frame)

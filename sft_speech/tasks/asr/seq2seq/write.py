@@ -198,10 +198,11 @@ class Writer:
     def begin(
         self, model: Any, inputs: dict[str, Any], clips: int, languages: Sequence[str | None]
     ) -> tuple[EncoderDecoderCache | None, list[float | None], list[str | None]]:
-        """Return the decoder's cache up to its first own token, and what that token tells.
+        """Return what the decoder's first step tells.
 
         Returns:
-            The cache, the probabilities (B,) that there is no speech, and the languages (B,).
+            A cache of what the decoder sees of the encoder, the probabilities (B,) that there is no speech, and the
+            languages (B,).
         """
         known = [language or self.transcripts.language for language in languages]
         if self.no_speech is None:
@@ -214,7 +215,8 @@ class Writer:
         if codes and None in known:
             best = logits[:, [self.transcripts.languages[code] for code in codes]].argmax(-1).tolist()
             known = [language or codes[place] for language, place in zip(known, best, strict=True)]
-        return cache, no_speech, known
+        # `generate` takes the prefix from its start.
+        return EncoderDecoderCache(DynamicCache(), cache.cross_attention_cache), no_speech, known
 
     def config(self, max_length: int, beams: int) -> GenerationConfig:
         end = self.transcripts.end

@@ -210,7 +210,7 @@ def finish_run(
     with sharding.whole(trainer):
         for name, rows in corpora.items():
             if name != "train":
-                evaluation, split = task.evaluate(rows.table), config.corpora[name][1] or name
+                evaluation, split = task.evaluate_at_end(rows.table), config.corpora[name][1] or name
                 evaluations[name] = evaluation
                 figures |= {f"{name}_{key}": value for key, value in evaluation.metrics().items()}
                 if main:

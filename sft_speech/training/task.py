@@ -135,6 +135,10 @@ class Task(ABC, Generic[C]):
         """
         return None
 
+    def evaluate_at_end(self, rows: Dataset) -> Evaluation:
+        """Evaluate a split with the trained model, on all processes together."""
+        return self.evaluate(rows)
+
     @abstractmethod
     def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
         """Write the model and all its files, in a form that plain transformers can load.

@@ -81,6 +81,8 @@ class EvaluationResult:
         decoding: how hypotheses were searched for.
         normalizer: name of the normalizer of ``wer`` and ``cer``, see :mod:`sft_speech.text.scoring`.
         spaced: whether words have spaces between them; if not, each letter counts as a word.
+        plain: the evaluation of a Whisper as plain transformers uses it, with every clip padded to 30 s; None if it was
+            not done, or is this one.
     """
 
     utterances: list[Utterance] = field(default_factory=list)
@@ -92,6 +94,7 @@ class EvaluationResult:
     decoding: dict[str, object] = field(default_factory=GREEDY.copy)
     normalizer: str = "checkpoint"
     spaced: bool = True
+    plain: EvaluationResult | None = None
 
     @classmethod
     def merge(cls, parts: Iterable[EvaluationResult]) -> EvaluationResult:
@@ -200,6 +203,7 @@ class EvaluationResult:
             "wer": words.rate,
             "wer_interval": [of_words.low, of_words.high],
             **self._written_figures(),
+            **self._plain_figures(),
             "normalizer": self.normalizer,
             "cer": self.cer,
             "cer_interval": [of_characters.low, of_characters.high],
@@ -225,6 +229,12 @@ class EvaluationResult:
             return {}
         around = self.written_interval()
         return {"wer_as_written": self.wer_as_written, "wer_as_written_interval": [around.low, around.high]}
+
+    def _plain_figures(self) -> dict[str, object]:
+        if self.plain is None:
+            return {}
+        around = self.plain.word_interval()
+        return {"wer_plain": self.plain.wer, "wer_plain_interval": [around.low, around.high]}
 
     def _loop_figures(self) -> dict[str, object]:
         if not self.loops:
@@ -268,6 +278,7 @@ class EvaluationResult:
     def metrics(self) -> dict[str, float]:
         """Return the figures that the trainer logs, without those that have no data."""
         figures = {"loss": self.loss, "wer": self.wer, "wer_as_written": self.wer_as_written, "cer": self.cer}
+        figures |= {"wer_plain": self.plain.wer} if self.plain else {}
         figures |= {"loops": len(self.loops), **self.counts.metrics()}
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
@@ -280,6 +291,8 @@ class EvaluationResult:
         if self.written:
             rates.insert(1, ("WER as written", sum_errors(self.written), self.written_interval()))
             normalizer = f"normalizer: {self.normalizer}"
+        if self.plain is not None:
+            rates.insert(1, ("WER padded to 30 s", self.plain.words, self.plain.word_interval()))
         width = max(len(name) for name, _, _ in rates)
         lines = [", ".join(filter(None, [f"{split}: {first}" if split else first, normalizer, self.counts.summary()]))]
         lines += [_rate_line(f"{name:{width}}", errors, found) for name, errors, found in rates]

@@ -26,6 +26,7 @@ SPEC = TaskSpec(
     metrics=(
         Metric("wer", "WER %", scale=100, indexed=True, curve=True),
         Metric("wer_as_written", "WER as written %", scale=100, curve=True),
+        Metric("wer_plain", "WER padded to 30 s %", scale=100),
         Metric("cer", "CER %", scale=100, indexed=True, curve=True),
         Metric("loss", "loss"),
     ),

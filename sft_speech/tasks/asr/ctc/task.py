@@ -5,34 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from transformers import TrainerCallback
 
 from sft_speech.audio import augment
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt
-from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.tasks.asr.ctc.collator import CTCCollator
 from sft_speech.tasks.asr.ctc.loss import CtcCriterion
-from sft_speech.tasks.asr.evaluate import evaluate_corpus, with_transcript
-from sft_speech.tasks.asr.results import EvaluationResult
+from sft_speech.tasks.asr.evaluate import with_transcript
+from sft_speech.tasks.asr.task import Recognition
 from sft_speech.training import callbacks
 from sft_speech.training.loss import Criterion
 from sft_speech.training.rows import Rows, StoredRows
-from sft_speech.training.skipped_audio import check_evaluation
-from sft_speech.training.task import Task, evaluate_together
 from sft_speech.training.utterances import Utterances
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +34,7 @@ logger = logging.getLogger(__name__)
 SEQ2SEQ_ONLY = ("language_column", "encoder_seconds", "label_smoothing", "lower_case", "timestamp_share")
 
 
-class CtcRecognition(Task[FinetuneAsrConfig]):
+class CtcRecognition(Recognition):
     """Fine-tuning of a CTC model."""
 
     checkpoint: Checkpoint
@@ -49,15 +43,9 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
     def __init__(self, config: FinetuneAsrConfig) -> None:
         super().__init__(config)
         config.refuse(SEQ2SEQ_ONLY, "a CTC model has no such option")
-        self.metric = config.metric_for_best_model
         self.layer_decay, self.head_first_steps = config.layerwise_lr_decay, config.freeze_encoder_steps
-        self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0
-
-    def load(self, rows: Rows) -> None:
-        self.load_for(rows.texts())
 
     def load_for(self, transcripts: Iterable[str]) -> None:
-        """Load the checkpoint with the regularization of this run, its convolutions frozen."""
         config = self.config
         self.checkpoint = self.read(
             config.checkpoint,
@@ -89,7 +77,6 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
         return rows.select(name, report, **self.rules())
 
     def rules(self) -> dict[str, Any]:
-        """Return the rules by which :func:`~sft_speech.corpora.select.select_usable` chooses the training rows."""
         checkpoint = self.checkpoint
         return {
             "min_seconds": self.config.min_seconds,
@@ -113,44 +100,6 @@ class CtcRecognition(Task[FinetuneAsrConfig]):
         if self.head_first_steps:
             found.append(adapt.HeadFirst(self.model, self.head_first_steps))
         return found
-
-    def masks(self) -> SpecAugment | None:
-        """Return the object that draws the masks of this run; None if it has none."""
-        if not adapt.masks_are_on(self.model.config):
-            return None
-        return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
-
-    def can_evaluate_at_start(self) -> bool:
-        return not self.checkpoint.head_is_new
-
-    def evaluate(self, rows: Dataset) -> EvaluationResult:
-        """Evaluate a share of the rows on every process, and merge the counts.
-
-        Raises:
-            UserError: too few of the recordings could be read.
-        """
-        limit, normalizer = self.config.max_batch_seconds, self.config.normalizer
-        whole = EvaluationResult.merge(
-            evaluate_together(
-                rows,
-                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=limit, normalizer=normalizer),
-            )
-        )
-        failed = len(whole.failed)
-        check_evaluation(len(whole.utterances) + failed, failed, self.config.max_dropped_share)
-        return whole
-
-    def compare(self, evaluation: EvaluationResult, before: list[dict[str, Any]], metric: str) -> Comparison | None:
-        return evaluation.compare(before, metric)
-
-    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-        self.checkpoint.save(folder, weights)
-
-    def save_processor(self, folder: Path | str) -> None:
-        self.checkpoint.save_processor(folder)
-
-    def usage_hint(self, output: Path) -> str:
-        return f"{output} transcribes with `sft-speech transcribe {output} AUDIO`"
 
 
 def frames_of(frames: Callable[[np.ndarray], np.ndarray], rate: int, seconds: np.ndarray) -> np.ndarray:

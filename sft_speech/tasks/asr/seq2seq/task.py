@@ -6,31 +6,26 @@ import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from sft_speech.audio import augment
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.select import Reason
 from sft_speech.errors import UserError
-from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt
 from sft_speech.models.front_end import WhisperFrontEnd
-from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
-from sft_speech.tasks.asr.evaluate import evaluate_corpus, with_transcript
+from sft_speech.tasks.asr.evaluate import with_transcript
 from sft_speech.tasks.asr.results import EvaluationResult
 from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint, Features, load_checkpoint
 from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
 from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
 from sft_speech.tasks.asr.seq2seq.transcripts import Transcripts
 from sft_speech.tasks.asr.seq2seq.utterances import Seq2SeqUtterances
+from sft_speech.tasks.asr.task import Recognition
 from sft_speech.training.rows import Rows, StoredRows
-from sft_speech.training.skipped_audio import check_evaluation
-from sft_speech.training.task import Task, evaluate_together
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,7 +37,7 @@ CTC_ONLY = ("new_vocabulary", "target_lang", "trust_remote_code", "freeze_encode
 SAMPLED_TEXTS = 200  # transcripts of which the case is looked at
 
 
-class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
+class Seq2SeqRecognition(Recognition):
     """Fine-tuning of a model that writes text token by token."""
 
     checkpoint: Checkpoint
@@ -51,15 +46,12 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
     def __init__(self, config: FinetuneAsrConfig) -> None:
         super().__init__(config)
         config.refuse(CTC_ONLY, "only CTC models have it")
-        self.metric = config.metric_for_best_model
-        self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0
 
     def load(self, rows: Rows) -> None:
         self.load_for(rows.first_texts(SAMPLED_TEXTS))
         self.check_language()
 
     def load_for(self, transcripts: Iterable[str]) -> None:
-        """Load the checkpoint with the regularization of this run."""
         config = self.config
         self.checkpoint = load_checkpoint(
             config.checkpoint,
@@ -99,7 +91,6 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
         return rows.select(name, report, cost, **self.rules())
 
     def rules(self) -> dict[str, Any]:
-        """Return the rules by which :func:`~sft_speech.corpora.select.select_usable` chooses the training rows."""
         checkpoint = self.checkpoint
         longest = checkpoint.front_end.max_samples
         limit = self.config.max_seconds if longest is None else min(self.config.max_seconds, longest / checkpoint.rate)
@@ -126,51 +117,24 @@ class Seq2SeqRecognition(Task[FinetuneAsrConfig]):
     def collator(self) -> Seq2SeqCollator:
         return Seq2SeqCollator(self.checkpoint)
 
-    def masks(self) -> SpecAugment | None:
-        """Return the object that draws the masks of this run; None if it has none."""
-        if not adapt.masks_are_on(self.model.config):
-            return None
-        return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
-
-    def can_evaluate_at_start(self) -> bool:
-        return not self.checkpoint.head_is_new
-
     def evaluate_at_start(self, rows: Dataset) -> EvaluationResult:
         """Evaluate the starting checkpoint with the input that it was trained on: a plain Whisper takes all 30 s."""
-        own_length, self.checkpoint.own_length = self.checkpoint.own_length, self.own_length_at_start
+        return self.evaluate_as(rows, own_length=self.own_length_at_start)
+
+    def evaluate_at_end(self, rows: Dataset) -> EvaluationResult:
+        """Evaluate the trained model, a Whisper also as plain transformers uses it, which pads every clip to 30 s."""
+        result = self.evaluate(rows)
+        if self.checkpoint.own_length:
+            result.plain = self.evaluate_as(rows, own_length=False)
+        return result
+
+    def evaluate_as(self, rows: Dataset, own_length: bool) -> EvaluationResult:
+        """Evaluate with another input: see :class:`~sft_speech.tasks.asr.seq2seq.checkpoint.Checkpoint`."""
+        trained, self.checkpoint.own_length = self.checkpoint.own_length, own_length
         try:
             return self.evaluate(rows)
         finally:
-            self.checkpoint.own_length = own_length
-
-    def evaluate(self, rows: Dataset) -> EvaluationResult:
-        """Evaluate a share of the rows on every process, and merge the counts.
-
-        Raises:
-            UserError: too few of the recordings could be read.
-        """
-        limit, normalizer = self.config.max_batch_seconds, self.config.normalizer
-        whole = EvaluationResult.merge(
-            evaluate_together(
-                rows,
-                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=limit, normalizer=normalizer),
-            )
-        )
-        failed = len(whole.failed)
-        check_evaluation(len(whole.utterances) + failed, failed, self.config.max_dropped_share)
-        return whole
-
-    def compare(self, evaluation: EvaluationResult, before: list[dict[str, Any]], metric: str) -> Comparison | None:
-        return evaluation.compare(before, metric)
-
-    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-        self.checkpoint.save(folder, weights)
-
-    def save_processor(self, folder: Path | str) -> None:
-        self.checkpoint.save_processor(folder)
-
-    def usage_hint(self, output: Path) -> str:
-        return f"{output} transcribes with `sft-speech transcribe {output} AUDIO`"
+            self.checkpoint.own_length = trained
 
 
 def cost_of(features: Features, max_stretch: float, seconds: np.ndarray) -> np.ndarray:

@@ -1,0 +1,88 @@
+"""What fine-tuning a recognizer of any architecture has in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sft_speech.audio import augment
+from sft_speech.metrics.intervals import Comparison
+from sft_speech.models import adapt
+from sft_speech.models.spec_augment import SpecAugment
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
+from sft_speech.tasks.asr.evaluate import evaluate_corpus
+from sft_speech.tasks.asr.results import EvaluationResult
+from sft_speech.training.rows import Rows
+from sft_speech.training.skipped_audio import check_evaluation
+from sft_speech.training.task import Task, evaluate_together
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Recognition(Task[FinetuneAsrConfig]):
+    """Fine-tuning of a recognizer.
+
+    Attributes:
+        checkpoint: the recognizer, which has its front end and can be saved; set by :meth:`load_for`.
+    """
+
+    checkpoint: Any
+
+    def __init__(self, config: FinetuneAsrConfig) -> None:
+        super().__init__(config)
+        self.metric = config.metric_for_best_model
+        self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0
+
+    def load(self, rows: Rows) -> None:
+        self.load_for(rows.texts())
+
+    @abstractmethod
+    def load_for(self, transcripts: Iterable[str]) -> None:
+        """Load the checkpoint for transcripts like these, with the regularization of this run."""
+
+    @abstractmethod
+    def rules(self) -> dict[str, Any]:
+        """Return the rules by which :func:`~sft_speech.corpora.select.select_usable` chooses the training rows."""
+
+    def masks(self) -> SpecAugment | None:
+        """Return the object that draws the masks of this run; None if it has none."""
+        if not adapt.masks_are_on(self.model.config):
+            return None
+        return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
+
+    def can_evaluate_at_start(self) -> bool:
+        return not self.checkpoint.head_is_new
+
+    def evaluate(self, rows: Dataset) -> EvaluationResult:
+        """Evaluate a share of the rows on every process, and merge the counts.
+
+        Raises:
+            UserError: too few of the recordings could be read.
+        """
+        limit, normalizer = self.config.max_batch_seconds, self.config.normalizer
+        whole = EvaluationResult.merge(
+            evaluate_together(
+                rows,
+                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=limit, normalizer=normalizer),
+            )
+        )
+        failed = len(whole.failed)
+        check_evaluation(len(whole.utterances) + failed, failed, self.config.max_dropped_share)
+        return whole
+
+    def compare(self, evaluation: EvaluationResult, before: list[dict[str, Any]], metric: str) -> Comparison | None:
+        return evaluation.compare(before, metric)
+
+    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        self.checkpoint.save(folder, weights)
+
+    def save_processor(self, folder: Path | str) -> None:
+        self.checkpoint.save_processor(folder)
+
+    def usage_hint(self, output: Path) -> str:
+        return f"{output} transcribes with `sft-speech transcribe {output} AUDIO`"

@@ -35,9 +35,10 @@ REASONS = {
     "more labels than frames": _Reason(
         "warning", "with more text than can be spoken in their time", "listen: text or audio is wrong", listen=True
     ),
-    "more labels than the decoder takes": _Reason(
+    "more tokens than the decoder takes": _Reason(
         "warning", "with more text than the model writes at once", "cut them: sft-speech cut"
     ),
+    "another script": _Reason("warning", "whose transcript is in the script of another language", "check the language"),
     "characters outside the vocabulary": _Reason(
         "warning", "with too many characters outside the vocabulary", "respell them, or train with --new_vocabulary"
     ),

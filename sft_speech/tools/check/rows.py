@@ -173,6 +173,7 @@ class Rules:
             "max_seconds": np.inf,
             "max_missing_share": 1.0,
             "why_unusable": lambda *_: None,
+            "why_text": lambda *_: None,
         }
         for name, role, corpus in zip(rows.names, rows.roles, rows.corpora, strict=True):
             if len(corpus):

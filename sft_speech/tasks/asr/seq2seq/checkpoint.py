@@ -253,7 +253,7 @@ def load_checkpoint(
     settings = generation_settings(model, tokenizer)
     check_settings(name, settings, tokenizer)
     if any_language:
-        settings.language = tokenizer.language = None
+        settings.language = tokenizer.language = settings.forced_bos_token_id = None
     transcripts = transcripts_of(name, settings, tokenizer, language, lower_case)
     if transcripts.language is not None:
         write_in(transcripts.language, transcripts, settings)

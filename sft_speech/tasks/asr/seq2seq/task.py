@@ -155,8 +155,10 @@ def why_unusable(transcripts: Transcripts, limit: int, text: str, language: str 
     if reason := transcripts.why_unusable(text, language):
         return reason
     times = transcripts.first_timestamp is not None  # two instead of the token that says that there are none
+    # `check --model` may not know the language; all their tokens count as one.
+    known = language or transcripts.language or next(iter(transcripts.languages), None)
     # The last token is not an input.
-    tokens = len(transcripts.prefix(language)) + times + len(transcripts.encode(text, language)) - 1
+    tokens = len(transcripts.prefix(known)) + times + len(transcripts.encode(text, language)) - 1
     if tokens <= limit:
         return None
     return "more tokens than the decoder takes", f"{tokens}, it takes {limit}: `sft-speech cut` cuts it"

@@ -46,17 +46,14 @@ class Generation:
         return {"search": "greedy" if self.num_beams == 1 else "beam", **self.changed()}
 
 
-def refuse(generation: Generation, model: str) -> None:
+def refuse(generation: Generation) -> None:
     """Refuse the options for a recognizer that has none of them.
-
-    Args:
-        model: "a CTC model".
 
     Raises:
         UserError: one is set.
     """
     for name, value in generation.changed().items():
-        raise UserError(f"--{name} {value}", f"{model} has no such option", f"leave --{name} out")
+        raise UserError(f"--{name} {value}", "only models that write token by token have it", f"leave --{name} out")
 
 
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:

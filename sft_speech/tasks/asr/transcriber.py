@@ -100,6 +100,7 @@ class Transcriber:
     ) -> None:
         from sft_speech.models.load import chosen_device
         from sft_speech.tasks.asr.ctc.decoding import read_decoding
+        from sft_speech.tasks.asr.generation import Generation
         from sft_speech.tasks.asr.loading import load_checkpoint
 
         if window_seconds is not None:
@@ -113,8 +114,9 @@ class Transcriber:
         self.device = chosen_device(device)
         self.max_batch_seconds = max_batch_seconds
         self.chunk_seconds = chunk_seconds
-        self.checkpoint = load_checkpoint(model, allow_pickle=allow_pickle) if isinstance(model, str | Path) else model
-        check_trained(self.checkpoint, model if isinstance(model, str | Path) else "the model")
+        loaded = load_checkpoint(model, allow_pickle=allow_pickle) if isinstance(model, str | Path) else model
+        check_trained(loaded, model if isinstance(model, str | Path) else "the model")
+        self.checkpoint = loaded.with_generation(replace(generation or Generation(), times=times))
         self.decoder = self.checkpoint.decoder_for(self.decoding)  # forks, so this comes before the GPU is used
         self.checkpoint.model.to(self.device).eval()  # type: ignore[arg-type]  # its decorator hides the signature
 

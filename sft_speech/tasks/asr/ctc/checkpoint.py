@@ -175,7 +175,7 @@ class Checkpoint:
         Raises:
             UserError: one is set.
         """
-        refuse(generation, "a CTC model")
+        refuse(generation)
         return self
 
     def decoder_for(self, decoding: Decoding | None) -> BeamDecoder | None:

@@ -176,6 +176,7 @@ class _Seq2Seq(Steps[Clip, Window, list[_Output], _Output, Writing]):
             seconds=segments[-1].start + segments[-1].seconds,
             loss=outputs[0].loss,
             problem=problem,
+            silent=all(segment.silent for segment in segments),
             counts=counts,
             segments=segments,
             transcripts=self.transcripts,

@@ -56,10 +56,13 @@ def multilingual(tiny_seq2seq) -> Checkpoint:
     return load_checkpoint(tiny_seq2seq("whisper"))
 
 
-@pytest.mark.parametrize("own_length", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "own_length"), [("whisper", False), ("whisper", True), ("moonshine", False), ("speech2text", False)]
+)
 @pytest.mark.parametrize("generation", [Generation(times=True), Generation(num_beams=3)], ids=["greedy", "beams"])
-def test_results_do_not_depend_on_the_batch(multilingual: Checkpoint, generation: Generation, own_length: bool) -> None:
-    checkpoint = dataclasses.replace(multilingual, own_length=own_length).with_generation(generation)
+def test_results_do_not_depend_on_the_batch(tiny_seq2seq, kind: str, generation: Generation, own_length: bool) -> None:
+    loaded = load_checkpoint(tiny_seq2seq(kind))
+    checkpoint = dataclasses.replace(loaded, own_length=own_length).with_generation(generation)
     labels = checkpoint.encode("the cat")
     given = [dataclasses.replace(one, labels=labels) for one in CLIPS]
     together = list(checkpoint.recognize(given, max_batch_seconds=100))

@@ -4,8 +4,8 @@
 
 A split is clips per batch x accumulation x processes; each is a run of one optimizer step. The plain recipe is that of
 Hugging Face's guide to fine-tuning Whisper: `Seq2SeqTrainer`, features of 30 s, labels padded with -100. Ours is the
-task of `sft-speech finetune-asr`, with the encoder on each clip's own seconds and on 30 s. Losses are in nats per
-label; the plain recipe also learns the tokens before the text.
+task of `sft-speech finetune-asr` with its defaults. Losses are in nats per label; the plain recipe also learns the
+tokens before the text, and its encoder computes all of the 30 s.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 SPLITS = ((16, 1, 1), (4, 4, 1), (1, 16, 1), (4, 2, 2))
 CLIPS = 16
-RECIPES = {"plain": "plain Seq2SeqTrainer", "auto": "ours", "full": "ours, 30 s"}
+RECIPES = {"ours": "ours", "plain": "plain Seq2SeqTrainer"}
 
 
 def main() -> None:
@@ -124,7 +124,6 @@ def ours(args: argparse.Namespace) -> Any:
         source=args.source,
         output_dir=str(args.folder),
         language=args.language,
-        encoder_seconds=args.recipe,
     )
     rows, task = StoredRows(rows_of(args)), build(config)
     task.load(rows)

@@ -168,5 +168,13 @@ def complete_state(trainer: Trainer) -> None:
 
 
 def gathered(trainer: Trainer) -> dict[str, Tensor] | None:
-    """Return the weights of a sharded model, on the main process; None without FSDP. All processes must call it."""
-    return trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    """Return the weights of a sharded model, on the main process; None without FSDP. All processes must call it.
+
+    Tied weights are there once, as in the file of a model that is whole.
+    """
+    if not trainer.is_fsdp_enabled:
+        return None
+    model: Any = trainer.model
+    weights: dict[str, Tensor] = trainer.accelerator.get_state_dict(model)
+    tied = getattr(model, "all_tied_weights_keys", {})
+    return {name: tensor for name, tensor in weights.items() if name not in tied}

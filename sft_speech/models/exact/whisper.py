@@ -65,7 +65,7 @@ class Silence:
         """Return the bias as an additive mask (rows, 1, 1, T + K); rows is B times the beams of a clip."""
         if self.bias is None:
             return None
-        added = self.bias.clamp(min=torch.finfo(dtype).min).to(dtype)[:, None, None]
+        added = self.bias.to(dtype).clamp(min=torch.finfo(dtype).min)[:, None, None]
         return added.repeat_interleave(rows // len(added), 0) if rows != len(added) else added
 
 

@@ -185,8 +185,10 @@ def words_of(segment: Segment, transcripts: Transcripts, spaced: bool) -> Iterat
         return
     word: list[Span] = []
     for piece, start, end in pieces(transcripts, segment.tokens.tolist(), segment.starts, segment.ends):
-        share = (end - start) / max(len("".join(piece.split())), 1)
-        if word and not spaced and any(map(str.isalnum, piece)):
+        spoken = any(map(str.isalnum, piece))
+        # A mark takes no time: the pause after a word would be part of it.
+        share = (end - start) / max(len("".join(piece.split())), 1) if spoken else 0.0
+        if word and not spaced and spoken:
             yield word
             word = []
         at = segment.start + start

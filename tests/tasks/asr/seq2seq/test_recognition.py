@@ -33,9 +33,9 @@ def words(transcripts: Transcripts, one: Segment, spaced: bool = True) -> list[t
     return [("".join(c.text for c in word), round(word[0].start, 3), round(word[-1].end, 3)) for word in found]
 
 
-def test_tokens_are_joined_to_words_and_spaces_take_no_time(transcripts: Transcripts) -> None:
+def test_tokens_are_joined_to_words_and_spaces_and_marks_take_no_time(transcripts: Transcripts) -> None:
     one = segment(transcripts, " the c.", [0.0, 0.6, 0.7, 1.0, 1.1])  # " the", " ", "c", "."
-    assert words(transcripts, one) == [("the", 0.0, 0.6), ("c.", 0.7, 1.1)]
+    assert words(transcripts, one) == [("the", 0.0, 0.6), ("c.", 0.7, 1.0)]
 
 
 def test_characters_share_the_time_of_their_token(transcripts: Transcripts) -> None:
@@ -51,12 +51,12 @@ def test_characters_share_the_time_of_their_token(transcripts: Transcripts) -> N
 def test_the_bytes_of_a_character_stay_together(transcripts: Transcripts) -> None:
     one = segment(transcripts, "ä!", [0.0, 0.1, 0.2, 0.4])
     (word,) = words_of(one, transcripts, True)
-    assert [(c.text, c.start, c.end) for c in word] == [("ä", 0.0, 0.2), ("!", 0.2, 0.4)]
+    assert [(c.text, c.start, c.end) for c in word] == [("ä", 0.0, 0.2), ("!", 0.2, 0.2)]
 
 
 def test_without_spaces_each_token_is_a_word_with_the_signs_after_it(transcripts: Transcripts) -> None:
     one = segment(transcripts, "你好。", [n / 10 for n in range(10)], "zh")  # three bytes each
-    assert words(transcripts, one, spaced=False) == [("你", 0.0, 0.3), ("好。", 0.3, 0.9)]
+    assert words(transcripts, one, spaced=False) == [("你", 0.0, 0.3), ("好。", 0.3, 0.6)]
 
 
 def test_words_and_characters_of_windows_follow_each_other(transcripts: Transcripts) -> None:

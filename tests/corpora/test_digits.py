@@ -15,7 +15,7 @@ DIGITS = Path(str(files("sft_speech").joinpath("assets/digits")))
 WORDS = "zero one two three four five six seven eight nine".split()
 
 
-@pytest.mark.parametrize(("split", "speakers"), [("train", {"george", "jackson", "lucas"}), ("test", {"nicolas"})])
+@pytest.mark.parametrize(("split", "speakers"), [("train", {"george", "lucas", "nicolas"}), ("test", {"jackson"})])
 def test_ten_recordings_of_each_digit_by_other_speakers(split: str, speakers: set[str]) -> None:
     corpus = load_corpus(DIGITS, split)
     assert Counter(corpus["text"]) == dict.fromkeys(WORDS, 10)

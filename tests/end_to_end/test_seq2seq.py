@@ -147,6 +147,14 @@ def test_a_stream_of_several_languages(parquet, whisper, tmp_path, encoder_secon
     assert max(sizes) == clips if clips == 3 else 3 < max(sizes) <= clips
 
 
+def test_rows_are_evaluated_in_their_languages(done, parquet, tmp_path, capsys, caplog):
+    where = ["--source", str(parquet), "--split", "train", "--language_column", "locale", "--output", str(tmp_path)]
+    assert main(["evaluate", str(done), *where]) == 0
+    assert "train: 32 utterances" in capsys.readouterr().out
+    assert "4 no language" in caplog.text
+    assert "4 unknown language" in caplog.text
+
+
 @pytest.mark.slow
 def test_a_sharded_whisper_trains_like_a_whole_one(tones, whisper, tmp_path, two_processes, two_pieces):
     """Layers of the encoder and the decoder are dropped, and recomputed in the backward pass of the sharded one."""

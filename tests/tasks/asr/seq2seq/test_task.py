@@ -118,6 +118,30 @@ def test_evaluation_keeps_rows_of_known_languages(corpus, tiny_seq2seq):
     assert reasons == {"1.wav": "unknown language", "2.wav": "no language", "3.wav": "empty transcript"}
 
 
+def test_each_clip_is_evaluated_in_its_language(corpus, tiny_seq2seq, monkeypatch):
+    from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint
+
+    rows = [("Guten Morgen", "German", 1.0), ("Hola", "es", 1.5), ("你好", "zh", 0.7)]
+    task, given = task_of(corpus(*rows), tiny_seq2seq("whisper"), language_column="lang")
+    recognize, seen = Checkpoint.recognize, []
+
+    def watched(self, clips, **options):
+        seen.extend(clips)
+        return recognize(self, seen, **options)
+
+    monkeypatch.setattr(Checkpoint, "recognize", watched)
+    result = task.evaluate(with_transcript(task.checkpoint, given.table, "dev", CorpusReport()))
+    assert [clip.language for clip in seen] == ["de", "es", "zh"]
+    encode = task.checkpoint.transcripts.encode
+    assert [list(clip.labels) for clip in seen] == [encode(text, language) for text, language, _ in rows]
+    assert len(result.utterances) == 3
+    # The loss is that of training, with each language in the prefix.
+    batch = task.collator()([task.dataset(task.usable("train", given, CorpusReport()))[(0, n)] for n in range(3)])
+    task.model.eval()
+    loss = task.criterion.loss(task.model, batch).total.item() / task.criterion.count(batch)
+    assert result.loss == pytest.approx(loss, rel=1e-4)
+
+
 def test_a_model_of_several_languages_detects_them_afterwards(corpus, tiny_seq2seq, tmp_path):
     """The language of the run before is forgotten."""
     german = tmp_path / "german"

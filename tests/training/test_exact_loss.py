@@ -68,21 +68,25 @@ def test_loss_is_nats_per_label(whole):
     assert whole["ctc"]["loss"] == pytest.approx(total / labels, rel=1e-4)
 
 
-def test_loss_is_nats_per_label_of_plain_whisper(whole):
-    """Against transformers' own loss, clip by clip, in a Whisper of the length of each clip."""
+def test_loss_of_a_whisper_is_nats_per_label(whole):
+    """Against PyTorch's own loss, clip by clip; with all positions of the encoder, against that of plain Whisper."""
+    import torch
     from transformers import WhisperForConditionalGeneration
 
     clips = one_step.Seq2SeqClips("whisper")
-    total, labels = 0.0, 0
+    checkpoint, total, count = clips.checkpoint, 0.0, 0
     for utterance in clips.utterances:
         batch = clips.collate([utterance])
-        positions = batch["input_features"].shape[-1] // 2
-        config = {**clips.checkpoint.model.config.to_dict(), "max_source_positions": positions}
-        plain = WhisperForConditionalGeneration(type(clips.checkpoint.model.config)(**config)).train()
-        state = clips.checkpoint.model.state_dict()
-        state["model.encoder.embed_positions.weight"] = state["model.encoder.embed_positions.weight"][:positions]
-        plain.load_state_dict(state)
-        given = {name: batch[name] for name in ("input_features", "decoder_input_ids", "labels")}
-        count = len(utterance["labels"])
-        total, labels = total + plain(**given).loss.item() * count, labels + count
-    assert whole["whisper"]["loss"] == pytest.approx(total / labels, rel=1e-4)
+        labels = batch.pop("labels")
+        logits = checkpoint.model(**{name: value for name, value in batch.items() if name != "seconds"}).logits
+        total += torch.nn.functional.cross_entropy(logits[0], labels[0], reduction="sum").item()
+        count += len(utterance["labels"])
+    assert whole["whisper"]["loss"] == pytest.approx(total / count, rel=1e-4)
+
+    checkpoint.train_on(own_length=False)
+    plain = WhisperForConditionalGeneration(checkpoint.model.config)
+    plain.load_state_dict(checkpoint.model.state_dict())
+    batch = one_step.Seq2SeqCollator(checkpoint)(clips.utterances[:4])
+    ours = one_step.Seq2SeqCriterion().loss(checkpoint.model, batch).total.item()
+    batch.pop("seconds")
+    assert ours / int((batch["labels"] != -100).sum()) == pytest.approx(plain(**batch).loss.item(), rel=1e-4)

@@ -15,9 +15,12 @@ SMOOTHED = 7  # positions; `median_filter_width` of Whisper
 
 
 def alignment_heads(given: Sequence[Sequence[int]] | None, layers: int, heads: int) -> list[tuple[int, int]]:
-    """Return (layer, head) of the heads to align by: the given ones, or all in the upper half of the layers."""
-    if given:
-        return [(layer, head) for layer, head in given]
+    """Return (layer, head) of the heads to align by: the given ones, or all in the upper half of the layers.
+
+    Given heads that the decoder lacks are ignored: a distilled model may list those of its teacher.
+    """
+    if own := [(layer, head) for layer, head in given or () if layer < layers and head < heads]:
+        return own
     return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
 
 

@@ -10,6 +10,12 @@ def test_heads_are_the_given_ones_or_those_of_the_upper_layers() -> None:
     assert alignment_heads(None, 3, 2) == [(1, 0), (1, 1), (2, 0), (2, 1)]
 
 
+def test_heads_that_the_decoder_lacks_are_ignored() -> None:
+    """A distilled model lists those of its teacher, which has more layers."""
+    assert alignment_heads([[1, 0], [7, 0], [0, 9]], 2, 2) == [(1, 0)]
+    assert alignment_heads([[7, 0], [10, 17]], 2, 2) == [(1, 0), (1, 1)]
+
+
 def test_times_are_those_of_the_strongest_attention() -> None:
     """Two heads that move along, and one that looks at the start all the time."""
     attention = np.full((3, 4, 40), 1e-3)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sft_speech.errors import UserError
+
+Action = Literal["transcribe", "translate"]
+ACTIONS = get_args(Action)
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Generation:
         language: language of the recordings, by its code or English name; None: the checkpoint's own, or the one that
             the model detects in each recording.
         task: "transcribe", or "translate" into English.
-        prompt: text that is taken to precede each recording: names, terms, a style.
+        prompt: context for each recording, as if this text came right before it: names, terms, a style.
         num_beams: hypotheses kept from token to token; 1 is greedy.
         temperature_fallback: repeat the search with rising temperature if the text repeats itself or is improbable
             (Radford et al. 2022, section 4.5).
@@ -26,7 +29,7 @@ class Generation:
     """
 
     language: str | None = None
-    task: Literal["transcribe", "translate"] = "transcribe"
+    task: Action = "transcribe"
     prompt: str = ""
     num_beams: int = 1
     temperature_fallback: bool = False
@@ -34,7 +37,9 @@ class Generation:
 
     def __post_init__(self) -> None:
         if self.num_beams < 1:
-            raise UserError(f"num_beams {self.num_beams}", "there is no hypothesis", "give 1 or more")
+            raise UserError(f"num_beams {self.num_beams}", "the search needs at least one hypothesis", "give 1 or more")
+        if self.task not in ACTIONS:
+            raise UserError(f"task {self.task}", "there is no such task", f"choose {' or '.join(ACTIONS)}")
 
     def changed(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, ``times`` left out."""
@@ -47,7 +52,7 @@ class Generation:
 
 
 def refuse(generation: Generation) -> None:
-    """Refuse the options for a recognizer that has none of them.
+    """Refuse any of the options for a recognizer that has none of them.
 
     Raises:
         UserError: one is set.
@@ -59,9 +64,11 @@ def refuse(generation: Generation) -> None:
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options to a command."""
     group = parser.add_argument_group("models that write token by token (Whisper, Moonshine, ...)")
-    group.add_argument("--language", metavar="L", help="language of the recordings, such as de [detected]")
-    group.add_argument("--task", choices=("transcribe", "translate"), help="translate: into English [transcribe]")
-    group.add_argument("--prompt", metavar="TEXT", help="text that precedes each recording: names, terms, a style")
+    group.add_argument(
+        "--language", metavar="L", help="language of the recordings, such as de [the model's or detected]"
+    )
+    group.add_argument("--task", choices=ACTIONS, help="translate: into English [transcribe]")
+    group.add_argument("--prompt", metavar="TEXT", help="context for each recording: names, terms, a style")
     group.add_argument("--num_beams", type=int, metavar="N", help="hypotheses kept from token to token [1: greedy]")
     group.add_argument(
         "--temperature_fallback", action="store_true", help="search again if a text repeats itself or is improbable"

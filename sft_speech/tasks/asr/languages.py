@@ -9,14 +9,15 @@ from sft_speech.corpora.select import Reason
 
 
 def code_of(language: str, known: Container[str]) -> str | None:
-    """Return the code of a language that is given by its code ("de"), locale ("de-AT") or English name ("German").
+    """Return the code of a language.
 
     Args:
+        language: its code ("de"), a locale ("de-AT"), its English name ("German") or its token ("<|de|>").
         known: the codes to choose from; None is returned for others.
     """
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-    given = language.strip().lower()
+    given = language.strip().strip("<|>").lower()  # some generation configs hold the token
     codes = (TO_LANGUAGE_CODE.get(name, name) for name in (given, re.split("[-_]", given)[0]))
     return next((code for code in codes if code in known), None)
 

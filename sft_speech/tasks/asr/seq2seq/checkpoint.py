@@ -26,6 +26,7 @@ from sft_speech.models.families import family_of
 from sft_speech.models.front_end import WhisperFrontEnd, make_front_end, read_extractor
 from sft_speech.models.load import holds, load_pretrained, quiet, read_config, unreadable
 from sft_speech.tasks.asr.generation import Generation
+from sft_speech.tasks.asr.languages import code_of
 from sft_speech.tasks.asr.recognizer import Clip
 from sft_speech.tasks.asr.seq2seq.recognition import Writing
 from sft_speech.tasks.asr.seq2seq.recognize import recognize
@@ -121,7 +122,7 @@ class Checkpoint:
 
     @property
     def languages(self) -> dict[str, int]:
-        """Tokens of the languages among which it can be told to write, by their code."""
+        """Tokens of the languages that the model can be set to write, by their code; empty if there is no choice."""
         return self.transcripts.languages
 
     @property
@@ -163,7 +164,7 @@ class Checkpoint:
 
     @property
     def search(self) -> dict[str, object]:
-        """How it searches for hypotheses."""
+        """How the recognizer searches for hypotheses, for the figures of an evaluation."""
         return self.generation.summary()
 
     def recognize(self, clips: Iterable[Clip], **options: Any) -> Iterator[Writing | AudioError]:
@@ -184,7 +185,7 @@ class Checkpoint:
             do = "take a multilingual Whisper"
             raise UserError("--task translate", "the model only transcribes", do)
         if generation.prompt and not transcripts.special:
-            raise UserError("--prompt", "the model takes none", "leave --prompt out")
+            raise UserError("--prompt", "the model takes no prompt", "leave --prompt out")
         return replace(self, transcripts=transcripts, generation=generation)
 
     def decoder_for(self, decoding: Decoding | None) -> None:
@@ -318,7 +319,7 @@ def transcripts_of(name: str, settings: Any, tokenizer: Any, language: str | Non
 
 
 def language_code(given: str, languages: dict[str, int], only: str | None, name: str) -> str:
-    """Return the code of a language that is given by its code or English name.
+    """Return the code of a language that is given as :func:`~sft_speech.tasks.asr.languages.code_of` takes it.
 
     Args:
         languages: tokens of languages by their code; empty for a model of one language.
@@ -328,7 +329,7 @@ def language_code(given: str, languages: dict[str, int], only: str | None, name:
     Raises:
         UserError: the model lacks the language.
     """
-    code = TO_LANGUAGE_CODE.get(given.lower(), given.lower())
+    code = code_of(given, languages or {*TO_LANGUAGE_CODE.values()}) or given.lower()
     if languages and code not in languages:
         known = ", ".join(sorted(languages))
         raise UserError(f"language {given}", f"{name} has no token for it", f"choose one of {known}")

@@ -1,7 +1,7 @@
 """Transcripts to the labels of a sequence-to-sequence model and back.
 
 A Whisper's decoder begins with tokens that say what it writes: ``<|startoftranscript|><|de|><|transcribe|>`` and
-``<|notimestamps|>``. They are its *prefix*, given and not learned; the *labels* follow, up to the end of the text.
+``<|notimestamps|>``. They are its *prefix*, given and not learned; the *labels* follow, including the end of the text.
 Models of other families begin with one token, and that of the language if they write several.
 """
 
@@ -11,16 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from sft_speech.corpora.select import Reason
 from sft_speech.errors import UserError
+from sft_speech.tasks.asr.generation import Action
 from sft_speech.tasks.asr.languages import code_of, language_reason
 from sft_speech.text.languages import language_of
 from sft_speech.text.normalize import Normalized, TranscriptNormalizer
 from sft_speech.text.scripts import foreign_script
-
-Action = Literal["transcribe", "translate"]
 
 START, NO_TIMESTAMPS, PREVIOUS = "<|startoftranscript|>", "<|notimestamps|>", "<|startofprev|>"
 TIMESTAMP_SECONDS = 0.02  # from one timestamp token to the next (Radford et al. 2022, section 2.3)
@@ -44,7 +43,7 @@ class AsWritten:
 
 
 def normalizer_of(tokenizer: Any, lower_case: bool, language: str) -> Callable[[str], Normalized]:
-    """Return what writes transcripts as a tokenizer spells them: as they are, if it spells everything.
+    """Return the normalizer of transcripts for a tokenizer: they are kept as written if it can encode any text.
 
     Args:
         lower_case: write them in lower case.
@@ -114,8 +113,8 @@ class Transcripts:
             UserError: there is none.
         """
         if language is None:
-            why = "the model writes many languages"
-            raise UserError("no language", why, "set the language of the transcripts, such as `language: de`")
+            why = "the model writes many languages and does not detect them"
+            raise UserError("no language", why, "set it, for example `language: de` or --language de")
         code = code_of(language, self.languages)
         if code is None:
             known = ", ".join(sorted(self.languages))
@@ -144,7 +143,7 @@ class Transcripts:
         """Return why a transcript cannot be learned: the model lacks its language, or it is in another script.
 
         Args:
-            language: what the corpus says, "" for nothing; None if it has no languages.
+            language: language of the row, "" if it has none; None if the corpus has no column of languages.
         """
         if language is not None and self.languages and (reason := language_reason(language, self.languages)):
             return reason

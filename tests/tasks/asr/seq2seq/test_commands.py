@@ -73,7 +73,7 @@ def test_subtitles(tiny_seq2seq, recordings: Path, tmp_path: Path) -> None:
         ("whisper-en", ["--language", "de"], "writes only English"),
         ("whisper-en", ["--task", "translate"], "only transcribes"),
         ("whisper", ["--language", "fr"], "has no token for it"),
-        ("whisper", ["--num_beams", "0"], "there is no hypothesis"),
+        ("whisper", ["--num_beams", "0"], "needs at least one hypothesis"),
     ],
 )
 def test_options_that_do_not_suit_the_model(tiny_seq2seq, recordings, capsys, kind, options, problem) -> None:
@@ -109,3 +109,8 @@ def test_evaluation_records_the_search(tiny_seq2seq, recordings: Path, tmp_path:
     assert figures["decoding"] == {"search": "beam", "language": "en", "num_beams": 2}
     assert figures["loss"] > 0
     assert figures["mean_logprob"] < 0
+
+
+def test_a_task_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UserError, match=r"task translation: there is no such task.\n-> choose transcribe or translate"):
+        Generation(task="translation")  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from sft_speech.corpora import CorpusReport, load_corpus
 from sft_speech.errors import UserError
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.evaluate import with_transcript
-from sft_speech.tasks.asr.loading import build
+from sft_speech.tasks.asr.loading import build, load_checkpoint
 from sft_speech.training.rows import StoredRows
 
 RATE = 16_000
@@ -160,7 +160,7 @@ def test_a_model_of_several_languages_detects_them_afterwards(corpus, tiny_seq2s
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("whisper", {}, "no language: .* writes 4 languages.\n-> set `language: de`, say, or language_column"),
+        ("whisper", {}, "no language: .* writes 4 languages.\n-> set `language: de`, for example, or language_column"),
         ("whisper", {"language": "fr"}, "language fr: .* has no token for it.\n-> choose one of de, en, es, zh"),
         ("whisper-en", {"language": "de"}, "language de: .* writes only English.\n-> take a multilingual checkpoint"),
         ("whisper-en", {"language_column": "lang"}, "language_column lang: .* writes one language"),
@@ -185,7 +185,9 @@ def test_what_is_refused(corpus, tiny_seq2seq, kind, options, message):
 )
 def test_a_ctc_model_has_none_of_the_options(corpus, tiny_directory, options):
     ((name, _),) = options.items()
-    with pytest.raises(UserError, match=rf"{name} .*: a CTC model has no such option.\n-> leave {name} out"):
+    with pytest.raises(
+        UserError, match=rf"{name} .*: only models that write token by token have it.\n-> leave {name} out"
+    ):
         task_of(corpus(("Hello", "en", 1.0)), tiny_directory("wav2vec2-layer"), **options)
 
 
@@ -210,3 +212,8 @@ def test_the_cost_of_a_clip_is_what_the_encoder_computes(corpus, tiny_seq2seq, o
 def test_transcripts_in_capitals_are_pointed_out(corpus, tiny_seq2seq, caplog, texts, warned):
     task_of(corpus(*((text, "", 1.0) for text in texts)), tiny_seq2seq("whisper"), language="en")
     assert ("all transcripts are in capitals" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("given", ["de", "de-AT", "German", "<|de|>"])
+def test_a_language_is_given_by_code_locale_name_or_token(tiny_seq2seq, given):
+    assert load_checkpoint(tiny_seq2seq("whisper"), language=given).language == "de"

@@ -31,8 +31,8 @@ class Window:
 def cut_windows(recording: Recording, rate: int, longest_seconds: float) -> Iterator[Window]:
     """Cut a recording into windows that do not overlap, each at the longest pause of its second half.
 
-    Only recordings longer than ``longest_seconds`` are read for that, a window at a time. A recording that cannot be
-    read further ends with a window that cannot be read either.
+    Only recordings longer than ``longest_seconds`` are read for that, a window at a time. Where reading fails, the rest
+    of the recording is one window, whose reading fails again and reports the error.
     """
     total, longest = samples_of(recording.seconds, rate), samples_of(longest_seconds, rate)
     start = 0
@@ -54,9 +54,13 @@ def cut_windows(recording: Recording, rate: int, longest_seconds: float) -> Iter
 
 
 def quietest(waveform: np.ndarray, rate: int, earliest: int, latest: int) -> int:
-    """Return the middle of the longest pause of a waveform (S,) of S samples between two of them.
+    """Return the middle of the longest pause between two samples of a waveform (S,), S samples.
 
-    A pause is as quiet as the quietest 0.3 seconds, up to :data:`PAUSE_RATIO`. Among equally long ones it is the last.
+    In a pause, the energy is at most :data:`PAUSE_RATIO` times that of the quietest 0.3 seconds. Of equally long pauses
+    the last is taken.
+
+    Args:
+        earliest, latest: the samples between which the pause is searched for.
     """
     frame = samples_of(FRAME_SECONDS, rate)
     first, frames = earliest // frame, (latest - earliest) // frame

@@ -84,9 +84,9 @@ class _Reader:
         try:
             text = self.content[start : start + size].decode("ascii")
         except UnicodeDecodeError as error:
-            raise self.damaged("a name that is no text") from error
+            raise self.damaged("a name that is not text") from error
         if not text.endswith("\0") or not text[:-1].isprintable():
-            raise self.damaged("a name that is no text")
+            raise self.damaged("a name that is not text")
         return text[:-1]
 
     def array(self) -> Array:
@@ -113,8 +113,8 @@ def read_arrays(path: Path) -> dict[str, Array]:
     reader = _Reader(path)
     version = reader.number("I")
     if version != VERSION:
-        why = f"it starts with the number {version}, not {VERSION}: another version of CTranslate2's layout, or no"
-        raise UserError(str(path), f"{why} CTranslate2 model", _CONVERT)
+        why = f"it starts with the number {version}, not {VERSION}: another version of CTranslate2's layout, or"
+        raise UserError(str(path), f"{why} not a CTranslate2 model", _CONVERT)
     architecture, revision = reader.text(), reader.number("I")
     if architecture != ARCHITECTURE:
         raise UserError(str(path), f"it holds a {architecture}, not a Whisper", "give the folder of a Whisper")
@@ -133,7 +133,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
             raise reader.damaged(f"{name} cannot share {target}")
         arrays[name] = arrays[target]
     if reader.at != len(reader.content):
-        raise reader.damaged("more content than it announces")
+        raise reader.damaged("more data than it declares")
     quantized = next((one.kind for one in arrays.values() if one.kind.startswith("int") and one.values.ndim), None)
     if quantized is not None:
         why = f"its weights are quantized ({quantized}), and what they were rounded from is lost"
@@ -196,7 +196,7 @@ def read_whisper(path: Path) -> Whisper:
 
 
 def _unlike(path: Path, what: str) -> UserError:
-    return UserError(str(path), f"it isn't a Whisper, or damaged: {what}", _CONVERT)
+    return UserError(str(path), f"it isn't a Whisper, or it is damaged: {what}", _CONVERT)
 
 
 def _is_tied(arrays: Mapping[str, Array]) -> bool:
@@ -211,7 +211,7 @@ def _layers(arrays: Mapping[str, Array], side: str) -> int:
 
 
 def _check_names(path: Path, wanted: set[str], found: set[str]) -> None:
-    for what, names in (("it lacks {}", wanted - found), ("it has {} too", found - wanted)):
+    for what, names in (("it lacks {}", wanted - found), ("it also has {}", found - wanted)):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise _unlike(path, what.format(f"{min(names)}{more}"))

@@ -159,7 +159,7 @@ DAMAGES = {
     "revision": (edited(nothing, revision=4), "revision 4 of CTranslate2's Whisper; only 3"),
     "int8": (edited(lambda values: values.update(INT8)), "its weights are quantized (int8)"),
     "int16": (edited(lambda values: values.update({SCALE: np.ones((16, 8), np.int16)})), "quantized (int16)"),
-    "more arrays": (edited(lambda values: values.update({"x": np.ones(3, np.float32)})), "it has x too"),
+    "more arrays": (edited(lambda values: values.update({"x": np.ones(3, np.float32)})), "it also has x"),
     "an array lost": (edited(lambda values: values.pop(SCALE)), f"it lacks {SCALE}"),
     "no layers": (
         edited(lambda values: [values.pop(name) for name in list(values) if "encoder/layer_" in name]),
@@ -236,7 +236,7 @@ def test_every_truncation_is_refused(tmp_path, content):
         with pytest.raises(UserError):
             read_arrays(path)
     path.write_bytes(content + b"\0")
-    with pytest.raises(UserError, match="more content than it announces"):
+    with pytest.raises(UserError, match="more data than it declares"):
         read_arrays(path)
 
 

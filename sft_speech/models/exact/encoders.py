@@ -12,12 +12,12 @@ In plain transformers they do, in these places:
 4. Without an attention mask, attention sees the padding. The caller always has to pass the mask.
 5. Moonshine counts frames at the end of a clip that see what follows it: see :mod:`sft_speech.models.exact.moonshine`.
 
-`make_padding_exact` replaces the submodules that do so with ones that hold the same parameters under the same
+`make_padding_exact` replaces the submodules concerned with ones that hold the same parameters under the same
 names: the state dict and the saved directory stay those of plain transformers, and DDP, gradient checkpointing,
 autocast and deepcopy work as before.
 
-Of the four, conformers over log-mel frames (Parakeet, Lasr, Granite Speech) have the last two: they set padding to zero
-before every convolution, given the attention mask.
+Conformers over log-mel frames (Parakeet, Lasr, Granite Speech) have only the third and the fourth: given the attention
+mask, they set padding to zero before every convolution.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 In plain transformers a clip depends on its neighbors in two ways. The group norm after the first convolution takes its
 statistics over the padding too. And the attention mask of the frames has one or two frames too many: it is the mask of
-the samples at every 384th of them, while a frame spans 895 samples; in Moonshine Streaming, frames count that see
-nothing but the padding and the last block of a clip. Encoder and decoder attend to those frames in a batch, but a clip
+the samples at every 384th of them, while a frame spans 895 samples; in Moonshine Streaming it includes frames that see
+nothing but the last block of a clip and the padding. Encoder and decoder attend to those frames in a batch, but a clip
 alone does not have them.
 
 Legend: B batch, S samples, T frames, H hidden size.

@@ -1,10 +1,11 @@
 """A Whisper whose encoder computes the seconds of each clip, and only a sketch of the silence after them.
 
 Plain Whisper takes exactly 30 seconds: shorter clips are padded with silence, on which the encoder spends most of its
-time. Cut to the clip's own positions it hardly works, for the model was trained with that silence. But steady silence
-looks the same at every position, apart from the position's fixed sinusoid. So a few positions can stand for all of it:
-dense behind the clip and ever wider apart, each with the logarithm of the number that it stands for added to the
-attention that it gets, in the encoder and from the decoder. As for softmax, one key with weight w is w equal keys.
+time. Limited to the clip's own positions it hardly works, because the model was trained with that silence. But steady
+silence looks the same at every position, apart from the position's fixed sinusoid. So a few positions can stand for all
+of it: dense right after the clip and then further and further apart. The logarithm of the number that each stands for
+is added to its attention scores, in the encoder and from the decoder: to a softmax, one key with a bias of log(w) is
+the same as w equal keys.
 
 The results of a clip then hardly differ from those of plain use, and they do not depend on its neighbors in the batch.
 `take_any_length` replaces submodules by ones that hold the same parameters under the same names, so that the saved
@@ -52,10 +53,11 @@ class Silence:
         if kwargs.get("encoder_outputs") is None:
             self.mask = kwargs.get("attention_mask")
 
-    def stand_ins(self, own: Tensor, all_positions: int) -> tuple[Tensor, Tensor]:
-        """Return positions (B, K) that stand for the silence from ``own`` (B,) to the last one, and how many each does.
+    def sampled(self, own: Tensor, all_positions: int) -> tuple[Tensor, Tensor]:
+        """Sample the silence from position ``own`` (B,) to the last one.
 
-        Some stand for none, where there is less silence than that.
+        Returns:
+            Positions (B, K), and how many positions (B, K) each stands for: 0 for some if there are fewer than K.
         """
         spread = torch.linspace(0, 1, self.silent_positions + 1, device=own.device)
         edges = own[:, None] + torch.expm1(spread * torch.log1p(all_positions - own)[:, None]).round().long()
@@ -89,8 +91,8 @@ class AnyLengthEncoder(WhisperEncoder):
         """Encode log-mel frames (B, mels, F).
 
         Args:
-            attention_mask: (B, F) 1 for each clip's own frames, the last four of them silent, as the next four;
-                None: as the body of the model was given it.
+            attention_mask: (B, F) 1 for each clip's own frames. The last four of them, and the four after them, have to
+                be silent. None: the one that the body of the model was given.
 
         Returns:
             The hidden states (B, T + K, H), of which a clip sees its own and those of silence; (B, F / 2, H) without a
@@ -122,7 +124,7 @@ class AnyLengthEncoder(WhisperEncoder):
         """
         length = hidden.shape[1]
         steady = hidden[torch.arange(len(hidden), device=own.device), own.clamp(max=length - 1)]
-        where, weights = self.silence.stand_ins(own, len(places))
+        where, weights = self.silence.sampled(own, len(places))
         after = torch.arange(length, device=own.device) >= own[:, None]
         of_own = torch.zeros_like(after, dtype=torch.float32).masked_fill(after, -math.inf)
         self.silence.bias = torch.cat([of_own, weights.float().log()], 1)

@@ -19,7 +19,9 @@ class FinetuneAsrConfig(FinetuneEncoderConfig):
     # The corpora
     streaming: bool = option(False, "stream the training split from the Hub, without a copy on disk; needs max_steps")
 
-    language_column: str | None = option(None, "column of the language, in a corpus of several; not for CTC")
+    language_column: str | None = option(
+        None, "column that names each row's language, in a multilingual corpus; not for CTC"
+    )
 
     # The model
     trust_remote_code: bool = option(False, "run code that comes with the checkpoint", by_hand=True)
@@ -27,7 +29,7 @@ class FinetuneAsrConfig(FinetuneEncoderConfig):
     target_lang: str | None = option(None, "adapter of a multilingual checkpoint (MMS), such as 'fra'")
     encoder_seconds: Literal["auto", "full"] = option(
         "auto",
-        "Whisper: auto: the encoder computes only the seconds that a clip has; full: 30 s",
+        "Whisper: auto: encode only the seconds of each clip; full: pad every clip to 30 s",
     )
     label_smoothing: float = option(0.0, "share of the target spread over the vocabulary; not for CTC", 0.0, 0.5)
     lower_case: bool = option(False, "write transcripts in lower case; for corpora in capitals; not for CTC")

@@ -128,7 +128,9 @@ def warnings_of(result: EvaluationResult) -> Iterator[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech evaluate`` that only recognizers have."""
     parser.add_argument("--normalizer", choices=get_args(NormalizerName), help="of WER and CER [what suits the model]")
-    parser.add_argument("--language_column", metavar="NAME", help="column of the language, for models of several")
+    parser.add_argument(
+        "--language_column", metavar="NAME", help="column of the rows' languages, for multilingual models"
+    )
     add_decoding_arguments(parser)
     add_generation_arguments(parser)
 
@@ -190,7 +192,7 @@ def with_transcript(
 ) -> Dataset:
     """Return the rows that have a transcript, in a language that the recognizer can write; the report gets the others.
 
-    Transcripts are empty or not as they are normalized. However long a row is, it is kept.
+    A transcript is empty if nothing is left after normalization. Rows of any length are kept.
     """
     scoring, language = scoring_of(checkpoint, normalizer), checkpoint.language
     if normalizer == "whisper" and not is_english(language or "en"):

@@ -126,7 +126,7 @@ class Recognizer(Protocol):
 
     @property
     def languages(self) -> Collection[str]:
-        """Codes of the languages among which it can be told to write; empty if there is no choice."""
+        """Codes of the languages that the recognizer can be set to write; empty if there is no choice."""
 
     @property
     def default_normalizer(self) -> NormalizerName:

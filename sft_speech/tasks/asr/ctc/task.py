@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from transformers import TrainerCallback
@@ -25,9 +25,6 @@ from sft_speech.training.loss import Criterion
 from sft_speech.training.rows import Rows, StoredRows
 from sft_speech.training.utterances import Utterances
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger(__name__)
 
 # Options that only models which write token by token have.
@@ -42,7 +39,7 @@ class CtcRecognition(Recognition):
 
     def __init__(self, config: FinetuneAsrConfig) -> None:
         super().__init__(config)
-        config.refuse(SEQ2SEQ_ONLY, "a CTC model has no such option")
+        config.refuse(SEQ2SEQ_ONLY, "only models that write token by token have it")
         self.layer_decay, self.head_first_steps = config.layerwise_lr_decay, config.freeze_encoder_steps
 
     def load_for(self, transcripts: Iterable[str]) -> None:

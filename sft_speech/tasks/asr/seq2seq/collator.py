@@ -35,7 +35,7 @@ class Seq2SeqCollator:
         read = [utterance for utterance in utterances if utterance is not None]
         read = read or [{"waveform": np.zeros(self.rate, np.float32), "prefix": [self.start], "labels": []}]
         rows = [utterance["prefix"] + utterance["labels"] for utterance in read]
-        length = max(2, *(len(row) for row in rows), 2)
+        length = max(2, *(len(row) for row in rows))
         inputs, labels = torch.full((len(rows), length - 1), self.end), torch.full((len(rows), length - 1), IGNORED)
         for number, (row, utterance) in enumerate(zip(rows, read, strict=True)):
             given = len(utterance["prefix"])

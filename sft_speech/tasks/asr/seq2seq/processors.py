@@ -8,7 +8,7 @@ from transformers import LogitsProcessor
 
 
 class LengthBound(LogitsProcessor):
-    """Ends the text of each clip at its own number of tokens, so that a loop ends where no speech can be that long.
+    """Ends the text of each clip at a number of tokens that speech of its length cannot exceed, which ends loops.
 
     Args:
         given: tokens before the text.

@@ -25,10 +25,10 @@ class Seq2SeqCounts(Counts):
     """Counts of the windows of recordings.
 
     Args:
-        windows: the model wrote a text for each.
-        tokens: how many it wrote.
+        windows: windows that were recognized.
+        tokens: tokens of their texts.
         logprob: sum of the log-probabilities of the tokens and of the ends of the texts.
-        cut: windows whose text was ended at the most tokens that their seconds may have.
+        cut: windows whose text was cut at the limit of tokens for their length.
         silent: windows without speech.
         retried: windows whose text was sampled at a higher temperature.
     """
@@ -61,7 +61,7 @@ class Seq2SeqCounts(Counts):
             return ""
         return (
             f"{self.cut} of {self.windows} texts were cut because they did not end: the model repeats itself "
-            "(usual before it is trained; else try --temperature_fallback)"
+            "(expected before training; otherwise try --temperature_fallback with evaluate or transcribe)"
         )
 
 
@@ -79,7 +79,7 @@ class Segment:
         starts, ends: (N,) times of the tokens within the window, in seconds; None if they were not computed.
         language: language of the text; None: not known.
         temperature: 0 unless the text was sampled.
-        cut: whether the text was ended at the most tokens that its seconds may have.
+        cut: whether the text was cut at the limit of tokens for the length of the window.
     """
 
     tokens: np.ndarray

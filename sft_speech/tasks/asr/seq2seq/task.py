@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 # Options that only CTC models have.
 CTC_ONLY = ("new_vocabulary", "target_lang", "trust_remote_code", "freeze_encoder_steps", "layerwise_lr_decay")
-SAMPLED_TEXTS = 200  # transcripts of which the case is looked at
+SAMPLED_TEXTS = 200  # transcripts that are checked for capitals
 
 
 class Seq2SeqRecognition(Recognition):
@@ -80,7 +80,7 @@ class Seq2SeqRecognition(Recognition):
             do = "remove language_column, or take a multilingual checkpoint"
             raise UserError(f"language_column {column}", f"{self.config.model} writes one language", do)
         if transcripts.languages and transcripts.language is None and not column:
-            do = "set `language: de`, say, or language_column for a corpus of several"
+            do = "set `language: de`, for example, or language_column for a multilingual corpus"
             raise UserError("no language", f"{self.config.model} writes {len(transcripts.languages)} languages", do)
 
     def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
@@ -150,11 +150,11 @@ def why_unusable(transcripts: Transcripts, limit: int, text: str, language: str 
 
     Args:
         limit: most tokens that the decoder takes.
-        language: of the row, "" for none; None if the corpus has no languages.
+        language: language of the row, "" if it has none; None if the corpus has no column of languages.
     """
     if reason := transcripts.why_unusable(text, language):
         return reason
-    times = transcripts.first_timestamp is not None  # two instead of the token that says that there are none
+    times = transcripts.first_timestamp is not None  # a start and an end, instead of one <|notimestamps|>
     # `check --model` may not know the language; all their tokens count as one.
     known = language or transcripts.language or next(iter(transcripts.languages), None)
     # The last token is not an input.
@@ -167,4 +167,4 @@ def why_unusable(transcripts: Transcripts, limit: int, text: str, language: str 
 def warn_of_capitals(texts: Sequence[str]) -> None:
     """Warn about transcripts that are all in capitals, which the model would learn to write."""
     if "".join(texts).isupper():
-        logger.warning("all transcripts are in capitals, and so the model will write them: set `lower_case: true`")
+        logger.warning("all transcripts are in capitals, and the model will learn to write so: set `lower_case: true`")

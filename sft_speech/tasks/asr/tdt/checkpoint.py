@@ -56,7 +56,7 @@ class Checkpoint(ctc.Checkpoint):
             UserError: one is.
         """
         if decoding is not None:
-            raise UserError(f"--lm {decoding.lm}", "a transducer has no search with a language model", "leave it out")
+            raise UserError(f"--lm {decoding.lm}", "a transducer has no search with a language model", "leave --lm out")
 
 
 def load_checkpoint(name: str | Path, **options: Any) -> Checkpoint:

@@ -30,10 +30,10 @@ def unaligned(shortest: int, labels: Sequence[int], frames: int) -> Reason | Non
     """Return why a transducer cannot align labels with frames, if it cannot.
 
     Args:
-        shortest: frames that a label takes at least.
+        shortest: fewest frames that a label takes.
     """
     if frames < 1:
         return "too short", "not one frame"
     if len(labels) * shortest < frames:  # the last frame is a blank's
         return None
-    return "more labels than frames", f"{len(labels)} of at least {shortest}, {frames} frames"
+    return "more labels than frames", f"{len(labels)} labels of at least {shortest} each, {frames} frames"

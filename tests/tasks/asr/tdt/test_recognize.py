@@ -130,7 +130,7 @@ def test_labels_that_fit():
     assert unaligned(0, [1] * 50, 1) is None
     assert unaligned(0, [1], 0) == ("too short", "not one frame")
     assert unaligned(1, [1, 2], 3) is None
-    assert unaligned(1, [1, 2, 3], 3) == ("more labels than frames", "3 of at least 1, 3 frames")
+    assert unaligned(1, [1, 2, 3], 3) == ("more labels than frames", "3 labels of at least 1 each, 3 frames")
 
 
 def test_trained_evaluated_and_transcribed(transducer, tmp_path, capsys):

@@ -34,7 +34,8 @@ def load_checkpoint(
         UserError: there is no such checkpoint, or it cannot be used.
     """
     package, _ = architecture_of(str(name), revision, trust_remote_code)
-    if trust_remote_code:
+    # A model with code of its own is of an unknown family, which is taken to be CTC.
+    if trust_remote_code and package == ARCHITECTURES["ctc"][0]:
         options["trust_remote_code"] = True
     checkpoint: Recognizer = importlib.import_module(f"{package}.checkpoint").load_checkpoint(
         name, revision=revision, **options

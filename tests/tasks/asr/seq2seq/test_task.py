@@ -217,3 +217,7 @@ def test_transcripts_in_capitals_are_pointed_out(corpus, tiny_seq2seq, caplog, t
 @pytest.mark.parametrize("given", ["de", "de-AT", "German", "<|de|>"])
 def test_a_language_is_given_by_code_locale_name_or_token(tiny_seq2seq, given):
     assert load_checkpoint(tiny_seq2seq("whisper"), language=given).language == "de"
+
+
+def test_trust_in_code_is_not_needed_but_allowed(tiny_seq2seq):
+    assert load_checkpoint(tiny_seq2seq("whisper-en"), trust_remote_code=True).language == "en"

@@ -117,8 +117,8 @@ class Checkpoint:
 
     @property
     def language(self) -> str | None:
-        """Language of the transcripts; None if it is not known, or there are several."""
-        return self.transcripts.language
+        """Language of the transcripts, English if it translates; None if it is not known, or there are several."""
+        return "en" if self.generation.task == "translate" else self.transcripts.language
 
     @property
     def languages(self) -> dict[str, int]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sft_speech.tasks.asr.recognizer import Counts, Hypothesis, Span
-from sft_speech.text.languages import language_of
 
 if TYPE_CHECKING:
     from sft_speech.tasks.asr.seq2seq.transcripts import Transcripts
@@ -77,7 +76,8 @@ class Segment:
         text: "" if there is no speech.
         start, seconds: the window in the recording.
         starts, ends: (N,) times of the tokens within the window, in seconds; None if they were not computed.
-        language: language of the text; None: not known.
+        language: language of the speech; None: not known.
+        spaced: whether the text has spaces between words; a translation is in English, whatever the language.
         temperature: 0 unless the text was sampled.
         cut: whether the text was cut at the limit of tokens for the length of the window.
     """
@@ -94,6 +94,7 @@ class Segment:
     language: str | None = None
     temperature: float = 0.0
     cut: bool = False
+    spaced: bool = True
 
     @property
     def silent(self) -> bool:
@@ -166,9 +167,8 @@ class Writing(Hypothesis):
         words: list[Span] = []
         characters: list[Span] = []
         for segment in self.segments:
-            spaced = language_of(segment.language or "en").spaced_words
-            for word in words_of(segment, self.transcripts, spaced):
-                if characters and spaced:
+            for word in words_of(segment, self.transcripts, segment.spaced):
+                if characters and segment.spaced:
                     characters.append(Span(" ", characters[-1].end, max(characters[-1].end, word[0].start)))
                 characters.extend(word)
                 words.append(Span("".join(one.text for one in word), word[0].start, word[-1].end))

@@ -86,6 +86,7 @@ class _Seq2Seq(Steps[Clip, Window, list[_Output], _Output, Writing]):
         self.checkpoint, self.model, self.rate = checkpoint, checkpoint.model, checkpoint.rate
         self.transcripts = checkpoint.transcripts
         self.longest_seconds = longest_seconds
+        self.translates = checkpoint.generation.task == "translate"
         self.write = Writer(
             checkpoint.transcripts, checkpoint.model.generation_config, checkpoint.max_labels, checkpoint.generation
         )
@@ -126,7 +127,7 @@ class _Seq2Seq(Steps[Clip, Window, list[_Output], _Output, Writing]):
         rows = [row for row, piece in enumerate(pieces) if piece.whole and piece.source.labels is not None]
         if not rows:
             return [None] * len(pieces)
-        prefixes = [self.transcripts.prefix(languages[row]) for row in rows]
+        prefixes = [self.transcripts.prefix(languages[row], self.checkpoint.generation.task) for row in rows]
         given = [[*(pieces[row].source.labels or [])] for row in rows]
         given = [labels[: self.checkpoint.max_labels + 1 - len(prefixes[0])] for labels in given]
         inputs = [torch.tensor([*prefix, *labels[:-1]]) for prefix, labels in zip(prefixes, given, strict=True)]
@@ -165,8 +166,7 @@ class _Seq2Seq(Steps[Clip, Window, list[_Output], _Output, Writing]):
     def join(self, pieces: list[Piece[Clip, Window]], outputs: list[_Output], problem: str) -> Writing:
         segments = tuple(map(self.segment, pieces, outputs))
         counts = sum((segment.counts() for segment in segments), Seq2SeqCounts())
-        language = next((segment.language for segment in segments if segment.text), None) or "en"
-        joint = " " if language_of(language).spaced_words else ""
+        joint = " " if next((segment.spaced for segment in segments if segment.text), True) else ""
         longest = self.checkpoint.front_end.max_samples
         if not problem and longest is not None and outputs[-1].samples > longest:
             at = segments[-1].start + longest / self.rate
@@ -201,4 +201,5 @@ class _Seq2Seq(Steps[Clip, Window, list[_Output], _Output, Writing]):
             language=one.language,
             temperature=one.temperature,
             cut=one.cut,
+            spaced=self.translates or language_of(one.language or "en").spaced_words,
         )

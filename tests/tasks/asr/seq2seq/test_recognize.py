@@ -158,6 +158,21 @@ def test_task_and_prompt_change_what_is_written(multilingual: Checkpoint, monkey
     assert prefixes == [[*before, "<|startoftranscript|>", "<|de|>", "<|translate|>", "<|notimestamps|>"]]
 
 
+def test_a_translation_is_english_whatever_is_spoken(multilingual: Checkpoint) -> None:
+    """Its windows are joined with spaces, and its words are separated by them, unlike those of Chinese."""
+    chinese = multilingual.with_generation(Generation(language="zh"))
+    english = multilingual.with_generation(Generation(language="zh", task="translate"))
+    assert (chinese.language, chinese.default_normalizer) == ("zh", "basic")
+    assert (english.language, english.default_normalizer) == ("en", "whisper")
+    for checkpoint, joint in ((chinese, ""), (english, " ")):
+        found = alone(checkpoint, clip(70.0))
+        texts = [segment.text for segment in found.segments if segment.text]
+        assert len(texts) > 1
+        assert found.text == joint.join(texts)
+        assert {segment.language for segment in found.segments} == {"zh"}
+        assert {segment.spaced for segment in found.segments} == {joint == " "}
+
+
 def test_a_prompt_is_cut_to_half_of_the_decoder(english: Checkpoint) -> None:
     found = alone(english.with_generation(Generation(prompt="x" * 500)), CLIPS[1])
     assert found.text

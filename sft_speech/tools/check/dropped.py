@@ -39,6 +39,8 @@ REASONS = {
         "warning", "with more text than the model writes at once", "cut them: sft-speech cut"
     ),
     "another script": _Reason("warning", "whose transcript is in the script of another language", "check the language"),
+    "no language": _Reason("warning", "without a language", "fill in the column of the language"),
+    "unknown language": _Reason("warning", "in a language that the model does not know", "fix it, or leave them out"),
     "characters outside the vocabulary": _Reason(
         "warning", "with too many characters outside the vocabulary", "respell them, or train with --new_vocabulary"
     ),

@@ -114,6 +114,15 @@ def test_figures_before_fine_tuning(folder):
     assert {one["dataset"]["split"] for one in head["model-index"][0]["results"]} == {"dev", "test", "eval"}
 
 
+def test_figures_before_fine_tuning_name_their_normalizer(folder):
+    results = json.loads((folder / "all_results.json").read_text())
+    write(folder / "all_results.json", results | {"before_test_wer": 0.6})
+    write(folder / "evaluation" / "test.json", figures(0.05, normalizer="whisper"))
+    (folder / "evaluation" / "before").mkdir()
+    write(folder / "evaluation" / "before" / "test.json", figures(0.6, normalizer="basic"))
+    assert "| test (before fine-tuning) | org/judged\\_by | 7 | 0.50 | 60.00 | – | basic |" in card(folder)[1]
+
+
 def test_what_the_hub_is_told(folder):
     head, _ = card(folder, "me/model")
     assert head["base_model"] == "org/model"

@@ -39,7 +39,7 @@ folders = [Path(sys.argv[1], "before"), Path(sys.argv[1])]
 before, after = ([json.loads(line) for line in (folder / "test.jsonl").open()] for folder in folders)
 wrong = {}  # one clip of each word that Whisper got wrong
 for first, last in zip(before, after, strict=True):
-    if first["hypothesis"] != first["reference"]:
+    if first["word_errors"]:
         wrong.setdefault(first["reference"], (first["reference"], first["hypothesis"], last["hypothesis"]))
 for row in [("reference", "before", "after"), *list(wrong.values())[:8]]:
     print("  ".join(f"{text[:28]:28}" for text in row).rstrip())

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A complete example without a GPU; its output is in demo-output.
 #   bash scripts/demo.sh            recognition: a published Whisper learns from 100 real recordings; WER before and after.
-#                                   Where none can be downloaded: `embedded`
+#                                   If none can be downloaded, `embedded` runs instead
 #   bash scripts/demo.sh embedded   the same offline: the embedded model, on a corpus of synthetic speech
 #   bash scripts/demo.sh tts        synthesis: makes recordings of one voice, fine-tunes a model, measures it before and after
 set -euo pipefail
@@ -18,18 +18,18 @@ asr() {
     step "1. A published checkpoint: Whisper tiny.en (OpenAI, MIT)"
     local whisper
     if ! whisper=$(python -m sft_speech.tools.demo_checkpoint); then
-        echo "None can be had here, so the demo goes on with the embedded checkpoint."
+        echo "It cannot be downloaded here, so the demo continues with the embedded checkpoint."
         embedded
         return
     fi
     echo "$whisper"
 
-    step "2. Fine-tuning on 100 recordings of three speakers ($out/whisper); first, Whisper as it is on a fourth speaker"
+    step "2. Fine-tuning on 100 recordings of three speakers ($out/whisper), after an evaluation on a fourth speaker"
     export HF_HUB_OFFLINE=1
     rm -rf $out/whisper
     python scripts/finetune_asr.py --config configs/asr/whisper_demo.yaml --model "$whisper"
 
-    step "3. Done in $SECONDS seconds: 100 recordings of a speaker who was not in the training"
+    step "3. Done in $SECONDS seconds: 100 recordings of a speaker who is not in the training data"
     python - $out/whisper/evaluation <<'PYTHON'
 import json
 import sys
@@ -39,17 +39,17 @@ folders = [Path(sys.argv[1], "before"), Path(sys.argv[1])]
 before, after = ([json.loads(line) for line in (folder / "test.jsonl").open()] for folder in folders)
 wrong = {}  # one clip of each word that Whisper got wrong
 for first, last in zip(before, after, strict=True):
-    if first["hypothesis"] != first["reference"]:
+    if first["word_errors"]:
         wrong.setdefault(first["reference"], (first["reference"], first["hypothesis"], last["hypothesis"]))
 for row in [("reference", "before", "after"), *list(wrong.values())[:8]]:
     print("  ".join(f"{text[:28]:28}" for text in row).rstrip())
 wer = [100 * json.loads((folder / "test.json").read_text())["wer"] for folder in folders]
 print(f"\nWER {wer[0]:.1f} % -> {wer[1]:.1f} %")
 PYTHON
-    following $out/whisper
+    following $out/whisper whisper_own_corpus
 }
 
-# What a finished run holds, and what to do next.
+# Print what a finished run holds, and what to do next, with the preset $2.
 following() {
     cat <<END
 
@@ -60,8 +60,8 @@ $1/evaluation   reference and hypothesis of each recording
 
 Next, on your own speech (.venv/bin holds the commands):
   sft-speech transcribe $1 RECORDING.wav
-  accelerate launch scripts/finetune_asr.py --config configs/asr/own_corpus.yaml --source YOUR_CORPUS
-  ls configs/asr           # presets of published recipes, each with its command
+  accelerate launch scripts/finetune_asr.py --config configs/asr/$2.yaml --source YOUR_CORPUS
+  ls configs/asr           # other presets, each with its command
 END
 }
 
@@ -95,7 +95,7 @@ for when, folder in zip(("before", "after"), sys.argv[1:]):
     figures = json.load(open(f"{folder}/evaluation/test-demo.json"))
     print(f"WER {when:6} fine-tuning: {100 * figures['wer']:5.1f} %   ({folder}/evaluation/test-demo.json)")
 PYTHON
-    following $out/model
+    following $out/model own_corpus
 }
 
 voice=sft_speech/assets/speecht5-small

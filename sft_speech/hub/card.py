@@ -161,12 +161,15 @@ class Run:
         return {file_stem(split or role): (source, split or role) for role, (source, split) in roles.items()}
 
     @cached_property
-    def before(self) -> dict[tuple[str, str], dict[str, float]]:
+    def before(self) -> dict[tuple[str, str], dict[str, Any]]:
         """The figures of the starting checkpoint, by split and corpus as :meth:`evaluations` names them."""
         found, corpus = {}, self.shown("eval_source" if self.config.eval_source else "source")
         for role, (_, split) in self.config.corpora.items():
             keys = {metric.name: f"before_{role}_{metric.name}" for metric in self.spec.metrics}
             figures = {name: self.figures[key] for name, key in keys.items() if key in self.figures}
+            saved = _read(self.folder / "evaluation" / "before" / f"{file_stem(split or role)}.json")
+            if figures and "normalizer" in saved:
+                figures["normalizer"] = saved["normalizer"]
             found[split or role, corpus] = figures
         return found
 
@@ -329,7 +332,7 @@ def figures_table(run: Run) -> list[str]:
             f"In parentheses: 95 % bootstrap intervals{' over ' + ' or '.join(sorted(over)) if over else ''}.\n"
         )
     if loops := sum(figures.get("loops", 0) for *_, figures in found):
-        lines.append(f"{loops} hypotheses were likely not spoken: loops, or text for silence.\n")
+        lines.append(f"Hypotheses that were likely not spoken (loops, or text for silence): {loops}.\n")
     return lines
 
 

@@ -1,7 +1,7 @@
 """Hypotheses that were likely not spoken: loops, impossible speed, text for silence.
 
 Recognizers with a decoder can repeat themselves until their longest output is reached, or make up text for clips that
-hold no speech. The rules are meant to miss some rather than to suspect a text that somebody may have said.
+hold no speech. The rules would rather miss some than flag a text that somebody may have said.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Loop = Literal["silence", "repetition", "speed"]
 
 # OpenAI's Whisper decodes a window of 30 s again if its text compresses better (Radford et al. 2022, section 4.5).
 MAX_COMPRESSION = 2.4
-WINDOW = 600  # characters, what people say in some 40 s; a chapter of 23,000 characters has a ratio of 2.5
+WINDOW = 600  # characters, what people say in about 40 s; a chapter of 23,000 characters has a ratio of 2.5
 SHORTEST = 100  # letters: in shorter texts, such as a telephone number, every word may occur several times
-REPEATS, REPEATED = 6, 60  # a unit that is repeated in immediate succession so often, over so many letters in all
+REPEATS, REPEATED = 6, 60  # a unit that occurs at least 6 times in a row, in at least 60 letters altogether
 # Read English has about 15 characters per second; the fastest utterance of 5 hours of LibriSpeech has 23.
 LETTERS_PER_SECOND = 40.0
 GRACE_SECONDS = 0.5  # for clips that cut a word
@@ -44,7 +44,7 @@ def loop_of(text: str, seconds: float, silent: bool | None = None) -> Loop | Non
 def is_repetition(text: str) -> bool:
     """Return whether a text repeats itself more often than people do.
 
-    Either a word, phrase or sentence follows itself at once, many times, or a passage compresses too well.
+    Either a word, phrase or sentence occurs many times in a row, or a passage compresses too well.
     """
     if any(letters(found[0]) >= REPEATED for found in _REPETITION.finditer(text)):
         return True
@@ -70,7 +70,7 @@ def compression_ratio(text: str) -> float:
 
 
 def letters(text: str) -> int:
-    """Return the number of characters, in which a wide one of Chinese, Japanese or Korean, a syllable, counts as 3."""
+    """Return the number of characters; a wide one (Chinese, Japanese, Korean) is a syllable and counts as 3."""
     if text.isascii():
         return len(text)
     return sum(3 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -11,6 +11,7 @@ from sft_speech.errors import UserError
 from sft_speech.options.settings import check_values, option
 
 REGULARIZES = re.compile(r"_dropout$|^layerdrop$|^mask_(time|feature)_")
+IN_MEMORY = "in memory"  # source or model of a run that got it as a Python object
 
 
 @dataclasses.dataclass

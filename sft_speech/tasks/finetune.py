@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sft_speech.errors import RESUMABLE, UserError
+from sft_speech.options.config import IN_MEMORY
 from sft_speech.options.settings import add_config_arguments, config_from_arguments, load_config
 from sft_speech.options.spec import TaskSpec
 from sft_speech.tasks import spec_of
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from sft_speech.training.run import FinetuneResult
 
     Corpus: TypeAlias = datasets.Dataset | datasets.IterableDataset
-
-IN_MEMORY = "in memory"  # source or model of a run that got it as a Python object
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Normalizers for error rates, by name. Only rates under the same normalizer can be compared.
 
 - ``whisper``: OpenAI's for English. Case, punctuation, fillers, contractions, numbers in words or digits and, if the
-  checkpoint brings the table, British and American spelling do not matter.
+  checkpoint has the table for it, British or American spelling do not matter.
 - ``basic``: OpenAI's for other languages: case and punctuation do not matter.
 - ``none``: the texts as they are written.
 - ``checkpoint``: references written in the characters of the model's vocabulary, hypotheses as they are.

@@ -42,8 +42,8 @@ NOT_LATIN = "\u0370"  # the first letter of another script
 def foreign_script(text: str, language: str) -> str | None:
     """Return the script of most letters of a text if its language is not written in it, otherwise None.
 
-    Latin letters are foreign in no language: they write names, and whole transcripts in romanized corpora. Nor are
-    those of scripts that none of these languages has: a new language may be learned in the place of a known one.
+    Latin letters are never foreign, since names and romanized corpora are written in them. Nor is a script that is not
+    in :data:`SCRIPTS`: it may belong to a new language that is trained under the code of a known one.
 
     Args:
         language: its code, such as "de".

@@ -49,7 +49,7 @@ class Segment:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech cut``."""
     parser.add_argument("source", metavar="SOURCE", help="corpus of audio files: a folder or a manifest")
-    parser.add_argument("--recognizer", metavar="MODEL", required=True, help="directory of a CTC model, or its Hub id")
+    parser.add_argument("--recognizer", metavar="MODEL", required=True, help="directory of a recognizer, or its Hub id")
     add_output_argument(parser, "the manifest to write", metavar="FILE.csv", folder=False, required=True)
     parser.add_argument("--split", metavar="SPLIT", help="rows to cut; several splits are joined by '+' [all rows]")
     parser.add_argument("--max_seconds", type=float, default=15.0, help="cut recordings that are longer [15]")

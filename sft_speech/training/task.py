@@ -107,6 +107,10 @@ class Task(ABC, Generic[C]):
         """Return the callbacks of this task."""
         return []
 
+    def data_check(self) -> str:
+        """Return the command that looks for errors in the data of this run; "" if there is none."""
+        return ""
+
     def can_evaluate_at_start(self) -> bool:
         """Return whether the checkpoint can do the task before it is trained: its head is not new."""
         return False

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from sft_speech.cli import main
+from sft_speech.tasks.asr.config import FinetuneAsrConfig
+from sft_speech.tasks.asr.ctc.task import CtcRecognition
 from sft_speech.training.task import Task
 
 RANDOM = "--mask_time_prob 0.3 --augment --hidden_dropout 0.1 --layerdrop 0.2".split()
@@ -159,6 +161,14 @@ def test_a_run_that_ends_worse_says_so(short, tmp_path, caplog):
     command = warning.message.split("`")[1].split()
     assert command[:3] == ["sft-speech", "check", "--config"]
     assert main(command[1:]) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "command"), [("corpus", "sft-speech check --config 'my run/run.yaml'"), ("in memory", "")]
+)
+def test_the_command_that_checks_the_data(source, command):
+    config = FinetuneAsrConfig(model="checkpoint", source=source, output_dir="my run")
+    assert CtcRecognition(config).data_check() == command
 
 
 @pytest.mark.parametrize("keys", [["--new_vocabulary"], ["--eval_split", "null"]])

@@ -114,6 +114,15 @@ def test_figures_before_fine_tuning(folder):
     assert {one["dataset"]["split"] for one in head["model-index"][0]["results"]} == {"dev", "test", "eval"}
 
 
+def test_figures_before_fine_tuning_name_their_normalizer(folder):
+    results = json.loads((folder / "all_results.json").read_text())
+    write(folder / "all_results.json", results | {"before_test_wer": 0.6})
+    write(folder / "evaluation" / "test.json", figures(0.05, normalizer="whisper"))
+    (folder / "evaluation" / "before").mkdir()
+    write(folder / "evaluation" / "before" / "test.json", figures(0.6, normalizer="basic"))
+    assert "| test (before fine-tuning) | org/judged\\_by | 7 | 0.50 | 60.00 | – | basic |" in card(folder)[1]
+
+
 def test_what_the_hub_is_told(folder):
     head, _ = card(folder, "me/model")
     assert head["base_model"] == "org/model"
@@ -188,7 +197,7 @@ def test_word_error_rates_name_their_normalizer(folder):
     shown = "10.00 (9.00 to 12.00) | 25.00 (20.00 to 30.00) | 5.00 | whisper |"
     assert f"| dev | org/judged\\_by | 7 | 0.50 | {shown}" in body
     assert "| 20.00 (19.00 to 22.00) | – | 10.00 | – |" in body
-    assert "2 hypotheses were likely not spoken" in body
+    assert "Hypotheses that were likely not spoken (loops, or text for silence): 2." in body
     metrics = head["model-index"][0]["results"][0]["metrics"]
     assert metrics[0] == {"type": "wer", "value": 10.0, "name": "WER % (whisper)"}
     going = {file.path: file.content() for file in uploads(folder, task_of(folder))}

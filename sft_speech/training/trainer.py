@@ -32,12 +32,13 @@ from sft_speech.training.workers import leave_signals_to_the_trainer, let_go, wo
 
 logger = logging.getLogger(__name__)
 
-# All private names of transformers' Trainer and TrainingArguments that this package uses, and why.
+# All private names that this package uses, of those in transformers' Trainer and TrainingArguments, and why.
 PRIVATE_NAMES = {
     "_save_checkpoint": "a checkpoint has to be saved before the evaluation, sealed, and rotated after it",
     "_determine_best_metric": "the evaluation of a resumed checkpoint counts as one after a step",
     "_load_best_model": "if the best checkpoint is damaged, the next best one is loaded",
     "_get_grad_norm": "the norm before clipping decides whether the optimizer takes the step; no callback is given it",
+    "_attn_implementation": "only eager attention returns its weights, and what a model uses now has no public name",
     "_n_gpu": "one process uses one GPU; the plain Trainer would cut batches in pieces for DataParallel",
 }
 

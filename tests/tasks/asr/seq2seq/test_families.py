@@ -277,7 +277,7 @@ def test_speech2text_of_many_languages_writes_the_one_that_is_set(
     assert load_checkpoint(tmp_path).transcripts.language == "fr"
     with pytest.raises(UserError, match="no token for it"):
         load_checkpoint(folder, language="ja")
-    with pytest.raises(UserError, match="set the language"):
+    with pytest.raises(UserError, match="set it, for example `language: de`"):
         load_checkpoint(folder).transcripts.prefix()
 
 

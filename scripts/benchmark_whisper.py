@@ -31,7 +31,7 @@ from benchmarking import OUR_ENVIRONMENT, run_recipe
 
 RECIPES = {
     "fine-tune": ("before", "plain", "full", "auto"),
-    "recognize": ("pipeline", "ours"),
+    "recognize": ("pipeline", "ours", "ours, own length"),
     "long": ("pipeline", "ours", "faster-whisper int8", "faster-whisper float32"),
 }
 
@@ -73,13 +73,18 @@ def main() -> None:
 
         benchmark_whisper_recipes.measure(args)
         return
-    given = sys.argv[1:]
+    given: list[str] = sys.argv[1:]
+    first: list[str] = []  # transcripts of the first recipe
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(args.repeats):
             for number, recipe in enumerate(args.recipes or RECIPES[args.measure]):
                 place = Path(folder, f"{repeat}-{number}")
-                waiting = OUR_ENVIRONMENT if recipe in ("ours", "full", "auto") else {}
+                waiting = OUR_ENVIRONMENT if recipe in (*RECIPES["fine-tune"][2:], *RECIPES["recognize"][1:]) else {}
                 figures = run_recipe(__file__, [*given, f"--recipe={recipe}"], place, place / "caches", **waiting)
+                if args.measure == "recognize":
+                    first = first or figures["texts"]
+                    pairs = zip(figures["texts"], first, strict=True)
+                    figures["equal"] = f"{sum(one == other for one, other in pairs)} of {len(figures['texts'])}"
                 report(args, {"recipe": recipe, "repeat": repeat, **figures})
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from benchmarking import clock, cpu_seconds, peak_memory
 
+Transcribe: TypeAlias = Callable[[list[Any]], list[str]]
 PLAIN_CLIPS = 8  # transcribed together in plain use
 
 
@@ -197,8 +199,79 @@ def error_rate(checkpoint: Any, references: list[str], hypotheses: list[str]) ->
 
 
 def recognized(args: argparse.Namespace) -> dict[str, Any]:
-    raise NotImplementedError
+    """Transcribe a split."""
+    from sft_speech import load_checkpoint
+
+    rows = rows_of(f"{args.source}:{args.split or ''}")
+    clips = list(waveforms(rows))
+    transcribe = pipeline_of(args) if args.recipe == "pipeline" else transcriber_of(args)
+    transcribe(clips[:1])
+    began = time.time(), cpu_seconds()
+    texts = transcribe(clips)
+    found = {"seconds": time.time() - began[0], "cpu": cpu_seconds() - began[1], "memory": peak_memory()}
+    wer = error_rate(load_checkpoint(args.model, language=args.language), rows["text"], texts)
+    return {"wer": 100 * wer, **found, "audio": sum(rows["seconds"]), "texts": texts}
+
+
+def transcriber_of(args: argparse.Namespace) -> Transcribe:
+    from sft_speech import Transcriber
+    from sft_speech.tasks.asr.generation import Generation
+
+    transcriber = Transcriber(args.model, times=False, generation=Generation(language=args.language))
+    checkpoint: Any = transcriber.checkpoint
+    checkpoint.own_length = args.recipe == "ours, own length"
+    return lambda clips: [one.text for one in transcriber((clip, 16000) for clip in clips)]
+
+
+def pipeline_of(args: argparse.Namespace, **options: Any) -> Transcribe:
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipeline
+
+    processor: Any = WhisperProcessor.from_pretrained(args.model)
+    model = WhisperForConditionalGeneration.from_pretrained(args.model)
+    parts = {"tokenizer": processor.tokenizer, "feature_extractor": processor.feature_extractor}
+    make: Any = pipeline
+    recognizer = make("automatic-speech-recognition", model=model, **parts)
+    if args.language:
+        options["generate_kwargs"] = {"language": args.language, "task": "transcribe"}
+
+    def transcribe(clips: list[Any]) -> list[str]:
+        given = ({"raw": clip, "sampling_rate": 16000} for clip in clips)
+        return [one["text"].strip() for one in recognizer(given, batch_size=args.batch, **options)]
+
+    return transcribe
+
+
+FASTER_WHISPER = """
+import json, sys, time
+from faster_whisper import WhisperModel
+folder, kind, threads, recording, language = sys.argv[1:]
+model = WhisperModel(folder, device="cpu", compute_type=kind, cpu_threads=int(threads))
+began, before = time.time(), time.process_time()
+segments, _ = model.transcribe(
+    recording, language=language, beam_size=1, temperature=0.0, condition_on_previous_text=False
+)
+text = " ".join(segment.text.strip() for segment in segments)
+print(json.dumps({"seconds": time.time() - began, "cpu": time.process_time() - before, "texts": [text]}))
+"""
 
 
 def long(args: argparse.Namespace) -> dict[str, Any]:
-    raise NotImplementedError
+    """Transcribe one recording, read from its file."""
+    import torch
+
+    from sft_speech import load_checkpoint
+    from sft_speech.audio.read import read
+
+    if args.recipe.startswith("faster-whisper"):
+        kind, threads = args.recipe.rpartition(" ")[2], str(torch.get_num_threads())
+        given = [args.faster_whisper, kind, threads, args.source, args.language or "en"]
+        command = [args.faster_python, "-c", FASTER_WHISPER, *given]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    else:
+        own = args.recipe != "pipeline"
+        transcribe = transcriber_of(args) if own else pipeline_of(args, return_timestamps=True)
+        began = time.time(), cpu_seconds()
+        texts = transcribe([read(args.source, 16000)])
+        found = {"seconds": time.time() - began[0], "cpu": cpu_seconds() - began[1], "texts": texts}
+    reference = Path(args.text).read_text()
+    return {"wer": 100 * error_rate(load_checkpoint(args.model), [reference], found["texts"]), **found}

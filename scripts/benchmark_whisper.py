@@ -32,7 +32,7 @@ from benchmarking import OUR_ENVIRONMENT, run_recipe
 RECIPES = {
     "fine-tune": ("before", "plain", "full", "auto"),
     "recognize": ("pipeline", "ours", "ours, own length"),
-    "long": ("pipeline", "ours", "faster-whisper int8", "faster-whisper float32"),
+    "long": ("pipeline", "ours", "ours, own length", "faster-whisper int8", "faster-whisper float32"),
 }
 
 

@@ -47,11 +47,18 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of its children that have ended: fair on a machine that is shared."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def clock(*folders: Path, only_start: Path | None = None) -> Any:
     """Return a callback that measures training.
 
     Its ``found`` holds the seconds from the start of the process to the beginning and the end of step 1 ("before",
-    "first"), the bytes written into ``folders`` before it, the steps per second after step 2, and the peak memory.
+    "first"), the bytes written into ``folders`` before it, the steps per second after step 2, the peak memory, and the
+    seconds and CPU seconds of all steps ("training", "training_cpu").
 
     Args:
         only_start: write ``found`` to this file at step 1 and end the process.
@@ -62,6 +69,7 @@ def clock(*folders: Path, only_start: Path | None = None) -> Any:
         def __init__(self) -> None:
             self.found: dict[str, float] = {}
             self.since = 0.0
+            self.began = (0.0, 0.0)
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 0:
@@ -70,12 +78,15 @@ def clock(*folders: Path, only_start: Path | None = None) -> Any:
                     only_start.write_text(json.dumps(self.found))
                     sys.stdout.flush()
                     os._exit(0)
+                self.began = time.time(), cpu_seconds()
             elif state.global_step == 2:  # the first steps are slower
                 self.since = time.time()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 1:
                 self.found["first"] = time.time() - float(os.environ["STARTED"])
+            self.found["training"] = time.time() - self.began[0]
+            self.found["training_cpu"] = cpu_seconds() - self.began[1]
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.found["steps_per_second"] = (state.global_step - 2) / (time.time() - self.since)

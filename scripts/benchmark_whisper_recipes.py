@@ -217,7 +217,8 @@ def transcriber_of(args: argparse.Namespace) -> Transcribe:
     from sft_speech import Transcriber
     from sft_speech.tasks.asr.generation import Generation
 
-    transcriber = Transcriber(args.model, times=False, generation=Generation(language=args.language))
+    generation = Generation(language=args.language, num_beams=5 if args.recipe == "ours, 5 beams" else 1)
+    transcriber = Transcriber(args.model, times=False, generation=generation)
     checkpoint: Any = transcriber.checkpoint
     checkpoint.own_length = args.recipe == "ours, own length"
     return lambda clips: [one.text for one in transcriber((clip, 16000) for clip in clips)]

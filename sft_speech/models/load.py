@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sft_speech.errors import UserError
+from sft_speech.models.linear import use_faster_linear
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 
@@ -64,7 +65,8 @@ def load_pretrained(
     if from_scratch:
         auto = hasattr(model_class, "from_config")
         model = model_class.from_config(config, trust_remote_code=trust_remote_code) if auto else model_class(config)
-        return model.float().eval(), [key for key, _ in model.named_parameters()]
+        use_faster_linear(model.float())
+        return model.eval(), [key for key, _ in model.named_parameters()]
     check_folder(name)
     how: dict[str, Any] = how_to_read_weights(name, allow_pickle)
     if config is not None:
@@ -88,6 +90,7 @@ def load_pretrained(
     if len(new) > len(weights) / 2:
         kind = model.config.model_type
         raise UserError(name, f"its weights aren't those of a {kind} model", "check that config.json belongs to them")
+    use_faster_linear(model)
     return model.eval(), new
 
 

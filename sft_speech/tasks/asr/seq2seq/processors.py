@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
+
+
+class Suppressed(LogitsProcessor):
+    """Never writes the tokens that a checkpoint's settings suppress.
+
+    The processor of transformers searches the whole vocabulary for them in every step, a tenth of a small model's time.
+
+    Args:
+        given: tokens before the text.
+        settings: those for generation, with ``suppress_tokens`` and ``begin_suppress_tokens``, which are only suppressed
+            as the first of a text.
+    """
+
+    def __init__(self, given: int, settings: Any, device: torch.device) -> None:
+        self.given = given
+        self.always, self.first = (
+            torch.tensor(getattr(settings, name, None) or [], dtype=torch.long, device=device)
+            for name in ("suppress_tokens", "begin_suppress_tokens")
+        )
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores = scores.index_fill(1, self.always, -torch.inf)
+        return scores.index_fill(1, self.first, -torch.inf) if input_ids.shape[1] == self.given else scores
 
 
 class LengthBound(LogitsProcessor):

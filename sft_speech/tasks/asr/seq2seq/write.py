@@ -18,7 +18,7 @@ from transformers.models.moonshine.modeling_moonshine import MoonshineEncoderMod
 
 from sft_speech.models.exact.whisper import AnyLengthEncoder
 from sft_speech.tasks.asr.generation import Generation
-from sft_speech.tasks.asr.seq2seq.processors import LengthBound, Recorder, Sampling
+from sft_speech.tasks.asr.seq2seq.processors import LengthBound, Recorder, Sampling, Suppressed
 from sft_speech.tasks.asr.seq2seq.recognition import compression_ratio
 from sft_speech.tasks.asr.seq2seq.transcripts import PREVIOUS, Transcripts
 
@@ -173,7 +173,8 @@ class Writer:
         )
         beams = self.generation.num_beams if temperature == 0 else 1
         recorder = Recorder()
-        processors: list[Any] = [recorder] if beams == 1 else []
+        suppressed = Suppressed(prefix.shape[1], self.settings, device)
+        processors: list[Any] = [suppressed, *([recorder] if beams == 1 else [])]
         processors.append(LengthBound(prefix.shape[1], bounds, self.transcripts.end, beams))
         if temperature > 0:
             processors.append(Sampling(temperature, device))
@@ -227,8 +228,9 @@ class Writer:
             eos_token_id=end,
             pad_token_id=end,
             decoder_start_token_id=self.transcripts.start,
-            suppress_tokens=getattr(self.settings, "suppress_tokens", None),
-            begin_suppress_tokens=getattr(self.settings, "begin_suppress_tokens", None),
+            # `Suppressed` does it; None would be the checkpoint's.
+            suppress_tokens=[],
+            begin_suppress_tokens=[],
             return_dict_in_generate=True,
         )
 

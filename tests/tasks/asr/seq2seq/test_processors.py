@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import torch
+from transformers import GenerationConfig
+from transformers.generation.logits_process import SuppressTokensAtBeginLogitsProcessor, SuppressTokensLogitsProcessor
 
-from sft_speech.tasks.asr.seq2seq.processors import LengthBound, Recorder, Sampling
+from sft_speech.tasks.asr.seq2seq.processors import LengthBound, Recorder, Sampling, Suppressed
 
 
 def test_each_clip_ends_at_its_own_bound() -> None:
@@ -44,3 +46,14 @@ def test_a_token_that_is_forbidden_is_never_sampled() -> None:
     logits = torch.tensor([[-torch.inf, 0.0]])
     sampling = Sampling(1.0, torch.device("cpu"))
     assert {int(sampling(torch.zeros(1, 1), logits).argmax()) for _ in range(50)} == {1}
+
+
+def test_tokens_are_suppressed_as_by_transformers() -> None:
+    ours = Suppressed(2, GenerationConfig(suppress_tokens=[1, 4], begin_suppress_tokens=[3]), torch.device("cpu"))
+    always, first = SuppressTokensLogitsProcessor([1, 4]), SuppressTokensAtBeginLogitsProcessor([3], 2)
+    scores = torch.arange(12.0).view(2, 6)
+    for length in (2, 3):
+        ids = torch.zeros(2, length, dtype=torch.long)
+        assert torch.equal(ours(ids, scores), first(ids, always(ids, scores)))
+    assert ours(torch.zeros(2, 2), scores)[1].tolist() == [6, -torch.inf, 8, -torch.inf, -torch.inf, 11]
+    assert scores[1, 1] == 7

@@ -16,8 +16,7 @@ class Suppressed(LogitsProcessor):
 
     Args:
         given: tokens before the text.
-        settings: those for generation, with ``suppress_tokens`` and ``begin_suppress_tokens``, which are only suppressed
-            as the first of a text.
+        settings: those for generation: ``suppress_tokens``, and ``begin_suppress_tokens`` for the first of a text.
     """
 
     def __init__(self, given: int, settings: Any, device: torch.device) -> None:

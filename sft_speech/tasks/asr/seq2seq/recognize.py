@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint
 
 WINDOW_SECONDS = 30.0  # what Whisper was trained on, and more than most clips of other models
-# Padded seconds per batch that suit a small model on a CPU, a large one in 16 GB of GPU memory.
+# Padded seconds per batch, times beams, that suit a small model on a CPU, a large one in 16 GB of GPU memory: each beam
+# holds what the decoder sees of the encoder.
 BATCH_SECONDS = {"cpu": 240.0, "cuda": 480.0}
 SILENCE = 1e-4  # of full scale: below it nothing can be heard, but the model would write something
 
@@ -69,7 +70,8 @@ def recognize(
     """
     device = torch.device(device) if device is not None else next(checkpoint.model.parameters()).device
     steps = _Seq2Seq(checkpoint, min(chunk_seconds, WINDOW_SECONDS))
-    limit = max_batch_seconds or BATCH_SECONDS.get(device.type, BATCH_SECONDS["cuda"])
+    usual = BATCH_SECONDS.get(device.type, BATCH_SECONDS["cuda"]) / checkpoint.generation.num_beams
+    limit = max_batch_seconds or usual
     found = results(steps, clips, limit, device, progress, pool_size)
     with contextlib.closing(found):
         yield from found

@@ -1,7 +1,7 @@
 """Codes of languages: one for each language, however it is given.
 
-The code is that of BCP 47 (``de``, ``yue``), of the macrolanguage (``zh`` for ``cmn``, ``no`` for ``nb``), followed by a
-country only where numbers are read in another way there (``pt_BR``). Whisper, num2words, the Hub and
+The code is that of BCP 47 (``de``, ``yue``), of the macrolanguage if there is one (``zh`` for ``cmn``, ``no`` for
+``nb``), followed by a country only where numbers are read in another way there (``pt_BR``). Whisper, num2words, the Hub and
 :mod:`sft_speech.text.languages` know languages by these codes, or by others that :func:`choose` and
 :func:`~sft_speech.text.numbers.converter` find.
 """
@@ -23,8 +23,8 @@ PREFERRED = {"nb": "no", "fil": "tl", "kz": "kk"}
 NAMES = {
     "greek": "el", "mandarin": "zh", "myanmar": "my", "nynorsk": "nn",
     "deutsch": "de", "español": "es", "français": "fr", "italiano": "it", "nederlands": "nl", "polski": "pl",
-    "português": "pt", "türkçe": "tr", "русский": "ru", "українська": "uk", "العربية": "ar", "हिन्दी": "hi", "中文": "zh",
-    "日本語": "ja", "한국어": "ko",
+    "português": "pt", "türkçe": "tr", "русский": "ru", "українська": "uk",
+    "العربية": "ar", "हिन्दी": "hi", "中文": "zh", "日本語": "ja", "한국어": "ko",
 }  # fmt: skip
 _EXTENSION = re.compile(r"[.@].*|-(?:script|dialect)_.*")  # de_DE.UTF-8; of MMS: uzb-script_latin
 
@@ -55,11 +55,8 @@ def known_code(given: str) -> str | None:
     return country if country in CONVERTER_CLASSES or country in LANGUAGES else language
 
 
-def language_code(given: str, name: str = "language") -> str:
+def language_code(given: str) -> str:
     """Return the code of a language, see :func:`known_code`.
-
-    Args:
-        name: of the option, for the error.
 
     Raises:
         UserError: there is no such language.
@@ -68,17 +65,8 @@ def language_code(given: str, name: str = "language") -> str:
     if code is None:
         meant = " or ".join(f"{other} ({name_of(other)})" for other in _suggestions(given))
         do = f"did you mean {meant}?" if meant else "give its code, such as de, or its English name"
-        raise UserError(f"{name} {given}", "there is no such language", do)
+        raise UserError(f"language {given}", "there is no such language", do)
     return code
-
-
-def language_option(given: str) -> str | None:
-    """Return the code of a language on a command line; None for "", which an unset variable leaves.
-
-    Raises:
-        UserError: there is no such language.
-    """
-    return language_code(given, "--language") if given.strip() else None
 
 
 def base_of(code: str) -> str:

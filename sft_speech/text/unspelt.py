@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sft_speech.text.codes import name_of
 from sft_speech.text.languages import LANGUAGES
 from sft_speech.text.normalize import TranscriptNormalizer
 from sft_speech.text.numbers import CURRENCIES
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+logger = logging.getLogger(__name__)
 
 _MONEY = "".join(CURRENCIES)
 SHOWN = 60  # characters of the first transcript
@@ -32,19 +32,23 @@ class Unspelt:
     why: str
     do: str
 
-    def count(self, texts: pa.ChunkedArray | pa.Array | Sequence[str]) -> tuple[int, int]:
+    def count(self, texts: Sequence[Any]) -> tuple[int, int]:
         """Return how many texts have such characters, and the index of the first; -1 if there is none."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        column = texts if isinstance(texts, pa.ChunkedArray | pa.Array) else pa.array(texts, pa.string())
+        column = texts if isinstance(texts, pa.ChunkedArray) else pa.array(texts, pa.string())
         found = pc.match_substring_regex(column, self.pattern)
         return pc.sum(found).as_py() or 0, pc.index(found, True).as_py()
 
-    def line(self, count: int, total: int, id: str, text: str) -> str:
-        """Return a line that names the rows by their number and the first of them."""
+    def summary(self, ids: Sequence[Any], texts: Sequence[Any]) -> str:
+        """Return a line on the rows with such characters: their number and the first of them; "" if there are none."""
+        count, first = self.count(texts)
+        if not count:
+            return ""
+        id, text = (str(values[first]) for values in (ids, texts))
         shown = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-        rows = f"{count:,} of {total:,} transcripts have numbers or symbols that are not spelled out"
+        rows = f"{count:,} of {len(texts):,} transcripts have numbers or symbols that are not spelled out"
         return f"{rows}, because {self.why}: {self.do}; the first is {id}: “{shown}”"
 
 
@@ -66,3 +70,8 @@ def unspelt_by(normalize: object) -> Unspelt | None:
     return Unspelt(f"[{digits}{symbols}]", why, do)
 
 
+def warn_of_unspelt(normalize: object, split: str, ids: Sequence[Any], texts: Sequence[Any]) -> None:
+    """Log a warning about the rows of a split whose numbers or symbols a normalizer leaves as they are."""
+    unspelt = unspelt_by(normalize)
+    if summary := unspelt.summary(ids, texts) if unspelt else "":
+        logger.warning("%s: %s", split, summary)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sft_speech.audio import augment
+from sft_speech.corpora.rows import column_of
 from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt
 from sft_speech.models.spec_augment import SpecAugment
@@ -18,9 +19,12 @@ from sft_speech.options.config import IN_MEMORY
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.evaluate import evaluate_corpus
 from sft_speech.tasks.asr.results import EvaluationResult
+from sft_speech.text.unspelt import unspelt_by, warn_of_unspelt
 from sft_speech.training.rows import Rows
 from sft_speech.training.skipped_audio import check_evaluation
 from sft_speech.training.task import Task, evaluate_together
+
+SAMPLED_TEXTS = 200  # transcripts of a stream that are looked at before training
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,6 +54,15 @@ class Recognition(Task[FinetuneAsrConfig]):
     @abstractmethod
     def rules(self) -> dict[str, Any]:
         """Return the rules by which :func:`~sft_speech.corpora.select.select_usable` chooses the training rows."""
+
+    def warn_of_unspelt(self, name: str, rows: Rows) -> None:
+        """Log a warning about numbers and symbols that are not spelled out; of a stream, in its first transcripts."""
+        normalize = self.checkpoint.normalizer
+        if len(rows.table):
+            warn_of_unspelt(normalize, name, column_of(rows.table, "id"), column_of(rows.table, "text"))
+        elif unspelt_by(normalize) is not None:
+            first = rows.first_texts(SAMPLED_TEXTS)
+            warn_of_unspelt(normalize, name, [f"number {number}" for number in range(1, len(first) + 1)], first)
 
     def masks(self) -> SpecAugment | None:
         """Return the object that draws the masks of this run; None if it has none."""

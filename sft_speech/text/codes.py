@@ -1,9 +1,8 @@
 """Codes of languages: one for each language, however it is given.
 
 The code is that of BCP 47 (``de``, ``yue``), of the macrolanguage if there is one (``zh`` for ``cmn``, ``no`` for
-``nb``), followed by a country only where numbers are read in another way there (``pt_BR``). Whisper, num2words, the Hub and
-:mod:`sft_speech.text.languages` know languages by these codes, or by others that :func:`choose` and
-:func:`~sft_speech.text.numbers.converter` find.
+``nb``), followed by a country only where numbers are read in another way there (``pt_BR``). Models may call a language
+otherwise: Whisper writes ``jw`` for Javanese, MMS ``deu`` for German; :func:`choose` finds it.
 """
 
 from __future__ import annotations

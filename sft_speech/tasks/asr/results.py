@@ -221,7 +221,7 @@ class EvaluationResult:
             "hours": self.seconds / 3600,
             "loss": self.loss,
             **self._loop_figures(),
-            **({"unspelt": self.unspelt.count(self.references)[0]} if self.unspelt else {}),
+            **self._unspelt_figures(),
             **self.counts.figures(),
             "real_time_factor": self.real_time_factor,
             "decoding": self.decoding,
@@ -262,6 +262,10 @@ class EvaluationResult:
     def references(self) -> list[str]:
         """The references as they are written."""
         return [(one.written or (one.reference,))[0] for one in self.utterances]
+
+    def _unspelt_figures(self) -> dict[str, object]:
+        count = self.unspelt.count(self.references)[0] if self.unspelt else 0
+        return {"unspelt": count} if count else {}
 
     def unspelt_summary(self) -> str:
         """Return how many references have numbers or symbols that are not spelled out, and the first; "" for none."""

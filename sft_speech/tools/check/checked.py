@@ -76,10 +76,8 @@ def examine(args: argparse.Namespace) -> Checked:
         },
     }
     report.findings = dropped.findings(rows, config.max_dropped_share)
-    report.findings += [
-        *leaks.findings(rows, normalized, recordings),
-        *texts.findings(rows, normalized, rules.normalize),
-    ]
+    report.findings += leaks.findings(rows, normalized, recordings)
+    report.findings += texts.findings(rows, normalized, rules.normalize)
     if recordings is not None and recordings.measured:
         report.sections["audio"] = sound.section(recordings)
         report.findings += sound.findings(rows, recordings, rules.rate)
@@ -93,8 +91,7 @@ def examine(args: argparse.Namespace) -> Checked:
 def planned_run(args: argparse.Namespace) -> tuple[FinetuneAsrConfig, dict[str, tuple[str, str | None]], list[str]]:
     """Return the configuration of the run, its corpora by name, and the role of each: "train" or "evaluation"."""
     keys = ("source", "source_config", "min_seconds", "max_seconds", "audio_column", "text_column", "speaker_column")
-    keys += ("language", "target_lang")
-    given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    given = {key: getattr(args, key) for key in (*keys, "language", "target_lang") if getattr(args, key) is not None}
     if args.config is None:
         if args.source is None:
             raise UserError("no SOURCE", "there is nothing to check", "give a corpus or --config FILE")

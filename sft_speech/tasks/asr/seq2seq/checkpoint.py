@@ -233,7 +233,7 @@ def load_checkpoint(
         overrides: dropouts and masks, see :func:`~sft_speech.models.adapt.set_regularization`.
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         from_scratch: use only the architecture, with random weights.
-        language: language of the transcripts, see :func:`~sft_speech.text.codes.known_code`; None: the one that was saved.
+        language: language of the transcripts, see :func:`~sft_speech.text.codes.known_code`; None: the saved one.
         any_language: forget the saved language: the transcripts are in several.
         lower_case: write transcripts in lower case.
 

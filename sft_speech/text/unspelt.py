@@ -14,7 +14,7 @@ from sft_speech.text.numbers import CURRENCIES
 
 logger = logging.getLogger(__name__)
 
-_MONEY = "".join(CURRENCIES)
+NUMBERS = r"\p{Nd}\p{No}" + "".join(CURRENCIES)  # in a set of characters of RE2
 SHOWN = 60  # characters of the first transcript
 
 
@@ -32,24 +32,14 @@ class Unspelt:
     why: str
     do: str
 
-    def count(self, texts: Sequence[Any]) -> tuple[int, int]:
-        """Return how many texts have such characters, and the index of the first; -1 if there is none."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        column = texts if isinstance(texts, pa.ChunkedArray) else pa.array(texts, pa.string())
-        found = pc.match_substring_regex(column, self.pattern)
-        return pc.sum(found).as_py() or 0, pc.index(found, True).as_py()
+    def count(self, texts: Sequence[Any]) -> int:
+        """Return how many texts have such characters."""
+        return _found(self.pattern, texts)[0]
 
     def summary(self, ids: Sequence[Any], texts: Sequence[Any]) -> str:
         """Return a line on the rows with such characters: their number and the first of them; "" if there are none."""
-        count, first = self.count(texts)
-        if not count:
-            return ""
-        id, text = (str(values[first]) for values in (ids, texts))
-        shown = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-        rows = f"{count:,} of {len(texts):,} transcripts have numbers or symbols that are not spelled out"
-        return f"{rows}, because {self.why}: {self.do}; the first is {id}: “{shown}”"
+        rows, first = _rows(self.pattern, ids, texts)
+        return rows and f"{rows} that are not spelled out, because {self.why}: {self.do}; {first}"
 
 
 def unspelt_by(normalize: object) -> Unspelt | None:
@@ -60,7 +50,7 @@ def unspelt_by(normalize: object) -> Unspelt | None:
         return None
     alphabet, language = normalize.alphabet or frozenset(), normalize.language
     # Words of a vocabulary with digits are not spelled out in any language.
-    digits = "" if normalize.spells_numbers or alphabet.issuperset("0123456789") else rf"\p{{Nd}}\p{{No}}{_MONEY}"
+    digits = "" if normalize.spells_numbers or alphabet.issuperset("0123456789") else NUMBERS
     symbols = "" if language else "".join(sorted(LANGUAGES["en"].symbols.keys() - alphabet))
     if not digits and not symbols:
         return None
@@ -75,3 +65,35 @@ def warn_of_unspelt(normalize: object, split: str, ids: Sequence[Any], texts: Se
     unspelt = unspelt_by(normalize)
     if summary := unspelt.summary(ids, texts) if unspelt else "":
         logger.warning("%s: %s", split, summary)
+
+
+def log_spelling(normalize: object, split: str, ids: Sequence[Any], texts: Sequence[Any]) -> None:
+    """Log which rows have numbers that are spelled out in a language that no option names."""
+    if isinstance(normalize, TranscriptNormalizer) and normalize.spells_numbers:
+        rows, first = _rows(f"[{NUMBERS}]", ids, texts)
+        if rows:
+            language = name_of(normalize.language or "") or normalize.language
+            do = "--language names another one"
+            logger.info(
+                "%s: %s, spelled out in %s, which the checkpoint writes: %s; %s", split, rows, language, do, first
+            )
+
+
+def _rows(pattern: str, ids: Sequence[Any], texts: Sequence[Any]) -> tuple[str, str]:
+    """Return how many transcripts match, and the first of them; "" and "" if none does."""
+    count, first = _found(pattern, texts)
+    if not count:
+        return "", ""
+    id, text = (str(values[first]) for values in (ids, texts))
+    shown = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    return f"{count:,} of {len(texts):,} transcripts have numbers or symbols", f"the first is {id}: “{shown}”"
+
+
+def _found(pattern: str, texts: Sequence[Any]) -> tuple[int, int]:
+    """Return how many texts match, and the index of the first; -1 if there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = texts if isinstance(texts, pa.ChunkedArray) else pa.array(texts, pa.string())
+    found = pc.match_substring_regex(column, pattern)
+    return pc.sum(found).as_py() or 0, pc.index(found, True).as_py()

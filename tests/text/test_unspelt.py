@@ -35,7 +35,7 @@ def test_numbers_of_an_unknown_language_stay_and_are_named(caplog):
 )
 def test_what_a_normalizer_leaves(alphabet, language, rows):
     unspelt = unspelt_by(TranscriptNormalizer(alphabet, "lower", language))
-    assert (unspelt and unspelt.count(pa.chunked_array([TEXTS[:2], TEXTS[2:]]))[0]) == rows
+    assert (unspelt and unspelt.count(pa.chunked_array([TEXTS[:2], TEXTS[2:]]))) == rows
 
 
 def test_texts_without_numbers_are_fine(caplog):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-from sft_speech.corpora.select import Reason
 from sft_speech.errors import UserError
 from sft_speech.text.codes import choose, language_code
+
+if TYPE_CHECKING:
+    from sft_speech.corpora.select import Reason
 
 
 def code_of(language: str, known: Collection[str]) -> str | None:

@@ -264,7 +264,7 @@ class EvaluationResult:
         return [(one.written or (one.reference,))[0] for one in self.utterances]
 
     def _unspelt_figures(self) -> dict[str, object]:
-        count = self.unspelt.count(self.references)[0] if self.unspelt else 0
+        count = self.unspelt.count(self.references) if self.unspelt else 0
         return {"unspelt": count} if count else {}
 
     def unspelt_summary(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from sft_speech.options.config import IN_MEMORY
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.evaluate import evaluate_corpus
 from sft_speech.tasks.asr.results import EvaluationResult
-from sft_speech.text.unspelt import unspelt_by, warn_of_unspelt
+from sft_speech.text.normalize import TranscriptNormalizer
+from sft_speech.text.unspelt import log_spelling, warn_of_unspelt
 from sft_speech.training.rows import Rows
 from sft_speech.training.skipped_audio import check_evaluation
 from sft_speech.training.task import Task, evaluate_together
@@ -55,14 +56,20 @@ class Recognition(Task[FinetuneAsrConfig]):
     def rules(self) -> dict[str, Any]:
         """Return the rules by which :func:`~sft_speech.corpora.select.select_usable` chooses the training rows."""
 
-    def warn_of_unspelt(self, name: str, rows: Rows) -> None:
-        """Log a warning about numbers and symbols that are not spelled out; of a stream, in its first transcripts."""
-        normalize = self.checkpoint.normalizer
+    def report_numbers(self, name: str, rows: Rows) -> None:
+        """Log which transcripts have numbers that are not spelled out, or in a language that no option names.
+
+        Of a stream, these are among the first transcripts.
+        """
+        ids: Sequence[Any] = range(1, SAMPLED_TEXTS + 1)
+        texts: Sequence[Any] = ()
         if len(rows.table):
-            warn_of_unspelt(normalize, name, column_of(rows.table, "id"), column_of(rows.table, "text"))
-        elif unspelt_by(normalize) is not None:
-            first = rows.first_texts(SAMPLED_TEXTS)
-            warn_of_unspelt(normalize, name, [f"number {number}" for number in range(1, len(first) + 1)], first)
+            ids, texts = column_of(rows.table, "id"), column_of(rows.table, "text")
+        elif isinstance(self.checkpoint.normalizer, TranscriptNormalizer):
+            texts = rows.first_texts(SAMPLED_TEXTS)
+        warn_of_unspelt(self.checkpoint.normalizer, name, ids, texts)
+        if self.config.language is None:
+            log_spelling(self.checkpoint.normalizer, name, ids, texts)
 
     def masks(self) -> SpecAugment | None:
         """Return the object that draws the masks of this run; None if it has none."""

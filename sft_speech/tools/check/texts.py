@@ -243,7 +243,7 @@ def _symbols(rows: Rows, alphabet: Counter[str], unspelt: Unspelt | None) -> lis
     found |= {c: alphabet[c] for c in "%&@#" if c in alphabet}
     cases = rows.cases(_with(rows, found), rows.quote)
     rule = f"here: {listed(as_dict(Counter(found)), 20)}"
-    if unspelt is not None and unspelt.count(rows.texts)[0]:
+    if unspelt is not None and unspelt.count(rows.texts):
         what, do = f"with digits or symbols that are not spelled out, because {unspelt.why}", unspelt.do
         return finding("digits_and_symbols", "warning", cases, "transcript", what, rule, do)
     do = "they are spelled out; check that they were spoken that way"

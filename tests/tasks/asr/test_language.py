@@ -132,6 +132,17 @@ def test_before_step_1_a_run_names_the_rows(german, corpus, caplog):
     assert report["missing_characters"] == {"5": 2, "2": 1, "8": 1, "0": 1}
 
 
+def test_a_run_says_in_which_language_it_reads_numbers_if_no_option_does(german, corpus, caplog):
+    (german / "README.md").write_text("---\nlanguage: en\n---\n")
+    line = ["finetune-asr", "--model", german, "--source", corpus, "--output_dir", corpus.parent / "run"]
+    line += ["--max_steps", 1, "--report_to", "none", "--max_batch_seconds", 10, "--dataloader_num_workers", 0]
+    assert main([*map(str, line)]) == 0
+    assert (
+        "train: 1 of 3 transcripts have numbers or symbols, spelled out in English, which the checkpoint writes: "
+        "--language names another one; the first is 1.wav: “25 Jahre, 80,5 kg”"
+    ) in caplog.messages
+
+
 def test_check_and_cut_name_the_rows(german, corpus, capsys, caplog):
     line = ["check", str(corpus), "--max_hours", "0"]
     assert main([*line, "--model", str(german)]) == 0

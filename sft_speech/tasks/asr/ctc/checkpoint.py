@@ -254,7 +254,8 @@ def load_checkpoint(
         own = vocabulary_of(name, tokenizer, config, kind.blank_of(config), language)
     vocabulary = own if own is not None and adapter else choose_vocabulary(name, config, own, transcripts, language)
     if vocabulary is own and not language:
-        language = language_of_checkpoint(name, config, vocabulary, revision, log and transcripts is not None)
+        language = saved_language(config) or known_code(getattr(vocabulary.tokenizer, "target_lang", None) or "")
+        language = language or card_language(name, revision)
         vocabulary = vocabulary.in_language(language)
     set_regularization(config, overrides or {})
     kind.configure(config, vocabulary.blank)
@@ -318,19 +319,6 @@ def vocabulary_of(name: str, tokenizer: Any, config: Any, blank: int | None, lan
         return None if blank is None else Subwords(tokenizer, int(blank), language)
     logger.warning("%s: its %s isn't a vocabulary for CTC; it is ignored", name, type(tokenizer).__name__)
     return None
-
-
-def language_of_checkpoint(
-    name: str, config: PreTrainedConfig, vocabulary: Vocabulary, revision: str | None, log: bool
-) -> str | None:
-    """Return the language that a checkpoint writes: the saved one, that of its adapter, or that of its card."""
-    target_lang = getattr(vocabulary.tokenizer, "target_lang", None)
-    if language := saved_language(config) or known_code(target_lang or ""):
-        return language
-    language = card_language(name, revision)
-    if log and language:
-        logger.info("%s: the card says that it writes %s; --language names another language", name, language)
-    return language
 
 
 def choose_vocabulary(

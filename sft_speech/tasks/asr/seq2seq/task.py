@@ -86,7 +86,7 @@ class Seq2SeqRecognition(Recognition):
         """Return the usable rows; an evaluation keeps all rows that have a transcript."""
         if name != "train":
             return StoredRows(with_transcript(self.checkpoint, rows.table, name, report, self.config.normalizer))
-        self.warn_of_unspelt(name, rows)
+        self.report_numbers(name, rows)
         cost = partial(cost_of, self.checkpoint.features, self.max_stretch)
         return rows.select(name, report, cost, **self.rules())
 

@@ -254,16 +254,12 @@ def test_the_language_is_remembered(tiny_directory, tmp_path):
     assert load_checkpoint(tmp_path / "plain", transcripts=["four"], new_vocabulary=True).language is None
 
 
-def test_the_language_is_that_of_the_card(copied, caplog):
+def test_the_language_is_that_of_the_card(copied):
     folder = copied("wav2vec2-group")
     assert load_checkpoint(folder).language is None
     for named, code in (("language: de", "de"), ("language:\n- pt", "pt"), ("language: [de, fr]", None)):
         (folder / "README.md").write_text(f"---\n{named}\n---\n")
         assert load_checkpoint(folder).language == code
-    (folder / "README.md").write_text("---\nlanguage: de\n---\n")
-    with caplog.at_level(logging.INFO):
-        assert load_checkpoint(folder, transcripts=["VIER"]).language == "de"
-    assert "the card says that it writes de; --language names another language" in caplog.text
 
 
 # ---- weights ----

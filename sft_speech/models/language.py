@@ -19,9 +19,11 @@ def saved_language(config: Any) -> str | None:
 def card_language(name: str, revision: str | None = None) -> str | None:
     """Return the language that the card of a published model names; None if it names none, or several."""
     named = read_card(name, revision).get("language")
-    languages = [named] if isinstance(named, str) else named if isinstance(named, list) else []
-    (code,) = [known_code(str(one)) for one in languages] if len(languages) == 1 else [None]
-    return code
+    languages = named if isinstance(named, list) else [named]
+    only = languages[0] if len(languages) == 1 else None
+    if only is False:  # in YAML, a bare `no`, which is Norwegian
+        only = "no"
+    return known_code(only) if isinstance(only, str) else None
 
 
 def read_card(name: str, revision: str | None = None, ask_hub: bool = True) -> dict[str, Any]:

@@ -257,7 +257,13 @@ def test_the_language_is_remembered(tiny_directory, tmp_path):
 def test_the_language_is_that_of_the_card(copied):
     folder = copied("wav2vec2-group")
     assert load_checkpoint(folder).language is None
-    for named, code in (("language: de", "de"), ("language:\n- pt", "pt"), ("language: [de, fr]", None)):
+    for named, code in (
+        ("language: de", "de"),
+        ("language:\n- pt", "pt"),
+        ("language: no", "no"),
+        ("language: [de, fr]", None),
+        ("language: 1", None),
+    ):
         (folder / "README.md").write_text(f"---\n{named}\n---\n")
         assert load_checkpoint(folder).language == code
 

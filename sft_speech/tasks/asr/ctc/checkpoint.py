@@ -231,10 +231,9 @@ def load_checkpoint(
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         from_scratch: use only the architecture, with random weights.
         new_vocabulary: build it from the transcripts although the checkpoint has one (for another language, say).
-        target_lang: language whose adapter to load from a checkpoint for many languages (MMS), such as "fra"; `None`:
-            that of ``language``.
-        language: language of the transcripts, for numbers, see :func:`~sft_speech.text.codes.known_code`; `None`: the
-            one that the checkpoint writes; it is not known for a new vocabulary.
+        target_lang: language whose adapter to load from a checkpoint for many (MMS), "fra"; `None`: ``language``.
+        language: language of the transcripts, see :func:`~sft_speech.text.codes.known_code`; `None`: that of the
+            checkpoint; it is not known for a new vocabulary.
         log: log which weights are new.
         kind: `Checkpoint` or a class derived from it.
 
@@ -246,21 +245,16 @@ def load_checkpoint(
     config = read_config_of(kind, name, where)
     how = {} if from_scratch else how_to_read_weights(name, allow_pickle)  # raises before anything else is read
     front_end = make_front_end(config, read_extractor(name, where, config))
-    language = language_code(language) if language else None
-    own = adapter = None
+    language, adapter, own = language_code(language) if language else None, None, None
     if not new_vocabulary:
         tokenizer = read_tokenizer(name, where)
         adapter = choose_adapter(name, tokenizer, target_lang, language, saved_language(config) is not None)
         own = vocabulary_of(name, tokenizer, config, kind.blank_of(config), language)
     vocabulary = own if own is not None and adapter else choose_vocabulary(name, config, own, transcripts, language)
     if vocabulary is own and not language:
-        language = saved_language(config) or known_code(getattr(vocabulary.tokenizer, "target_lang", None) or "")
-        language = language or card_language(name, revision)
-        vocabulary = vocabulary.in_language(language)
+        vocabulary = vocabulary.in_language(written_language(name, config, vocabulary, revision))
     set_regularization(config, overrides or {})
-    kind.configure(config, vocabulary.blank)
-    if language or saved_language(config):
-        config.update({LANGUAGE: language})
+    configure(kind, config, vocabulary)
     build: dict[str, Any] = {"allow_pickle": allow_pickle, "from_scratch": from_scratch, "new_head": True}
     model, new_weights = load_pretrained(kind.auto, name, config=config, **where, **build)
     if new_vocabulary and not from_scratch:
@@ -272,6 +266,19 @@ def load_checkpoint(
         level = logging.WARNING if checkpoint.head_is_new and transcripts is None else logging.INFO
         logger.log(level, "%s: %s", name, describe_new(new_weights, model, from_scratch))
     return checkpoint
+
+
+def configure(kind: type[Checkpoint], config: PreTrainedConfig, vocabulary: Vocabulary) -> None:
+    """Configure a model for a vocabulary and the language of its transcripts, before it is built."""
+    kind.configure(config, vocabulary.blank)
+    if vocabulary.normalizer.language or saved_language(config):
+        config.update({LANGUAGE: vocabulary.normalizer.language})
+
+
+def written_language(name: str, config: Any, vocabulary: Vocabulary, revision: str | None) -> str | None:
+    """Return the language that a checkpoint writes: the saved one, that of its adapter, or that of its card."""
+    adapter = getattr(vocabulary.tokenizer, "target_lang", None)
+    return saved_language(config) or known_code(adapter or "") or card_language(name, revision)
 
 
 def read_config_of(kind: type[Checkpoint], name: str, where: dict[str, Any]) -> PreTrainedConfig:

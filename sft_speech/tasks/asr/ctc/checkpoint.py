@@ -232,8 +232,7 @@ def load_checkpoint(
         from_scratch: use only the architecture, with random weights.
         new_vocabulary: build it from the transcripts although the checkpoint has one (for another language, say).
         target_lang: language whose adapter to load from a checkpoint for many (MMS), "fra"; `None`: ``language``.
-        language: language of the transcripts, see :func:`~sft_speech.text.codes.known_code`; `None`: that of the
-            checkpoint; it is not known for a new vocabulary.
+        language: language of the transcripts; `None`: the checkpoint's; that of a new vocabulary is not known.
         log: log which weights are new.
         kind: `Checkpoint` or a class derived from it.
 
@@ -245,18 +244,16 @@ def load_checkpoint(
     config = read_config_of(kind, name, where)
     how = {} if from_scratch else how_to_read_weights(name, allow_pickle)  # raises before anything else is read
     front_end = make_front_end(config, read_extractor(name, where, config))
-    language, adapter, own = language_code(language) if language else None, None, None
-    if not new_vocabulary:
-        tokenizer = read_tokenizer(name, where)
-        adapter = choose_adapter(name, tokenizer, target_lang, language, saved_language(config) is not None)
-        own = vocabulary_of(name, tokenizer, config, kind.blank_of(config), language)
+    language = language_code(language) if language else None
+    read = None if new_vocabulary else own_vocabulary(kind, name, where, config, target_lang, language)
+    own, adapter = read or (None, None)
     vocabulary = own if own is not None and adapter else choose_vocabulary(name, config, own, transcripts, language)
     if vocabulary is own and not language:
         vocabulary = vocabulary.in_language(written_language(name, config, vocabulary, revision))
     set_regularization(config, overrides or {})
     configure(kind, config, vocabulary)
-    build: dict[str, Any] = {"allow_pickle": allow_pickle, "from_scratch": from_scratch, "new_head": True}
-    model, new_weights = load_pretrained(kind.auto, name, config=config, **where, **build)
+    build: dict[str, Any] = {"allow_pickle": allow_pickle, "from_scratch": from_scratch, "new_head": True, **where}
+    model, new_weights = load_pretrained(kind.auto, name, config=config, **build)
     if new_vocabulary and not from_scratch:
         new_weights += renew_head(model, new_weights)
     if adapter:
@@ -313,6 +310,20 @@ def read_tokenizer(name: str, where: dict[str, Any]) -> Any:
         if brought:
             raise unreadable(name, error, "repair or remove its vocab.json and tokenizer_config.json") from error
         return None
+
+
+def own_vocabulary(
+    kind: type[Checkpoint],
+    name: str,
+    where: dict[str, Any],
+    config: PreTrainedConfig,
+    target_lang: str | None,
+    language: str | None,
+) -> tuple[Vocabulary | None, str | None]:
+    """Return the vocabulary of a checkpoint, if it has one for CTC, and the language whose adapter is to be loaded."""
+    tokenizer = read_tokenizer(name, where)
+    adapter = choose_adapter(name, tokenizer, target_lang, language, saved_language(config) is not None)
+    return vocabulary_of(name, tokenizer, config, kind.blank_of(config), language), adapter
 
 
 def vocabulary_of(name: str, tokenizer: Any, config: Any, blank: int | None, language: str | None) -> Vocabulary | None:

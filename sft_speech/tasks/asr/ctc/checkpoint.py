@@ -245,8 +245,7 @@ def load_checkpoint(
     how = {} if from_scratch else how_to_read_weights(name, allow_pickle)  # raises before anything else is read
     front_end = make_front_end(config, read_extractor(name, where, config))
     language = language_code(language) if language else None
-    read = None if new_vocabulary else own_vocabulary(kind, name, where, config, target_lang, language)
-    own, adapter = read or (None, None)
+    own, adapter = (None, None) if new_vocabulary else own_vocabulary(kind, name, where, config, target_lang, language)
     vocabulary = own if own is not None and adapter else choose_vocabulary(name, config, own, transcripts, language)
     if vocabulary is own and not language:
         vocabulary = vocabulary.in_language(written_language(name, config, vocabulary, revision))

@@ -236,6 +236,9 @@ def save(model: Any, output: Path) -> None:
     """Write the checkpoint into ``output/model``, with weights in float16."""
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
+    from sft_speech.models.language import LANGUAGE
+
+    model.config.update({LANGUAGE: "en"})
     # float16 halves the size; the configuration says float32, so the weights are loaded as float32.
     model.save_pretrained(output / "model", state_dict={name: t.half() for name, t in model.state_dict().items()})
     vocabulary = output / "vocab.json"

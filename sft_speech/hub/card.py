@@ -19,11 +19,13 @@ from sft_speech.errors import UserError
 from sft_speech.hub import markdown, provenance
 from sft_speech.hub.plots import plots
 from sft_speech.hub.published import on_hub, published, published_command
+from sft_speech.models.language import LANGUAGE, read_card
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.names import current
 from sft_speech.options.settings import read_yaml
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.redact import redact
+from sft_speech.text.codes import base_of, known_code
 
 CARD = "README.md"
 LOG = "log_history.json"
@@ -270,24 +272,18 @@ def under(figures: dict[str, Any]) -> str:
 
 
 def language(run: Run) -> str | None:
-    """Return the language code if an option sets it; ``language`` may include a country, as in "pt_BR"."""
-    code = run.config.language or getattr(run.config, "target_lang", None)
-    return code.partition("_")[0] if code else None
+    """Return the code of the language that an option sets or that is saved with the model, without a country."""
+    saved = _read((run.model or run.folder) / "config.json").get(LANGUAGE)
+    code = run.config.language or known_code(str(saved or getattr(run.config, "target_lang", None) or ""))
+    return base_of(code) if code else None
 
 
 def base_license(run: Run, ask_hub: bool) -> str | None:
     """Return the license in the card of the base model; None if it is not known."""
-    from huggingface_hub import hf_hub_download, metadata_load, try_to_load_from_cache
-
-    try:
-        if base := run.from_hub("model"):
-            look = hf_hub_download if ask_hub else try_to_load_from_cache
-            file = str(look(base, CARD, revision=run.config.revision))
-        else:
-            file = str(Path(run.config.model) / CARD)
-        found = (metadata_load(file) or {}).get("license")
-    except Exception:  # no card, a damaged one, no connection
+    base = run.from_hub("model")
+    if base is None and not Path(run.config.model).is_dir():
         return None
+    found = read_card(base or run.config.model, run.config.revision, ask_hub).get("license")
     return found if isinstance(found, str) else None
 
 

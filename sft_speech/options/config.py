@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from sft_speech.errors import UserError
 from sft_speech.options.settings import check_values, option
+from sft_speech.text.codes import language_code
 
 REGULARIZES = re.compile(r"_dropout$|^layerdrop$|^mask_(time|feature)_")
 IN_MEMORY = "in memory"  # source or model of a run that got it as a Python object
@@ -23,7 +24,7 @@ class FinetuneConfig:
     revision: str | None = option(None, "branch, tag or commit of the checkpoint on the Hub")
     allow_pickle: bool = option(False, "read pickled weights of a directory that has no safetensors", by_hand=True)
     from_scratch: bool = option(False, "keep the architecture but start from random weights, for comparison")
-    language: str | None = option(None, "language of the transcripts, such as 'fr'; null: the checkpoint's, or English")
+    language: str | None = option(None, "language of the transcripts, such as 'fr'; null: the checkpoint's")
 
     # The corpora
     source: str = option("", "corpus: a folder, a manifest file or a Hub id")
@@ -136,6 +137,8 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         check_values(self)
+        if self.language is not None:
+            self.language = language_code(self.language)
         for key in ("model", "source", "output_dir"):
             if not getattr(self, key):
                 raise UserError(f"no {key}", "it is required", f"set `{key}:` in the YAML or pass --{key} VALUE")

@@ -9,6 +9,7 @@ import reprlib
 import types
 import typing
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
@@ -117,7 +118,9 @@ def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag:
         UserError: the file is missing or not YAML; a key is unknown, has a wrong type, is out of range,
             contradicts another one, or can only be switched on from the command line.
     """
-    values = current(read_yaml(file, flag), f"{flag} {file}") if file is not None else {}
+    hints = typing.get_type_hints(cls)
+    texts = [key for key, hint in hints.items() if hint is str or str in typing.get_args(hint)]
+    values = current(read_yaml(file, flag, texts), f"{flag} {file}") if file is not None else {}
     overrides = current(overrides, "options")
     for field in dataclasses.fields(cls):
         if field.metadata["by_hand"] and values.get(field.name) not in (None, False) and field.name not in overrides:
@@ -132,8 +135,11 @@ def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag:
     return cls(**values)
 
 
-def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
+def read_yaml(file: str, flag: str = "--config", texts: Collection[str] = ()) -> dict[str, Any]:
     """Return the ``key: value`` table of a YAML file.
+
+    Args:
+        texts: keys whose values are text: a bare ``no``, which is Norwegian, stays what it is.
 
     Raises:
         UserError: the file cannot be read, is not YAML or not a table, or sets a key twice.
@@ -161,7 +167,8 @@ def read_yaml(file: str, flag: str = "--config") -> dict[str, Any]:
     for key, count in Counter(key.value for key, _ in tree.value if isinstance(key, yaml.ScalarNode)).items():
         if count > 1:  # YAML would silently take the last one
             raise UserError(f"{flag} {file}: {key}", "it is set twice", "keep one of the lines")
-    return values
+    bare = {key.value: value.value for key, value in tree.value if isinstance(value, yaml.ScalarNode)}
+    return {key: bare[key] if key in texts and isinstance(value, bool) else value for key, value in values.items()}
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -43,6 +43,10 @@ LANGUAGES = {
     "en": Language(_ENGLISH, decimal_point=True, ordinal="st|nd|rd|th", year=r"1[1-9]\d\d|20[1-9]\d"),
     "de": Language(_GERMAN, year=r"1[1-9]\d\d"),
     "es": Language(_SPANISH, spaced_thousands=True),
+    **dict.fromkeys(
+        "es_DO es_GT es_HN es_MX es_NI es_PA es_PE es_PR es_SV es_US".split(),
+        Language(_SPANISH, decimal_point=True, spaced_thousands=True),
+    ),
     "fr": Language(_FRENCH, spaced_thousands=True, ordinal="er|e|è?me"),
     "da": Language(year=r"1[1-9]\d\d"),
     "az": Language(dotless_i=True),
@@ -54,6 +58,7 @@ LANGUAGES = {
 }
 
 
-def language_of(code: str) -> Language:
-    """Return the conventions of a language by its code: ``en``, ``en_IN``, ``en-IN``."""
-    return LANGUAGES.get(code.replace("-", "_").split("_")[0], Language())
+def language_of(code: str | None) -> Language:
+    """Return the conventions of a language by its code: ``en``, ``en_IN``, ``en-IN``; the defaults for None."""
+    code = (code or "").replace("-", "_")
+    return LANGUAGES.get(code) or LANGUAGES.get(code.partition("_")[0], Language())

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from sft_speech.text.codes import base_of
 from sft_speech.text.languages import language_of
 from sft_speech.text.numbers import CURRENCIES, speaks, spell_numbers
 
@@ -56,13 +57,15 @@ class TranscriptNormalizer:
         alphabet: the characters of the vocabulary, space and word delimiter aside; None while it is still to be built
             from the transcripts: letters, marks and unspelt digits of any script are then kept.
         case: case that letters are converted to; "keep" leaves letters that the alphabet has unchanged.
-        language: num2words code, for numbers and symbols; digits are left as they are if num2words lacks it.
+        language: code of the language, for numbers and symbols; None: not known. Digits are left as they are if it is
+            not known, or num2words lacks it.
     """
 
-    def __init__(self, alphabet: set[str] | None, case: Case, language: str = "en") -> None:
+    def __init__(self, alphabet: set[str] | None, case: Case, language: str | None = "en") -> None:
         self.alphabet = None if alphabet is None else frozenset(alphabet) - {" "}
         self.case = case
         self.language = language
+        self._english = base_of(language or "") == "en"
         self.spells_numbers = not (alphabet is not None and set("0123456789") <= alphabet) and speaks(language)
         self.symbols = {
             ord(symbol): f" {word} "
@@ -77,7 +80,7 @@ class TranscriptNormalizer:
         self._plain = frozenset(c for c in self._simple if self.replacement(c) == c)
 
     @classmethod
-    def for_vocabulary(cls, tokens: Iterable[str], language: str = "en") -> TranscriptNormalizer:
+    def for_vocabulary(cls, tokens: Iterable[str], language: str | None = "en") -> TranscriptNormalizer:
         """Return the normalizer for a vocabulary's characters, in their case.
 
         Args:
@@ -88,6 +91,10 @@ class TranscriptNormalizer:
         spelt = [token for token in tokens if not (len(token) > 1 and re.fullmatch(r"<.*>|\[.*\]", token))]
         alphabet = set().union(*spelt) - {"|", " ", "▁"}
         return cls(alphabet, infer_case(alphabet), language)
+
+    def in_language(self, language: str | None) -> TranscriptNormalizer:
+        """Return the same normalizer for another language."""
+        return TranscriptNormalizer(None if self.alphabet is None else set(self.alphabet), self.case, language)
 
     def __call__(self, text: str) -> Normalized:
         """Normalize one transcript."""
@@ -106,14 +113,14 @@ class TranscriptNormalizer:
         return Normalized(" ".join(text.split()), Counter())
 
     def _normalize(self, text: str) -> Normalized:
-        if self.spells_numbers and self.language.startswith("en"):
+        if self.spells_numbers and self._english:
             text = PLAIN_FRACTION.sub(lambda match: FRACTIONS[match[0]], text)
-        text = VULGAR.sub(r" and \1" if self.language.startswith("en") else r" \1", text)
+        text = VULGAR.sub(r" and \1" if self._english else r" \1", text)
         text = unicodedata.normalize("NFKC", QUOTED.sub(r"\1", text)).translate(APOSTROPHES)
         if self._drops_quotes:
             text = QUOTED_PHRASE.sub(r"\1", text)
         if self.spells_numbers:
-            text = spell_numbers(text, self.language)
+            text = spell_numbers(text, self.language or "")
         if self.symbols and not self.symbols.keys().isdisjoint(map(ord, text)):
             text = text.translate(self.symbols)
         text = self._cased(text)

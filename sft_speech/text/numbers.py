@@ -114,7 +114,7 @@ def spell_price(amount: str, sign: str, scale: str, language: str) -> str:
     code = CURRENCIES[sign]
 
     def in_words(value: str) -> list[str]:
-        words = num2words(value, to="currency", currency=code, lang=language, separator="|")
+        words = num2words(value, to="currency", currency=code, lang=converter(language), separator="|")
         return [part.strip() for part in words.replace(" sterling", "").split("|")]
 
     try:
@@ -151,14 +151,24 @@ def spell(number: str, language: str, form: str = "cardinal") -> str:
         value: int | float | str = int(number) if "." not in number else number
         if "." in number and language_of(language).float_decimals:
             value = float(number)
-        return str(num2words(value, lang=language, to=form))
+        return str(num2words(value, lang=converter(language), to=form))
     except Exception:  # too large, or a form that num2words lacks in this language
-        return " ".join(str(num2words(int(digit), lang=language)) for digit in number if digit.isdigit())
+        return " ".join(str(num2words(int(digit), lang=converter(language))) for digit in number if digit.isdigit())
 
 
 @lru_cache
-def speaks(language: str) -> bool:
-    """Return whether num2words knows a language."""
+def converter(language: str | None) -> str | None:
+    """Return num2words' own code for a language; None if it lacks the language.
+
+    num2words itself would take the first two letters: Chechen (``ce``) for ``ceb``, Finnish for ``fil``.
+    """
     from num2words import CONVERTER_CLASSES
 
-    return language in CONVERTER_CLASSES or language[:2] in CONVERTER_CLASSES
+    code = (language or "").replace("-", "_")
+    base = code.partition("_")[0]
+    return next((one for one in (code, {"kk": "kz"}.get(base, base)) if one in CONVERTER_CLASSES), None)
+
+
+def speaks(language: str | None) -> bool:
+    """Return whether num2words knows a language."""
+    return converter(language) is not None

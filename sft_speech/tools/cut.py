@@ -23,6 +23,9 @@ from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
+from sft_speech.tasks.asr.generation import Generation
+from sft_speech.tasks.asr.languages import add_language_arguments
+from sft_speech.text.unspelt import warn_of_unspelt
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max_seconds", type=float, default=15.0, help="cut recordings that are longer [15]")
     parser.add_argument("--max_error_rate", type=float, default=0.3, help="leave out segments with a higher CER [0.3]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_language_arguments(parser)
     add_pickle_argument(parser)
 
 
@@ -71,7 +75,14 @@ def main(args: argparse.Namespace) -> None:
     corpus = load_corpus(args.source, args.split)
     if any(audio["bytes"] is not None for audio in corpus["audio"]):
         raise UserError(args.source, "its audio is inside tables, but a manifest names files", "extract it into files")
-    transcriber = Transcriber(args.recognizer, device=args.device, allow_pickle=args.allow_pickle)
+    transcriber = Transcriber(
+        args.recognizer,
+        device=args.device,
+        allow_pickle=args.allow_pickle,
+        generation=Generation(language=args.language),
+        target_lang=args.target_lang,
+    )
+    warn_of_unspelt(transcriber.checkpoint.normalizer, args.source, corpus["id"], corpus["text"])
     unfinished = output.with_suffix(".unfinished")
     with open(unfinished, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

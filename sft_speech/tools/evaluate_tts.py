@@ -114,12 +114,15 @@ def measure(
 
     from sft_speech.tasks.asr.transcriber import Transcriber
     from sft_speech.tasks.speech.evaluate import evaluate_speech, save, summary, table
+    from sft_speech.text.unspelt import warn_of_unspelt
 
     if args.judge and not any(corpus["text"]):
         raise UserError(f"--judge {args.judge}", "the corpus has no transcripts to compare with", "leave it out")
     judge = None
     if args.judge:
-        judge = RecognizerJudge(Transcriber(args.judge, args.device, allow_pickle=args.allow_pickle))
+        transcriber = Transcriber(args.judge, args.device, allow_pickle=args.allow_pickle)
+        warn_of_unspelt(transcriber.checkpoint.normalizer, args.source, corpus["id"], corpus["text"])
+        judge = RecognizerJudge(transcriber)
     add_voices(generator, corpus)
     with tqdm(total=len(corpus), unit=" utterances", disable=None, leave=False) as bar:
         lines = evaluate_speech(generator, corpus, say, judge, bar.update)

@@ -132,6 +132,16 @@ def test_what_the_hub_is_told(folder):
     assert head["model-index"][0]["name"] == "model"
 
 
+def test_the_language_is_the_saved_one_unless_an_option_names_it(folder):
+    write(folder / "config.json", {"architectures": ["Wav2Vec2ForCTC"], "transcript_language": "de"})
+    assert card(folder)[0]["language"] == "pt"
+    run = (folder / "run.yaml").read_text()
+    for option, code in (("language: null", "de"), ("language: null\ntarget_lang: fra", "de"), ("language: nob", "no")):
+        kept = run.replace("target_lang: null\n", "") if "target_lang" in option else run
+        (folder / "run.yaml").write_text(kept.replace("language: pt_BR", option))
+        assert card(folder)[0]["language"] == code
+
+
 def test_how_it_was_made(folder):
     _, body = card(folder, "me/model")
     for said in (

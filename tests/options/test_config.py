@@ -173,6 +173,23 @@ def test_a_number_is_one_however_it_is_written(text, tmp_path):
     assert load_config(FinetuneAsrConfig, write(tmp_path, f"learning_rate: {text}\n"), {}).learning_rate == 1e-4
 
 
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [("no", "no"), ("NO", "no"), ("'no'", "no"), ("german", "de"), ("pt-BR", "pt_BR"), ("null", None), ("''", None)],
+)
+def test_a_language_in_yaml_is_what_it_says(text, language, tmp_path):
+    config = load_config(FinetuneAsrConfig, write(tmp_path, f"language: {text}\ntarget_lang: no\naugment: no\n"), {})
+    assert (config.language, config.target_lang, config.augment) == (language, "no", False)
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(FinetuneAsrConfig, str(tmp_path / "saved.yaml"), {}) == config
+
+
+@pytest.mark.parametrize("text", ["on", "off", "true", "False", "jp", "42"])
+def test_what_is_no_language_is_refused(text, tmp_path):
+    with pytest.raises(UserError, match=f"language {text}: there is no such language"):
+        load_config(FinetuneAsrConfig, write(tmp_path, f"language: {text}\n"), {})
+
+
 def test_values_become_what_their_field_holds():
     config = make(
         max_steps="1e3", max_seconds=20, run_name=7, revision=1.5, test_splits="dev, test-clean,", train_split="t"

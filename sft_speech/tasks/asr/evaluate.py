@@ -21,10 +21,11 @@ from sft_speech.metrics.loops import loop_of
 from sft_speech.metrics.words import character_errors, word_errors
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
-from sft_speech.tasks.asr.languages import code_of, language_reason
+from sft_speech.tasks.asr.languages import add_language_arguments, code_of, language_reason
 from sft_speech.tasks.asr.recognizer import Clip, Hypothesis, Recognizer, scoring_of
 from sft_speech.tasks.asr.results import EvaluationResult, Utterance
 from sft_speech.text.scoring import NormalizerName, Scoring, has_marks, is_english
+from sft_speech.text.unspelt import unspelt_by, warn_of_unspelt
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +75,8 @@ def evaluate_corpus(
             yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels, language=language)
 
     decoding = decoder.search.decoding.summary() if decoder else checkpoint.search
-    result = EvaluationResult(decoding=decoding, normalizer=scoring.name, spaced=scoring.spaced)
+    unspelt = unspelt_by(checkpoint.normalizer) if scoring.name == "checkpoint" else None
+    result = EvaluationResult(decoding=decoding, normalizer=scoring.name, spaced=scoring.spaced, unspelt=unspelt)
     began = time.perf_counter()
     hypotheses = checkpoint.recognize(
         clips(), max_batch_seconds=max_batch_seconds, device=device, progress=progress, decoder=decoder
@@ -131,6 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--language_column", metavar="NAME", help="column of the rows' languages, for multilingual models"
     )
+    add_language_arguments(parser)
     add_decoding_arguments(parser)
     add_generation_arguments(parser)
 
@@ -150,6 +153,7 @@ def main(args: argparse.Namespace) -> None:
         allow_pickle=args.allow_pickle,
         generation=generation,
         times=False,
+        target_lang=args.target_lang,
     )
     corpus = reported(transcriber.checkpoint, rows, split, report, args.normalizer)
     with progress_bar(corpus["seconds"]) as bar:
@@ -210,6 +214,8 @@ def with_transcript(
             report.drop(split, ids[number].as_py(), *reason)
         report.missing_characters(split, checkpoint.normalizer(text).missing)
     report.keep(split, len(kept), float(seconds[kept].sum()))
+    if scoring.name == "checkpoint":
+        warn_of_unspelt(checkpoint.normalizer, split, ids, column_of(corpus, "text"))
     return corpus.select(kept)
 
 

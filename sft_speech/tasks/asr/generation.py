@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sft_speech.errors import UserError
+from sft_speech.text.codes import language_code
 
 Action = Literal["transcribe", "translate"]
 ACTIONS = get_args(Action)
@@ -15,11 +16,11 @@ ACTIONS = get_args(Action)
 
 @dataclass(frozen=True)
 class Generation:
-    """What a sequence-to-sequence model writes.
+    """What a recognizer writes. All options but the language are those of models that write token by token.
 
     Args:
-        language: language of the recordings, by its code or English name; None: the checkpoint's own, or the one that
-            the model detects in each recording.
+        language: language of the recordings, see :func:`~sft_speech.text.codes.known_code`; None: the checkpoint's own,
+            or the one that the model detects in each recording.
         task: "transcribe", or "translate" into English.
         prompt: context for each recording, as if this text came right before it: names, terms, a style.
         num_beams: hypotheses kept from token to token; 1 is greedy.
@@ -36,6 +37,7 @@ class Generation:
     times: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "language", language_code(self.language) if self.language else None)
         if self.num_beams < 1:
             raise UserError(f"num_beams {self.num_beams}", "the search needs at least one hypothesis", "give 1 or more")
         if self.task not in ACTIONS:
@@ -64,9 +66,6 @@ def refuse(generation: Generation) -> None:
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options to a command."""
     group = parser.add_argument_group("models that write token by token (Whisper, Moonshine, ...)")
-    group.add_argument(
-        "--language", metavar="L", help="language of the recordings, such as de [the model's or detected]"
-    )
     group.add_argument("--task", choices=ACTIONS, help="translate: into English [transcribe]")
     group.add_argument("--prompt", metavar="TEXT", help="context for each recording: names, terms, a style")
     group.add_argument("--num_beams", type=int, metavar="N", help="hypotheses kept from token to token [1: greedy]")

@@ -6,6 +6,9 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sft_speech.errors import UserError
+from sft_speech.text.codes import known_code
+
 if TYPE_CHECKING:
     from sft_speech.tasks.asr.config import FinetuneAsrConfig
     from sft_speech.tasks.asr.recognizer import Recognizer
@@ -20,7 +23,12 @@ ARCHITECTURES = {
 
 
 def load_checkpoint(
-    name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False, **options: Any
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    target_lang: str | None = None,
+    **options: Any,
 ) -> Recognizer:
     """Load a recognizer of any architecture, for transcription.
 
@@ -28,12 +36,18 @@ def load_checkpoint(
         name: a directory, or an id on the Hub.
         revision: branch, tag or commit on the Hub.
         trust_remote_code: run code that comes with the checkpoint. Only for code that you have read.
+        target_lang: adapter of a CTC checkpoint for many languages (MMS).
         options: of the ``load_checkpoint`` of its architecture.
 
     Raises:
         UserError: there is no such checkpoint, or it cannot be used.
     """
     package, _ = architecture_of(str(name), revision, trust_remote_code)
+    if target_lang and package == ARCHITECTURES["seq2seq"][0]:
+        do = f"leave it out, or give --language {known_code(target_lang) or target_lang}"
+        raise UserError(f"target_lang {target_lang}", f"{name} has no adapters for languages", do)
+    if target_lang:
+        options["target_lang"] = target_lang
     # A model with code of its own is of an unknown family, which is taken to be CTC.
     if trust_remote_code and package == ARCHITECTURES["ctc"][0]:
         options["trust_remote_code"] = True

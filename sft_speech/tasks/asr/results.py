@@ -18,6 +18,7 @@ from sft_speech.metrics.words import Errors, confusions, interval, rate_of, sum_
 from sft_speech.tasks.asr.ctc.decoding import GREEDY
 from sft_speech.tasks.asr.recognizer import Counts, Hypothesis
 from sft_speech.text.scoring import words_of
+from sft_speech.text.unspelt import Unspelt
 
 CONFUSIONS_SHOWN = 15
 LOOPS_LISTED, LOOPS_SHOWN = 20, 5  # ids in SPLIT.json and in messages
@@ -81,6 +82,7 @@ class EvaluationResult:
         decoding: how hypotheses were searched for.
         normalizer: name of the normalizer of ``wer`` and ``cer``, see :mod:`sft_speech.text.scoring`.
         spaced: whether words have spaces between them; if not, each letter counts as a word.
+        unspelt: what references keep that hypotheses have in words; None: nothing.
         plain: the evaluation of a Whisper as plain transformers uses it, with every clip padded to 30 s; None if it was
             not done, or is this one.
     """
@@ -95,6 +97,7 @@ class EvaluationResult:
     normalizer: str = "checkpoint"
     spaced: bool = True
     plain: EvaluationResult | None = None
+    unspelt: Unspelt | None = None
 
     @classmethod
     def merge(cls, parts: Iterable[EvaluationResult]) -> EvaluationResult:
@@ -108,6 +111,7 @@ class EvaluationResult:
             whole.counts += part.counts
             whole.runtime = max(whole.runtime, part.runtime)
             whole.decoding, whole.normalizer, whole.spaced = part.decoding, part.normalizer, part.spaced
+            whole.unspelt = part.unspelt
         return whole
 
     def add(self, utterance: Utterance, found: Hypothesis, labels: int) -> None:
@@ -217,6 +221,7 @@ class EvaluationResult:
             "hours": self.seconds / 3600,
             "loss": self.loss,
             **self._loop_figures(),
+            **self._unspelt_figures(),
             **self.counts.figures(),
             "real_time_factor": self.real_time_factor,
             "decoding": self.decoding,
@@ -252,6 +257,20 @@ class EvaluationResult:
         ids = [utterance.id for utterance in self.loops]
         shown = ", ".join(ids[:LOOPS_SHOWN]) + (", ..." if len(ids) > LOOPS_SHOWN else "")
         return f"{len(ids)} of {len(self.utterances)} hypotheses were likely not spoken ({counted}): {shown}"
+
+    @property
+    def references(self) -> list[str]:
+        """The references as they are written."""
+        return [(one.written or (one.reference,))[0] for one in self.utterances]
+
+    def _unspelt_figures(self) -> dict[str, object]:
+        count = self.unspelt.count(self.references) if self.unspelt else 0
+        return {"unspelt": count} if count else {}
+
+    def unspelt_summary(self) -> str:
+        """Return how many references have numbers or symbols that are not spelled out, and the first; "" for none."""
+        ids = [one.id for one in self.utterances]
+        return self.unspelt.summary(ids, self.references) if self.unspelt else ""
 
     def save(self, folder: str | Path, split: str, source: str | None = None) -> Path:
         """Write SPLIT.jsonl and SPLIT.json into ``folder``, which is created; return the path of the second.
@@ -296,7 +315,7 @@ class EvaluationResult:
         width = max(len(name) for name, _, _ in rates)
         lines = [", ".join(filter(None, [f"{split}: {first}" if split else first, normalizer, self.counts.summary()]))]
         lines += [_rate_line(f"{name:{width}}", errors, found) for name, errors, found in rates]
-        lines += filter(None, [self.loop_summary()])
+        lines += filter(None, [self.loop_summary(), self.unspelt_summary()])
         if self.failed:
             lines.append(f"{len(self.failed)} utterances could not be read and are not counted")
         found = [(a or "(nothing)", b or "(nothing)", n) for (a, b), n in self.confusions()[:CONFUSIONS_SHOWN]]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sft_speech.audio import augment
+from sft_speech.corpora.rows import column_of
 from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt
 from sft_speech.models.spec_augment import SpecAugment
@@ -18,9 +19,13 @@ from sft_speech.options.config import IN_MEMORY
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.evaluate import evaluate_corpus
 from sft_speech.tasks.asr.results import EvaluationResult
+from sft_speech.text.normalize import TranscriptNormalizer
+from sft_speech.text.unspelt import log_spelling, warn_of_unspelt
 from sft_speech.training.rows import Rows
 from sft_speech.training.skipped_audio import check_evaluation
 from sft_speech.training.task import Task, evaluate_together
+
+SAMPLED_TEXTS = 200  # transcripts of a stream that are looked at before training
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,6 +55,21 @@ class Recognition(Task[FinetuneAsrConfig]):
     @abstractmethod
     def rules(self) -> dict[str, Any]:
         """Return the rules by which :func:`~sft_speech.corpora.select.select_usable` chooses the training rows."""
+
+    def report_numbers(self, name: str, rows: Rows) -> None:
+        """Log which transcripts have numbers that are not spelled out, or in a language that no option names.
+
+        Of a stream, these are among the first transcripts.
+        """
+        ids: Sequence[Any] = range(1, SAMPLED_TEXTS + 1)
+        texts: Sequence[Any] = ()
+        if len(rows.table):
+            ids, texts = column_of(rows.table, "id"), column_of(rows.table, "text")
+        elif isinstance(self.checkpoint.normalizer, TranscriptNormalizer):
+            texts = rows.first_texts(SAMPLED_TEXTS)
+        warn_of_unspelt(self.checkpoint.normalizer, name, ids, texts)
+        if self.config.language is None:
+            log_spelling(self.checkpoint.normalizer, name, ids, texts)
 
     def masks(self) -> SpecAugment | None:
         """Return the object that draws the masks of this run; None if it has none."""

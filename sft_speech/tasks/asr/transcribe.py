@@ -30,6 +30,7 @@ from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
+from sft_speech.tasks.asr.languages import add_language_arguments
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
     add_pickle_argument(parser)
+    add_language_arguments(parser)
     add_decoding_arguments(parser)
     add_generation_arguments(parser)
     parser.add_argument("--num_processes", type=int, default=1, metavar="N", help="processes, each on its own GPU [1]")
@@ -122,6 +124,7 @@ def _transcriber(args: argparse.Namespace, process: Process) -> Transcriber:
         allow_pickle=args.allow_pickle,
         generation=generation_of(args),
         times=bool(args.timestamps) or args.format in ("srt", "vtt"),
+        target_lang=args.target_lang,
     )
 
 

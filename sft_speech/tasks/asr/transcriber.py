@@ -75,8 +75,10 @@ class Transcriber:
         max_batch_seconds: padded audio per batch: raise it until memory is full. Transcripts do not depend on it.
         chunk_seconds: longer recordings are cut into overlapping chunks of this length; lower it if memory is short.
         decoding: beam search with a language model, or the YAML file that describes it; None is greedy.
-        generation: what a model that writes token by token writes, and how it searches: language, task, prompt, ...
+        generation: the language; what a model that writes token by token writes, and how it searches: task, prompt, ...
         times: find the times of words and characters. For models that write token by token this takes a tenth longer.
+        target_lang: language of a checkpoint with an adapter for each (MMS), by its own code ("fra"); None: that of
+            ``generation``, or the one that it was fine-tuned for.
         allow_pickle: if a directory holds no safetensors, read the pickle; see
             :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         window_seconds: former name of ``chunk_seconds``.
@@ -97,6 +99,7 @@ class Transcriber:
         window_seconds: float | None = None,
         generation: Generation | None = None,
         times: bool = True,
+        target_lang: str | None = None,
     ) -> None:
         from sft_speech.models.load import chosen_device
         from sft_speech.tasks.asr.ctc.decoding import read_decoding
@@ -114,7 +117,10 @@ class Transcriber:
         self.device = chosen_device(device)
         self.max_batch_seconds = max_batch_seconds
         self.chunk_seconds = chunk_seconds
-        loaded = load_checkpoint(model, allow_pickle=allow_pickle) if isinstance(model, str | Path) else model
+        loaded = model
+        if isinstance(loaded, str | Path):
+            language = generation.language if generation else None
+            loaded = load_checkpoint(loaded, allow_pickle=allow_pickle, language=language, target_lang=target_lang)
         check_trained(loaded, model if isinstance(model, str | Path) else "the model")
         self.checkpoint = loaded.with_generation(replace(generation or Generation(), times=times))
         self.decoder = self.checkpoint.decoder_for(self.decoding)  # forks, so this comes before the GPU is used

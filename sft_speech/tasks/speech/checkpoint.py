@@ -20,6 +20,7 @@ from transformers import (
 
 from sft_speech.audio.units import conv_frames
 from sft_speech.errors import UserError
+from sft_speech.models.language import LANGUAGE, saved_language
 from sft_speech.models.load import load_pretrained, quiet, read_config, unreadable
 from sft_speech.tasks.speech.speakers import Speakers
 
@@ -31,7 +32,6 @@ DOES = {
     SpeechT5ForTextToSpeech.__name__: ("synthesize speech", "microsoft/speecht5_tts"),
     SpeechT5ForSpeechToSpeech.__name__: ("convert speech", "microsoft/speecht5_vc"),
 }
-LANGUAGE = "transcript_language"  # its key in config.json: transformers keeps keys that it does not know
 Samples = TypeVar("Samples", int, np.ndarray)
 
 
@@ -61,7 +61,7 @@ class SpeechCheckpoint:
     @property
     def language(self) -> str:
         """Language of its texts, as num2words names it."""
-        return str(getattr(self.config, LANGUAGE, "en"))
+        return saved_language(self.config) or "en"
 
     @property
     def rate(self) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sft_speech.errors import UserError
 from sft_speech.files import check_output
+from sft_speech.tasks.asr.languages import add_language_arguments
 
 MAX_HOURS = 100.0
 
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a split to check; may be repeated [all splits]; those named train... count as training data",
     )
     parser.add_argument("--model", metavar="MODEL", help="a recognizer, to find wrong transcripts")
+    add_language_arguments(parser)
     parser.add_argument("--config", metavar="FILE", help="YAML of a run: check its corpora with its options")
     for key, what in (("min_seconds", "shorter"), ("max_seconds", "longer")):
         parser.add_argument(f"--{key}", type=float, metavar="S", help=f"drop {what} utterances [as a run does]")

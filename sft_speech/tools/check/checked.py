@@ -76,7 +76,8 @@ def examine(args: argparse.Namespace) -> Checked:
         },
     }
     report.findings = dropped.findings(rows, config.max_dropped_share)
-    report.findings += [*leaks.findings(rows, normalized, recordings), *texts.findings(rows, normalized)]
+    report.findings += leaks.findings(rows, normalized, recordings)
+    report.findings += texts.findings(rows, normalized, rules.normalize)
     if recordings is not None and recordings.measured:
         report.sections["audio"] = sound.section(recordings)
         report.findings += sound.findings(rows, recordings, rules.rate)
@@ -90,7 +91,7 @@ def examine(args: argparse.Namespace) -> Checked:
 def planned_run(args: argparse.Namespace) -> tuple[FinetuneAsrConfig, dict[str, tuple[str, str | None]], list[str]]:
     """Return the configuration of the run, its corpora by name, and the role of each: "train" or "evaluation"."""
     keys = ("source", "source_config", "min_seconds", "max_seconds", "audio_column", "text_column", "speaker_column")
-    given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    given = {key: getattr(args, key) for key in (*keys, "language", "target_lang") if getattr(args, key) is not None}
     if args.config is None:
         if args.source is None:
             raise UserError("no SOURCE", "there is nothing to check", "give a corpus or --config FILE")
@@ -131,9 +132,11 @@ def recognize(
     if recognizer is None or not len(picked):
         return None
     from sft_speech.tasks.asr.evaluate import progress_bar
+    from sft_speech.tasks.asr.generation import Generation
     from sft_speech.tasks.asr.transcriber import Transcriber
 
-    transcriber = Transcriber(recognizer, device=args.device)
+    generation = Generation(language=args.language)
+    transcriber = Transcriber(recognizer, args.device, generation=generation, target_lang=args.target_lang)
     with progress_bar(rows.seconds[picked].tolist()) as bar:
         return disputes.recognize_rows(transcriber, rows, picked, bar.update)
 

@@ -185,7 +185,7 @@ def rules_without_model(config: FinetuneAsrConfig) -> Rules:
     options = {
         "min_seconds": config.min_seconds,
         "max_seconds": config.max_seconds,
-        "normalize": TranscriptNormalizer(None, "lower", config.language or "en"),
+        "normalize": TranscriptNormalizer(None, "lower", config.language),
         "encode": list,
         "frames_of": lambda seconds: conv_frames(samples_of(seconds, RATE), KERNELS, STRIDES),
         "max_missing_share": config.max_missing_share,

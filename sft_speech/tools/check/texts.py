@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sft_speech.text.unspelt import Unspelt, unspelt_by
 from sft_speech.tools.check.findings import Finding, as_dict, counted, finding, invisible, listed
 from sft_speech.tools.check.rows import Rows
 
@@ -60,8 +61,12 @@ def paces(rows: Rows, normalized: list[str]) -> np.ndarray:
     return letters / np.maximum(rows.seconds, 1e-3)
 
 
-def findings(rows: Rows, normalized: list[str]) -> list[Finding]:
-    """Return findings about the transcripts."""
+def findings(rows: Rows, normalized: list[str], normalize: object = None) -> list[Finding]:
+    """Return findings about the transcripts.
+
+    Args:
+        normalize: the normalizer that returned ``normalized``.
+    """
     alphabet = Counter("".join(rows.texts))
     return [
         *_one_letter(rows, normalized),
@@ -73,7 +78,7 @@ def findings(rows: Rows, normalized: list[str]) -> list[Finding]:
         *_markup(rows),
         *_mixed(rows),
         *_foreign(rows, alphabet),
-        *_symbols(rows, alphabet),
+        *_symbols(rows, alphabet, unspelt_by(normalize)),
         *_rare(normalized),
     ]
 
@@ -233,12 +238,15 @@ def _foreign(rows: Rows, alphabet: Counter[str]) -> list[Finding]:
     return finding("foreign_letters", "warning", cases, "transcript", what, rule, do)
 
 
-def _symbols(rows: Rows, alphabet: Counter[str]) -> list[Finding]:
+def _symbols(rows: Rows, alphabet: Counter[str], unspelt: Unspelt | None) -> list[Finding]:
     found = {c: n for c, n in alphabet.items() if c.isdigit() or unicodedata.category(c) in {"Sc", "Sm", "So", "No"}}
     found |= {c: alphabet[c] for c in "%&@#" if c in alphabet}
     cases = rows.cases(_with(rows, found), rows.quote)
     rule = f"here: {listed(as_dict(Counter(found)), 20)}"
-    do = "they are spelled out if the language is known; check that they were spoken that way"
+    if unspelt is not None and unspelt.count(rows.texts):
+        what, do = f"with digits or symbols that are not spelled out, because {unspelt.why}", unspelt.do
+        return finding("digits_and_symbols", "warning", cases, "transcript", what, rule, do)
+    do = "they are spelled out; check that they were spoken that way"
     return finding("digits_and_symbols", "note", cases, "transcript", "with digits or symbols", rule, do)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,8 +29,8 @@ from sft_speech.models.base_front_end import FrontEnd
 from sft_speech.models.exact.encoders import make_padding_exact
 from sft_speech.models.families import family_of
 from sft_speech.models.front_end import make_front_end, read_extractor, uncounted
+from sft_speech.models.language import LANGUAGE, card_language, saved_language
 from sft_speech.models.load import (
-    first_line,
     holds,
     how_to_read_weights,
     load_pretrained,
@@ -38,6 +38,7 @@ from sft_speech.models.load import (
     read_config,
     unreadable,
 )
+from sft_speech.tasks.asr.ctc.adapters import choose_adapter, load_adapter
 from sft_speech.tasks.asr.ctc.beam import BeamDecoder, Search
 from sft_speech.tasks.asr.ctc.decoding import GREEDY, Decoding
 from sft_speech.tasks.asr.ctc.recognition import Recognition
@@ -45,12 +46,11 @@ from sft_speech.tasks.asr.ctc.recognize import recognize
 from sft_speech.tasks.asr.ctc.vocabulary import Characters, Subwords, Vocabulary, build_tokenizer
 from sft_speech.tasks.asr.generation import Generation, refuse
 from sft_speech.tasks.asr.recognizer import Clip
+from sft_speech.text.codes import known_code, language_code
 from sft_speech.text.normalize import TranscriptNormalizer
 from sft_speech.text.scoring import NormalizerName
 
 logger = logging.getLogger(__name__)
-
-LANGUAGE = "transcript_language"  # its key in config.json: transformers keeps keys that it does not know
 
 
 @dataclass
@@ -110,8 +110,8 @@ class Checkpoint:
         return self.vocabulary.normalizer
 
     @property
-    def language(self) -> str:
-        """Language of the transcripts, as num2words names it."""
+    def language(self) -> str | None:
+        """Language of the transcripts; None if it is not known."""
         return self.normalizer.language
 
     @property
@@ -170,13 +170,15 @@ class Checkpoint:
         return recognize(self, clips, **options)
 
     def with_generation(self, generation: Generation) -> Checkpoint:
-        """Return the recognizer itself: the options are those of models that write token by token.
+        """Return the recognizer for transcripts in another language; the model is shared.
 
         Raises:
-            UserError: one is set.
+            UserError: an option of models that write token by token is set.
         """
-        refuse(generation)
-        return self
+        refuse(replace(generation, language=None))
+        if generation.language is None:
+            return self
+        return replace(self, vocabulary=self.vocabulary.in_language(generation.language))
 
     def decoder_for(self, decoding: Decoding | None) -> BeamDecoder | None:
         """Return a beam search with a language model; None for greedy recognition.
@@ -229,8 +231,8 @@ def load_checkpoint(
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         from_scratch: use only the architecture, with random weights.
         new_vocabulary: build it from the transcripts although the checkpoint has one (for another language, say).
-        target_lang: language whose adapter to load from a checkpoint for many languages (MMS), such as "fra".
-        language: language of the transcripts, as num2words names it, for numbers; `None`: the saved one, or English.
+        target_lang: language whose adapter to load from a checkpoint for many (MMS), "fra"; `None`: ``language``.
+        language: language of the transcripts; `None`: the checkpoint's; that of a new vocabulary is not known.
         log: log which weights are new.
         kind: `Checkpoint` or a class derived from it.
 
@@ -242,24 +244,37 @@ def load_checkpoint(
     config = read_config_of(kind, name, where)
     how = {} if from_scratch else how_to_read_weights(name, allow_pickle)  # raises before anything else is read
     front_end = make_front_end(config, read_extractor(name, where, config))
-    language = language or str(getattr(config, LANGUAGE, "en"))
-    own = None if new_vocabulary else read_vocabulary(name, where, config, kind.blank_of(config), language, target_lang)
-    vocabulary = own if own is not None and target_lang else choose_vocabulary(name, config, own, transcripts, language)
+    language = language_code(language) if language else None
+    own, adapter = (None, None) if new_vocabulary else own_vocabulary(kind, name, where, config, target_lang, language)
+    vocabulary = own if own is not None and adapter else choose_vocabulary(name, config, own, transcripts, language)
+    if vocabulary is own and not language:
+        vocabulary = vocabulary.in_language(written_language(name, config, vocabulary, revision))
     set_regularization(config, overrides or {})
-    kind.configure(config, vocabulary.blank)
-    if language != "en":
-        config.update({LANGUAGE: language})
-    build: dict[str, Any] = {"allow_pickle": allow_pickle, "from_scratch": from_scratch, "new_head": True}
-    model, new_weights = load_pretrained(kind.auto, name, config=config, **where, **build)
+    configure(kind, config, vocabulary)
+    build: dict[str, Any] = {"allow_pickle": allow_pickle, "from_scratch": from_scratch, "new_head": True, **where}
+    model, new_weights = load_pretrained(kind.auto, name, config=config, **build)
     if new_vocabulary and not from_scratch:
         new_weights += renew_head(model, new_weights)
-    if target_lang and not new_vocabulary:
-        load_adapter(name, model, target_lang, vocabulary, new_weights, how.get("use_safetensors", True))
+    if adapter:
+        load_adapter(name, model, adapter, vocabulary, new_weights, how.get("use_safetensors", True))
     checkpoint = kind(make_padding_exact(model), front_end, vocabulary, new_weights)
     if log and new_weights:
         level = logging.WARNING if checkpoint.head_is_new and transcripts is None else logging.INFO
         logger.log(level, "%s: %s", name, describe_new(new_weights, model, from_scratch))
     return checkpoint
+
+
+def configure(kind: type[Checkpoint], config: PreTrainedConfig, vocabulary: Vocabulary) -> None:
+    """Configure a model for a vocabulary and the language of its transcripts, before it is built."""
+    kind.configure(config, vocabulary.blank)
+    if vocabulary.normalizer.language or saved_language(config):
+        config.update({LANGUAGE: vocabulary.normalizer.language})
+
+
+def written_language(name: str, config: Any, vocabulary: Vocabulary, revision: str | None) -> str | None:
+    """Return the language that a checkpoint writes: the saved one, that of its adapter, or that of its card."""
+    adapter = getattr(vocabulary.tokenizer, "target_lang", None)
+    return saved_language(config) or known_code(adapter or "") or card_language(name, revision)
 
 
 def read_config_of(kind: type[Checkpoint], name: str, where: dict[str, Any]) -> PreTrainedConfig:
@@ -278,22 +293,42 @@ def read_config_of(kind: type[Checkpoint], name: str, where: dict[str, Any]) -> 
     return config
 
 
-def read_vocabulary(
-    name: str, where: dict[str, Any], config: Any, blank: int | None, language: str, target_lang: str | None
-) -> Vocabulary | None:
-    """Return the checkpoint's own vocabulary (that of ``target_lang``); None if it has none for CTC."""
+def read_tokenizer(name: str, where: dict[str, Any]) -> Any:
+    """Return the checkpoint's tokenizer; None if it has none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     brought = holds(name, "vocab.json", "tokenizer.json", "tokenizer_config.json")
     if brought is False:
         return None
     try:
         with quiet():
-            tokenizer: Any = AutoTokenizer.from_pretrained(name, **where)
+            return AutoTokenizer.from_pretrained(name, **where)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         if brought:
             raise unreadable(name, error, "repair or remove its vocab.json and tokenizer_config.json") from error
         return None
-    if target_lang:
-        choose_language(name, tokenizer, target_lang)
+
+
+def own_vocabulary(
+    kind: type[Checkpoint],
+    name: str,
+    where: dict[str, Any],
+    config: PreTrainedConfig,
+    target_lang: str | None,
+    language: str | None,
+) -> tuple[Vocabulary | None, str | None]:
+    """Return the vocabulary of a checkpoint, if it has one for CTC, and the language whose adapter is to be loaded."""
+    tokenizer = read_tokenizer(name, where)
+    adapter = choose_adapter(name, tokenizer, target_lang, language, saved_language(config) is not None)
+    return vocabulary_of(name, tokenizer, config, kind.blank_of(config), language), adapter
+
+
+def vocabulary_of(name: str, tokenizer: Any, config: Any, blank: int | None, language: str | None) -> Vocabulary | None:
+    """Return the vocabulary of a checkpoint's tokenizer; None if it is none for CTC."""
+    if tokenizer is None:
+        return None
     if type(tokenizer) is Wav2Vec2CTCTokenizer:
         return Characters(tokenizer, language)
     if family_of(config).subwords and isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -308,7 +343,7 @@ def choose_vocabulary(
     config: PreTrainedConfig,
     own: Vocabulary | None,
     transcripts: Iterable[str] | None,
-    language: str,
+    language: str | None,
 ) -> Vocabulary:
     """Return the checkpoint's vocabulary if it fits the head, else that of the transcripts."""
     if own is not None and own.fits(config.vocab_size):
@@ -336,39 +371,6 @@ def renew_head(model: Any, new_weights: list[str]) -> list[str]:
             torch.nn.init.zeros_(module.bias)
         names += [f"{head}.{key}" for key, _ in module.named_parameters()]
     return [name for name in names if name not in new_weights]
-
-
-def choose_language(name: str, tokenizer: Any, target_lang: str) -> None:
-    """Switch a vocabulary for many languages to one of them."""
-    try:
-        tokenizer.set_target_lang(target_lang)
-    except (ValueError, AttributeError) as error:  # only tokenizers of characters have this method
-        raise UserError(
-            f"target_lang {target_lang}", str(error).rstrip("."), f"leave it out, or look up the languages of {name}"
-        ) from error
-
-
-def load_adapter(
-    name: str,
-    model: PreTrainedModel,
-    target_lang: str,
-    vocabulary: Vocabulary,
-    new_weights: list[str],
-    use_safetensors: bool,
-) -> None:
-    """Load the adapter and head of a language, which are part of the checkpoint."""
-    given = f"target_lang {target_lang}"
-    try:
-        with quiet():
-            model.load_adapter(target_lang, use_safetensors=use_safetensors)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        why = f"{name} has no such adapter ({first_line(error)})"
-        raise UserError(given, why, "leave target_lang out, or take a checkpoint with adapters") from error
-    if not vocabulary.fits(model.config.vocab_size):
-        raise UserError(given, f"in {name} its vocabulary doesn't fit its head", "give new_vocabulary and transcripts")
-    model.lm_head.float()
-    loaded = {"lm_head.weight", "lm_head.bias", *(key for key in new_weights if ".adapter_layer." in key)}
-    new_weights[:] = [key for key in new_weights if key not in loaded]
 
 
 def describe_new(names: list[str], model: PreTrainedModel, from_scratch: bool) -> str:

@@ -71,6 +71,7 @@ class CtcRecognition(Recognition):
         """Return the usable rows, transcripts normalized; an evaluation keeps all rows that have a transcript."""
         if name != "train":
             return StoredRows(with_transcript(self.checkpoint, rows.table, name, report, self.config.normalizer))
+        self.report_numbers(name, rows)
         return rows.select(name, report, **self.rules())
 
     def rules(self) -> dict[str, Any]:

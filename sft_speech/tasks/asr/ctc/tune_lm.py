@@ -24,6 +24,7 @@ from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import Decoding, add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.evaluate import progress_bar, reported
+from sft_speech.tasks.asr.languages import add_language_arguments
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech tune-lm``."""
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
     add_corpus_arguments(parser)
+    add_language_arguments(parser)
     add_decoding_arguments(parser, tuned=True)
     add_output_argument(parser, "[decoding.yaml]", metavar="FILE", folder=False, default="decoding.yaml")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
@@ -81,7 +83,8 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.tasks.asr.recognizer import check_trained
 
     rows, split, report = rows_of_arguments(args)
-    device, checkpoint = chosen_device(args.device), load_checkpoint(args.model, allow_pickle=args.allow_pickle)
+    device, options = chosen_device(args.device), {"language": args.language, "target_lang": args.target_lang}
+    checkpoint = load_checkpoint(args.model, allow_pickle=args.allow_pickle, **options)
     check_trained(checkpoint, args.model)
     search = Search(checkpoint.vocabulary, decoding)
     corpus = reported(checkpoint, rows, split, report)

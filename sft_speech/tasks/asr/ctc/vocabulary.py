@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import re
@@ -10,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast, Wav2Vec2CTCTokenizer
@@ -31,7 +33,7 @@ class Vocabulary(ABC):
         ids: the labels of its tokens, special ones aside; the word delimiter, if it has one, as " ".
         alphabet: tokens or characters that its text consists of.
         blank: label of the blank.
-        language: language of the transcripts, for their numbers.
+        language: language of the transcripts, for their numbers; None: not known.
 
     Attributes:
         tokenizer: as it is saved with the model.
@@ -42,9 +44,15 @@ class Vocabulary(ABC):
     tokenizer: Wav2Vec2CTCTokenizer | PreTrainedTokenizerFast
     unknown: int | None
 
-    def __init__(self, ids: dict[str, int], alphabet: Iterable[str], blank: int, language: str) -> None:
+    def __init__(self, ids: dict[str, int], alphabet: Iterable[str], blank: int, language: str | None) -> None:
         self.ids, self.blank = ids, blank
         self.normalizer = TranscriptNormalizer.for_vocabulary(alphabet, language)
+
+    def in_language(self, language: str | None) -> Self:
+        """Return the same vocabulary for transcripts in another language."""
+        other = copy.copy(self)
+        other.normalizer = self.normalizer.in_language(language)
+        return other
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -69,12 +77,12 @@ class Characters(Vocabulary):
     Args:
         tokenizer: tokenizer of a CTC model. If its vocabulary lacks its word delimiter but has a space, it is corrected
             in place.
-        language: language of the transcripts, for their numbers.
+        language: language of the transcripts, for their numbers; None: not known.
     """
 
     tokenizer: Wav2Vec2CTCTokenizer
 
-    def __init__(self, tokenizer: Wav2Vec2CTCTokenizer, language: str = "en") -> None:
+    def __init__(self, tokenizer: Wav2Vec2CTCTokenizer, language: str | None = None) -> None:
         self.tokenizer = tokenizer
         use_space(tokenizer)
         tokens = {token: index for token, index in tokenizer.encoder.items() if token not in special_tokens(tokenizer)}
@@ -130,12 +138,12 @@ class Subwords(Vocabulary):
     Args:
         tokenizer: a fast tokenizer. Its special tokens are not text.
         blank: label of the blank, which the checkpoint's configuration names.
-        language: language of the transcripts, for their numbers.
+        language: language of the transcripts, for their numbers; None: not known.
     """
 
     tokenizer: PreTrainedTokenizerFast
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, blank: int, language: str = "en") -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, blank: int, language: str | None = None) -> None:
         self.tokenizer = tokenizer
         special = {blank, *tokenizer.all_special_ids}
         ids = {token: index for token, index in tokenizer.get_vocab().items() if index not in special}
@@ -175,7 +183,7 @@ def use_space(tokenizer: Wav2Vec2CTCTokenizer) -> None:
         tokenizer.init_kwargs["word_delimiter_token"] = " "
 
 
-def build_tokenizer(transcripts: Iterable[str], language: str = "en") -> Wav2Vec2CTCTokenizer:
+def build_tokenizer(transcripts: Iterable[str], language: str | None = None) -> Wav2Vec2CTCTokenizer:
     """Return a tokenizer of the characters of normalized transcripts: lower case, sorted.
 
     Its entries are numbered 0 (blank), 1 (unknown), 2 (word delimiter), 3 ... without gaps. It has no start and end

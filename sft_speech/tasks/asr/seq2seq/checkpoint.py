@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,6 @@ import numpy as np
 import transformers
 from torch import Tensor
 from transformers import AutoModelForSpeechSeq2Seq, AutoTokenizer, PreTrainedModel
-from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from sft_speech.audio.read import AudioError
 from sft_speech.audio.units import samples_of
@@ -24,6 +23,7 @@ from sft_speech.models.exact.encoders import make_padding_exact
 from sft_speech.models.exact.whisper import SILENT_POSITIONS, take_any_length
 from sft_speech.models.families import family_of
 from sft_speech.models.front_end import WhisperFrontEnd, make_front_end, read_extractor
+from sft_speech.models.language import card_language
 from sft_speech.models.load import holds, load_pretrained, quiet, read_config, unreadable
 from sft_speech.tasks.asr.generation import Generation
 from sft_speech.tasks.asr.languages import code_of
@@ -37,7 +37,8 @@ from sft_speech.tasks.asr.seq2seq.transcripts import (
     Transcripts,
     normalizer_of,
 )
-from sft_speech.text.normalize import Normalized
+from sft_speech.text.codes import known_code
+from sft_speech.text.normalize import TranscriptNormalizer
 from sft_speech.text.scoring import NormalizerName, normalizer_for
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Checkpoint:
         return self.front_end.rate
 
     @property
-    def normalizer(self) -> Callable[[str], Normalized]:
+    def normalizer(self) -> AsWritten | TranscriptNormalizer:
         """Normalizer of transcripts: they are kept as they are written, if the tokenizer spells everything."""
         return self.transcripts.normalizer
 
@@ -180,7 +181,7 @@ class Checkpoint:
         transcripts = self.transcripts
         if generation.language:
             code = language_code(generation.language, transcripts.languages, transcripts.language, "the model")
-            transcripts = replace(transcripts, language=code)
+            transcripts = replace(transcripts, language=code, normalizer=transcripts.normalizer.in_language(code))
         if generation.task == "translate" and not (transcripts.languages and transcripts.special):
             do = "take a multilingual Whisper"
             raise UserError("--task translate", "the model only transcribes", do)
@@ -232,7 +233,7 @@ def load_checkpoint(
         overrides: dropouts and masks, see :func:`~sft_speech.models.adapt.set_regularization`.
         allow_pickle: see :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
         from_scratch: use only the architecture, with random weights.
-        language: language of the transcripts, by its code or English name; None: the one that was saved.
+        language: language of the transcripts, see :func:`~sft_speech.text.codes.known_code`; None: the saved one.
         any_language: forget the saved language: the transcripts are in several.
         lower_case: write transcripts in lower case.
 
@@ -255,7 +256,7 @@ def load_checkpoint(
     check_settings(name, settings, tokenizer)
     if any_language:
         settings.language = tokenizer.language = settings.forced_bos_token_id = None
-    transcripts = transcripts_of(name, settings, tokenizer, language, lower_case)
+    transcripts = transcripts_of(name, revision, settings, tokenizer, language, lower_case)
     if transcripts.language is not None:
         write_in(transcripts.language, transcripts, settings)
     if isinstance(front_end, WhisperFrontEnd):
@@ -296,7 +297,9 @@ def read_tokenizer(name: str, where: dict[str, Any], config: Any) -> Any:
     return tokenizer
 
 
-def transcripts_of(name: str, settings: Any, tokenizer: Any, language: str | None, lower_case: bool) -> Transcripts:
+def transcripts_of(
+    name: str, revision: str | None, settings: Any, tokenizer: Any, language: str | None, lower_case: bool
+) -> Transcripts:
     """Return the transcripts of a checkpoint in a language.
 
     Raises:
@@ -308,12 +311,15 @@ def transcripts_of(name: str, settings: Any, tokenizer: Any, language: str | Non
     given = language or getattr(settings, "language", None) or forced
     only = "en" if getattr(settings, "is_multilingual", None) is False else None
     code = language_code(given, languages, only, name) if given else only
+    normalizer = normalizer_of(tokenizer, lower_case, code)
+    if code is None and isinstance(normalizer, TranscriptNormalizer):
+        normalizer = normalizer.in_language(card_language(name, revision))
     return Transcripts(
         tokenizer,
         start=settings.decoder_start_token_id,
         end=settings.eos_token_id,
         languages=languages,
-        normalizer=normalizer_of(tokenizer, lower_case, code or "en"),
+        normalizer=normalizer,
         language=code,
     )
 
@@ -329,7 +335,7 @@ def language_code(given: str, languages: dict[str, int], only: str | None, name:
     Raises:
         UserError: the model lacks the language.
     """
-    code = code_of(given, languages or {*TO_LANGUAGE_CODE.values()}) or given.lower()
+    code = (code_of(given, languages) if languages else known_code(given)) or given.lower()
     if languages and code not in languages:
         known = ", ".join(sorted(languages))
         raise UserError(f"language {given}", f"{name} has no token for it", f"choose one of {known}")

@@ -24,7 +24,7 @@ from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
 from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
 from sft_speech.tasks.asr.seq2seq.transcripts import Transcripts
 from sft_speech.tasks.asr.seq2seq.utterances import Seq2SeqUtterances
-from sft_speech.tasks.asr.task import Recognition
+from sft_speech.tasks.asr.task import SAMPLED_TEXTS, Recognition
 from sft_speech.training.rows import Rows, StoredRows
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 # Options that only CTC models have.
 CTC_ONLY = ("new_vocabulary", "target_lang", "trust_remote_code", "freeze_encoder_steps", "layerwise_lr_decay")
-SAMPLED_TEXTS = 200  # transcripts that are checked for capitals
 
 
 class Seq2SeqRecognition(Recognition):
@@ -87,6 +86,7 @@ class Seq2SeqRecognition(Recognition):
         """Return the usable rows; an evaluation keeps all rows that have a transcript."""
         if name != "train":
             return StoredRows(with_transcript(self.checkpoint, rows.table, name, report, self.config.normalizer))
+        self.report_numbers(name, rows)
         cost = partial(cost_of, self.checkpoint.features, self.max_stretch)
         return rows.select(name, report, cost, **self.rules())
 

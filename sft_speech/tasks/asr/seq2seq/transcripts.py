@@ -8,8 +8,8 @@ Models of other families begin with one token, and that of the language if they 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,23 +31,27 @@ class AsWritten:
 
     Args:
         lower_case: write them in lower case.
-        language: their language, as :mod:`sft_speech.text.languages` names it.
+        language: code of their language; None: not known.
     """
 
     lower_case: bool = False
-    language: str = "en"
+    language: str | None = None
 
     def __call__(self, text: str) -> Normalized:
         text = " ".join(text.split())
         return Normalized(text.lower() if self.lower_case else text, Counter())
 
+    def in_language(self, language: str | None) -> AsWritten:
+        """Return the same normalizer for another language."""
+        return replace(self, language=language)
 
-def normalizer_of(tokenizer: Any, lower_case: bool, language: str) -> Callable[[str], Normalized]:
+
+def normalizer_of(tokenizer: Any, lower_case: bool, language: str | None) -> AsWritten | TranscriptNormalizer:
     """Return the normalizer of transcripts for a tokenizer: they are kept as written if it can encode any text.
 
     Args:
         lower_case: write them in lower case.
-        language: their language, as :mod:`sft_speech.text.languages` names it.
+        language: code of their language; None: not known.
     """
     if tokenizer.unk_token_id not in tokenizer("\ue000", add_special_tokens=False).input_ids:
         return AsWritten(lower_case, language)
@@ -72,7 +76,7 @@ class Transcripts:
     start: int
     end: int
     languages: dict[str, int] = field(default_factory=dict)
-    normalizer: Callable[[str], Normalized] = AsWritten()
+    normalizer: AsWritten | TranscriptNormalizer = AsWritten()
     language: str | None = None
 
     @cached_property

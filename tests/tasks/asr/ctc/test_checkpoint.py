@@ -135,7 +135,7 @@ def test_trains_with_spec_augment(tiny_directory):
 
 
 def test_its_own_vocabulary_is_kept(tiny_directory):
-    checkpoint = load_checkpoint(tiny_directory("hubert"), transcripts=TEXTS)
+    checkpoint = load_checkpoint(tiny_directory("hubert"), transcripts=TEXTS, language="en")
     assert checkpoint.model.config.vocab_size == 32
     assert checkpoint.normalizer("it’s 5!").text == "IT'S FIVE"
     assert checkpoint.decode(checkpoint.encode("IT'S")) == "IT'S"
@@ -143,7 +143,8 @@ def test_its_own_vocabulary_is_kept(tiny_directory):
 
 @pytest.mark.parametrize("family", SUBSAMPLED)
 def test_its_own_subwords_are_kept(tiny_directory, family):
-    checkpoint = load_checkpoint(tiny_directory(family), transcripts=TEXTS, overrides={"layerdrop": 0.2})
+    options = {"transcripts": TEXTS, "language": "en", "overrides": {"layerdrop": 0.2}}
+    checkpoint = load_checkpoint(tiny_directory(family), **options)
     assert (checkpoint.new_weights, checkpoint.model.config.vocab_size) == ([], 38)
     assert checkpoint.model.config.encoder_config.layerdrop == 0.2
     assert checkpoint.normalizer("it’s 5: The Ä!").text == "it's five the a"
@@ -241,39 +242,30 @@ def test_a_new_vocabulary_of_the_same_size_has_a_new_head(tiny_directory):
 
 
 def test_the_language_is_remembered(tiny_directory, tmp_path):
-    checkpoint = load_checkpoint(tiny_directory("wav2vec2-group", None), transcripts=["vier"], language="de")
-    checkpoint.save(tmp_path)
-    assert load_checkpoint(tmp_path).normalizer.language == "de"
-    assert AutoModelForCTC.from_pretrained(tmp_path).config.vocab_size == 7
+    checkpoint = load_checkpoint(tiny_directory("wav2vec2-group", None), transcripts=["vier"], language="German")
+    checkpoint.save(tmp_path / "ours")
+    plain = AutoModelForCTC.from_pretrained(tmp_path / "ours")
+    assert plain.config.vocab_size == 7
+    plain.save_pretrained(tmp_path / "plain")  # as push_to_hub does
+    AutoProcessor.from_pretrained(tmp_path / "ours").save_pretrained(tmp_path / "plain")
+    assert [load_checkpoint(tmp_path / name).language for name in ("ours", "plain")] == ["de", "de"]
+    assert load_checkpoint(tmp_path / "plain", language="fr_CH").language == "fr_CH"
+    # A new vocabulary may be of another language.
+    assert load_checkpoint(tmp_path / "plain", transcripts=["four"], new_vocabulary=True).language is None
 
 
-def test_a_language_of_many(copied, tmp_path):
-    english, french = (
-        {token: index for index, token in enumerate(["<pad>", "<unk>", "|", *s])} for s in ("abc", "éèàx")
-    )
-    folder = copied("mms", english, vocab_size=6)
-    (folder / "vocab.json").write_text(json.dumps({"eng": english, "fra": french}))
-    options = json.loads((folder / "tokenizer_config.json").read_text())
-    options.update(target_lang="eng", bos_token=None, eos_token=None)
-    options.pop("added_tokens_decoder", None)
-    (folder / "tokenizer_config.json").write_text(json.dumps(options))
-    weights = load_file(folder / "model.safetensors")
-    adapter = {key: torch.full_like(value, 0.25) for key, value in weights.items() if ".adapter_layer." in key}
-    adapter |= {"lm_head.weight": torch.ones(7, 32), "lm_head.bias": torch.ones(7)}
-    save_file(adapter, folder / "adapter.fra.safetensors", metadata={"format": "pt"})
-
-    assert load_checkpoint(folder).normalizer.alphabet == set("abc")
-    checkpoint = load_checkpoint(folder, target_lang="fra")
-    assert checkpoint.normalizer("É à b").text == "é à"
-    assert checkpoint.new_weights == []
-    assert checkpoint.model.lm_head.weight.tolist() == torch.ones(7, 32).tolist()
-    checkpoint.save(tmp_path / "french")
-    again = load_checkpoint(tmp_path / "french")
-    assert again.encode("é à") == checkpoint.encode("é à") == [3, 2, 5]
-    assert torch.equal(again.model.lm_head.weight, checkpoint.model.lm_head.weight)
-    for unknown in ("deu", "eng"):  # no vocabulary, no weights
-        with pytest.raises(UserError, match=f"target_lang {unknown}"):
-            load_checkpoint(folder, target_lang=unknown)
+def test_the_language_is_that_of_the_card(copied):
+    folder = copied("wav2vec2-group")
+    assert load_checkpoint(folder).language is None
+    for named, code in (
+        ("language: de", "de"),
+        ("language:\n- pt", "pt"),
+        ("language: no", "no"),
+        ("language: [de, fr]", None),
+        ("language: 1", None),
+    ):
+        (folder / "README.md").write_text(f"---\n{named}\n---\n")
+        assert load_checkpoint(folder).language == code
 
 
 # ---- weights ----

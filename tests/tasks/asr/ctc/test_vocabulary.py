@@ -29,7 +29,7 @@ def plain(tmp_path):
 
 
 def test_built_from_transcripts():
-    tokenizer = build_tokenizer(["Hello, World!", "it’s 5", "", "Ähre"])
+    tokenizer = build_tokenizer(["Hello, World!", "it’s 5", "", "Ähre"], "en")
     expected = ["<pad>", "<unk>", "|", *"'defhilorstvwä"]
     assert tokenizer.get_vocab() == {token: index for index, token in enumerate(expected)}
     assert len(tokenizer) == len(expected)

@@ -13,10 +13,8 @@ import pyarrow as pa
 from sft_speech.corpora.columns import Columns, labelled
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import Layout, Listing, audio_files, rows_of
-from sft_speech.corpora.splits import unknown
+from sft_speech.corpora.splits import SPLITS, unknown
 from sft_speech.errors import UserError
-
-SPLITS = frozenset("train training dev devel development val valid validation eval evaluation test testing".split())
 
 
 class ClassFolders:

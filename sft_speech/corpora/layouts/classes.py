@@ -76,4 +76,4 @@ def find(folder: Path, columns: Columns) -> Path | None:
     return next((path for path in _folders(folder) if next(iter(audio_files(path)), None)), None)
 
 
-LAYOUT = Layout("a folder per label (LABEL/*.wav) if labels are asked for", find, ClassFolders, True)
+LAYOUT = Layout("a folder per label (LABEL/*.wav) if labels are asked for", find, ClassFolders, 3)

@@ -69,4 +69,4 @@ def find(folder: Path, columns: Columns) -> Path | None:
     return next(iter(_manifests(folder)), None)
 
 
-LAYOUT = Layout("a folder of NeMo manifests (*_manifest.json)", find, NemoFolder, True)
+LAYOUT = Layout("a folder of NeMo manifests (*_manifest.json)", find, NemoFolder, 1)

@@ -295,4 +295,4 @@ def find(folder: Path, columns: Columns) -> Path | None:
     return next(map(Path, pairs), None)
 
 
-LAYOUT = Layout("recordings with a transcript each (a.wav and a.txt or a.lab)", find, Sidecars, True)
+LAYOUT = Layout("recordings with a transcript each (a.wav and a.txt or a.lab)", find, Sidecars, 2)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sft_speech.corpora.columns import Columns, labelled
 from sft_speech.corpora.report import Dropped
-from sft_speech.corpora.rows import Layout, Listing, audio_files, rows_of
+from sft_speech.corpora.rows import Layout, Listing, audio_files, rows_of, subfolders
 from sft_speech.corpora.splits import SPLITS, unknown
 from sft_speech.errors import UserError
 
@@ -66,7 +66,7 @@ class ClassFolders:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(("_", "."))]
+    return [path for path in subfolders(folder) if not path.name.startswith("_")]
 
 
 def find(folder: Path, columns: Columns) -> Path | None:

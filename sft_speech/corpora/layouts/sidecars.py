@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from sft_speech.audio.codecs import is_audio
+from sft_speech.audio.codecs import AUDIO_SUFFIXES
 from sft_speech.corpora.columns import Columns, labelled
 from sft_speech.corpora.headers import in_threads
 from sft_speech.corpora.report import Dropped
@@ -24,6 +24,7 @@ from sft_speech.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+AUDIO = "audio"
 KINDS = ("normalized.txt", "original.txt", "txt", "lab")  # the first that ends a file's name is its kind
 # Parallel folders are named by what is in them: wav48/p225/a.wav, txt/p225/a.txt.
 _ROLE = re.compile(
@@ -77,29 +78,42 @@ class Files:
 
 
 def kind_of(name: str) -> str | None:
-    """Return the kind of a transcript file, None for another file."""
-    lower = name.lower()
-    if not lower.endswith((".txt", ".lab")) or name.startswith("."):
+    """Return whether a file is a recording (:data:`AUDIO`) or what kind of transcript, None for another file."""
+    suffix = name[name.rfind(".") :].lower()
+    if name.startswith(".") or (suffix not in AUDIO_SUFFIXES and suffix not in (".txt", ".lab")):
         return None
-    return next(kind for kind in KINDS if lower.endswith(f".{kind}"))
+    return AUDIO if suffix in AUDIO_SUFFIXES else next(kind for kind in KINDS if name.lower().endswith(f".{kind}"))
 
 
-def files_below(folder: str) -> Files:
-    """Return the recordings and transcripts in and below a folder, in the order of their names."""
+def files_below(folder: str, first: bool = False) -> Files:
+    """Return the recordings and transcripts in and below a folder, in the order of their names.
+
+    Args:
+        first: stop after the first folder that has both for an utterance.
+    """
     found = Files()
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         parts = () if parent == folder else tuple(os.path.relpath(parent, folder).split(os.sep))
         found.folders["/".join(parts)] = tuple(part for part in parts if not _ROLE.fullmatch(part))
         prefix = "".join(f"{part}/" for part in parts)
+        recordings, transcripts = set(), set()
         for name in sorted(names):
-            path = os.path.join(parent, name)
-            if is_audio(name):
-                first = found.audio.setdefault(prefix + os.path.splitext(name)[0], path)
-                if first != path:
-                    found.twice.append((first, path))
-            elif (kind := kind_of(name)) is not None:
-                found.texts[kind].setdefault(prefix + name[: -len(kind) - 1], path)
+            kind = kind_of(name)
+            if kind is None:
+                continue
+            path = f"{parent}/{name}"
+            if kind == AUDIO:
+                place = prefix + name[: name.rfind(".")]
+                recordings.add(place)
+                if (before := found.audio.setdefault(place, path)) != path:
+                    found.twice.append((before, path))
+            else:
+                place = prefix + name[: -len(kind) - 1]
+                transcripts.add(place)
+                found.texts[kind].setdefault(place, path)
+        if first and not recordings.isdisjoint(transcripts):
+            break
     return found
 
 
@@ -281,16 +295,9 @@ def find(folder: Path, columns: Columns) -> Path | None:
     """Return a transcript that has a recording, unless labels are asked for, which transcripts don't have."""
     if not folder.is_dir() or (labelled(columns) and columns["label"] in (None, "label")):
         return None
-    recordings = texts = 0
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        stems = {os.path.splitext(name)[0] for name in names if is_audio(name)}
-        sidecars = [name for name in sorted(names) if kind_of(name)]
-        for name in sidecars:
-            if name[: -len(kind_of(name) or "") - 1] in stems:
-                return Path(parent, name)
-        recordings, texts = recordings + len(stems), texts + len(sidecars)
-    files = files_below(str(folder)).parallel() if recordings and texts else Files()
+    files = files_below(str(folder), first=True)
+    if not any(map(files.pairs, KINDS)):
+        files = files.parallel()
     pairs = (path for texts in files.texts.values() for place, path in texts.items() if place in files.audio)
     return next(map(Path, pairs), None)
 

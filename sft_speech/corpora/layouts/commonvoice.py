@@ -5,16 +5,16 @@ Ardila et al. 2020, https://aclanthology.org/2020.lrec-1.520.
 
 from __future__ import annotations
 
-import csv
-from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sft_speech.audio.codecs import AUDIO_SUFFIXES
 from sft_speech.corpora.columns import Columns
-from sft_speech.corpora.layouts.manifest import Manifest, csv_header
+from sft_speech.corpora.inside import inside
+from sft_speech.corpora.layouts.manifest import Manifest
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import Layout, Listing, subfolders
 from sft_speech.corpora.splits import unknown
@@ -40,7 +40,7 @@ class CommonVoice:
         return _tables(self.folder, OFFICIAL) or _tables(self.folder, OTHERS)
 
     def listing(self, split: str | None = None) -> Listing:
-        """Return the rows in the order of the table; a row's id is the name of its clip.
+        """Return the rows in the order of the table; a row's id is the name of its clip, as written.
 
         Raises:
             UserError: no such split, no folder of clips, or a table that cannot be read.
@@ -57,18 +57,25 @@ class CommonVoice:
 class _Table(Manifest):
     """A table whose paths are names of clips, in old releases without ``.mp3``."""
 
-    @cached_property
-    def _table(self) -> tuple[dict[str, pa.Array], list[Dropped]]:
-        table, dropped = super()._table
-        names = table["audio"]
-        bare = pc.and_(pc.invert(pc.match_substring_regex(names, _SUFFIX)), pc.not_equal(names, ""))
-        names = pc.if_else(bare, pc.binary_join_element_wise(names, ".mp3", ""), names)
-        clips = pc.if_else(
-            pc.or_(pc.equal(names, ""), pc.match_substring(names, "/")),
-            names,
-            pc.binary_join_element_wise(CLIPS, names, "/"),
-        )
-        return {"id": names} | table | {"audio": clips}, dropped
+    def _root(self, names: pa.Array) -> Path:
+        if pc.any(pc.match_substring(names, "/")).as_py():
+            return super()._root(names)
+        return self.path.absolute().parent / CLIPS
+
+    def listing(self, split: str | None = None) -> Listing:
+        listing = super().listing(split)
+        bare = pc.invert(pc.match_substring_regex(listing.rows["path"], _SUFFIX))
+        if not pc.any(bare).as_py():
+            return listing
+        folder = self.path.absolute().parent
+        paths = pc.if_else(bare, pc.binary_join_element_wise(listing.rows["path"], ".mp3", ""), listing.rows["path"])
+        within = inside(paths.to_pylist(), str(folder))
+        for row in np.flatnonzero(~within):
+            id, detail = listing.rows["id"][row].as_py(), f"{paths[row].as_py()} is outside {folder}"
+            listing.dropped.append(Dropped(id, "outside the corpus folder", detail))
+        place = listing.rows.schema.get_field_index("path")
+        listing.rows = listing.rows.set_column(place, "path", paths).filter(pa.array(within))
+        return listing
 
 
 def _tables(folder: Path, names: tuple[str, ...]) -> list[str]:
@@ -80,10 +87,8 @@ def _is_language(folder: Path) -> bool:
     name = next(iter(_tables(folder, (*OFFICIAL, *OTHERS))), None)
     if name is None:
         return False
-    try:
-        header = csv_header(folder / f"{name}.tsv")
-    except (OSError, UnicodeDecodeError, csv.Error, UserError):
-        return False
+    with open(folder / f"{name}.tsv", encoding="utf-8-sig", errors="replace") as lines:
+        header = [column.strip('"') for column in lines.readline(1 << 16).strip().split("\t")]
     return {"path", "sentence"} <= set(header) and ("client_id" in header or (folder / CLIPS).is_dir())
 
 

@@ -62,7 +62,7 @@ def test_paths_without_suffix_and_the_language(fill, listed):
     source = open_source(folder, {"language": None})
     listing = source.listing("train")
     assert listing.rows["language"].to_pylist() == ["sv-SE", "sv-SE"]
-    assert [row[:2] for row in listed(source, "train")] == [("a.mp3", "clips/a.mp3"), ("b.wav", "clips/b.wav")]
+    assert [row[:2] for row in listed(source, "train")] == [("a", "clips/a.mp3"), ("b.wav", "clips/b.wav")]
     assert [row.reason for row in listing.dropped] == ["missing file"]
 
 
@@ -85,7 +85,14 @@ def test_missing_clips(fill, write, release):
 
 
 def test_no_clip_is_taken_from_elsewhere(fill):
-    folder = fill({"cv/train.tsv": table("../../private.mp3", "a.mp3"), "cv/clips/a.mp3": "", "private.mp3": ""})
+    folder = fill({"cv/train.tsv": table("../../private.mp3", "a.mp3"), "cv/a.mp3": "", "private.mp3": ""})
+    (folder / "cv/clips").mkdir()
     listing = open_source(folder / "cv").listing("train")
     assert listing.rows["id"].to_pylist() == ["a.mp3"]
+    assert [row.reason for row in listing.dropped] == ["outside the corpus folder"]
+    (folder / "cv/train.tsv").write_text(table("a", "b"))
+    for name, target in (("a", "private.mp3"), ("b", "cv/a.mp3")):
+        (folder / f"cv/clips/{name}.mp3").symlink_to(folder / target)
+    listing = open_source(folder / "cv").listing("train")
+    assert listing.rows["id"].to_pylist() == ["b"]
     assert [row.reason for row in listing.dropped] == ["outside the corpus folder"]

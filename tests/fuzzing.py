@@ -166,13 +166,24 @@ LAYOUTS: tuple[tuple[str, str], ...] = (  # files of transcripts, and of their a
     ("metadata.csv", "wavs/LJ1.wav"),
     ("metadata.csv", "a.wav"),
     ("metadata.jsonl", "a.wav"),
+    ("train.tsv", "clips/a.mp3"),
+    ("etc/txt.done.data", "wav/a.wav"),
+    ("txt/p1/p1_1.txt", "wav48_silence_trimmed/p1/p1_1_mic1.flac"),
+    ("dev_manifest.json", "a.wav"),
+    ("p1/a.txt", "p1/a.wav"),
+    ("a.lab", "a.wav"),
+    # More files, divided by bytes 0:
+    ("wav.scp", "a.wav"),
 )
+MORE = ("text", "segments", "utt2spk", "utt2lang", "reco2file_and_channel")  # of a data directory of Kaldi
 
 
 def folder_of_speech(data: bytes, folder: Path) -> None:
     """Read a folder of speech; the first byte selects the layout."""
     layout = LAYOUTS[data[0] % len(LAYOUTS) if data else 0]
-    for name, content in zip(layout, (data[1:], sound("WAV")), strict=True):
+    first, *more = data[1:].split(b"\0") if layout[0] == "wav.scp" else [data[1:]]
+    files = dict(zip(layout, (first, sound("WAV")), strict=True)) | dict(zip(MORE, more, strict=False))
+    for name, content in files.items():
         (folder / "corpus" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "corpus" / name).write_bytes(content)
     corpus(folder / "corpus", folder)
@@ -185,6 +196,17 @@ def folder_seeds() -> list[bytes]:
         b"\2LJ1|Hello 1.|Hello one.\nLJ2|gone|gone\n../a|up|up\n",
         b"\3file_name,transcription\na.wav,hello\n../../a.wav,up\n",
         b'\4{"file_name": "a.wav", "text": "hello"}\n',
+        b"\5client_id\tpath\tsentence\tlocale\nanna\ta\tHello.\ten\nbob\t../a.mp3\tx\ten\n",
+        b'\6( a "Hello \\"you\\"." )\n(b "gone")\nx\n',
+        b"\7Hello there.\n",
+        b'\x08{"audio_filepath": "a.wav", "offset": 0.01, "duration": 0.05, "text": "hello"}\n',
+        b"\x090 46797 Hello there.\n",
+        b"\x090.0\t0.05\tHello\n0.05\t0.1\tthere\n",
+        b"\x0aseparator ;\n#\n0.05 121 pau\n0.1 121 h\n",
+        b"\x0a\xff\xfeH\0i\0",
+        b"\x0ba a.wav\nb ../a.wav\n\0a HELLO\nb THERE\n",
+        b"\x0ba touch ran; cat a.wav |\n\0a HELLO\n",
+        b"\x0ba a.wav\n\0u HELLO\nv THERE\n\0u a 0.0 0.05\nv a 0.05 -1\n\0u anna\nv bob\n\0u en\n",
     ]
 
 

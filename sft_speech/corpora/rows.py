@@ -69,13 +69,14 @@ class Layout(NamedTuple):
         expected: what it looks like, for errors.
         find: returns the file or folder by which a path is recognized as this layout, or None.
         open: returns the rows; None if the ``datasets`` library reads them.
-        fallback: it is looked for only if no other layout was found.
+        fallback: it is looked for only if no layout of a lower number was found: 1 for annotations with times, which
+            may also come with another layout, 2 for texts beside recordings, 3 for labels.
     """
 
     expected: str
     find: Callable[[Path, Columns], Path | None]
     open: Callable[[Path, Columns], Source | None]
-    fallback: bool = False
+    fallback: int = 0
 
 
 def rows_of(
@@ -171,6 +172,15 @@ def not_duplicate(ids: pa.Array | pa.ChunkedArray, report: CorpusReport, name: s
     for row in np.flatnonzero(~mask):
         report.drop(name, ids[row].as_py(), "duplicate id", "an earlier row has it")
     return mask
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders directly in a folder, sorted by name, without those that are hidden; none of a file."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:  # much faster than `Path.iterdir` if there are many files
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    return [folder / name for name in names]
 
 
 def audio_files(folder: str | os.PathLike[str]) -> Iterable[str]:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sft_speech.corpora.layouts import audiofolder, classes, librispeech, ljspeech, manifest, parquet
+from sft_speech.corpora.layouts import (
+    arctic,
+    audiofolder,
+    classes,
+    commonvoice,
+    kaldi,
+    librispeech,
+    ljspeech,
+    manifest,
+    nemo,
+    parquet,
+    sidecars,
+    vctk,
+)
 from sft_speech.corpora.rows import Layout
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -11,5 +24,12 @@ LAYOUTS: tuple[Layout, ...] = (
     audiofolder.LAYOUT,
     librispeech.LAYOUT,
     parquet.LAYOUT,
+    commonvoice.LAYOUT,
+    vctk.LAYOUT,
+    arctic.LAYOUT,
+    kaldi.LAYOUT,
+    # Fallbacks, looked for in this order if no other layout was found:
+    nemo.LAYOUT,
+    sidecars.LAYOUT,
     classes.LAYOUT,
 )

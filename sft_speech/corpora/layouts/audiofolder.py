@@ -13,7 +13,7 @@ from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.layouts.ljspeech import is_ljspeech
 from sft_speech.corpora.layouts.manifest import METADATA, Manifest
 from sft_speech.corpora.report import Dropped
-from sft_speech.corpora.rows import Layout, Listing, audio_files, is_text, unnameable
+from sft_speech.corpora.rows import Layout, Listing, audio_files, is_text, subfolders, unnameable
 from sft_speech.corpora.splits import unknown
 from sft_speech.errors import UserError
 
@@ -41,7 +41,7 @@ class AudioFolder:
         """Return the subfolders that have a table, or the values of the column ``split``."""
         if self._table is not None:
             return self._table.splits()
-        return sorted(path.name for path in self.folder.iterdir() if path.is_dir() and metadata_of(path))
+        return [path.name for path in subfolders(self.folder) if metadata_of(path)]
 
     def listing(self, split: str | None = None) -> Listing:
         """Return the rows in the order of the table.
@@ -87,8 +87,7 @@ def find(folder: Path, columns: Columns) -> Path | None:
     if not folder.is_dir():
         return None
     tables = metadata_of(folder)
-    subfolders = [path for path in sorted(folder.iterdir()) if path.is_dir() and metadata_of(path)]
-    subsets = [path for path in subfolders if not is_ljspeech(path, columns)]
+    subsets = [path for path in subfolders(folder) if metadata_of(path) and not is_ljspeech(path, columns)]
     if tables and subsets:
         seen = f"it holds {tables[0]} and so do its folders {', '.join(path.name for path in subsets[:5])}"
         raise UserError(str(folder), seen, f"give {subsets[0]}, or move {tables[0]} away")

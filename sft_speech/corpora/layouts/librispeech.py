@@ -32,8 +32,15 @@ def first_transcripts(folder: Path) -> Path | None:
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(filter(_is_transcripts, files)):
-            return Path(parent, name)
+            if name.endswith(TRANSCRIPTS) or _is_of_speaker(name, parent):
+                return Path(parent, name)
     return None
+
+
+def _is_of_speaker(name: str, parent: str) -> bool:
+    """Return whether a file is named after the folder above its own; others are not of LibriTTS."""
+    speaker = os.path.basename(os.path.dirname(os.path.abspath(parent)))
+    return name.startswith((f"{speaker}_", f"{speaker}-"))
 
 
 class LibriSpeech:

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from sft_speech.corpora.annotated import first_files
 from sft_speech.corpora.archive import ARCHIVES
 from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.layouts import LAYOUTS
@@ -43,9 +44,13 @@ def open_source(source: str | os.PathLike[str], columns: Columns | None = None) 
 
 def _layout_of(path: Path, columns: Columns) -> Layout:
     """Return the layout of a file or folder; a metadata table directly in the folder decides, whatever is below it."""
+    if path.is_file():  # a manifest, the first layout, may be any file
+        return next(layout for layout in reversed(LAYOUTS) if layout.find(path, columns) is not None)
+    first_files.cache_clear()
     found: list[tuple[Layout, Path]] = []
-    for layout in LAYOUTS:
-        evidence = None if layout.fallback and found else layout.find(path, columns)
+    for layout in sorted(LAYOUTS, key=lambda layout: layout.fallback):
+        known = found and found[0][0].fallback < layout.fallback
+        evidence = None if known else layout.find(path, columns)
         if evidence is None:
             continue
         if evidence == path or (evidence.parent == path and evidence.name in METADATA):
@@ -53,7 +58,8 @@ def _layout_of(path: Path, columns: Columns) -> Layout:
         found.append((layout, evidence))
     if len(found) > 1:
         seen = "several corpora are in it: " + ", ".join(str(evidence.relative_to(path)) for _, evidence in found)
-        raise UserError(str(path), seen, "give the folder of one of them")
+        same = len({evidence.parent for _, evidence in found}) == 1
+        raise UserError(str(path), seen, "move the others away" if same else "give the folder of one of them")
     if found:
         return found[0][0]
     if not path.is_dir():

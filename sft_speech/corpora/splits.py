@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 
 from sft_speech.errors import UserError
 
+# names of folders or files that are splits
+SPLITS = frozenset("train training dev devel development val valid validation eval evaluation test testing".split())
 _PART = re.compile(r"(?P<where>[^\[\]:]*)(?::(?P<share>[\d.]+)|\[(?P<lower>[\d.]*):(?P<upper>[\d.]*)\])?")
 
 

@@ -13,10 +13,8 @@ import pyarrow as pa
 from sft_speech.corpora.columns import Columns, labelled
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import Layout, Listing, audio_files, rows_of
-from sft_speech.corpora.splits import unknown
+from sft_speech.corpora.splits import SPLITS, unknown
 from sft_speech.errors import UserError
-
-SPLITS = frozenset("train training dev devel development val valid validation eval evaluation test testing".split())
 
 
 class ClassFolders:
@@ -78,4 +76,4 @@ def find(folder: Path, columns: Columns) -> Path | None:
     return next((path for path in _folders(folder) if next(iter(audio_files(path)), None)), None)
 
 
-LAYOUT = Layout("a folder per label (LABEL/*.wav) if labels are asked for", find, ClassFolders, True)
+LAYOUT = Layout("a folder per label (LABEL/*.wav) if labels are asked for", find, ClassFolders, 3)

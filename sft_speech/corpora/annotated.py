@@ -7,7 +7,6 @@ may be beside ``a.wav`` or in a folder of its own, as ``stm/`` and ``sph/`` are 
 
 from __future__ import annotations
 
-import codecs
 import logging
 import math
 import os
@@ -15,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,11 +25,10 @@ from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import SCHEMA, Layout, Listing, is_text, unnameable
 from sft_speech.corpora.splits import SPLITS, unknown
+from sft_speech.corpora.texts import decoded
 from sft_speech.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-_BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 class Segment(NamedTuple):
@@ -211,7 +210,7 @@ class Recordings:
         paths = next((paths for stem in stems if (paths := self._by_stem.get(normal(stem), []))), [])
         if len(paths) > 1:
             own = os.path.dirname(os.path.join(self.folder, file)).split(os.sep)
-            shared = [len(os.path.commonprefix([own, os.path.dirname(path).split(os.sep)])) for path in paths]
+            shared = [_common(own, os.path.dirname(path).split(os.sep)) for path in paths]
             paths = [path for path, depth in zip(paths, shared, strict=True) if depth == max(shared)]
             paths = [path for path in paths if is_audio(os.path.basename(path))] or paths  # rather than video
         if not paths:
@@ -219,6 +218,11 @@ class Recordings:
         if len(paths) > 1:
             return Dropped(file, "several recordings", " and ".join(map(os.path.basename, paths)))
         return paths[0]
+
+
+def _common(first: list[str], second: list[str]) -> int:
+    """Return how many folders at the start of two paths are the same."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
@@ -230,13 +234,15 @@ def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
 
 @lru_cache(1)
 def first_files(folder: Path) -> dict[str, Path]:
-    """Return the first file of each suffix, in lower case, in and below a folder.
+    """Return the first file of each suffix (``.csv``, also ``.segments.csv``), in lower case, in and below a folder.
 
     One walk serves all layouts: the caller who looks for a layout calls ``first_files.cache_clear()`` before.
     """
     found: dict[str, str] = {}
     for path in files_below(folder) if folder.is_dir() else ():
-        found.setdefault(os.path.splitext(path)[1].lower(), path)
+        rest, suffix = os.path.splitext(os.path.basename(path).lower())
+        found.setdefault(suffix, path)
+        found.setdefault(os.path.splitext(rest)[1] + suffix, path)
     return {suffix: Path(path) for suffix, path in found.items()}
 
 
@@ -284,10 +290,8 @@ def text_of(path: str) -> str:
     Raises:
         Unreadable: another encoding.
     """
-    data = Path(path).read_bytes()
-    encoding = next((encoding for bom, encoding in _BOMS.items() if data.startswith(bom)), "utf-8")
     try:
-        return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        return decoded(Path(path).read_bytes())
     except UnicodeDecodeError as error:
         raise Unreadable(f"neither UTF-8 nor UTF-16 (byte {error.start}); convert it to UTF-8") from error
 

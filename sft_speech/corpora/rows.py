@@ -69,8 +69,8 @@ class Layout(NamedTuple):
         expected: what it looks like, for errors.
         find: returns the file or folder by which a path is recognized as this layout, or None.
         open: returns the rows; None if the ``datasets`` library reads them.
-        fallback: it is looked for only if no layout of a lower number was found: 1 for annotations with times, which may
-            also come with another layout, 2 for texts beside recordings, 3 for labels.
+        fallback: it is looked for only if no layout of a lower number was found: 1 for annotations with times, which
+            may also come with another layout, 2 for texts beside recordings, 3 for labels.
     """
 
     expected: str

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from sft_speech.corpora.layouts import audiofolder, classes, librispeech, ljspeech, manifest, parquet
+from sft_speech.corpora.layouts import (
+    audiofolder,
+    classes,
+    elan,
+    labels,
+    lhotse,
+    librispeech,
+    ljspeech,
+    manifest,
+    nist,
+    parquet,
+    subtitles,
+    textgrid,
+    webdataset,
+)
 from sft_speech.corpora.rows import Layout
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -11,5 +25,14 @@ LAYOUTS: tuple[Layout, ...] = (
     audiofolder.LAYOUT,
     librispeech.LAYOUT,
     parquet.LAYOUT,
+    lhotse.LAYOUT,
+    webdataset.LAYOUT,
+    textgrid.LAYOUT,
+    elan.LAYOUT,
+    nist.STM,
+    nist.CTM,
+    subtitles.LAYOUT,
+    labels.TABLES,
+    labels.AUDACITY,
     classes.LAYOUT,
 )

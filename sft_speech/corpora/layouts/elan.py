@@ -42,7 +42,9 @@ def read(path: str, columns: Columns) -> Iterator[Segment | Dropped]:
     recording, shift = _media(root, path)
     slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iterfind("TIME_ORDER/TIME_SLOT")}
     tiers = [tier for tier in root.iterfind("TIER") if _has_text(tier)]
-    referring = [tier.get("TIER_ID", "") for tier in root.iterfind("TIER") if tier.find(".//REF_ANNOTATION") is not None]
+    referring = [
+        tier.get("TIER_ID", "") for tier in root.iterfind("TIER") if tier.find(".//REF_ANNOTATION") is not None
+    ]
     if referring:
         line = "%s: the tiers %s are not read: their annotations refer to other tiers and have no times"
         logger.warning(line, path, ", ".join(referring[:5]))
@@ -73,7 +75,9 @@ def _chosen(path: str, tiers: list[ElementTree.Element], columns: Columns) -> It
 
 
 def _has_text(tier: ElementTree.Element) -> bool:
-    return any(one.text and one.text.strip() for one in tier.iterfind("ANNOTATION/ALIGNABLE_ANNOTATION/ANNOTATION_VALUE"))
+    return any(
+        one.text and one.text.strip() for one in tier.iterfind("ANNOTATION/ALIGNABLE_ANNOTATION/ANNOTATION_VALUE")
+    )
 
 
 def _media(root: ElementTree.Element, path: str) -> tuple[tuple[str, ...], float]:
@@ -88,7 +92,7 @@ def _media(root: ElementTree.Element, path: str) -> tuple[tuple[str, ...], float
     units = "milliseconds" if header is None else header.get("TIME_UNITS", "milliseconds")
     if units != "milliseconds":
         raise Unreadable(f"its times are in {units}, not in milliseconds")
-    urls = [one.get("RELATIVE_MEDIA_URL") or one.get("MEDIA_URL", "") for one in media]
+    urls = [one.get("RELATIVE_MEDIA_URL") or one.get("MEDIA_URL") or "" for one in media]
     origins = {one.get("TIME_ORIGIN") or "0" for one in media} or {"0"}
     try:
         (shift,) = (int(origin) / 1000 for origin in origins)

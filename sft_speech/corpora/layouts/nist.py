@@ -1,7 +1,8 @@
 """Transcripts in NIST's formats STM and CTM with their recordings, as TED-LIUM has them (``stm/`` beside ``sph/``).
 
-See "Section 2: input file formats" of SCTK's sclite. A line of an STM is ``WAVEFORM CHANNEL SPEAKER START END [<LABELS>]
-TEXT``, a line of a CTM ``WAVEFORM CHANNEL START DURATION WORD [CONFIDENCE [TYPE [SPEAKER]]]``; ``;;`` begins a comment.
+See "Section 2: input file formats" of SCTK's sclite. A line of an STM is ``WAVEFORM CHANNEL SPEAKER START END
+[<LABELS>] TEXT``, a line of a CTM ``WAVEFORM CHANNEL START DURATION WORD [CONFIDENCE [TYPE [SPEAKER]]]``; ``;;`` begins
+a comment.
 """
 
 from __future__ import annotations

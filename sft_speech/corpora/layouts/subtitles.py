@@ -46,8 +46,10 @@ def read(path: str, columns: Columns) -> Iterator[Segment | Dropped]:
     language = _LANGUAGE.fullmatch(os.path.splitext(stem)[1])
     stems = (stem, os.path.splitext(stem)[0]) if language else (stem,)
     vtt = path.lower().endswith(".vtt")
-    cues = sorted(_cues(text_of(path), vtt), key=lambda cue: (cue.start, cue.end))
-    if sum(before.lines[-1] == cue.lines[0] for before, cue in pairwise(cues)) > len(cues) / 3:
+    wrong: list[Dropped] = []
+    cues = sorted(_cues(text_of(path), vtt, wrong), key=lambda cue: (cue.start, cue.end))
+    yield from wrong
+    if sum(before.lines[-1] == cue.lines[0] for before, cue in pairwise(cues)) > max(2, len(cues) / 3):
         raise Unreadable("captions that roll: most lines are in two cues, so their times are not those of their words")
     overlapping = _overlapping(cues)
     for cue in cues:
@@ -64,25 +66,30 @@ def read(path: str, columns: Columns) -> Iterator[Segment | Dropped]:
             yield Segment(text, cue.start, cue.end, one_line("".join(voices)), stems)
 
 
-def _cues(text: str, vtt: bool) -> Iterator[Cue]:
-    """Yield the cues that have lines, numbered from 1; all other blocks (notes, styles, regions) are skipped."""
+def _cues(text: str, vtt: bool, wrong: list[Dropped]) -> Iterator[Cue]:
+    """Yield the cues that have lines, numbered from 1; blocks without times (notes, styles) are skipped.
+
+    Args:
+        wrong: receives blocks with times that cannot be read.
+    """
     number = 0
     for block in re.split(r"\n[ \t]*\n", text):
         lines = block.strip("\n").split("\n")
-        place = next((place for place, line in enumerate(lines[:2]) if _TIMES.fullmatch(line)), None)
-        if place is None or (vtt and lines[0].startswith("NOTE")):
+        if "-->" not in block or (vtt and lines[0].startswith("NOTE")):
             continue
         number += 1
+        place = next((place for place, line in enumerate(lines[:2]) if _TIMES.fullmatch(line)), -1)
         found = _TIMES.fullmatch(lines[place])
-        assert found is not None
-        start, end = _seconds(found.groups()[:4]), _seconds(found.groups()[4:])
-        if shown := [line.strip() for line in lines[place + 1 :] if line.strip()]:
-            yield Cue(number, start, end, shown)
+        shown = [line.strip() for line in lines[place + 1 :] if line.strip()]
+        if found is None or any("-->" in line for line in shown):
+            wrong.append(Dropped(f"cue {number}", "unreadable row", "not a number, a line of times, lines of text"))
+        elif shown:
+            yield Cue(number, _seconds(found.groups()[:4]), _seconds(found.groups()[4:]), shown)
 
 
 def _seconds(parts: tuple[str | None, ...]) -> float:
     hours, minutes, seconds, fraction = (part or "0" for part in parts)
-    return int(hours) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction:0>3}")
+    return int(hours) * 3600 + int(minutes) * 60 + float(f"{seconds}.{fraction}")
 
 
 def _overlapping(cues: list[Cue]) -> set[int]:

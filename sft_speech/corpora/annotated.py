@@ -63,12 +63,18 @@ class Annotated:
     """The rows of a folder's annotation files, or of one such file.
 
     Its subsets are the folders or files (``train/``, ``test.stm``), if all of them have names of splits.
+
+    Args:
+        shared: whether a file may have segments of several recordings, and a recording several files.
     """
 
     whole = False
 
-    def __init__(self, path: Path, suffixes: tuple[str, ...], read: Reader, columns: Columns) -> None:
+    def __init__(
+        self, path: Path, suffixes: tuple[str, ...], read: Reader, columns: Columns, shared: bool = False
+    ) -> None:
         self.path, self.suffixes, self.read, self.columns = path.absolute(), suffixes, read, columns
+        self.shared = shared
         self.folder = self.path if self.path.is_dir() else self.path.parent
 
     @cached_property
@@ -113,7 +119,7 @@ class Annotated:
                     rows.dropped.append(item._replace(id=f"{name} {item.id}".rstrip()))
                     continue
                 recording = recordings.of(name, *item.recording) if item.recording else found
-                if not item.recording and isinstance(recording, str) and annotated.setdefault(recording, name) != name:
+                if isinstance(recording, str) and annotated.setdefault(recording, name) != name and not self.shared:
                     why = f"both {annotated[recording]} and {name} annotate {os.path.basename(recording)}"
                     raise UserError(str(self.folder), why, "keep one of them")
                 rows.add(item, recording, name)
@@ -246,7 +252,7 @@ def first_files(folder: Path) -> dict[str, Path]:
     return {suffix: Path(path) for suffix, path in found.items()}
 
 
-def annotated_layout(expected: str, suffixes: tuple[str, ...], read: Reader) -> Layout:
+def annotated_layout(expected: str, suffixes: tuple[str, ...], read: Reader, shared: bool = False) -> Layout:
     """Return the layout of recordings with annotation files, which are known by their suffixes (in lower case)."""
 
     def find(path: Path, columns: Columns) -> Path | None:
@@ -256,7 +262,7 @@ def annotated_layout(expected: str, suffixes: tuple[str, ...], read: Reader) -> 
             return path if path.name.lower().endswith(suffixes) else None
         return next((first_files(path)[suffix] for suffix in suffixes if suffix in first_files(path)), None)
 
-    return Layout(expected, find, lambda path, columns: Annotated(path, suffixes, read, columns), 1)
+    return Layout(expected, find, lambda path, columns: Annotated(path, suffixes, read, columns, shared), 1)
 
 
 def normal(name: str) -> str:

@@ -80,7 +80,7 @@ def read_ctm(path: str, columns: Columns) -> Iterator[Segment | Dropped]:
             words.append(word)
     utterance: list[Word] = []
     for word in sorted(words, key=lambda word: (word.whose, word.start)):
-        if utterance and (word.whose != utterance[0].whose or word.start - utterance[-1].end >= PAUSE):
+        if utterance and (word.whose != utterance[0].whose or word.start - utterance[-1].end > PAUSE - 1e-6):
             yield _joined(utterance)
             utterance = []
         utterance.append(word)
@@ -101,5 +101,5 @@ def _lines(path: str) -> Iterator[tuple[str, str]]:
             yield f"line {number}", line
 
 
-STM = annotated_layout("NIST's STM with its recordings (stm/a.stm, sph/a.sph)", (".stm",), read_stm)
-CTM = annotated_layout("NIST's CTM with its recordings (a.ctm, a.sph)", (".ctm",), read_ctm)
+STM = annotated_layout("NIST's STM with its recordings (stm/a.stm, sph/a.sph)", (".stm",), read_stm, True)
+CTM = annotated_layout("NIST's CTM with its recordings (a.ctm, a.sph)", (".ctm",), read_ctm, True)

@@ -25,7 +25,9 @@ EXPECTED = ", ".join(
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def open_source(source: str | os.PathLike[str], columns: Columns | None = None) -> Source | None:
+def open_source(
+    source: str | os.PathLike[str], columns: Columns | None = None, cache_dir: str | os.PathLike[str] | None = None
+) -> Source | None:
     """Return the rows of a folder or a manifest; None if the ``datasets`` library reads ``source``: parquet files or a
     name on the Hub.
 
@@ -34,7 +36,8 @@ def open_source(source: str | os.PathLike[str], columns: Columns | None = None) 
     """
     path = Path(source).expanduser()
     if path.exists():
-        return _layout_of(path, columns or {}).open(path, columns or {})
+        layout = _layout_of(path, columns or {})
+        return layout.open(path, columns or {}, *([cache_dir] if layout.unpacks else []))
     name = os.fspath(source)
     if _HUB.fullmatch(name) and not name.endswith((*SUFFIXES, *ARCHIVES)) and not path.parent.is_dir():
         return None

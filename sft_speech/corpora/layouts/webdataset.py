@@ -36,8 +36,8 @@ class WebDataset:
 
     whole = False
 
-    def __init__(self, folder: Path, columns: Columns) -> None:
-        self.folder, self.columns = folder.absolute(), columns
+    def __init__(self, folder: Path, columns: Columns, cache_dir: str | os.PathLike[str] | None = None) -> None:
+        self.folder, self.columns, self.cache_dir = folder.absolute(), columns, cache_dir
 
     @cached_property
     def _shards(self) -> list[str]:
@@ -61,7 +61,7 @@ class WebDataset:
         for shard in self._shards or [""]:
             if split is not None and _split_of(shard) != split:
                 continue
-            root = unpacked(str(self.folder / shard)) if shard else str(self.folder)
+            root = unpacked(str(self.folder / shard), self.cache_dir) if shard else str(self.folder)
             prefix = f"{shard.removesuffix('.tar')}/" if shard else ""
             for path, beside in _samples(root):
                 if not is_text(path):
@@ -185,4 +185,4 @@ def find(folder: Path, columns: Columns) -> Path | None:
     return beside if fields.keys() & {*NAMES["text"], columns.get("text")} else None
 
 
-LAYOUT = Layout("WebDataset's shards (*.tar of KEY.flac with KEY.txt or KEY.json)", find, WebDataset, 1)
+LAYOUT = Layout("WebDataset's shards (*.tar of KEY.flac with KEY.txt or KEY.json)", find, WebDataset, 1, True)

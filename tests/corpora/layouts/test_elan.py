@@ -74,7 +74,7 @@ def test_the_offset_of_the_recording(corpus):
 
 def test_which_of_several_tiers_is_asked(corpus):
     said, notes = tier("said", ("ts1", "ts2", "hi")), tier("notes", ("ts1", "ts2", "laughs"), kind="note")
-    with pytest.raises(UserError, match="in the tiers said, notes.\n-> say which: columns text=said"):
+    with pytest.raises(UserError, match=r"in the tiers said, notes.\n-> say which: columns text=said"):
         corpus(said, notes)
     assert corpus(said, notes, columns={"text": "said"})[0] == [("hi", "", 0.0, 1.25)]
     assert corpus(said, notes, columns={"text": "note"})[0] == [("laughs", "", 0.0, 1.25)]
@@ -84,7 +84,10 @@ def test_which_of_several_tiers_is_asked(corpus):
 @pytest.mark.parametrize(
     ("document", "why"),
     [
-        ('<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><ANNOTATION_DOCUMENT>&e;</ANNOTATION_DOCUMENT>', "DOCTYPE"),
+        (
+            '<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><ANNOTATION_DOCUMENT>&e;</ANNOTATION_DOCUMENT>',
+            "DOCTYPE",
+        ),
         ("<ANNOTATION_DOCUMENT>", "not XML"),
         ("<html/>", "not an ELAN document"),
         ('<ANNOTATION_DOCUMENT><HEADER TIME_UNITS="NTSC-frames"/></ANNOTATION_DOCUMENT>', "in NTSC-frames, not in"),

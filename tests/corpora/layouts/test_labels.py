@@ -41,7 +41,9 @@ def test_a_table_without_times(tmp_path, write):
 
 def test_labels_of_audacity(tmp_path, write):
     write("c/a.wav", 3.0)
-    (tmp_path / "c/a.txt").write_text("0.500000\t1.250000\thello  you\n\\\t100.0\t200.0\n1,5\t2,0\tthere\n2.0\t2.5\t\nx\n")
+    (tmp_path / "c/a.txt").write_text(
+        "0.500000\t1.250000\thello  you\n\\\t100.0\t200.0\n1,5\t2,0\tthere\n2.0\t2.5\t\nx\n"
+    )
     rows, dropped = read(tmp_path / "c")
     assert rows == [("hello you", "", 0.5, 0.75), ("there", "", 1.5, 0.5)]
     assert [(row.id, row.reason) for row in dropped] == [("a.txt line 5", "unreadable row")]

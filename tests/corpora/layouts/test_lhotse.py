@@ -17,7 +17,14 @@ def recording(source="a.wav", kind="file", **more):
 
 
 def supervision(text="hello", start=0.0, duration=1.0, **more):
-    return {"id": f"s-{text}", "recording_id": "a", "start": start, "duration": duration, "channel": 0, "text": text} | more
+    return {
+        "id": f"s-{text}",
+        "recording_id": "a",
+        "start": start,
+        "duration": duration,
+        "channel": 0,
+        "text": text,
+    } | more
 
 
 def cut(*supervisions, start=0.5, **more):

@@ -57,7 +57,8 @@ def test_one_stm_for_many_recordings_as_the_source(tmp_path, write, caplog):
 def test_the_words_of_a_ctm_are_joined_up_to_a_pause(tmp_path, write):
     write("c/a.wav", 5.0)
     (tmp_path / "c/a.ctm").write_text(
-        ";; words\na 1 0.50 0.25 hello 0.9 lex anna\na 1 0.80 0.40 there 0.9 lex anna\na 1 1.20 0.10 uh 0.9 non-lex anna\n"
+        ";; words\na 1 0.50 0.25 hello 0.9 lex anna\na 1 0.80 0.40 there 0.9 lex anna\n"
+        "a 1 1.20 0.10 uh 0.9 non-lex anna\n"
         "a 1 1.70 0.30 again 0.9 lex anna\na 1 2.00 0.50 yes 0.9 lex bob\na 1 2.2\n"
     )
     report = CorpusReport()

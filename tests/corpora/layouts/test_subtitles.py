@@ -95,7 +95,9 @@ def test_vtt(corpus):
 
 
 def test_captions_that_roll_are_dropped(tmp_path, corpus):
-    lines = [f"00:00:0{second}.000 --> 00:00:0{second + 1}.000\nline {second}\nline {second + 1}" for second in range(8)]
+    lines = [
+        f"00:00:0{second}.000 --> 00:00:0{second + 1}.000\nline {second}\nline {second + 1}" for second in range(8)
+    ]
     (tmp_path / "c").mkdir()
     (tmp_path / "c/rolling.vtt").write_text("WEBVTT\n\n" + "\n\n".join(lines))
     rows, dropped = corpus("talk.srt", SRT)

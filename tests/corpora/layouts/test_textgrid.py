@@ -7,7 +7,7 @@ import pytest
 from sft_speech.corpora import CorpusReport, load_corpus
 from sft_speech.errors import UserError
 
-LONG = '''File type = "ooTextFile"
+LONG = """File type = "ooTextFile"
 Object class = "TextGrid"
 
 xmin = 0
@@ -43,7 +43,7 @@ dich"
         points [1]:
             number = 0.7
             mark = "click"
-'''
+"""
 ROWS = [("a.wav#0.500-1.250", 'he said "no" 12 times', 0.5, 0.75), ("a.wav#1.250-3.000", "grüß dich", 1.25, 1.75)]
 
 

@@ -41,7 +41,14 @@ def test_keys_may_come_again_in_another_shard(tmp_path, shard):
     meta = json.dumps({"text": "there", "speaker": "anna", "wav": "x", "id": 7, "duration": 1.0, "sentence": None})
     meta = json.dumps({key: value for key, value in json.loads(meta).items() if value is not None})
     shard("c/data-000.tar", k1__wav=None, k1__txt="hello\n", k2__wav=None, k2__json=meta, k3__wav=None)
-    shard("c/data-001.tar", k1__wav=None, k1__txt="other", k1__json='{"speaker": "bob"}', k2__near__wav=None, k2__txt="near")
+    shard(
+        "c/data-001.tar",
+        k1__wav=None,
+        k1__txt="other",
+        k1__json='{"speaker": "bob"}',
+        k2__near__wav=None,
+        k2__txt="near",
+    )
     rows, dropped = read(tmp_path / "c")
     assert rows == [
         ("data-000/k1", "hello", ""),
@@ -51,6 +58,7 @@ def test_keys_may_come_again_in_another_shard(tmp_path, shard):
     ]
     assert [(row.id, row.reason) for row in dropped] == [("data-000/k3", "no transcript")]
     assert read(tmp_path / "c")[0] == rows  # unpacked already
+    assert load_corpus(tmp_path / "c", cache_dir=tmp_path / "own")[0]["audio"]["path"].startswith(f"{tmp_path}/own/")
 
 
 def test_a_single_shard(shard):
@@ -61,7 +69,9 @@ def test_a_single_shard(shard):
     assert load_corpus(one, columns={"label": "label"})["label"][:] == ["a|b"]
 
 
-@pytest.mark.parametrize("names", [("train-000.tar", "train-001.tar", "test-000.tar"), ("train/0.tar", "train/1.tar", "test/0.tar")])
+@pytest.mark.parametrize(
+    "names", [("train-000.tar", "train-001.tar", "test-000.tar"), ("train/0.tar", "train/1.tar", "test/0.tar")]
+)
 def test_splits(tmp_path, shard, names):
     for name in names:
         shard(f"c/{name}", k__wav=None, k__txt=name)

@@ -140,7 +140,7 @@ class _Rows:
     """The rows of segments, and those dropped so far."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._prefix = f"{str(folder).rstrip('/')}/"
         self.dropped: list[Dropped] = []
         self.recordings: set[str] = set()
         self._rows: list[tuple[str, str, str, str, float, float]] = []
@@ -157,7 +157,7 @@ class _Rows:
         if isinstance(recording, Dropped):
             self.dropped.append(recording._replace(id=f"{file}{span}"))
             return
-        id = os.path.relpath(recording, self.folder) + span
+        id = recording.removeprefix(self._prefix) + span
         if not is_text(recording):
             self.dropped.append(unnameable(id, recording))
             return
@@ -175,7 +175,7 @@ class _Rows:
         tiers = Counter({tier: rows for tier, rows in self._tiers.items() if tier})
         if len(tiers) > 1:
             names = ", ".join(f"{tier} ({rows:,} rows)" for tier, rows in tiers.most_common(5))
-            line = "%s: the text is in tiers of different names: %s; columns text=NAME takes one of them"
+            line = "%s: the text is in tiers of different names: %s; --text_column NAME takes one of them"
             logger.warning(line, source, names)
         mixed = [name for name, channels in self._channels.items() if len(channels) > 1]
         if mixed:
@@ -197,6 +197,7 @@ class Recordings:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._by_stem: dict[str, list[str]] = {}
+        self._found: dict[tuple[str, tuple[str, ...]], str | Dropped] = {}  # the last one looked for
         for path in files_below(folder):
             if is_audio(os.path.basename(path), AUDIO_SUFFIXES | VIDEO_SUFFIXES):
                 self._by_stem.setdefault(stem_of(path), []).append(path)
@@ -213,6 +214,11 @@ class Recordings:
         Args:
             file: relative to the folder.
         """
+        if (file, stems) not in self._found:  # the same for all segments of a file
+            self._found = {(file, stems): self._of(file, stems)}
+        return self._found[file, stems]
+
+    def _of(self, file: str, stems: tuple[str, ...]) -> str | Dropped:
         paths = next((paths for stem in stems if (paths := self._by_stem.get(normal(stem), []))), [])
         if len(paths) > 1:
             own = os.path.dirname(os.path.join(self.folder, file)).split(os.sep)

@@ -23,6 +23,11 @@ from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import Layout
 
 SEGMENTS = (".segments.csv", ".segments.tsv")
+TIMES = {
+    "start": ("start", "start_time", "start_seconds", "offset"),
+    "end": ("end", "end_time", "end_seconds"),
+    "duration": ("duration", "duration_seconds"),
+}
 _LABEL = re.compile(r"\s*(\d+[.,]\d+)\t(\d+[.,]\d+)(?:\t(.*))?", re.ASCII)
 _FREQUENCIES = re.compile(r"\\\t", re.ASCII)  # the second line of a label of a spectrogram
 
@@ -48,6 +53,8 @@ def read_segments(path: str, columns: Columns) -> Iterator[Segment | Dropped]:
     found = find_columns([*own, "audio"], named, path)
     if "start" not in found or not {"end", "duration"} & found.keys():
         raise Unreadable(f"no columns for the start and the end: its columns are {', '.join(header)}")
+    if odd := [name for role, name in found.items() if role in TIMES and name not in TIMES[role]]:
+        raise Unreadable(f"{', '.join(odd)}: not known to be seconds; call these columns start and end if they are")
     places = {role: header.index(name) for role, name in found.items() if role != "audio"}
     for number, row in enumerate(rows[1:], 2):
         if not any(row):

@@ -202,7 +202,9 @@ def _key(value: object) -> object:
 
 def _text(value: object) -> str:
     """Return a value of JSON as text, "" for none; JSON can hold lone surrogates."""
-    return "" if value is None else str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if value is None or (isinstance(value, str) and value.isascii()):
+        return value or ""
+    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def find(path: Path, columns: Columns) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from sft_speech.corpora.annotated import Unreadable
@@ -30,7 +31,7 @@ def chosen(path: str, tiers: Sequence[tuple[str, str]], columns: Columns) -> Ite
     wanted, by_tier = columns.get("text"), columns.get("speaker") == TIER
     names = ", ".join(dict.fromkeys(name for name, _ in tiers))
     if wanted is None and not by_tier and len(tiers) > 1:
-        do = f"say which: columns text={tiers[0][0]}; or if each is a speaker: columns speaker={TIER}"
+        do = f"say which: --text_column {shlex.quote(tiers[0][0])}; or if each is a speaker: --speaker_column {TIER}"
         raise UserError(path, f"text is in the tiers {names}", do)
     taken = 0
     for number, (name, kind) in enumerate(tiers):

@@ -74,7 +74,7 @@ def test_the_offset_of_the_recording(corpus):
 
 def test_which_of_several_tiers_is_asked(corpus):
     said, notes = tier("said", ("ts1", "ts2", "hi")), tier("notes", ("ts1", "ts2", "laughs"), kind="note")
-    with pytest.raises(UserError, match=r"in the tiers said, notes.\n-> say which: columns text=said"):
+    with pytest.raises(UserError, match=r"in the tiers said, notes.\n-> say which: --text_column said"):
         corpus(said, notes)
     assert corpus(said, notes, columns={"text": "said"})[0] == [("hi", "", 0.0, 1.25)]
     assert corpus(said, notes, columns={"text": "note"})[0] == [("laughs", "", 0.0, 1.25)]

@@ -39,6 +39,16 @@ def test_a_table_without_times(tmp_path, write):
     assert dropped[0].detail == "no columns for the start and the end: its columns are words"
 
 
+def test_a_table_of_other_units_is_not_read_as_seconds(tmp_path, write):
+    write("c/a.wav", 3.0)
+    write("c/b.wav", 3.0)
+    (tmp_path / "c/a.segments.csv").write_text("onset_ms,end_ms,text\n0,1,hello\n")
+    (tmp_path / "c/b.segments.csv").write_text("start,end,text\n0,1,hello\n")
+    rows, dropped = read(tmp_path / "c")
+    assert rows == [("hello", "", 0.0, 1.0)]
+    assert [(row.id, row.reason) for row in dropped] == [("a.segments.csv", "unreadable")]
+
+
 def test_labels_of_audacity(tmp_path, write):
     write("c/a.wav", 3.0)
     (tmp_path / "c/a.txt").write_text(

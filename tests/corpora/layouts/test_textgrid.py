@@ -85,7 +85,7 @@ def two_tiers(tmp_path, write):
 def test_which_of_several_tiers_is_asked(two_tiers):
     with pytest.raises(UserError, match="in the tiers anna - words, anna - phones, bob - words") as error:
         load_corpus(two_tiers)
-    assert "columns text=anna - words; or if each is a speaker: columns speaker=tier" in str(error.value)
+    assert "--text_column 'anna - words'; or if each is a speaker: --speaker_column tier" in str(error.value)
 
 
 @pytest.mark.parametrize(

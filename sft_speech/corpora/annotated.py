@@ -113,7 +113,8 @@ class Annotated:
             except (Unreadable, OSError) as error:
                 rows.dropped.append(Dropped(name, "unreadable", getattr(error, "strerror", None) or str(error)))
                 items = []
-                rows.recordings.update([found] if isinstance(found, str) else [])
+                found = recordings.of(name, stem_of(name), stem_of(stem_of(name)))  # also that of a.en.srt
+                rows.recordings.update([found] if isinstance(found, str) else [])  # it is dropped once
             for item in items:
                 if isinstance(item, Dropped):
                     rows.dropped.append(item._replace(id=f"{name} {item.id}".rstrip()))

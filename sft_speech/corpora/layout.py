@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from sft_speech.corpora.annotated import first_files
 from sft_speech.corpora.archive import ARCHIVES
 from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.layouts import LAYOUTS
@@ -24,7 +25,9 @@ EXPECTED = ", ".join(
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def open_source(source: str | os.PathLike[str], columns: Columns | None = None) -> Source | None:
+def open_source(
+    source: str | os.PathLike[str], columns: Columns | None = None, cache_dir: str | os.PathLike[str] | None = None
+) -> Source | None:
     """Return the rows of a folder or a manifest; None if the ``datasets`` library reads ``source``: parquet files or a
     name on the Hub.
 
@@ -33,7 +36,8 @@ def open_source(source: str | os.PathLike[str], columns: Columns | None = None) 
     """
     path = Path(source).expanduser()
     if path.exists():
-        return _layout_of(path, columns or {}).open(path, columns or {})
+        layout = _layout_of(path, columns or {})
+        return layout.open(path, columns or {}, *([cache_dir] if layout.unpacks else []))
     name = os.fspath(source)
     if _HUB.fullmatch(name) and not name.endswith((*SUFFIXES, *ARCHIVES)) and not path.parent.is_dir():
         return None
@@ -43,9 +47,13 @@ def open_source(source: str | os.PathLike[str], columns: Columns | None = None) 
 
 def _layout_of(path: Path, columns: Columns) -> Layout:
     """Return the layout of a file or folder; a metadata table directly in the folder decides, whatever is below it."""
+    if path.is_file():  # a manifest, the first layout, may be any file
+        return next(layout for layout in reversed(LAYOUTS) if layout.find(path, columns) is not None)
+    first_files.cache_clear()
     found: list[tuple[Layout, Path]] = []
-    for layout in LAYOUTS:
-        evidence = None if layout.fallback and found else layout.find(path, columns)
+    for layout in sorted(LAYOUTS, key=lambda layout: layout.fallback):
+        known = found and found[0][0].fallback < layout.fallback
+        evidence = None if known else layout.find(path, columns)
         if evidence is None:
             continue
         if evidence == path or (evidence.parent == path and evidence.name in METADATA):
@@ -53,7 +61,8 @@ def _layout_of(path: Path, columns: Columns) -> Layout:
         found.append((layout, evidence))
     if len(found) > 1:
         seen = "several corpora are in it: " + ", ".join(str(evidence.relative_to(path)) for _, evidence in found)
-        raise UserError(str(path), seen, "give the folder of one of them")
+        same = len({evidence.parent for _, evidence in found}) == 1
+        raise UserError(str(path), seen, "move the others away" if same else "give the folder of one of them")
     if found:
         return found[0][0]
     if not path.is_dir():

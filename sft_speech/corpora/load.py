@@ -75,7 +75,7 @@ def load_corpus(
     if not is_text(os.path.abspath(shown)):
         raise UserError(shown, "its name is not UTF-8", "rename the folder")
     shown = unpacked(shown, cache_dir)
-    local = open_source(shown, columns)
+    local = open_source(shown, columns, cache_dir)
     if local is None:
         from sft_speech.corpora.hub import load_hub, stream_hub
 

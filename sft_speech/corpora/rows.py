@@ -71,12 +71,14 @@ class Layout(NamedTuple):
         open: returns the rows; None if the ``datasets`` library reads them.
         fallback: it is looked for only if no layout of a lower number was found: 1 for annotations with times, which
             may also come with another layout, 2 for texts beside recordings, 3 for labels.
+        unpacks: ``open`` takes the cache for unpacked archives as a third argument.
     """
 
     expected: str
     find: Callable[[Path, Columns], Path | None]
-    open: Callable[[Path, Columns], Source | None]
+    open: Callable[..., Source | None]
     fallback: int = 0
+    unpacks: bool = False
 
 
 def rows_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from sft_speech.audio import read as read_audio
 from sft_speech.audio.codecs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, float_samples, is_audio
 from sft_speech.audio.read import AudioError, probe, read
 from sft_speech.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _RECORDINGS = AUDIO_SUFFIXES | VIDEO_SUFFIXES
 _DO = "give a path, bytes, (array, rate), {'array', 'sampling_rate'}, or a row of a dataset with 'audio'"
@@ -115,7 +118,10 @@ def recording_of(audio: Any, rate: int) -> Recording:
             return Recording(array, len(array) / rate, name=name)
         if start is not None and seconds is not None:
             return Recording(audio, seconds, start, name)
-        return Recording(audio, probe(audio).seconds, start, name)
+        header = probe(audio)
+        if header.note:
+            logger.warning("%s: %s", name or "a recording", header.note)
+        return Recording(audio, header.seconds, start, name)
     except AudioError as error:
         return Recording(error, 0.0, name=name)
 

@@ -114,7 +114,7 @@ def test_what_is_no_recording_is_named(given, message):
         ((["a", "b"], RATE), "unreadable"),
         (([[0.1, 0.2], [0.3]], RATE), "unreadable"),
         ((np.array([0.1, np.nan]), RATE), "not finite"),
-        (b"text", "unreadable"),
+        (b"text", "not audio"),
         ("/nowhere/a.wav", "missing file"),
     ],
     ids=str,

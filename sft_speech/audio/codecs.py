@@ -166,8 +166,10 @@ def _played(decoder: AudioDecoder, start: float, stop: float | None) -> AudioSam
     Raises:
         AudioError: damaged.
     """
-    begin = decoder.metadata.begin_stream_seconds or 0.0  # broadcasts begin at any time
     try:
+        # Broadcasts begin at any time, WMA at 0.064 s; that of the header differs from that of the first sample.
+        header = decoder.metadata.begin_stream_seconds or 0.0
+        begin = decoder.get_samples_played_in_range(0.0, header + 0.5).pts_seconds if start or stop else 0.0
         return decoder.get_samples_played_in_range(begin + start, None if stop is None else begin + stop)
     except (RuntimeError, ValueError, IndexError) as error:
         if start > 0 and "No audio frames" in str(error):
@@ -188,8 +190,12 @@ def decode(
     """
     decoder = _open(encoded, why)
     first = start or 0.0
-    found = _played(decoder, first, None if seconds is None else first + seconds)
+    stop = None if seconds is None else first + seconds
+    seekless = _bytes(encoded, 4) == b"OggS"  # FFmpeg seeks in FLAC in Ogg to other samples
+    found = _played(decoder, 0.0 if seekless else first, stop)
     samples, rate = (np.zeros((0, 1), np.float32), 1) if found is None else (found.data.numpy().T, found.sample_rate)
+    if seekless:
+        samples = samples[samples_of(first, rate) :]
     promised = seconds
     if promised is None and _TELLS_LENGTH.match(_bytes(encoded, 16)):
         promised = (decoder.metadata.duration_seconds or first) - first

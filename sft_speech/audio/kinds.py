@@ -37,6 +37,13 @@ _FOR_FFMPEG: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     )
 )
 
+# Containers that libsndfile reads.
+_AUDIO = re.compile(
+    rb"(?:RIFF|RIFX|RF64).{4}WAVE|riff.{12}|FORM.{4}AIF|fLaC|OggS|ID3|\xff[\xfb\xf3\xf2\xfa]|\.snd|NIST_1A|caff"
+    rb"|Creative Voice",
+    re.DOTALL,
+)
+
 # Files that hold no audio: pattern, what it is, what to do.
 _NO_AUDIO: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
     (re.compile(pattern, re.DOTALL | re.IGNORECASE), what, do)
@@ -83,7 +90,7 @@ def why_not(raw: BinaryIO, size: int, said: str, name: str = "") -> AudioError |
             return NotForLibsndfile(f"{kind} ({said})" if said else kind)
     if said:
         return NotForLibsndfile(said)
-    if _is_text(head):
+    if is_text(head):
         return AudioError("not audio", "a text file: give the recording")
     if os.path.splitext(name)[1].lower() in _HEADERLESS:
         do = f"ffmpeg -f s16le -ar RATE -ac 1 -i {os.path.basename(name)} OUT.wav adds one"
@@ -102,7 +109,12 @@ def _zeros(raw: BinaryIO, size: int) -> AudioError | NotForLibsndfile:
     return AudioError("not audio", f"{size:,} zero bytes, as an interrupted copy leaves them: copy it again")
 
 
-def _is_text(head: bytes) -> bool:
+def may_be_audio(head: bytes) -> bool:
+    """Return whether a file that begins so may be a recording: 12 bytes or more."""
+    return bool(_AUDIO.match(head)) or any(pattern.match(head) for pattern, _ in _FOR_FFMPEG)
+
+
+def is_text(head: bytes) -> bool:
     """Return whether bytes are text in UTF-8, cut anywhere, without control characters."""
     text = head.decode("utf-8", "ignore")
     if len(head) - len(text.encode()) > 3:

@@ -247,6 +247,8 @@ def stream(encoded: str | bytes) -> BinaryIO:
 
 
 def _missing(path: str) -> str:
+    if "://" in path:
+        return f"{path} is a URL, and only files are read: download it first"
     with contextlib.suppress(OSError, ValueError):
         if os.path.islink(path):
             return f"a link to {os.readlink(path)!r}, which doesn't exist"

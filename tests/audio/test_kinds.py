@@ -74,3 +74,8 @@ def test_a_broken_link_is_named(tmp_path):
     with pytest.raises(AudioError, match=r"a link to 'nowhere.wav', which doesn't exist") as caught:
         probe(tmp_path / "a.wav")
     assert caught.value.reason == "missing file"
+
+
+def test_a_url_is_named():
+    with pytest.raises(AudioError, match=r"https://a.org/a.wav is a URL, and only files are read: download it first"):
+        probe("https://a.org/a.wav")

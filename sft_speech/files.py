@@ -13,6 +13,17 @@ from typing import BinaryIO
 
 from sft_speech.errors import UserError
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the file begins that Git LFS leaves in place of another
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is a Git LFS pointer, left in place of a file that was not downloaded."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
+
 
 def check_output(flag: str, file: str) -> None:
     """Check that a file can be created, before hours are spent on its content.

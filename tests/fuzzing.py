@@ -47,7 +47,15 @@ def audio_seeds() -> list[bytes]:
     formats += [("MP3", None), ("AIFF", None), ("AU", None), ("W64", None), ("CAF", None), ("RF64", None)]
     flac = bytearray(sound("FLAC"))
     flac[21], flac[22:26] = flac[21] | 0x0F, b"\xff" * 4  # its header announces 2^36 samples
-    return [*(sound(*format) for format in formats), bytes(flac), sound("WAV")[:24] + b"\1\0\0\0" + sound("WAV")[28:]]
+    formats += [("WAV", "GSM610"), ("AU", "G721_32"), ("WAV", "IMA_ADPCM"), ("NIST", "PCM_16")]
+    wav, mp3, ogg = sound("WAV"), sound("MP3"), sound("OGG", "OPUS")
+    joined = [wav[:40] + bytes(4) + wav[44:], wav + wav, mp3[mp3.index(mp3[:2], 4) :] + mp3, ogg + ogg]
+    return [
+        *(sound(*format) for format in formats),
+        *joined,
+        bytes(flac),
+        sound("WAV")[:24] + b"\1\0\0\0" + sound("WAV")[28:],
+    ]
 
 
 # ---- corpora ----

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,16 +16,18 @@ import numpy as np
 from sft_speech.audio.units import samples_of
 
 if TYPE_CHECKING:
+    from torchcodec import AudioSamples
     from torchcodec.decoders import AudioDecoder
 
-# libsndfile reads those in the first line; the others need FFmpeg.
+# libsndfile reads those in the first two lines; the others need FFmpeg.
 AUDIO_SUFFIXES = frozenset(
     [
         *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".w64", ".rf64", ".caf"),
-        *(".m4a", ".aac", ".webm", ".mka", ".wma", ".amr"),
+        *(".mp2", ".snd", ".sph", ".nist", ".voc", ".bwf", ".wave"),
+        *(".m4a", ".m4b", ".aac", ".webm", ".weba", ".mka", ".wma", ".amr", ".3gp", ".3ga", ".spx", ".ac3"),
     ]
 )
-VIDEO_SUFFIXES = frozenset([".mp4", ".mkv"])
+VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mkv", ".mov", ".avi", ".flv", ".mpg", ".mpeg", ".mts", ".wmv", ".3g2"])
 
 
 def is_audio(name: str, suffixes: frozenset[str] = AUDIO_SUFFIXES) -> bool:
@@ -36,7 +39,8 @@ class AudioError(Exception):
     """A clip that cannot be used.
 
     Attributes:
-        reason: category in the corpus report: "missing file", "unreadable", "truncated", "empty" or "not finite".
+        reason: category in the corpus report: "missing file", "not audio", "unreadable", "truncated", "empty" or
+            "not finite".
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -93,30 +97,84 @@ def float_samples(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32)
 
 
+INSTALL = "pip install 'sft_speech[codecs]', and FFmpeg's shared libraries: apt (or brew) install ffmpeg"
+_BLOCK_SECONDS = 60.0  # decoded at a time to learn a length
+
+# Containers whose headers know the length: MP4, Matroska, WMA. That of AAC, AMR, MPEG is guessed from their size.
+_TELLS_LENGTH = re.compile(rb".{4}ftyp|\x1aE\xdf\xa3|\x30\x26\xb2\x75\x8e\x66\xcf\x11", re.DOTALL)
+
+
 def _open(encoded: str | bytes, why: NotForLibsndfile) -> AudioDecoder:
+    """Return a decoder, which prints nothing: torchcodec sets FFmpeg's log level to quiet."""
     try:
         from torchcodec.decoders import AudioDecoder
-    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: torchcodec is installed, FFmpeg isn't
-        raise AudioError(
-            "unreadable", f"{why} (torchcodec with FFmpeg reads more formats; it is not installed)"
-        ) from error
+    except ImportError as error:
+        raise AudioError("unreadable", f"{why}; FFmpeg may read it: {INSTALL}") from error
+    except (RuntimeError, OSError) as error:  # torchcodec is installed
+        do = "apt (or brew) install ffmpeg; sft-speech doctor checks it"
+        raise AudioError("unreadable", f"{why}; torchcodec finds no shared libraries of FFmpeg: {do}") from error
     try:
         return AudioDecoder(encoded)
     except (RuntimeError, ValueError) as error:
+        if "audio stream" in str(error):
+            raise AudioError("not audio", "a video without sound") from error
+        if _TELLS_LENGTH.match(_bytes(encoded, 16)) and b"ftyp" in (whole := _bytes(encoded)) and b"moov" not in whole:
+            why_cut = "its index (moov), which is written last, is missing: the recording or the copy was interrupted"
+            raise AudioError("truncated", why_cut) from error
         raise AudioError("unreadable", f"{why}; FFmpeg cannot read it either") from error
 
 
 def probe(encoded: str | bytes, why: NotForLibsndfile) -> tuple[int, int, int]:
-    """Return the samples per channel, the rate and the number of channels given by the header.
+    """Return the samples per channel, the rate and the number of channels.
+
+    The header gives them where it knows the length; else the file is decoded.
 
     Raises:
-        AudioError: unreadable, or empty.
+        AudioError: unreadable, truncated or empty.
     """
-    metadata = _open(encoded, why).metadata
-    if not metadata.duration_seconds or not metadata.sample_rate:
-        raise AudioError("empty", "its header gives no length")
-    samples = samples_of(metadata.duration_seconds, metadata.sample_rate)
-    return samples, metadata.sample_rate, metadata.num_channels or 1
+    decoder = _open(encoded, why)
+    seconds, rate = decoder.metadata.duration_seconds, decoder.metadata.sample_rate
+    if not seconds or not rate or not _TELLS_LENGTH.match(_bytes(encoded, 16)):
+        seconds, rate = _decoded_seconds(decoder)
+    samples = samples_of(seconds, rate)
+    if samples == 0:
+        raise AudioError("empty", "it holds no samples")
+    return samples, rate, decoder.metadata.num_channels or 1
+
+
+def _bytes(encoded: str | bytes, count: int = -1) -> bytes:
+    """Return the first bytes of a file; -1: all of them."""
+    if isinstance(encoded, bytes):
+        return encoded if count < 0 else encoded[:count]
+    with open(encoded, "rb") as file:
+        return file.read(count)
+
+
+def _decoded_seconds(decoder: AudioDecoder) -> tuple[float, int]:
+    """Return the seconds and the rate of a file that is decoded block by block."""
+    seconds, rate, start = 0.0, 1, 0.0
+    while (block := _played(decoder, start, start + _BLOCK_SECONDS)) is not None and block.data.shape[1]:
+        rate = block.sample_rate
+        seconds += block.data.shape[1] / rate
+        start += _BLOCK_SECONDS
+    return seconds, rate
+
+
+def _played(decoder: AudioDecoder, start: float, stop: float | None) -> AudioSamples | None:
+    """Return what is played between two times; None if the file ends before.
+
+    Raises:
+        AudioError: damaged.
+    """
+    try:
+        # Broadcasts begin at any time, WMA at 0.064 s; that of the header differs from that of the first sample.
+        header = decoder.metadata.begin_stream_seconds or 0.0
+        begin = decoder.get_samples_played_in_range(0.0, header + 0.5).pts_seconds if start or stop else 0.0
+        return decoder.get_samples_played_in_range(begin + start, None if stop is None else begin + stop)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if start > 0 and "No audio frames" in str(error):
+            return None
+        raise AudioError("truncated", "cut or damaged (FFmpeg)") from error
 
 
 def decode(
@@ -131,9 +189,17 @@ def decode(
         AudioError: unreadable, or truncated.
     """
     decoder = _open(encoded, why)
-    try:
-        stop = None if seconds is None else (start or 0.0) + seconds
-        decoded = decoder.get_samples_played_in_range(start or 0.0, stop)
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise AudioError("truncated", "cut or damaged (FFmpeg)") from error
-    return decoded.data.numpy().T, decoded.sample_rate
+    first = start or 0.0
+    stop = None if seconds is None else first + seconds
+    seekless = _bytes(encoded, 4) == b"OggS"  # FFmpeg seeks in FLAC in Ogg to other samples
+    found = _played(decoder, 0.0 if seekless else first, stop)
+    samples, rate = (np.zeros((0, 1), np.float32), 1) if found is None else (found.data.numpy().T, found.sample_rate)
+    if seekless:
+        samples = samples[samples_of(first, rate) :]
+    promised = seconds
+    if promised is None and _TELLS_LENGTH.match(_bytes(encoded, 16)):
+        promised = (decoder.metadata.duration_seconds or first) - first
+    # Lengths in headers include what the encoder adds.
+    if len(samples) and promised and len(samples) / rate < promised - max(0.25, promised / 50):
+        raise AudioError("truncated", f"{len(samples) / rate:.2f} of {promised:.2f} s could be read")
+    return samples, rate

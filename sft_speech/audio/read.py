@@ -7,22 +7,19 @@ Shapes: S samples, C channels.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from sft_speech.audio import codecs
 from sft_speech.audio.codecs import AudioError, NotForLibsndfile
+from sft_speech.audio.sndfile import Sound, size_of, stream
 from sft_speech.audio.units import samples_of, seconds_of
-
-if TYPE_CHECKING:
-    import soundfile
 
 __all__ = ["QUIET_SECONDS", "Audio", "AudioError", "Header", "decode", "probe", "quietest", "read"]
 
@@ -32,10 +29,8 @@ QUIET_SECONDS = 0.05  # length of the window that :func:`quietest` looks for
 
 _TAIL = 256  # samples decoded at the end of a file to check that it is there
 _SILENT_PEAK = 1e-4  # -80 dB of full scale, three steps of 16-bit audio: nothing was recorded
-_UNKNOWN_FORMAT = 1  # SF_ERR_UNRECOGNISED_FORMAT of sndfile.h
 _UNKNOWN_LENGTH = 0x7FFF_0000  # writers to a pipe put the largest number that fits in place of a length
 _OGG_PAGE = 65_307  # the longest page of RFC 3533, in bytes
-_OPEN_LENGTH = 1 << 62  # libsndfile gives at least this for a FLAC whose header has no length
 # What libsndfile logs when it opens a file that is shorter than its header says.
 _CUT = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
 _MOST_UPSAMPLING = 100  # nobody records at 160 Hz; upsampling from 1 Hz would take gigabytes
@@ -52,6 +47,7 @@ class Header:
         channels: 1 or more.
         silent: no sample of the file is louder than -80 dB of full scale.
         kind: container and coding as libsndfile names them, "WAV PCM_16"; "" if FFmpeg reads the file.
+        note: what is wrong with its header, and how it is read in spite of it; "" if nothing is.
     """
 
     samples: int
@@ -59,6 +55,7 @@ class Header:
     channels: int
     silent: bool = False
     kind: str = field(default="", compare=False)
+    note: str = field(default="", compare=False)
 
     @property
     def seconds(self) -> float:
@@ -79,33 +76,33 @@ def probe(audio: Audio) -> Header:
     """
     encoded = _encoded(audio)
     try:
-        with _open(encoded) as file:
+        with Sound(encoded) as file:
             return _header(file, encoded)
     except NotForLibsndfile as error:
         return Header(*codecs.probe(encoded, error))
 
 
-def _header(file: soundfile.SoundFile, encoded: str | bytes) -> Header:
+def _header(file: Sound, encoded: str | bytes) -> Header:
     samples, rate = file.frames, file.samplerate
     if samples <= 0:
         raise AudioError("empty", "it holds no samples")
     _check_container(file, encoded)
-    start = max(0, samples - (_slack(file) if file.format == "MP3" else _TAIL))
-    tail = _decode(file, start, samples - start)
+    start = max(0, samples - (_slack(file) if file.subtype.startswith("MPEG") else _TAIL))
+    tail = file.read(start, samples - start, exact=False)
     if len(tail) == 0:
         raise AudioError("truncated", f"its header promises {seconds_of(samples, rate):.2f} s, the end is missing")
     _check_finite(tail)
     silent = _peak(tail) <= _SILENT_PEAK and _all_silent(file)
-    return Header(samples, rate, file.channels, silent, f"{file.format} {file.subtype}")
+    return Header(samples, rate, file.channels, silent, f"{file.format} {file.subtype}", file.repaired)
 
 
-def _slack(file: soundfile.SoundFile) -> int:
+def _slack(file: Sound) -> int:
     """Return how many samples an intact file may lack: some headers are rounded, and MP3 lengths count packets."""
     quarter = file.samplerate // 4
-    return quarter if file.format == "MP3" else min(quarter, file.frames // 50)
+    return quarter if file.subtype.startswith("MPEG") else min(quarter, file.frames // 50)
 
 
-def _check_container(file: soundfile.SoundFile, encoded: str | bytes) -> None:
+def _check_container(file: Sound, encoded: str | bytes) -> None:
     """Check the container: libsndfile silently shortens cut WAV, AIFF, AU, CAF and OGG files, and some MP3.
 
     Raises:
@@ -113,9 +110,7 @@ def _check_container(file: soundfile.SoundFile, encoded: str | bytes) -> None:
     """
     if file.format == "OGG":
         return _check_last_page(encoded)
-    if file.format == "MP3":
-        return _check_mp3_length(encoded)
-    if file.format == "FLAC":
+    if file.format in ("MP3", "FLAC"):
         return None
     for declared, found in _CUT.findall(file.extra_info):
         lost = file.frames * (int(declared) / max(1, int(found)) - 1)
@@ -127,8 +122,8 @@ def _check_container(file: soundfile.SoundFile, encoded: str | bytes) -> None:
 
 def _check_last_page(encoded: str | bytes) -> None:
     """Check that an OGG file ends with a whole page flagged as the last; a cut between two pages goes unnoticed."""
-    with _stream(encoded) as raw:
-        raw.seek(max(0, _size(raw) - _OGG_PAGE))
+    with stream(encoded) as raw:
+        raw.seek(max(0, size_of(raw) - _OGG_PAGE))
         end = raw.read()
     page = end[max(0, end.rfind(b"OggS")) :]
     body = 27 + page[26] if len(page) > 27 else len(page) + 1
@@ -137,21 +132,12 @@ def _check_last_page(encoded: str | bytes) -> None:
         raise AudioError("truncated", "its last OGG page is cut")
 
 
-def _check_mp3_length(encoded: str | bytes) -> None:
-    """Check the length of an MP3: without a Xing header libsndfile guesses it from the first packet and stops there,
-    which can lose a third of a clip.
-    """
-    with _stream(encoded) as raw, _open(raw) as file:
-        _decode(file, max(0, file.frames - 1), 1)
-        if _size(raw) - raw.tell() > max(8192, _size(raw) // 20):  # more than tags after the last packet
-            raise NotForLibsndfile("an MP3 of variable bit rate without the header that gives its length; re-encode it")
-
-
-def _all_silent(file: soundfile.SoundFile) -> bool:
-    file.seek(0)
-    while len(block := _decode(file, None, _BLOCK)):
+def _all_silent(file: Sound) -> bool:
+    place = 0
+    while len(block := file.read(place, _BLOCK)):
         if not _peak(block) <= _SILENT_PEAK:
             return False
+        place += len(block)
     return True
 
 
@@ -206,7 +192,7 @@ def decode(audio: Audio, start: float | None = None, seconds: float | None = Non
     """
     encoded = _encoded(audio)
     try:
-        with _open(encoded) as file:
+        with Sound(encoded) as file:
             samples, rate = _samples(file, encoded, start, seconds), file.samplerate
     except NotForLibsndfile as error:
         samples, rate = codecs.decode(encoded, start, seconds, error)
@@ -224,7 +210,7 @@ def quietest(waveform: np.ndarray, rate: int) -> int:
     return int(np.square(blocks).sum(-1).argmin()) * window + window // 2
 
 
-def _samples(file: soundfile.SoundFile, encoded: str | bytes, start: float | None, seconds: float | None) -> np.ndarray:
+def _samples(file: Sound, encoded: str | bytes, start: float | None, seconds: float | None) -> np.ndarray:
     """Return samples (S, C) of the file or of a segment, at the file's own rate."""
     total = file.frames
     first = samples_of(start or 0.0, file.samplerate)
@@ -233,27 +219,11 @@ def _samples(file: soundfile.SoundFile, encoded: str | bytes, start: float | Non
         _check_container(file, encoded)
     if first >= total:
         return np.zeros((0, file.channels), np.float32)
-    samples = _decode(file, first, wanted)
+    samples = file.read(first, wanted)
     if len(samples) == 0 or len(samples) < wanted - max(_TAIL, _slack(file)):
         got, promised = (seconds_of(n, file.samplerate) for n in (len(samples), wanted))
         raise AudioError("truncated", f"{got:.2f} of {promised:.2f} s could be read")
     return np.pad(samples, ((0, wanted - len(samples)), (0, 0))) if len(samples) < wanted else samples
-
-
-def _decode(file: soundfile.SoundFile, start: int | None, samples: int) -> np.ndarray:
-    """Return samples (S, C), S at most ``samples``, from ``start`` or from the current position."""
-    import soundfile
-
-    try:
-        if start is not None:
-            file.seek(start)
-        return file.read(samples, dtype="float32", always_2d=True)
-    except MemoryError as error:  # a FLAC of a kilobyte may declare weeks of audio
-        seconds = seconds_of(samples or file.frames, file.samplerate)
-        raise AudioError("unreadable", f"its {seconds:.0f} s don't fit into memory") from error
-    except (soundfile.SoundFileRuntimeError, ValueError) as error:
-        at = "damaged" if start is None else f"damaged at or after {seconds_of(start, file.samplerate):.2f} s"
-        raise AudioError("truncated", f"cut or {at}") from error
 
 
 def _check_finite(samples: np.ndarray) -> None:
@@ -272,44 +242,3 @@ def _encoded(audio: Audio) -> str | bytes:
     if content is None:
         raise AudioError("missing file", "neither a path nor bytes")
     return content if isinstance(content, bytes) else os.fspath(content)
-
-
-def _stream(encoded: str | bytes) -> BinaryIO:
-    return io.BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb")
-
-
-def _size(raw: BinaryIO) -> int:
-    return raw.getbuffer().nbytes if isinstance(raw, io.BytesIO) else os.fstat(raw.fileno()).st_size
-
-
-def _open(encoded: str | bytes | BinaryIO) -> soundfile.SoundFile:
-    """Open a file; libsndfile gets paths as they are, because a Python file object costs three times as much."""
-    import soundfile
-
-    if isinstance(encoded, str) and os.name == "posix":
-        file_or_name: Any = os.fsencode(encoded)  # soundfile refuses a str that isn't valid UTF-8
-    else:
-        file_or_name = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
-    try:
-        file = soundfile.SoundFile(file_or_name)
-    except soundfile.LibsndfileError as error:
-        _check_file(encoded)
-        if error.code == _UNKNOWN_FORMAT:
-            raise NotForLibsndfile("not an audio format that libsndfile knows") from error
-        raise AudioError("unreadable", error.error_string.strip() or f"libsndfile error {error.code}") from error
-    if file.frames >= _OPEN_LENGTH:
-        file.close()
-        raise NotForLibsndfile("a FLAC that was written to a pipe, so its header lacks the length; re-encode it")
-    return file
-
-
-def _check_file(encoded: str | bytes | BinaryIO) -> None:
-    """Raise the error behind libsndfile's "System error"."""
-    try:
-        with _stream(encoded) if isinstance(encoded, str | bytes) else encoded as raw:
-            if _size(raw) == 0:
-                raise AudioError("empty", "a file of 0 bytes")
-    except FileNotFoundError as error:
-        raise AudioError("missing file", f"no file {encoded!r}") from error
-    except (OSError, ValueError) as error:
-        raise AudioError("unreadable", getattr(error, "strerror", None) or str(error)) from error

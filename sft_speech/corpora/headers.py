@@ -24,7 +24,8 @@ from sft_speech.files import open_whole
 
 logger = logging.getLogger(__name__)
 
-# One row per file. key: fingerprint of its name, size and time; reason: why it cannot be used, null if it can.
+# One row per file. key: fingerprint of its name, size and time; reason: why it cannot be used, null if it can; detail:
+# about the reason, or what is wrong with the header of a file that is read all the same.
 SCHEMA = pa.schema(
     [
         ("key", pa.uint64()),
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
 )
 _BLOCK = 256  # files that a thread takes at a time
 _ABANDONED = 86_400  # seconds after which a file that is being written counts as abandoned
+_SHOWN = 3  # files named of each defect
 _MISSING = 0  # key of a file that doesn't exist
 
 
@@ -61,8 +63,24 @@ def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
     headers = pa.concat_tables([known, fresh, missing]).take(pa.array(places))
     if index is not None and (len(new) or len(known) != len(paths)):
         save(headers, index)
+    _log_notes(paths, headers)
     logger.info("%d headers read, %d known, in %.1f s", len(new), len(paths) - len(new), time.perf_counter() - began)
     return headers
+
+
+def _log_notes(paths: Sequence[str], headers: pa.Table) -> None:
+    """Log which files are read in spite of a wrong header, one line for each kind of defect."""
+    noted = pc.and_(pc.is_null(headers["reason"]), pc.is_valid(headers["detail"]))
+    notes: dict[str, list[str]] = {}
+    for row in np.flatnonzero(noted.to_numpy()).tolist():
+        notes.setdefault(headers["detail"][row].as_py(), []).append(paths[row])
+    for note, files in notes.items():
+        logger.warning("%d files: %s (%s)", len(files), note, some(files))
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if names[_SHOWN:] else "")
 
 
 def probe_all(audio: Sequence[Audio | AudioError], keys: np.ndarray, block: int = _BLOCK) -> pa.Table:
@@ -86,8 +104,8 @@ def _probe(block: Sequence[Audio | AudioError]) -> list[tuple[int, int, str | No
             if isinstance(audio, AudioError):
                 raise audio
             header = probe(audio)
-            silent = ("silent", "nothing is louder than -80 dB") if header.silent else (None, None)
-            rows.append((header.samples, header.rate, *silent))
+            found = ("silent", "nothing is louder than -80 dB") if header.silent else (None, header.note or None)
+            rows.append((header.samples, header.rate, *found))
         except AudioError as error:
             rows.append((0, 1, error.reason, str(error)))
     return rows

@@ -1,22 +1,22 @@
-"""Recordings as users give them: files, folders, bytes, arrays, decoded audio, rows of a dataset."""
+"""Recordings as users give them: files, bytes, arrays, decoded audio, rows of a dataset."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from sft_speech.audio import read as read_audio
-from sft_speech.audio.codecs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, float_samples, is_audio
+from sft_speech.audio.codecs import float_samples
 from sft_speech.audio.read import AudioError, probe, read
 from sft_speech.errors import UserError
 
-_RECORDINGS = AUDIO_SUFFIXES | VIDEO_SUFFIXES
+logger = logging.getLogger(__name__)
+
 _DO = "give a path, bytes, (array, rate), {'array', 'sampling_rate'}, or a row of a dataset with 'audio'"
 
 
@@ -115,7 +115,10 @@ def recording_of(audio: Any, rate: int) -> Recording:
             return Recording(array, len(array) / rate, name=name)
         if start is not None and seconds is not None:
             return Recording(audio, seconds, start, name)
-        return Recording(audio, probe(audio).seconds, start, name)
+        header = probe(audio)
+        if header.note:
+            logger.warning("%s: %s", name or "a recording", header.note)
+        return Recording(audio, header.seconds, start, name)
     except AudioError as error:
         return Recording(error, 0.0, name=name)
 
@@ -164,35 +167,3 @@ def mono(audio: tuple[Any, int], rate: int) -> np.ndarray:
     if not np.isfinite(waveform).all():
         raise AudioError("not finite", "the array holds NaN or infinite samples")
     return waveform if own_rate == rate else soxr.resample(waveform, own_rate, rate)
-
-
-def find_audio(given: Iterable[str | Path]) -> list[Path]:
-    """Return the files that were given, and all audio files under the folders that were given, sorted.
-
-    Raises:
-        UserError: a path does not exist, or a folder holds no audio.
-    """
-    found: list[Path] = []
-    for path in map(Path, given):
-        if path.is_dir():
-            files = list(map(Path, _audio_under(str(path))))
-            if not files:
-                raise UserError(f"{path}", "there is no audio file under it", "give a folder of recordings")
-            found += files
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UserError(f"{path}", "there is no such file or folder", "check the path")
-    return found
-
-
-def _audio_under(folder: str) -> Iterator[str]:
-    """Yield audio files in the order of ``sorted(Path(folder).rglob("*"))``, three times as fast.
-
-    Links to folders are not followed.
-    """
-    for entry in sorted(os.scandir(folder), key=attrgetter("name")):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _audio_under(entry.path)
-        elif is_audio(entry.name, _RECORDINGS) and entry.is_file():
-            yield entry.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sft_speech.errors import UserError
+from sft_speech.files import is_lfs_pointer
 from sft_speech.models.linear import use_faster_linear
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
@@ -101,6 +103,10 @@ def check_folder(name: str) -> None:
         raise UserError(name, "it is a file", "give the directory of a checkpoint, or its id on the Hub")
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(name, "it holds no config.json", "give the directory that save_pretrained wrote")
+    for file in sorted(path.iterdir()) if path.is_dir() else ():
+        if is_lfs_pointer(file):
+            why = f"{file.name} is a Git LFS pointer: the file itself was not downloaded"
+            raise UserError(name, why, f"git -C {shlex.quote(name)} lfs pull")
 
 
 def how_to_read_weights(name: str, allow_pickle: bool = False) -> dict[str, bool]:

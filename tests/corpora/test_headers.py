@@ -33,7 +33,7 @@ def test_headers_in_the_order_of_the_paths(tmp_path, files):
     (tmp_path / "text.wav").write_text("no audio")
     table = headers.scan_files([files[2], str(tmp_path / "gone.wav"), files[0], str(tmp_path / "text.wav")], None)
     assert table["samples"].to_pylist() == [4800, 0, 1600, 0]
-    assert table["reason"].to_pylist() == [None, "missing file", None, "unreadable"]
+    assert table["reason"].to_pylist() == [None, "missing file", None, "not audio"]
 
 
 def test_unchanged_files_are_not_opened_again(tmp_path, files, probed, write):
@@ -65,7 +65,7 @@ def test_a_file_of_the_same_size_that_changed_is_read_again(tmp_path, files, pro
 
 
 def test_what_could_not_be_read_is_tried_again(tmp_path, probed):
-    (tmp_path / "text.m4a").write_text("torchcodec may be installed one day")
+    (tmp_path / "text.m4a").write_bytes(b"\0\0\0\x20ftypM4A torchcodec may be installed one day")
     for _ in range(2):
         table = headers.scan_files([str(tmp_path / "text.m4a")], tmp_path / "index.parquet")
         assert table["reason"].to_pylist() == ["unreadable"]
@@ -124,3 +124,32 @@ def test_what_killed_runs_left_is_removed_after_a_day(tmp_path, files):
     headers.scan_files(files, tmp_path / "headers-1.parquet")
     assert (tmp_path / "headers-1.parquet").is_file()
     assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_files_with_wrong_headers_are_named_once_by_defect(tmp_path, write, caplog):
+    for number in range(5):
+        path = write(f"{number}.wav", 0.1)
+        wav = path.read_bytes()
+        path.write_bytes(wav[:40] + bytes(4) + wav[44:] if number else wav + wav)
+    paths = [str(tmp_path / f"{number}.wav") for number in range(5)]
+    for _ in range(2):  # read, and from the index
+        caplog.clear()
+        table = headers.scan_files(paths, tmp_path / "index.parquet")
+        assert table["samples"].to_pylist() == [3200, 1600, 1600, 1600, 1600]
+        assert table["reason"].to_pylist() == [None] * 5
+        assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+            f"1 files: 2 recordings joined in one file: all of them are read ({paths[0]})",
+            "4 files: its header gives a wrong length: all that it holds is read "
+            f"({paths[1]}, {paths[2]}, {paths[3]} and 1 more)",
+        ]
+
+
+def test_what_is_no_audio_is_dropped_as_what_it_is(tmp_path, write):
+    (tmp_path / "lfs.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
+    (tmp_path / "page.wav").write_bytes(b"<!doctype html><title>404</title>")
+    table = headers.scan_files([str(tmp_path / "lfs.wav"), str(tmp_path / "page.wav")], None)
+    assert table["reason"].to_pylist() == ["not audio", "not audio"]
+    assert table["detail"].to_pylist() == [
+        "a Git LFS pointer, not the recording: git lfs pull",
+        "a web page: download the recording again",
+    ]

@@ -13,7 +13,7 @@ from datasets import Audio, Dataset
 
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
-from sft_speech.inference.clips import find_audio, is_one, mono, recording_of, undecoded
+from sft_speech.inference.clips import is_one, mono, recording_of, undecoded
 
 RATE = 16_000
 WAVE = (np.sin(np.linspace(0, 300, 8000)) / 2).astype(np.float32)  # half a second
@@ -114,7 +114,7 @@ def test_what_is_no_recording_is_named(given, message):
         ((["a", "b"], RATE), "unreadable"),
         (([[0.1, 0.2], [0.3]], RATE), "unreadable"),
         ((np.array([0.1, np.nan]), RATE), "not finite"),
-        (b"text", "unreadable"),
+        (b"text", "not audio"),
         ("/nowhere/a.wav", "missing file"),
     ],
     ids=str,
@@ -145,18 +145,3 @@ def test_arrays_of_any_kind_are_the_same_audio(kind):
     else:
         given = wave.astype(kind)
     assert np.abs(mono((given, 16000), 16000) - wave).max() < 0.01
-
-
-def test_find_audio(tmp_path):
-    recordings = tmp_path / "recordings"
-    (recordings / "sub").mkdir(parents=True)
-    for name in ("b.wav", "a.flac", "sub/c.ogg", "notes.txt"):
-        (recordings / name).touch()
-    assert find_audio([recordings / "notes.txt"]) == [recordings / "notes.txt"]  # named by the user: to be tried
-    with pytest.raises(UserError, match="no such file"):
-        find_audio([recordings / "nothing.wav"])
-    (recordings / "._a.flac").write_bytes(b"what macOS leaves on other disks")
-    assert [path.name for path in find_audio([recordings])] == ["a.flac", "b.wav", "c.ogg"]
-    (tmp_path / "bare").mkdir()
-    with pytest.raises(UserError, match="no audio file"):
-        find_audio([tmp_path / "bare"])

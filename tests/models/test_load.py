@@ -65,3 +65,12 @@ def test_no_such_checkpoint(tmp_path):
     for read in (read_config, lambda name: load_pretrained(Wav2Vec2ForCTC, name)):
         with pytest.raises(UserError, match=r"no config\.json"):
             read(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_file_that_git_lfs_has_not_fetched_is_named(copied, name):
+    folder = copied("wav2vec2-group")
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
+    for load in (lambda: read_config(str(folder)), lambda: load_pretrained(AutoModelForCTC, str(folder))):
+        with pytest.raises(UserError, match=f"{name} is a Git LFS pointer.*\n-> git -C .* lfs pull"):
+            load()

@@ -8,7 +8,6 @@ a run is unfinished its output is in FILE.parts, and --resume continues it, with
 from __future__ import annotations
 
 import argparse
-import codecs
 import contextlib
 import io
 import json
@@ -17,7 +16,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -53,7 +52,7 @@ _UNENCODABLE = {"text": "surrogateescape", "jsonl": "backslashreplace", "srt": "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech transcribe``."""
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
-    parser.add_argument("audio", metavar="AUDIO", nargs="*", help="audio files, or folders of them")
+    parser.add_argument("audio", metavar="AUDIO", nargs="*", help="audio files, folders or lists of them; - is stdin")
     parser.add_argument("--files_from", metavar="LIST", help="more audio files: a path per line; - is stdin")
     parser.add_argument("--format", choices=("text", "jsonl", "srt", "vtt"), default="text", help="[text]")
     parser.add_argument(
@@ -83,13 +82,21 @@ def main(args: argparse.Namespace) -> int | None:
     decoding_of(args), generation_of(args)  # raise before anything is read
     if process.world > 1:
         end_with_parent()
-    from sft_speech.inference.clips import find_audio
+    from sft_speech.inference.inputs import STDIN, given_audio
 
+    if STDIN in args.audio and max(process.world, args.num_processes) > 1:
+        raise UserError(STDIN, "only one process can read standard input", "give a list with --files_from -")
     listed = _listed(args.files_from, process)
-    files = find_audio(args.audio) + listed
-    if not files:
+    given = given_audio(args.audio)
+    if not given and not listed:
         raise UserError("no AUDIO", "there is nothing to transcribe", "give files, folders or --files_from LIST")
-    several = len(files) > 1 or bool(listed) or Path(args.audio[0]).is_dir()
+    if isinstance(given[0] if given else None, Mapping):  # a recording from standard input
+        if listed:
+            raise UserError(f"{STDIN} and --files_from", "a recording from standard input has no name", "give it alone")
+        _to_stream(args, given, several=False)
+        return None
+    files = [path for path in given if isinstance(path, Path)] + listed
+    several = len(files) > 1 or bool(listed) or not Path(args.audio[0]).is_file()
     if several and args.format in ("srt", "vtt"):
         return _to_folder(args, files, listed, process)
     if several and args.output not in (None, "-") and (not Path(args.output).exists() or Path(args.output).is_file()):
@@ -107,10 +114,13 @@ def _listed(given: str | None, process: Process) -> list[Path]:
     if given == "-" and process.world > 1:
         raise UserError("--files_from -", "only one process can read it", "give a file, or --num_processes")
     try:
-        lines = (sys.stdin.buffer.read() if given == "-" else Path(given).read_bytes()).removeprefix(codecs.BOM_UTF8)
+        content = sys.stdin.buffer.read() if given == "-" else Path(given).read_bytes()
     except OSError as error:
         raise UserError(f"--files_from {given}", f"it cannot be read ({error.strerror})", "give a text file") from error
-    return [Path(os.fsdecode(line)) for line in lines.splitlines() if line]
+    from sft_speech.inference.inputs import listed
+
+    list_file = Path(given)
+    return listed(content, Path() if given == "-" else list_file.parent, given, list_file.suffix.lower())
 
 
 def _transcriber(args: argparse.Namespace, process: Process) -> Transcriber:
@@ -128,7 +138,7 @@ def _transcriber(args: argparse.Namespace, process: Process) -> Transcriber:
     )
 
 
-def _to_stream(args: argparse.Namespace, files: Sequence[Path], several: bool) -> None:
+def _to_stream(args: argparse.Namespace, files: Sequence[Path | Mapping[str, Any]], several: bool) -> None:
     """Write one recording to a file, or any number of them to a stream of lines."""
     with contextlib.ExitStack() as stack:
         transcriber = _transcriber(args, Process())
@@ -310,11 +320,9 @@ def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[
 
 def _subtitle_names(files: Sequence[Path], given: Sequence[str], format: str) -> list[Path]:
     """Return paths in the output folder, as recordings are in theirs; ``a.wav.srt`` if two are named ``a``."""
-    roots = [Path(path) for path in given if Path(path).is_dir()]
-    relative = []
-    for file in files:
-        root = next((root for root in roots if file.is_relative_to(root)), file.parent)
-        relative.append(file.relative_to(root))
+    from sft_speech.inference.inputs import relative_names
+
+    relative = relative_names(files, given)
     taken = Counter(path.with_suffix("") for path in relative)
     names = [
         path.with_suffix(f".{format}") if taken[path.with_suffix("")] == 1 else path.with_name(f"{path.name}.{format}")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, cast, overload
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.inference.chunking import CHUNK_SECONDS, CONTEXT_SHARE
-from sft_speech.inference.clips import Audio, find_audio, is_one, recording_of, undecoded
+from sft_speech.inference.clips import Audio, is_one, recording_of, undecoded
+from sft_speech.inference.inputs import find_audio
 from sft_speech.inference.pieces import POOL
 from sft_speech.tasks.asr.recognizer import (
     Clip,

@@ -19,8 +19,9 @@ from torch import Tensor
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.inference.batching import sorted_batches
-from sft_speech.inference.clips import Audio, Recording, find_audio, is_one, recording_of, undecoded
+from sft_speech.inference.clips import Audio, Recording, is_one, recording_of, undecoded
 from sft_speech.inference.computing import computed
+from sft_speech.inference.inputs import find_audio
 from sft_speech.models.load import chosen_device
 from sft_speech.tasks.classification.checkpoint import Checkpoint, load_classifier
 

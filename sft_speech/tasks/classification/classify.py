@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech classify``."""
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
-    parser.add_argument("audio", metavar="AUDIO", nargs="+", help="audio files, or folders of them")
+    parser.add_argument("audio", metavar="AUDIO", nargs="+", help="audio files, folders or lists of them; - is stdin")
     parser.add_argument(
         "--top", type=int, default=1, metavar="K", help="number of labels per recording, the most probable first [1]"
     )
@@ -45,10 +45,10 @@ def main(args: argparse.Namespace) -> None:
     """
     if args.top < 1:
         raise UserError(f"--top {args.top}", "there is nothing to show", "give 1 or more")
-    from sft_speech.inference.clips import find_audio
+    from sft_speech.inference.inputs import given_audio
     from sft_speech.tasks.classification.classifier import Classifier
 
-    files, failed = find_audio(args.audio), 0
+    files, failed = given_audio(args.audio), 0
     classifier = Classifier(args.model, args.device, args.max_batch_seconds, args.allow_pickle)
     with contextlib.ExitStack() as stack:
         stream: TextIO = sys.stdout

@@ -20,6 +20,9 @@ class _Reason(NamedTuple):
 REASONS = {
     "missing file": _Reason("problem", "whose audio file is missing", "find the files, or fix the paths in the table"),
     "unreadable": _Reason("problem", "whose audio cannot be read", "encode the files again (WAV, FLAC, MP3, Opus)"),
+    "not audio": _Reason(
+        "problem", "whose file is not audio", "get the recordings: git lfs pull, or download them again"
+    ),
     "truncated": _Reason("problem", "whose file is truncated", "copy the files again from their source"),
     "empty": _Reason("problem", "whose file holds no audio", "copy the files again from their source"),
     "not finite": _Reason("problem", "with NaN or infinite samples", "encode the files again from their source"),

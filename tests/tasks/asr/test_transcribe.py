@@ -115,7 +115,7 @@ def test_a_run_is_not_resumed_with_other_inputs(model, clips, tmp_path, small_bl
     with broken_after(1), pytest.raises(RuntimeError):
         run(model, clips, "-o", output)
     for others, message in (
-        ((clips, clips / "00.wav"), "started with other recordings"),
+        ((clips / "00.wav", clips / "01.wav"), "started with other recordings"),
         ((clips, "--timestamps", "word"), "started with other timestamps"),
     ):
         assert run(model, *others, "-o", output, "--resume") == 2
@@ -271,3 +271,40 @@ def test_a_run_that_is_killed_again_and_again(model, clips, tmp_path, small_bloc
     assert ended(model, folder, output, 2) == (0, finished)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert not unfinished.exists()
+
+
+def test_standard_input_holds_a_recording_or_a_list(model, clips, tmp_path, monkeypatch, capsys):
+    def given(content: bytes, *arguments: object) -> int:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return run(model, "-", *arguments)
+
+    (expected,) = Transcriber(model, device="cpu")([clips / "01.wav"])
+    assert given((clips / "01.wav").read_bytes()) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["audio"], row["text"], row["seconds"]) == ("-", expected.text, round(expected.seconds, 3))
+    assert given(f"{clips / '01.wav'}\n{clips / '02.wav'}\n".encode(), "-o", tmp_path / "out.jsonl") == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [Path(row["audio"]).name for row in rows] == ["01.wav", "02.wav"]
+    assert rows[0]["text"] == expected.text
+    assert given(b"", "--num_processes", 2) == 2
+    assert "only one process can read standard input" in capsys.readouterr().err
+
+
+def test_subtitles_of_recordings_of_one_name_keep_their_folders(model, clips, tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        os.link(clips / "00.wav", tmp_path / "in" / name / "a.wav")
+    assert run(model, *(tmp_path / "in" / name / "a.wav" for name in "xy"), "-o", tmp_path / "srt", format="srt") == 0
+    assert sorted(str(path.relative_to(tmp_path / "srt")) for path in (tmp_path / "srt").rglob("*.srt")) == [
+        "x/a.srt",
+        "y/a.srt",
+    ]
+
+
+def test_files_that_are_no_recordings_are_named_with_the_reason(model, clips, tmp_path, caplog):
+    (tmp_path / "lfs.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
+    (tmp_path / "page.wav").write_bytes(b"<!doctype html><title>404</title>")
+    assert run(model, tmp_path, clips / "00.wav", "-o", tmp_path / "out.jsonl") == 0
+    assert "lfs.wav cannot be transcribed: a Git LFS pointer, not the recording: git lfs pull" in caplog.text
+    assert "page.wav cannot be transcribed: a web page: download the recording again" in caplog.text
+    assert "2 of 3 recordings could not be transcribed" in caplog.text

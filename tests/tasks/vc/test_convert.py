@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sft_speech.corpora import load_corpus
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.tasks.vc.config import FinetuneVcConfig
+from sft_speech.tasks.vc.convert import output_paths
 from sft_speech.tasks.vc.converter import PIECE_SECONDS, VoiceConverter, pieces
 from sft_speech.tasks.vc.pairs import Sources, words_of
 from sft_speech.training.rows import StoredRows
@@ -268,8 +270,9 @@ def test_recordings_that_cannot_be_converted(tiny_conversion, voices, tmp_path, 
         assert main(["convert", str(tiny_conversion), str(tmp_path / name), "-o", str(tmp_path / "x.wav")]) == 2
         assert message in capsys.readouterr().err
     same = [str(folder / "1.wav") for folder in voices]
-    assert main(["convert", str(tiny_conversion), *same, "-o", str(tmp_path / "folder")]) == 2
-    assert "would be written to 1.wav" in capsys.readouterr().err
+    assert output_paths(str(tmp_path / "folder"), list(map(Path, same)), same) == [
+        tmp_path / "folder" / folder.name / "1.wav" for folder in voices
+    ]
     assert main(["convert", str(tiny_conversion), same[0], "-o", same[0]]) == 2
     assert "would be overwritten" in capsys.readouterr().err
     with pytest.raises(UserError, match="nobody"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -12,6 +13,28 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sft_speech.errors import UserError
+
+_VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})")
+
+
+def expanded(given: str, name: str = "path") -> str:
+    """Return a path with ``~`` replaced by the home directory.
+
+    Variables are replaced by the shell only: a YAML may come from somebody else, and the values of variables, which may
+    be secrets, would be written into files.
+
+    Args:
+        name: the option that named it, for errors.
+
+    Raises:
+        UserError: it has a variable or another user's home that would become the name of a folder.
+    """
+    path = os.path.expanduser(given)
+    variable = _VARIABLE.search(path)
+    if (variable or path.startswith("~")) and not os.path.exists(path):
+        what = f"{variable[0]} is not replaced here" if variable else "there is no such home directory"
+        raise UserError(f"{name}: {given}", what, f'write the whole path, or let the shell replace it: --{name} "..."')
+    return path
 
 
 def check_output(flag: str, file: str) -> None:

@@ -81,7 +81,7 @@ def cancel(samples: np.ndarray) -> bool:
 def differ(samples: np.ndarray) -> bool:
     """Return whether the channels (S, C) hold different sounds, as of two speakers in a call."""
     powers = _powers(samples)
-    heard = np.flatnonzero(powers > powers.max() * 10 ** (-_QUIET_DB / 10)) if powers.any() else []
+    heard = np.flatnonzero((powers > 0) & (powers > powers.max() * 10 ** (-_QUIET_DB / 10)))
     if len(heard) < 2:
         return False
     found = np.corrcoef(samples[:, heard].T.astype(np.float64))

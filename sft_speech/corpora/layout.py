@@ -31,7 +31,7 @@ def open_source(source: str | os.PathLike[str], columns: Columns | None = None) 
     Raises:
         UserError: no corpus, one of an unknown layout, or several; the message says what was found and expected.
     """
-    path = Path(source).expanduser()
+    path = Path(source)
     if path.exists():
         return _layout_of(path, columns or {}).open(path, columns or {})
     name = os.fspath(source)

@@ -20,6 +20,7 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import Listing, Source, column_of, corpus_of, is_text, not_duplicate
 from sft_speech.corpora.splits import Part, parse_split, unknown
 from sft_speech.errors import UserError
+from sft_speech.files import expanded
 
 if TYPE_CHECKING:
     import datasets
@@ -69,7 +70,7 @@ def load_corpus(
     Raises:
         UserError: no such source, split, speaker or column; an unknown layout; no usable row.
     """
-    parts, shown = parse_split(split), os.fspath(source)
+    parts, shown = parse_split(split), expanded(os.fspath(source), "source")
     name = name or split or Path(shown).name
     rows_report = CorpusReport() if report is None else report
     if not is_text(os.path.abspath(shown)):
@@ -103,7 +104,7 @@ def splits_of(
     Raises:
         UserError: no such source, or an unknown layout.
     """
-    opened = unpacked(os.fspath(source))
+    opened = unpacked(expanded(os.fspath(source), "source"))
     local = open_source(opened, columns)
     if local is not None:
         return local.splits()

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from sft_speech.audio.units import seconds_of
 from sft_speech.corpora.archive import unpacked
 from sft_speech.corpora.columns import OPTIONAL, Columns, asked_for
+from sft_speech.corpora.found import MISSING, find_missing
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NO_KEY = 0  # of a file that is not there, see headers
 _OVERHANG = 0.1  # seconds that a segment may reach past the end of its file; it is then cut there
 
 
@@ -130,11 +132,15 @@ def _load_local(
             rows = _with_role(rows, role, (columns or {})[role], shown)
         paths = pc.unique(rows["path"])
         # An index per subset: each stays valid whichever subsets are asked for together.
-        index = index_path(cache_dir, Path(shown).absolute(), part)
-        headers = scan_files(paths.to_pylist(), index).take(pc.index_in(rows["path"], paths))
+        indices = (index_path(cache_dir, Path(shown).absolute(), part, *more) for more in ((), ("found",)))
+        files, headers = _headers(paths, Path(shown).absolute(), *indices)
+        places = pc.index_in(rows["path"], paths)
+        listed = {one.as_py() for one in files.filter(pc.not_equal(files, paths))}  # known by name only now
         for row in listing.dropped:
-            report.drop(name, *row)
-        tables.append(_with_lengths(rows, headers, report, name))
+            if row.detail not in listed:
+                report.drop(name, *row)
+        rows = rows.set_column(rows.column_names.index("path"), "path", files.take(places))
+        tables.append(_with_lengths(rows, headers.take(places), report, name))
     table = pa.concat_tables(tables)
     first = not_duplicate(table["id"], report, name)
     return corpus_of(table if first.all() else table.filter(pa.array(first)), cache_dir)
@@ -167,6 +173,26 @@ def _listing(source: Source, part: Part, shown: str) -> Listing:
     if not len(listing.rows) and not listing.dropped:
         raise UserError(shown, "an empty corpus: it lists no utterance", "add rows, or check the split")
     return listing
+
+
+def _headers(paths: pa.ChunkedArray, source: Path, index: Path, index_of_found: Path) -> tuple[pa.Array, pa.Table]:
+    """Return the files that distinct paths stand for, and their headers; see :mod:`~sft_speech.corpora.found`."""
+    names = paths.to_pylist()
+    headers = scan_files(names, index)
+    missing = np.flatnonzero(pc.fill_null(pc.equal(headers["reason"], MISSING), False).to_numpy()).tolist()
+    if not missing:
+        return pa.array(names, pa.string()), headers
+    gone = {names[row]: row for row in missing}
+    present = [path for path in names if path not in gone]
+    found = find_missing(list(gone), present, str(source if source.is_dir() else source.parent))
+    scanned = scan_files(list(found.paths.values()), index_of_found)
+    why = [(_NO_KEY, 0, 1, *found.why[path]) for path in found.why]
+    unfound = pa.table([pa.array(column) for column in zip(*why, strict=True)], headers.schema) if why else scanned[:0]
+    places = np.arange(len(names))
+    for place, path in enumerate([*found.paths, *found.why], start=len(names)):
+        places[gone[path]] = place
+    files = pa.array([found.paths.get(path, path) for path in names], pa.string())
+    return files, pa.concat_tables([headers, scanned, unfound]).take(pa.array(places))
 
 
 def _with_role(rows: pa.Table, role: str, column: str | None, shown: str) -> pa.Table:

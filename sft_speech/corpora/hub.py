@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from sft_speech.corpora.channels import Choice
 from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.from_datasets import Request, nothing, stream_rows, table_rows, without_duplicates
 from sft_speech.corpora.headers import index_path
@@ -38,6 +39,7 @@ def load_hub(
     report: CorpusReport,
     name: str,
     cache_dir: str | os.PathLike[str] | None,
+    channel: Choice | None = None,
 ) -> datasets.Dataset:
     """Return the corpus made of the terms of a split, see :func:`~sft_speech.corpora.load_corpus`."""
     import datasets
@@ -46,7 +48,7 @@ def load_hub(
     for part in parts:
         dataset = _open(source, config, part.name, cache_dir)
         may_name = _may_name(source, dataset)
-        request = Request(columns, report, name, source, may_name, part.name or "row")
+        request = Request(columns, report, name, source, may_name, part.name or "row", channel=channel)
         index = index_path(cache_dir, source, config, part, may_name is not nothing, *_versions(dataset))
         loaded.append(table_rows(dataset, part, request, cache_dir, index))
     corpus = datasets.concatenate_datasets(loaded) if len(loaded) > 1 else loaded[0]
@@ -61,6 +63,7 @@ def stream_hub(
     report: CorpusReport,
     name: str,
     min_shards: int = 1,
+    channel: Choice | None = None,
 ) -> datasets.IterableDataset:
     """Return the same rows, made during iteration; for whole subsets only.
 
@@ -80,7 +83,8 @@ def stream_hub(
         opened = _open(source, config, part.name, streaming=True)
         if opened.num_shards < min_shards:
             opened = opened.reshard()
-        request = Request(columns, report, name, source, _may_name(source, opened), part.name or "row")
+        may_name = _may_name(source, opened)
+        request = Request(columns, report, name, source, may_name, part.name or "row", channel=channel)
         streams.append(stream_rows(opened, request))
     return datasets.concatenate_datasets(streams) if len(streams) > 1 else streams[0]
 

@@ -35,6 +35,9 @@ class FinetuneConfig:
     audio_column: str | None = option(None, "column of the audio, if it is not recognized by its name")
     text_column: str | None = option(None, "column of the transcript, if it is not recognized by its name")
     speaker_column: str | None = option(None, "column of the speaker, if it is not recognized by its name")
+    channel: Literal["left", "right", "mix"] | None = option(
+        None, "channel of recordings of several, if no column `channel` names it; null: mix, but warn if they differ"
+    )
     min_seconds: float = option(0.1, "shorter utterances are dropped", 0.0)
     max_seconds: float = option(
         30.0, "longer utterances are not trained on; attention costs grow with the square of the length", 0.1

@@ -89,7 +89,16 @@ def examine(args: argparse.Namespace) -> Checked:
 
 def planned_run(args: argparse.Namespace) -> tuple[FinetuneAsrConfig, dict[str, tuple[str, str | None]], list[str]]:
     """Return the configuration of the run, its corpora by name, and the role of each: "train" or "evaluation"."""
-    keys = ("source", "source_config", "min_seconds", "max_seconds", "audio_column", "text_column", "speaker_column")
+    keys = (
+        "source",
+        "source_config",
+        "min_seconds",
+        "max_seconds",
+        "audio_column",
+        "text_column",
+        "speaker_column",
+        "channel",
+    )
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     if args.config is None:
         if args.source is None:

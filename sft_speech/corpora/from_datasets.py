@@ -17,8 +17,8 @@ from sft_speech.audio.channels import missing
 from sft_speech.audio.codecs import AudioError
 from sft_speech.audio.read import probe
 from sft_speech.audio.units import seconds_of
-from sft_speech.corpora import headers as header_index
 from sft_speech.corpora.channels import ALL, Channels, Choice, nullable, own_ids
+from sft_speech.corpora.clip_headers import CLIPS, checked, headers_of
 from sft_speech.corpora.columns import MANIFEST_ONLY, OPTIONAL, Columns, asked_for, find_columns, label_of
 from sft_speech.corpora.encode import encoded, encoded_column
 from sft_speech.corpora.report import CorpusReport
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 ROLES = ("audio", "text", "speaker", "id", *OPTIONAL, CHANNEL)
 RATES = ("sampling_rate", "sample_rate")  # columns that may give the rate of plain arrays
-_CLIPS = 32  # encoded clips that a thread, or a step of a stream, holds at a time
 _DISTINCT_IDS = 2 / 3  # of the rows; a column with fewer distinct values is not an id (in FLEURS it is the sentence's)
 
 
@@ -176,7 +175,7 @@ def table_rows(
     texts = _texts(dataset, found, audio, request.prefix, further)
     chosen = np.flatnonzero(part.mask(texts["id"], texts["speaker"]))
     clips = audio if part.everything else audio.select(chosen)
-    headers = _headers(clips, [errors.get(row) for row in chosen.tolist()] if errors else [], index, request.may_name)
+    headers = headers_of(clips, [errors.get(row) for row in chosen.tolist()] if errors else [], index, request.may_name)
     readable = headers["reason"].is_null().to_numpy()
     for place in np.flatnonzero(~readable):
         reason, detail = (headers[column][place].as_py() for column in ("reason", "detail"))
@@ -231,7 +230,7 @@ def stream_rows(dataset: datasets.IterableDataset, request: Request) -> datasets
         _RowMaker(found, list(wanted), names, request),
         with_indices=True,
         batched=True,
-        batch_size=_CLIPS,
+        batch_size=CLIPS,
         features=wanted,
         remove_columns=stream.column_names,
     )
@@ -254,10 +253,10 @@ class _RowMaker:
             id = str(given.get("id") or path or f"{request.prefix}-{number:08d}")
             try:
                 audio = encoded(given["audio"], given.get("rate", request.rate))
-                checked = _checked(audio, request.may_name)
-                if isinstance(checked, AudioError):
-                    raise checked
-                header = probe(checked)
+                clip = checked(audio, request.may_name)
+                if isinstance(clip, AudioError):
+                    raise clip
+                header = probe(clip)
                 channel = self.channel(given, header.channels)
                 if header.silent:
                     raise AudioError("silent", "nothing is louder than -80 dB")
@@ -369,56 +368,3 @@ def _ids(
     if not paths.null_count and len(pc.unique(paths)) == len(paths):
         return paths
     return pa.array([f"{prefix}-{row:08d}" for row in range(len(dataset))], pa.string())
-
-
-# ---- headers ----
-
-
-def _checked(audio: Mapping[str, Any] | None, may_name: Callable[[str], bool]) -> Mapping[str, Any] | AudioError:
-    """Return a row's audio, or an error if it names a file that it may not name; that file isn't opened."""
-    audio = audio or {"path": None}
-    path = audio.get("path")
-    if audio.get("bytes") is not None or not path or may_name(path):
-        return audio
-    return AudioError("outside the corpus folder", f"it has a path, {path}, instead of audio; that file is not read")
-
-
-class _Checked(Sequence[Any]):
-    """The audio of rows, read and checked on access; or the error of a row that already has one."""
-
-    def __init__(
-        self, clips: datasets.Dataset, errors: Sequence[AudioError | None], may_name: Callable[[str], bool]
-    ) -> None:
-        self.rows, self.errors, self.may_name = clips["audio"], errors, may_name
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, places: Any) -> Any:
-        found = [_checked(audio, self.may_name) for audio in self.rows[places]]
-        errors = self.errors[places] if self.errors else [None] * len(found)
-        return [error or audio for error, audio in zip(errors, found, strict=True)]
-
-
-def _headers(
-    clips: datasets.Dataset,
-    errors: Sequence[AudioError | None],
-    index: Path | None,
-    may_name: Callable[[str], bool],
-) -> pa.Table:
-    """Return the headers of all clips, in their order.
-
-    Args:
-        errors: one per clip, None for no error; or empty.
-    """
-    known = header_index.load(index)
-    if len(known) == len(clips):
-        return known
-    keys = np.arange(len(clips), dtype=np.uint64)
-    new = np.flatnonzero(~np.isin(keys, known["key"].to_numpy()))  # all, or those that couldn't be read
-    unread = _Checked(clips.select(new), [errors[place] for place in new.tolist()] if errors else [], may_name)
-    fresh = header_index.probe_all(unread, keys[new], _CLIPS)
-    headers = pa.concat_tables([known, fresh]).sort_by("key")
-    if index is not None:
-        header_index.save(headers, index)
-    return headers

@@ -56,8 +56,8 @@ def load_corpus(
         name: name of these rows in the report; by default ``split``, or else the name of the source.
         config: configuration of a dataset on the Hub, e.g. ``clean``.
         columns: the names of columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``start``, ``end``,
-            ``split``, ``channel``, if the table has other names: ``{"text": "raw_transcription"}``; None if there may be no such
-            column. ``label`` and ``language`` ask for these columns, see below.
+            ``split``, ``channel``, if the table has other names: ``{"text": "raw_transcription"}``; None if there may
+            be no such column. ``label`` and ``language`` ask for these columns, see below.
         channel: the channel of rows that name none in a column ``channel``: "left", "right", or "mix" for all. None
             mixes them too, and warns if they differ.
         streaming: make the rows during iteration, for datasets too large for this disk; rows that cannot be used

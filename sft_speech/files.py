@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -14,6 +15,7 @@ from typing import BinaryIO
 from sft_speech.errors import UserError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the file begins that Git LFS leaves in place of another
+_VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})")
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -23,6 +25,26 @@ def is_lfs_pointer(path: Path) -> bool:
             return file.read(len(LFS_POINTER)) == LFS_POINTER
     except OSError:
         return False
+
+
+def expanded(given: str, name: str = "path") -> str:
+    """Return a path with ``~`` replaced by the home directory.
+
+    Variables are replaced by the shell only: a YAML may come from somebody else, and the values of variables, which may
+    be secrets, would be written into files.
+
+    Args:
+        name: the option that named it, for errors.
+
+    Raises:
+        UserError: it has a variable or another user's home that would become the name of a folder.
+    """
+    path = os.path.expanduser(given)
+    variable = _VARIABLE.search(path)
+    if (variable or path.startswith("~")) and not os.path.exists(path):
+        what = f"{variable[0]} is not replaced here" if variable else "there is no such home directory"
+        raise UserError(f"{name}: {given}", what, f'write the whole path, or let the shell replace it: --{name} "..."')
+    return path
 
 
 def check_output(flag: str, file: str) -> None:

@@ -209,6 +209,13 @@ class Handler(BaseHTTPRequestHandler):
         files = self.branch(self.repo(id), rev).items()
         self.answer([{"type": "file", "path": path, "size": len(data), "oid": git_oid(data)} for path, data in files])
 
+    def refs(self, id: str) -> None:
+        names = {"branches": "main", "converts": "refs/convert/parquet"}
+        repo = self.repo(id)
+        found = {kind: [name] if name in repo.branches else [] for kind, name in names.items()}
+        refs = {k: [{"name": n, "ref": n, "targetCommit": head(repo)} for n in v] for k, v in found.items()}
+        self.answer({"tags": [], **refs})
+
     def make_branch(self, id: str, rev: str) -> None:
         self.body()
         repo = self.repo(id, write=True)
@@ -293,15 +300,16 @@ ROUTES = [
     ("POST /api/repos/create", Handler.create),
     ("POST /api/validate-yaml", Handler.validate_yaml),
     (rf"GET /api/models/{ID}/auth-check(?P<write>/write)?", Handler.auth_check),
-    (rf"GET /api/models/{ID}", Handler.info),
-    (rf"GET /api/models/{ID}/revision/(?P<rev>[^/]+)", Handler.info),
-    (rf"GET /api/models/{ID}/tree/(?P<rev>[^/]+)", Handler.tree),
+    (rf"GET /api/(?:models|datasets)/{ID}", Handler.info),
+    (rf"GET /api/(?:models|datasets)/{ID}/revision/(?P<rev>[^/]+)", Handler.info),
+    (rf"GET /api/(?:models|datasets)/{ID}/tree/(?P<rev>[^/]+)", Handler.tree),
     (rf"POST /api/models/{ID}/branch/(?P<rev>[^/]+)", Handler.make_branch),
     (rf"POST /api/models/{ID}/preupload/(?P<rev>[^/]+)", Handler.preupload),
     (rf"POST /api/models/{ID}/commit/(?P<rev>[^/]+)", Handler.commit),
     (rf"POST /{ID}\.git/info/lfs/objects/batch", Handler.lfs_batch),
+    (rf"GET /api/datasets/{ID}/refs", Handler.refs),
     (r"PUT /lfs/(?P<oid>\w+)", Handler.lfs_put),
-    (rf"(?:GET|HEAD) /{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)", Handler.resolve),
+    (rf"(?:GET|HEAD) /(?:datasets/)?{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)", Handler.resolve),
 ]
 
 

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from sft_speech.audio import codecs
+from sft_speech.audio.channels import one_channel
 from sft_speech.audio.codecs import AudioError, NotForLibsndfile
 from sft_speech.audio.sndfile import Sound, size_of, stream
 from sft_speech.audio.units import samples_of, seconds_of
 
-__all__ = ["QUIET_SECONDS", "Audio", "AudioError", "Header", "decode", "probe", "quietest", "read"]
+__all__ = ["QUIET_SECONDS", "Audio", "AudioError", "Header", "decode", "probe", "quietest", "read", "read_row"]
 
 Audio = str | Path | bytes | Mapping[str, Any]  # a path, the bytes of a file, or a row's {"path", "bytes"}
 
@@ -148,7 +149,9 @@ def _peak(samples: np.ndarray) -> float:
 # ---- samples ----
 
 
-def read(audio: Audio, rate: int, start: float | None = None, seconds: float | None = None) -> np.ndarray:
+def read(
+    audio: Audio, rate: int, start: float | None = None, seconds: float | None = None, channel: int | None = None
+) -> np.ndarray:
     """Decode a clip, or a segment of a file.
 
     Args:
@@ -156,16 +159,17 @@ def read(audio: Audio, rate: int, start: float | None = None, seconds: float | N
         rate: samples per second of the result.
         start: offset of the segment in seconds; None: the beginning of the file.
         seconds: length of the segment; None: up to the end.
+        channel: the channel to take, counted from 0; None for all, see :func:`~sft_speech.audio.channels.one_channel`.
 
     Returns:
-        float32 waveform (S,): channels averaged, resampled to ``rate``. S is ``samples_of(length, rate)`` for the
-        length that :func:`probe` or ``seconds`` gives (M4A and the like may differ by some milliseconds).
+        float32 waveform (S,), resampled to ``rate``. S is ``samples_of(length, rate)`` for the length that
+        :func:`probe` or ``seconds`` gives (M4A and the like may differ by some milliseconds).
 
     Raises:
-        AudioError: missing, unreadable, truncated, empty, not finite.
+        AudioError: missing, unreadable, truncated, empty, not finite, no such channel.
     """
     samples, own_rate = decode(audio, start, seconds)
-    mono = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
+    mono = one_channel(samples, channel)
     _check_finite(mono)
     wanted = samples_of(len(mono) / own_rate if seconds is None else seconds, rate)
     if rate > own_rate * _MOST_UPSAMPLING:
@@ -176,6 +180,11 @@ def read(audio: Audio, rate: int, start: float | None = None, seconds: float | N
         mono = soxr.resample(mono, own_rate, rate)
     # The resampler and MP3 headers are off by a few samples, but batches are planned from exact lengths.
     return np.pad(mono[:wanted], (0, max(0, wanted - len(mono)))) if len(mono) != wanted else np.ascontiguousarray(mono)
+
+
+def read_row(row: Mapping[str, Any], rate: int) -> np.ndarray:
+    """Decode the clip of a row of a corpus: its segment and its channel. See :func:`read`."""
+    return read(row["audio"], rate, row["start"], row["seconds"], row.get("channel"))
 
 
 def decode(audio: Audio, start: float | None = None, seconds: float | None = None) -> tuple[np.ndarray, int]:

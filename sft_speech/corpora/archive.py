@@ -57,7 +57,7 @@ def unpacked(source: str, cache_dir: str | os.PathLike[str] | None = None) -> st
     """
     from filelock import FileLock
 
-    archive = Path(source).expanduser()
+    archive = Path(source)
     if not archive.name.lower().endswith(ARCHIVES) or not archive.is_file():
         return source
     status = archive.stat()

@@ -21,6 +21,13 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{role}_column", metavar="NAME", help=f"column of the {role}, if it is not recognized by its name"
         )
+    add_channel_argument(parser)
+
+
+def add_channel_argument(parser: argparse.ArgumentParser, *further: str) -> None:
+    """Add ``--channel``; ``further`` are more choices."""
+    help = "channel of recordings of several, if no column channel names it [mix; a warning if they differ]"
+    parser.add_argument("--channel", choices=("left", "right", "mix", *further), help=help)
 
 
 def rows_of_arguments(args: argparse.Namespace, **columns: str | None) -> tuple[Dataset, str, CorpusReport]:
@@ -39,7 +46,15 @@ def rows_of_arguments(args: argparse.Namespace, **columns: str | None) -> tuple[
     chosen = {role: column for role, column in named.items() if column} | columns
     source = Path(args.source)  # corpus.csv is "corpus", the folder LJSpeech-1.1 keeps its name
     split, report = args.split or (source.stem if source.is_file() else source.name), CorpusReport()
-    corpus = load_corpus(args.source, args.split, name=split, config=args.source_config, columns=chosen, report=report)
+    corpus = load_corpus(
+        args.source,
+        args.split,
+        name=split,
+        config=args.source_config,
+        columns=chosen,
+        channel=args.channel,
+        report=report,
+    )
     return corpus, split, report
 
 

@@ -23,6 +23,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "split": ("split",),
     "label": ("label", "labels", "class", "category"),
     "language": ("language", "lang", "locale"),
+    "channel": ("channel", "channel_selector"),  # of a recording of several: 0 and 1, left and right, A and B
 }
 # Read only if they are asked for; the same column may have another role as well.
 OPTIONAL = ("label", "language")

@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sft_speech.audio.channels import missing
 from sft_speech.audio.codecs import AudioError
 from sft_speech.audio.read import probe
 from sft_speech.audio.units import seconds_of
-from sft_speech.corpora import headers as header_index
+from sft_speech.corpora.channels import ALL, Channels, Choice, nullable, own_ids
+from sft_speech.corpora.clip_headers import CLIPS, checked, headers_of
 from sft_speech.corpora.columns import MANIFEST_ONLY, OPTIONAL, Columns, asked_for, find_columns, label_of
 from sft_speech.corpora.encode import encoded, encoded_column
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import column_of, features, not_duplicate, with_columns
+from sft_speech.corpora.rows import CHANNEL, column_of, features, not_duplicate, with_columns
 from sft_speech.corpora.splits import Part
 from sft_speech.errors import UserError
 
@@ -31,9 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROLES = ("audio", "text", "speaker", "id", *OPTIONAL)
+ROLES = ("audio", "text", "speaker", "id", *OPTIONAL, CHANNEL)
 RATES = ("sampling_rate", "sample_rate")  # columns that may give the rate of plain arrays
-_CLIPS = 32  # encoded clips that a thread, or a step of a stream, holds at a time
 _DISTINCT_IDS = 2 / 3  # of the rows; a column with fewer distinct values is not an id (in FLEURS it is the sentence's)
 
 
@@ -48,6 +49,7 @@ class Request:
         may_name: returns whether a row may name a file with this path instead of holding its audio.
         prefix: prefix of the ids of rows that have neither id nor path: ``prefix-00000000``.
         rate: samples per second of plain arrays.
+        channel: the channel of rows that name none.
     """
 
     columns: Columns | None
@@ -57,6 +59,11 @@ class Request:
     may_name: Callable[[str], bool]
     prefix: str
     rate: int | None = None
+    channel: Choice | None = None
+
+    @property
+    def channels(self) -> Channels:
+        return Channels(self.channel, CHANNEL in (self.columns or {}), self.shown)
 
 
 def nothing(path: str) -> bool:
@@ -74,6 +81,7 @@ def rows_of_dataset(
     *,
     columns: Columns | None = None,
     rate: int | None = None,
+    channel: Choice | None = None,
     name: str = "data",
     report: CorpusReport | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -89,6 +97,7 @@ def rows_of_dataset(
         columns: the names of its columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``label``,
             ``language``, as ``load_corpus`` takes them.
         rate: samples per second of plain arrays, if no column ``sampling_rate`` gives it.
+        channel: as for ``load_corpus``.
         name: name of these rows in the report.
         report: receives every dropped row; without a report they are logged.
         cache_dir: as for ``load_corpus``.
@@ -113,10 +122,13 @@ def rows_of_dataset(
         anything if _is_own(dataset) else nothing,
         name,
         rate,
+        channel,
     )
     if isinstance(dataset, datasets.IterableDataset):
         return dataset if _is_corpus(dataset, columns) else stream_rows(dataset, request)
-    if not _is_corpus(dataset, columns):
+    if _is_corpus(dataset, columns):
+        dataset = _with_choice(dataset, request.channels, cache_dir)
+    else:
         dataset = without_duplicates(table_rows(dataset, Part(), request, cache_dir), request)
     seconds = pc.sum(column_of(dataset, "seconds")).as_py() or 0.0
     request.report.complete(name, len(dataset), seconds, request.shown, logged=report is None)
@@ -163,7 +175,7 @@ def table_rows(
     texts = _texts(dataset, found, audio, request.prefix, further)
     chosen = np.flatnonzero(part.mask(texts["id"], texts["speaker"]))
     clips = audio if part.everything else audio.select(chosen)
-    headers = _headers(clips, [errors.get(row) for row in chosen.tolist()] if errors else [], index, request.may_name)
+    headers = headers_of(clips, [errors.get(row) for row in chosen.tolist()] if errors else [], index, request.may_name)
     readable = headers["reason"].is_null().to_numpy()
     for place in np.flatnonzero(~readable):
         reason, detail = (headers[column][place].as_py() for column in ("reason", "detail"))
@@ -171,10 +183,36 @@ def table_rows(
     seconds = np.full(len(texts), np.nan)
     seconds[chosen] = seconds_of(headers["samples"].to_numpy(), headers["rate"].to_numpy())
     texts = texts.append_column("seconds", pa.array(seconds)).append_column("start", pa.nulls(len(texts), pa.float64()))
+    numbers = np.full(len(texts), ALL)
+    numbers[chosen], headers = request.channels.of_rows(
+        texts[CHANNEL].take(pa.array(chosen)) if CHANNEL in texts.column_names else None, headers
+    )
+    _report_mixing(clips, headers, numbers[chosen], request.channels)
+    texts = texts.drop([CHANNEL]) if CHANNEL in texts.column_names else texts
+    if (numbers != ALL).any():
+        further = (*further, CHANNEL)
+        texts = texts.set_column(0, "id", own_ids(texts["id"], numbers)).append_column(CHANNEL, nullable(numbers))
     # Join texts and audio before rows are left out: in the other order, the audio would be copied.
     corpus = with_columns(audio, texts, cache_dir).select_columns(list(features(*further)))
     kept = chosen[readable]
     return corpus if len(kept) == len(corpus) else corpus.select(kept)
+
+
+def _report_mixing(clips: datasets.Dataset, headers: pa.Table, numbers: np.ndarray, channels: Channels) -> None:
+    mixed = headers["reason"].is_null().to_numpy() & (headers["channels"].to_numpy() > 1) & (numbers == ALL)
+    if mixed.any():
+        channels.warn_of_mixing(clips.select(np.flatnonzero(mixed))["audio"])
+
+
+def _with_choice(
+    corpus: datasets.Dataset, channels: Channels, cache_dir: str | os.PathLike[str] | None
+) -> datasets.Dataset:
+    """Return the rows of a corpus, of which those without a channel have the one that was chosen."""
+    chosen = channels.of_value("")
+    if chosen == ALL:
+        return corpus
+    own = column_of(corpus, CHANNEL) if CHANNEL in corpus.column_names else pa.nulls(len(corpus), pa.int64())
+    return with_columns(corpus, pa.table({CHANNEL: pc.fill_null(own, chosen)}), cache_dir)
 
 
 def stream_rows(dataset: datasets.IterableDataset, request: Request) -> datasets.IterableDataset:
@@ -186,12 +224,13 @@ def stream_rows(dataset: datasets.IterableDataset, request: Request) -> datasets
     stream = dataset.select_columns(list(dict.fromkeys(found.values())))
     if isinstance(stream.features[found["audio"]], datasets.Audio):
         stream = stream.cast_column(found["audio"], datasets.Audio(decode=False))
-    wanted = features(*asked_for(request.columns))
+    has_channel = CHANNEL in found or request.channels.of_value("") != ALL
+    wanted = features(*asked_for(request.columns), *((CHANNEL,) if has_channel else ()))
     return stream.map(
         _RowMaker(found, list(wanted), names, request),
         with_indices=True,
         batched=True,
-        batch_size=_CLIPS,
+        batch_size=CLIPS,
         features=wanted,
         remove_columns=stream.column_names,
     )
@@ -214,22 +253,39 @@ class _RowMaker:
             id = str(given.get("id") or path or f"{request.prefix}-{number:08d}")
             try:
                 audio = encoded(given["audio"], given.get("rate", request.rate))
-                checked = _checked(audio, request.may_name)
-                if isinstance(checked, AudioError):
-                    raise checked
-                header = probe(checked)
+                clip = checked(audio, request.may_name)
+                if isinstance(clip, AudioError):
+                    raise clip
+                header = probe(clip)
+                channel = self.channel(given, header.channels)
                 if header.silent:
                     raise AudioError("silent", "nothing is louder than -80 dB")
             except AudioError as error:
                 request.report.drop(request.name, id, error.reason, str(error))
                 logger.warning("%s is left out: %s (%s)", id, error.reason, error)
                 continue
-            row = {"id": id, "audio": audio, "seconds": header.seconds, "start": None}
+            row = {"id": id, "audio": audio, "seconds": header.seconds, "start": None, CHANNEL: channel}
             row |= {column: label_of(given.get(column)) for column in ("text", "speaker")}
             row |= {role: label_of(given.get(role), self.names.get(role, ())) for role in OPTIONAL}
             for column in self.columns:
                 rows[column].append(row[column])
         return rows
+
+    def channel(self, given: Mapping[str, Any], channels: int) -> int | None:
+        """Return the channel of a row.
+
+        Raises:
+            AudioError: there is none of this name.
+        """
+        try:
+            number = self.request.channels.of_value(label_of(given.get(CHANNEL)))
+        except (ValueError, OverflowError) as error:
+            if CHANNEL not in (self.request.columns or {}):
+                return None  # the column holds something else
+            raise AudioError("no such channel", f"{given[CHANNEL]!r}: write 0 or left, 1 or right") from error
+        if number >= channels:
+            raise missing(number, channels)
+        return None if number == ALL else number
 
 
 # ---- columns ----
@@ -272,6 +328,9 @@ def _texts(
     columns = {}
     for ours in ("text", "speaker"):
         columns[ours] = _strings(dataset, found[ours]) if ours in found else empty
+    if CHANNEL in found:
+        values = column_of(dataset, found[CHANNEL]).to_pylist()
+        columns[CHANNEL] = pa.array([label_of(value, ()) for value in values], pa.string())
     for ours in further:
         columns[ours] = empty
         if ours in found:
@@ -309,56 +368,3 @@ def _ids(
     if not paths.null_count and len(pc.unique(paths)) == len(paths):
         return paths
     return pa.array([f"{prefix}-{row:08d}" for row in range(len(dataset))], pa.string())
-
-
-# ---- headers ----
-
-
-def _checked(audio: Mapping[str, Any] | None, may_name: Callable[[str], bool]) -> Mapping[str, Any] | AudioError:
-    """Return a row's audio, or an error if it names a file that it may not name; that file isn't opened."""
-    audio = audio or {"path": None}
-    path = audio.get("path")
-    if audio.get("bytes") is not None or not path or may_name(path):
-        return audio
-    return AudioError("outside the corpus folder", f"it has a path, {path}, instead of audio; that file is not read")
-
-
-class _Checked(Sequence[Any]):
-    """The audio of rows, read and checked on access; or the error of a row that already has one."""
-
-    def __init__(
-        self, clips: datasets.Dataset, errors: Sequence[AudioError | None], may_name: Callable[[str], bool]
-    ) -> None:
-        self.rows, self.errors, self.may_name = clips["audio"], errors, may_name
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, places: Any) -> Any:
-        found = [_checked(audio, self.may_name) for audio in self.rows[places]]
-        errors = self.errors[places] if self.errors else [None] * len(found)
-        return [error or audio for error, audio in zip(errors, found, strict=True)]
-
-
-def _headers(
-    clips: datasets.Dataset,
-    errors: Sequence[AudioError | None],
-    index: Path | None,
-    may_name: Callable[[str], bool],
-) -> pa.Table:
-    """Return the headers of all clips, in their order.
-
-    Args:
-        errors: one per clip, None for no error; or empty.
-    """
-    known = header_index.load(index)
-    if len(known) == len(clips):
-        return known
-    keys = np.arange(len(clips), dtype=np.uint64)
-    new = np.flatnonzero(~np.isin(keys, known["key"].to_numpy()))  # all, or those that couldn't be read
-    unread = _Checked(clips.select(new), [errors[place] for place in new.tolist()] if errors else [], may_name)
-    fresh = header_index.probe_all(unread, keys[new], _CLIPS)
-    headers = pa.concat_tables([known, fresh]).sort_by("key")
-    if index is not None:
-        header_index.save(headers, index)
-    return headers

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("key", pa.uint64()),
         ("samples", pa.int64()),
         ("rate", pa.int32()),
+        ("channels", pa.int32()),
         ("reason", pa.string()),
         ("detail", pa.string()),
     ]
@@ -59,7 +60,7 @@ def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
     fresh = probe_all([paths[row] for row in new.tolist()], keys[new])
     places[new] = len(known) + np.arange(len(new))
     places[keys == _MISSING] = len(known) + len(new)
-    missing = pa.table([[_MISSING], [0], [1], ["missing file"], ["no such file, or not a regular one"]], SCHEMA)
+    missing = pa.table([[_MISSING], [0], [1], [1], ["missing file"], ["no such file, or not a regular one"]], SCHEMA)
     headers = pa.concat_tables([known, fresh, missing]).take(pa.array(places))
     if index is not None and (len(new) or len(known) != len(paths)):
         save(headers, index)
@@ -92,22 +93,22 @@ def probe_all(audio: Sequence[Audio | AudioError], keys: np.ndarray, block: int 
         block: how many clips a thread takes at a time.
     """
     columns = list(zip(*chain.from_iterable(in_threads(_probe, audio, "Reading headers", block)), strict=True))
-    samples, rates, reasons, details = columns or ((),) * 4
-    texts = (pa.array(reasons, pa.string()), pa.array(details, pa.string()))
-    return pa.table([keys, np.array(samples, np.int64), np.array(rates, np.int32), *texts], SCHEMA)
+    samples, rates, channels, reasons, details = columns or ((),) * 5
+    numbers = (np.array(samples, np.int64), np.array(rates, np.int32), np.array(channels, np.int32))
+    return pa.table([keys, *numbers, pa.array(reasons, pa.string()), pa.array(details, pa.string())], SCHEMA)
 
 
-def _probe(block: Sequence[Audio | AudioError]) -> list[tuple[int, int, str | None, str | None]]:
-    rows: list[tuple[int, int, str | None, str | None]] = []
+def _probe(block: Sequence[Audio | AudioError]) -> list[tuple[int, int, int, str | None, str | None]]:
+    rows: list[tuple[int, int, int, str | None, str | None]] = []
     for audio in block:
         try:
             if isinstance(audio, AudioError):
                 raise audio
             header = probe(audio)
             found = ("silent", "nothing is louder than -80 dB") if header.silent else (None, header.note or None)
-            rows.append((header.samples, header.rate, *found))
+            rows.append((header.samples, header.rate, header.channels, *found))
         except AudioError as error:
-            rows.append((0, 1, error.reason, str(error)))
+            rows.append((0, 1, 1, error.reason, str(error)))
     return rows
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from sft_speech.corpora.channels import Choice
 from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.from_datasets import Request, nothing, stream_rows, table_rows, without_duplicates
 from sft_speech.corpora.headers import index_path
@@ -23,7 +24,10 @@ from sft_speech.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
+    from huggingface_hub.errors import HfHubHTTPError
 
+_CONVERTED = "refs/convert/parquet"  # the branch of the Hub's own copy of a dataset
+_SCRIPT = re.compile(r"scripts are no longer supported, but found (\S+)")
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")
 
 
@@ -35,6 +39,7 @@ def load_hub(
     report: CorpusReport,
     name: str,
     cache_dir: str | os.PathLike[str] | None,
+    channel: Choice | None = None,
 ) -> datasets.Dataset:
     """Return the corpus made of the terms of a split, see :func:`~sft_speech.corpora.load_corpus`."""
     import datasets
@@ -43,7 +48,7 @@ def load_hub(
     for part in parts:
         dataset = _open(source, config, part.name, cache_dir)
         may_name = _may_name(source, dataset)
-        request = Request(columns, report, name, source, may_name, part.name or "row")
+        request = Request(columns, report, name, source, may_name, part.name or "row", channel=channel)
         index = index_path(cache_dir, source, config, part, may_name is not nothing, *_versions(dataset))
         loaded.append(table_rows(dataset, part, request, cache_dir, index))
     corpus = datasets.concatenate_datasets(loaded) if len(loaded) > 1 else loaded[0]
@@ -58,6 +63,7 @@ def stream_hub(
     report: CorpusReport,
     name: str,
     min_shards: int = 1,
+    channel: Choice | None = None,
 ) -> datasets.IterableDataset:
     """Return the same rows, made during iteration; for whole subsets only.
 
@@ -77,7 +83,8 @@ def stream_hub(
         opened = _open(source, config, part.name, streaming=True)
         if opened.num_shards < min_shards:
             opened = opened.reshard()
-        request = Request(columns, report, name, source, _may_name(source, opened), part.name or "row")
+        may_name = _may_name(source, opened)
+        request = Request(columns, report, name, source, may_name, part.name or "row", channel=channel)
         streams.append(stream_rows(opened, request))
     return datasets.concatenate_datasets(streams) if len(streams) > 1 else streams[0]
 
@@ -147,27 +154,104 @@ def split_names(source: str, config: str | None) -> list[str]:
 def _explained(source: str) -> Iterator[None]:
     """Turn errors of the ``datasets`` library into a :class:`UserError`."""
     import datasets
+    import httpx2
+    from datasets.data_files import EmptyDatasetError
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         yield
     except datasets.exceptions.DatasetNotFoundError as error:
-        raise UserError(
-            source,
-            "no such folder here and no such dataset on the Hub",
-            "check the name; a private one needs `hf auth login`",
-        ) from error
-    except ConnectionError as error:
-        raise UserError(
-            source, "no such folder here, and the Hub cannot be reached", "check the path, or the connection"
-        ) from error
+        raise UserError(source, *_not_accessible(source, str(error))) from error
+    except (EmptyDatasetError, datasets.exceptions.DataFilesNotFoundError) as error:
+        why = "it has no data files that can be read: audio, parquet, csv, json, or archives of these"
+        raise UserError(source, why, f"see what it holds, and how to get its data: {_page(source)}") from error
+    except HfHubHTTPError as error:
+        raise _refused(source, error) from error
+    except (ConnectionError, httpx2.TransportError) as error:
+        offline = datasets.config.HF_HUB_OFFLINE
+        why = "HF_HUB_OFFLINE is set, and it is not in the cache" if offline else "the Hub cannot be reached"
+        do = "check the path, or unset HF_HUB_OFFLINE" if offline else "check the path, or the connection"
+        raise UserError(source, f"no such folder here, and {why}", do) from error
     except (
         datasets.exceptions.DatasetGenerationError,
         datasets.exceptions.DatasetsError,
         pa.ArrowException,
         ValueError,
     ) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
         raise UserError(source, f"the datasets library cannot read it: {reason}", "fix the files") from error
+    except FileNotFoundError as error:  # no file could be fetched, and the library doesn't say why
+        raise _refused(source, _asked_again(source)) from error
+    except RuntimeError as error:
+        script = _SCRIPT.search(str(error))
+        if script is None:
+            raise
+        why = f"its loading script {script[1]} would have to be run, which the datasets library no longer does"
+        raise UserError(source, why, _instead_of_script(source)) from error
+
+
+def _refused(source: str, error: HfHubHTTPError | None) -> UserError:
+    if error is None:
+        return UserError(source, "a file of it could not be fetched from the Hub", "try again")
+    status = error.response.status_code
+    reason = error.server_message or error.response.reason_phrase
+    do = "log in again: `hf auth login`" if status == 401 else f"see {_page(source)}, or try again later"
+    return UserError(source, f"the Hub does not give it: {reason} ({status})", do)
+
+
+def _asked_again(source: str) -> HfHubHTTPError | None:
+    """Return the Hub's answer to a question about a dataset, if that is an error."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(source)
+    except HfHubHTTPError as error:
+        return error
+    return None
+
+
+def _page(source: str) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/datasets/{source}"
+
+
+def _not_accessible(source: str, message: str) -> tuple[str, str]:
+    """Return why a dataset cannot be read, and what to do: the Hub doesn't tell private ones from missing ones."""
+    from huggingface_hub import get_token
+
+    if "gated" in message:
+        if get_token() is None:
+            return (
+                "it is gated: its owner wants to know who uses it",
+                f"accept its terms on {_page(source)}, then `hf auth login`",
+            )
+        return "it is gated, and the account of your token has no access to it", f"ask for it on {_page(source)}"
+    if get_token() is None:
+        do = "check the name; the Hub shows a private one after `hf auth login`"
+        return "no such folder here, and no such public dataset on the Hub: misspelled, removed, renamed or private", do
+    do = "check the name; if it is private, `hf auth whoami` says whose token this is"
+    return "no such folder here, and no dataset on the Hub that your token may read: misspelled, removed or private", do
+
+
+def _instead_of_script(source: str) -> str:
+    """Return how to get the data of a dataset with a loading script; the Hub has converted many of them to parquet."""
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if os.path.isdir(source):
+        return "give a folder of its audio with a table (audio, text), or take it from the Hub"
+    try:
+        converted = any(ref.ref == _CONVERTED for ref in HfApi().list_repo_refs(source, repo_type="dataset").converts)
+    except (HfHubHTTPError, httpx2.HTTPError, OSError):
+        converted = False
+    folder = source.rpartition("/")[2]
+    command = f"hf download {source} --repo-type dataset --revision {_CONVERTED} --local-dir {folder}"
+    if converted:
+        return f"take the Hub's copy in parquet: `{command}`, and give {folder} as the source"
+    return f"get its audio as {_page(source)} says, and give a folder of it with a table (audio, text)"
 
 
 def _choose_config(source: str, config: str | None, known: list[str]) -> str:

@@ -34,7 +34,7 @@ def open_source(
     Raises:
         UserError: no corpus, one of an unknown layout, or several; the message says what was found and expected.
     """
-    path = Path(source).expanduser()
+    path = Path(source)
     if path.exists():
         layout = _layout_of(path, columns or {})
         return layout.open(path, columns or {}, *([cache_dir] if layout.unpacks else []))
@@ -67,6 +67,13 @@ def _layout_of(path: Path, columns: Columns) -> Layout:
         return found[0][0]
     if not path.is_dir():
         raise UserError(str(path), "neither a file nor a folder", f"give {EXPECTED}")
+    if (script := path / f"{path.name}.py").is_file():
+        why = (
+            f"{script.name} is a loading script, which would have to be run to get its data; it holds {_contents(path)}"
+        )
+        raise UserError(
+            str(path), why, "give a folder of its audio with a table (audio, text), or take it from the Hub"
+        )
     manifests = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
     do = f"give a manifest itself: {path / manifests[0]}" if manifests else f"give {EXPECTED}"
     raise UserError(str(path), f"no corpus of a known layout: it holds {_contents(path)}", do)

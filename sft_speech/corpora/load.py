@@ -13,19 +13,23 @@ import pyarrow.compute as pc
 
 from sft_speech.audio.units import seconds_of
 from sft_speech.corpora.archive import unpacked
+from sft_speech.corpora.channels import ALL, Channels, Choice, nullable, own_ids
 from sft_speech.corpora.columns import OPTIONAL, Columns, asked_for
+from sft_speech.corpora.found import MISSING, find_missing
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import Listing, Source, column_of, corpus_of, is_text, not_duplicate
+from sft_speech.corpora.rows import CHANNEL, Listing, Source, column_of, corpus_of, is_text, not_duplicate
 from sft_speech.corpora.splits import Part, parse_split, unknown
 from sft_speech.errors import UserError
+from sft_speech.files import expanded
 
 if TYPE_CHECKING:
     import datasets
 
 logger = logging.getLogger(__name__)
 
+_NO_KEY = 0  # of a file that is not there, see headers
 _OVERHANG = 0.1  # seconds that a segment may reach past the end of its file; it is then cut there
 
 
@@ -36,6 +40,7 @@ def load_corpus(
     name: str | None = None,
     config: str | None = None,
     columns: Columns | None = None,
+    channel: Choice | None = None,
     streaming: bool = False,
     min_shards: int = 1,
     report: CorpusReport | None = None,
@@ -51,8 +56,10 @@ def load_corpus(
         name: name of these rows in the report; by default ``split``, or else the name of the source.
         config: configuration of a dataset on the Hub, e.g. ``clean``.
         columns: the names of columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``start``, ``end``,
-            ``split``, if the table has other names: ``{"text": "raw_transcription"}``; None if there may be no such
-            column. ``label`` and ``language`` ask for these columns, see below.
+            ``split``, ``channel``, if the table has other names: ``{"text": "raw_transcription"}``; None if there may
+            be no such column. ``label`` and ``language`` ask for these columns, see below.
+        channel: the channel of rows that name none in a column ``channel``: "left", "right", or "mix" for all. None
+            mixes them too, and warns if they differ.
         streaming: make the rows during iteration, for datasets too large for this disk; rows that cannot be used
             are then dropped on the way, and the same id may come twice.
         min_shards: the minimum number of shards of a stream, if possible, for as many readers.
@@ -64,12 +71,13 @@ def load_corpus(
         unknown, ``start`` is None for a whole file, else the segment's offset in seconds within the file. If
         ``columns`` names a ``label``, rows have it too, a string ("" for none), and need no transcript; several labels
         of a clip are joined by ``|``, see :func:`~sft_speech.corpora.columns.split_labels`. If it names a ``language``,
-        rows have it as it is written, "" for none.
+        rows have it as it is written, "" for none. Rows have a ``channel``, counted from 0, if any row has one or
+        ``channel`` names it; it is None for all channels.
 
     Raises:
         UserError: no such source, split, speaker or column; an unknown layout; no usable row.
     """
-    parts, shown = parse_split(split), os.fspath(source)
+    parts, shown = parse_split(split), expanded(os.fspath(source), "source")
     name = name or split or Path(shown).name
     rows_report = CorpusReport() if report is None else report
     if not is_text(os.path.abspath(shown)):
@@ -80,12 +88,13 @@ def load_corpus(
         from sft_speech.corpora.hub import load_hub, stream_hub
 
         if streaming:
-            return stream_hub(shown, parts, config, columns, rows_report, name, min_shards)
-        corpus = load_hub(shown, parts, config, columns, rows_report, name, cache_dir)
+            return stream_hub(shown, parts, config, columns, rows_report, name, min_shards, channel)
+        corpus = load_hub(shown, parts, config, columns, rows_report, name, cache_dir, channel)
     else:
         if config is not None:
             raise UserError(f"config {config!r}", f"{shown} has no configurations, as on the Hub", "leave config out")
-        corpus = _load_local(local, shown, parts, columns, rows_report, name, cache_dir)
+        channels = Channels(channel, "channel" in (columns or {}), shown)
+        corpus = _load_local(local, shown, parts, columns, channels, rows_report, name, cache_dir)
     seconds = pc.sum(column_of(corpus, "seconds")).as_py() or 0.0
     rows_report.complete(name, len(corpus), seconds, shown, logged=report is None)
     pa.default_memory_pool().release_unused()  # of intermediate tables: 0.5 GB for a million rows
@@ -103,7 +112,7 @@ def splits_of(
     Raises:
         UserError: no such source, or an unknown layout.
     """
-    opened = unpacked(os.fspath(source))
+    opened = unpacked(expanded(os.fspath(source), "source"))
     local = open_source(opened, columns)
     if local is not None:
         return local.splits()
@@ -117,11 +126,12 @@ def _load_local(
     shown: str,
     parts: list[Part],
     columns: Columns | None,
+    channels: Channels,
     report: CorpusReport,
     name: str,
     cache_dir: str | os.PathLike[str] | None,
 ) -> datasets.Dataset:
-    tables = []
+    tables: list[pa.Table] = []
     for part in parts:
         listing = _listing(source, part, shown)
         rows = listing.rows
@@ -129,12 +139,16 @@ def _load_local(
             rows = _with_role(rows, role, (columns or {})[role], shown)
         paths = pc.unique(rows["path"])
         # An index per subset: each stays valid whichever subsets are asked for together.
-        index = index_path(cache_dir, Path(shown).absolute(), part)
-        headers = scan_files(paths.to_pylist(), index).take(pc.index_in(rows["path"], paths))
+        indices = (index_path(cache_dir, Path(shown).absolute(), part, *more) for more in ((), ("found",)))
+        files, headers = _headers(paths, Path(shown).absolute(), *indices)
+        places = pc.index_in(rows["path"], paths)
+        listed = {one.as_py() for one in files.filter(pc.not_equal(files, paths))}  # known by name only now
         for row in listing.dropped:
-            report.drop(name, *row)
-        tables.append(_with_lengths(rows, headers, report, name))
-    table = pa.concat_tables(tables)
+            if row.detail not in listed:
+                report.drop(name, *row)
+        rows = rows.set_column(rows.column_names.index("path"), "path", files.take(places))
+        tables.append(_with_lengths(*_with_channels(rows, headers.take(places), channels), report, name))
+    table = pa.concat_tables(tables, promote_options="default")
     first = not_duplicate(table["id"], report, name)
     return corpus_of(table if first.all() else table.filter(pa.array(first)), cache_dir)
 
@@ -168,6 +182,42 @@ def _listing(source: Source, part: Part, shown: str) -> Listing:
     return listing
 
 
+def _headers(paths: pa.ChunkedArray, source: Path, index: Path, index_of_found: Path) -> tuple[pa.Array, pa.Table]:
+    """Return the files that distinct paths stand for, and their headers; see :mod:`~sft_speech.corpora.found`."""
+    names = paths.to_pylist()
+    headers = scan_files(names, index)
+    missing = np.flatnonzero(pc.fill_null(pc.equal(headers["reason"], MISSING), False).to_numpy()).tolist()
+    if not missing:
+        return pa.array(names, pa.string()), headers
+    gone = {names[row]: row for row in missing}
+    present = [path for path in names if path not in gone]
+    found = find_missing(list(gone), present, str(source if source.is_dir() else source.parent))
+    scanned = scan_files(list(found.paths.values()), index_of_found)
+    why = [(_NO_KEY, 0, 1, 1, *found.why[path]) for path in found.why]
+    unfound = pa.table([pa.array(column) for column in zip(*why, strict=True)], headers.schema) if why else scanned[:0]
+    places = np.arange(len(names))
+    for place, path in enumerate([*found.paths, *found.why], start=len(names)):
+        places[gone[path]] = place
+    files = pa.array([found.paths.get(path, path) for path in names], pa.string())
+    return files, pa.concat_tables([headers, scanned, unfound]).take(pa.array(places))
+
+
+def _with_channels(rows: pa.Table, headers: pa.Table, channels: Channels) -> tuple[pa.Table, pa.Table]:
+    """Return rows with the numbers of their channels, if any has one, and headers that tell which have no such channel;
+    warn about channels that are mixed.
+    """
+    given = rows[CHANNEL] if CHANNEL in rows.column_names else None
+    numbers, headers = channels.of_rows(given, headers)
+    mixed = headers["reason"].is_null().to_numpy() & (headers["channels"].to_numpy() > 1) & (numbers == ALL)
+    if mixed.any():
+        channels.warn_of_mixing(pc.unique(rows["path"].filter(pa.array(mixed))).to_pylist())
+    rows = rows.drop([CHANNEL]) if given is not None else rows
+    if (numbers == ALL).all():
+        return rows, headers
+    rows = rows.set_column(rows.column_names.index("id"), "id", own_ids(rows["id"], numbers))
+    return rows.append_column(CHANNEL, nullable(numbers)), headers
+
+
 def _with_role(rows: pa.Table, role: str, column: str | None, shown: str) -> pa.Table:
     """Return rows with the column of a role: the layout's own, or else a copy of another column.
 
@@ -198,7 +248,9 @@ def _with_lengths(rows: pa.Table, headers: pa.Table, report: CorpusReport, name:
         span = f"{start[row]:.2f} to {end[row]:.2f} s of a file of {whole[row]:.2f} s"
         report.drop(name, rows["id"][row].as_py(), "bad segment", span)
     nothing = pa.nulls(len(rows), pa.binary())
-    columns = {name: rows[name] for name in ("id", "text", "speaker", *OPTIONAL) if name in rows.column_names} | {
+    columns = {
+        name: rows[name] for name in ("id", "text", "speaker", *OPTIONAL, CHANNEL) if name in rows.column_names
+    } | {
         "audio": pa.StructArray.from_arrays([nothing, rows["path"].combine_chunks()], ["bytes", "path"]),
         "seconds": np.minimum(end, whole) - start,
         "start": pa.array(start, mask=~segment),

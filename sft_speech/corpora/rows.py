@@ -36,6 +36,9 @@ SCHEMA = pa.schema(
 COLUMNS = ("id", "audio", "text", "speaker", "seconds", "start")  # of a corpus; those of `OPTIONAL` follow
 
 
+CHANNEL = "channel"  # a further column if a row or an option names one: a number from 0, null for all channels
+
+
 @dataclass
 class Listing:
     """The rows that a source lists, of :data:`SCHEMA`, and those dropped so far.
@@ -108,20 +111,21 @@ def unnameable(id: str, path: str) -> Dropped:
 
 
 def features(*roles: str) -> datasets.Features:
-    """Return the types of a corpus's columns; ``roles`` are those of `OPTIONAL` that it has."""
+    """Return the types of a corpus's columns; ``roles`` are those of `OPTIONAL` that it has, and the channel."""
     import datasets
 
     text, number = datasets.Value("string"), datasets.Value("float64")
     audio = datasets.Audio(decode=False)
     columns = dict(zip(COLUMNS, (text, audio, text, text, number, number), strict=True))
-    return datasets.Features(columns | dict.fromkeys(roles, text))
+    further = {role: datasets.Value("int64") if role == CHANNEL else text for role in roles}
+    return datasets.Features(columns | further)
 
 
 def corpus_of(table: pa.Table, cache_dir: str | os.PathLike[str] | None = None) -> datasets.Dataset:
     """Return the corpus of a table that has the columns of :func:`features`, mapped from a file if it is large."""
     import datasets
 
-    types = features(*(role for role in OPTIONAL if role in table.column_names))
+    types = features(*(role for role in (*OPTIONAL, CHANNEL) if role in table.column_names))
     table = table.select(list(types)).cast(types.arrow_schema)
     info = datasets.DatasetInfo(features=types)
     return datasets.Dataset(mapped(table, cache_dir), info=info, fingerprint=new_fingerprint())

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sft_speech.audio import read as read_audio
+from sft_speech.audio.channels import missing, one_channel
 from sft_speech.audio.codecs import float_samples
 from sft_speech.audio.read import AudioError, probe, read
 from sft_speech.errors import UserError
@@ -43,12 +44,14 @@ class Recording:
         seconds: its length.
         start: offset in seconds if it is a segment of its file.
         name: its path; "" if it was given in memory.
+        channel: the channel to take of several, counted from 0; None for all.
     """
 
     audio: read_audio.Audio | np.ndarray | AudioError
     seconds: float
     start: float | None = None
     name: str = ""
+    channel: int | None = None
 
     def waveform(self, rate: int) -> np.ndarray:
         """Return float32 samples (S,) at ``rate``, which must be the rate of an array.
@@ -60,7 +63,7 @@ class Recording:
             raise self.audio
         if isinstance(self.audio, np.ndarray):
             return self.audio
-        return read(self.audio, rate, self.start, self.seconds if self.start is not None else None)
+        return read(self.audio, rate, self.start, self.seconds if self.start is not None else None, self.channel)
 
     def samples(self, rate: int, start: int, stop: int | None) -> np.ndarray:
         """Return the samples [start, stop) of :meth:`waveform` without reading the others; None reads to its end.
@@ -72,7 +75,7 @@ class Recording:
             return self.waveform(rate)[start:stop]
         rest = None if self.start is None else self.seconds - start / rate
         seconds = rest if stop is None else (stop - start) / rate
-        return read(self.audio, rate, (self.start or 0.0) + start / rate, seconds)
+        return read(self.audio, rate, (self.start or 0.0) + start / rate, seconds, self.channel)
 
 
 def is_one(audio: Audio | Iterable[Audio]) -> bool:
@@ -103,24 +106,27 @@ def recording_of(audio: Any, rate: int) -> Recording:
     Raises:
         UserError: it is not one of the kinds of :data:`Audio`.
     """
-    start = seconds = None
+    start = seconds = channel = None
     if isinstance(audio, Mapping) and "audio" in audio:
-        start, seconds, audio = audio.get("start"), audio.get("seconds"), audio["audio"]
+        start, seconds, channel = (audio.get(key) for key in ("start", "seconds", "channel"))
+        audio = audio["audio"]
     path = audio.get("path") if isinstance(audio, Mapping) else audio
     name = str(path) if isinstance(path, str | Path) else ""
     samples = _samples_of(audio)
     try:
         if samples is not None:
-            array = mono(samples, rate)
-            return Recording(array, len(array) / rate, name=name)
+            array = mono(samples, rate, channel)
+            return Recording(array, len(array) / rate, name=name, channel=channel)
         if start is not None and seconds is not None:
-            return Recording(audio, seconds, start, name)
+            return Recording(audio, seconds, start, name, channel)
         header = probe(audio)
+        if channel is not None and channel >= header.channels:
+            raise missing(channel, header.channels)
         if header.note:
             logger.warning("%s: %s", name or "a recording", header.note)
-        return Recording(audio, header.seconds, start, name)
+        return Recording(audio, header.seconds, start, name, channel)
     except AudioError as error:
-        return Recording(error, 0.0, name=name)
+        return Recording(error, 0.0, name=name, channel=channel)
 
 
 def _samples_of(audio: Any) -> tuple[Any, int] | None:
@@ -148,7 +154,7 @@ def _samples_of(audio: Any) -> tuple[Any, int] | None:
     return array, audio["sampling_rate"]
 
 
-def mono(audio: tuple[Any, int], rate: int) -> np.ndarray:
+def mono(audio: tuple[Any, int], rate: int, channel: int | None = None) -> np.ndarray:
     """Return an array, tensor or list of samples with its rate as a mono float32 waveform (S,) at ``rate``.
 
     Raises:
@@ -163,7 +169,7 @@ def mono(audio: tuple[Any, int], rate: int) -> np.ndarray:
         raise AudioError("unreadable", f"no waveform: {error}") from error
     if samples.size == 0 or own_rate <= 0:
         raise AudioError("empty", f"an array of shape {samples.shape} at {own_rate} Hz holds no audio")
-    waveform = samples.mean(axis=1) if samples.ndim == 2 else samples
+    waveform = one_channel(samples if samples.ndim == 2 else samples[:, None], channel)
     if not np.isfinite(waveform).all():
         raise AudioError("not finite", "the array holds NaN or infinite samples")
     return waveform if own_rate == rate else soxr.resample(waveform, own_rate, rate)

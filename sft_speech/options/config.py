@@ -20,22 +20,25 @@ class FinetuneConfig:
     """Options common to all tasks, named as in ``transformers.TrainingArguments`` if it has them."""
 
     # The model
-    model: str = option("", "checkpoint to start from: a directory or a Hub id")
+    model: str = option("", "checkpoint to start from: a directory or a Hub id", path=True)
     revision: str | None = option(None, "branch, tag or commit of the checkpoint on the Hub")
     allow_pickle: bool = option(False, "read pickled weights of a directory that has no safetensors", by_hand=True)
     from_scratch: bool = option(False, "keep the architecture but start from random weights, for comparison")
     language: str | None = option(None, "language of the transcripts, such as 'fr'; null: the checkpoint's")
 
     # The corpora
-    source: str = option("", "corpus: a folder, a manifest file or a Hub id")
+    source: str = option("", "corpus: a folder, a manifest file or a Hub id", path=True)
     source_config: str | None = option(None, "configuration of a Hub dataset, e.g. 'clean' of openslr/librispeech_asr")
     train_split: str | None = option(None, "split to train on; join several with '+'")
-    eval_source: str | None = option(None, "corpus of eval_split and test_splits, if not source")
+    eval_source: str | None = option(None, "corpus of eval_split and test_splits, if not source", path=True)
     eval_split: str | None = option(None, "split to evaluate during training; it selects the best checkpoint")
     test_splits: list[str] = option([], "splits to evaluate once, at the end, each on its own")  # noqa: RUF009
     audio_column: str | None = option(None, "column of the audio, if it is not recognized by its name")
     text_column: str | None = option(None, "column of the transcript, if it is not recognized by its name")
     speaker_column: str | None = option(None, "column of the speaker, if it is not recognized by its name")
+    channel: Literal["left", "right", "mix"] | None = option(
+        None, "channel of recordings of several, if no column `channel` names it; null: mix, but warn if they differ"
+    )
     min_seconds: float = option(0.1, "shorter utterances are dropped", 0.0)
     max_seconds: float = option(
         30.0, "longer utterances are not trained on; attention costs grow with the square of the length", 0.1
@@ -93,7 +96,7 @@ class FinetuneConfig:
     )
 
     # Output
-    output_dir: str = option("", "directory for the model and all files of the run")
+    output_dir: str = option("", "directory for the model and all files of the run", path=True)
     eval_steps: float = option(
         0.1, "optimizer steps between evaluations and checkpoints; below 1: a share of the run", 1e-6
     )
@@ -105,7 +108,9 @@ class FinetuneConfig:
     report_to: str = option("tensorboard", "trackers by their transformers names, joined with ','; or 'none'")
     run_name: str | None = option(None, "name of the run in the trackers")
     resume_from_checkpoint: str | None = option(
-        None, "'auto': the last complete one in output_dir, if any; 'true': there must be one; or its directory"
+        None,
+        "'auto': the last complete one in output_dir, if any; 'true': there must be one; or its directory",
+        path=True,
     )
     push_to_hub: bool = option(False, "upload the model; hub_strategy says when", by_hand=True)
     hub_model_id: str | None = option(None, "repository on the Hub; null: the name of output_dir")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -25,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             SystemExit: a flag or argument is unknown, missing or wrong.
         """
-        args, unknown = self.parse_known_intermixed_args(self._checked(words), namespace)
+        args, unknown = self.parse_known_intermixed_args(_at_home(self._checked(words)), namespace)
         if unknown:
             self._reject(unknown[0])
         return args
@@ -54,6 +56,13 @@ class Parser(argparse.ArgumentParser):
         flag = word.partition("=")[0]
         known = [name[2:] for name in self._option_string_actions if name.startswith("--")]
         self.error(f"no option {flag}; {advice(flag.lstrip('-'), known, prefix='--')}")
+
+
+def _at_home(words: Sequence[str]) -> list[str]:
+    """Return words in which a leading ``~/`` is the home directory: shells leave that of ``--output=~/x`` as it is."""
+    return [
+        re.sub(r"^(--\w+=|)(~(?:/.*)?)$", lambda found: found[1] + os.path.expanduser(found[2]), one) for one in words
+    ]
 
 
 def add_output_argument(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 import yaml
 
 from sft_speech.errors import UserError
-from sft_speech.files import write_whole
+from sft_speech.files import expanded, write_whole
 from sft_speech.options.names import advice, current
 from sft_speech.options.parser import OUTPUT
 from sft_speech.redact import redact
@@ -30,14 +30,23 @@ DEEPEST = 20  # nested brackets in a settings file
 LONGEST = 1 << 16  # characters of a settings file; a run.yaml has three thousand
 
 
-def option(default: Any, help: str, low: float | None = None, high: float | None = None, by_hand: bool = False) -> Any:
+def option(
+    default: Any,
+    help: str,
+    low: float | None = None,
+    high: float | None = None,
+    by_hand: bool = False,
+    path: bool = False,
+) -> Any:
     """Return a field of a configuration: its default, one sentence of help, and the range of its values, ends included.
 
     Args:
         by_hand: only the command line can switch it on, since a YAML may come from somebody else.
+        path: it may be a path, in which ``~`` is the home directory.
     """
     factory = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
-    return dataclasses.field(**factory, metadata={"help": help, "low": low, "high": high, "by_hand": by_hand})
+    metadata = {"help": help, "low": low, "high": high, "by_hand": by_hand, "path": path}
+    return dataclasses.field(**factory, metadata=metadata)
 
 
 def check_values(config: DataclassInstance) -> None:
@@ -52,6 +61,8 @@ def check_values(config: DataclassInstance) -> None:
         if isinstance(value, str | list) and redact(str(value)) != str(value):
             do = "remove it, and set the variable HF_TOKEN or call `hf auth login`"
             raise UserError(field.name, "it holds a token or a password, and settings are saved to files", do)
+        if field.metadata.get("path") and isinstance(value, str):
+            value = expanded(value, field.name)
         low, high = field.metadata.get("low"), field.metadata.get("high")
         if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"

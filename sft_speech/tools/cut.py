@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sft_speech.audio.channels import name_of
 from sft_speech.audio.read import quietest
 from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
@@ -86,12 +87,13 @@ def main(args: argparse.Namespace) -> None:
     unfinished = output.with_suffix(".unfinished")
     with open(unfinished, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(("id", "audio", "text", "speaker", "start", "end"))
+        channels = ("channel",) if "channel" in corpus.column_names else ()
+        table.writerow(("id", "audio", "text", "speaker", "start", "end", *channels))
         counts = Counter[str]()
         for row, found in cut_rows(transcriber, corpus, args.max_seconds):
             if found is None:
                 ends = ("", "") if row["start"] is None else (row["start"], row["start"] + row["seconds"])
-                table.writerow((row["id"], row["audio"]["path"], row["text"], row["speaker"], *ends))
+                table.writerow((row["id"], row["audio"]["path"], row["text"], row["speaker"], *ends, *channel_of(row)))
             else:
                 counts += Counter(cut=1, left_out=not found)
                 counts += write_segments(table, row, found, args.max_seconds, args.max_error_rate)
@@ -122,10 +124,17 @@ def write_segments(
             counts["left_out"] += 1
             continue
         times = (f"{offset + time:.3f}" for time in (segment.start, segment.end))
-        table.writerow((f"{row['id']}-{number}", row["audio"]["path"], segment.text, row["speaker"], *times))
+        table.writerow(
+            (f"{row['id']}-{number}", row["audio"]["path"], segment.text, row["speaker"], *times, *channel_of(row))
+        )
         counts["written"] += 1
         counts["long"] += segment.end - segment.start > max_seconds
     return counts
+
+
+def channel_of(row: dict[str, Any]) -> list[str]:
+    """Return the name of a row's channel, "" for all; nothing if the corpus has no channels."""
+    return ["" if row["channel"] is None else name_of(row["channel"])] if "channel" in row else []
 
 
 def cut_rows(
@@ -144,7 +153,7 @@ def cut_rows(
             yield row, None
             continue
         try:
-            waveform = audio.read(row["audio"], checkpoint.rate, start=row["start"], seconds=row["seconds"])
+            waveform = audio.read_row(row, checkpoint.rate)
         except audio.AudioError as error:
             logger.warning("%s left out: %s", row["id"], error)
             yield row, []

@@ -235,10 +235,20 @@ def load_splits(config: FinetuneConfig, report: CorpusReport, given: Given) -> d
     for name, (source, split) in config.corpora.items():
         if name in given.data:
             dropped = CorpusReport() if name in config.streamed else report
-            rows = rows_of_dataset(given.data[name], columns=config.columns, name=name, report=dropped)
+            rows = rows_of_dataset(
+                given.data[name], columns=config.columns, channel=config.channel, name=name, report=dropped
+            )
             corpora[name] = StreamedRows(Stream(rows, dropped)) if name in config.streamed else StoredRows(rows)
             continue
-        load = partial(load_corpus, source, split, name=name, config=config.source_config, columns=config.columns)
+        load = partial(
+            load_corpus,
+            source,
+            split,
+            name=name,
+            config=config.source_config,
+            columns=config.columns,
+            channel=config.channel,
+        )
         if name in config.streamed:
             readers = accelerate.PartialState().num_processes * max(1, config.dataloader_num_workers)
             corpora[name] = StreamedRows(Stream.opened(load, name, readers, report))

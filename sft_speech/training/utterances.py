@@ -62,7 +62,7 @@ class Utterances(torch.utils.data.Dataset):
 
     def _made_of(self, row: Mapping[str, Any], epoch: int, number: int) -> dict[str, Any] | None:
         try:
-            waveform = audio.read(row["audio"], self.rate, start=row["start"], seconds=row["seconds"])
+            waveform = audio.read_row(row, self.rate)
         except audio.AudioError as error:
             logger.warning("utterance %s left out: %s", row["id"], error)
             return None

@@ -112,3 +112,12 @@ def test_verbs_that_write_take_them(verb, capsys):
 def test_a_demo_corpus_goes_to_one_directory(folders, capsys):
     assert cli.main(["make-demo-corpus", *folders]) == 2
     assert "give it once, as DIR or with -o" in capsys.readouterr().err
+
+
+def test_a_tilde_is_the_home_directory_where_shells_leave_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/users/me")
+    parser = Parser()
+    add_output_argument(parser, "")
+    parser.add_argument("text", nargs="*")
+    args = parser.parse(["--output=~/runs/a", "~/b.wav", "~", "a~/b", "~c", "about ~/d"])
+    assert (args.output, args.text) == ("/users/me/runs/a", ["/users/me/b.wav", "/users/me", "a~/b", "~c", "about ~/d"])

@@ -43,12 +43,9 @@ class LJSpeech:
                     dropped.append(Dropped(id or f"line {number}", "unreadable row", why))
                     listed.add(id)
                     continue
-                if id not in audio:
-                    dropped.append(Dropped(id, "missing file", f"no wavs/{id}.wav"))
-                    continue
                 listed.add(id)
                 ids.append(id)
-                paths.append(audio[id])
+                paths.append(audio.get(id) or str(self.folder.absolute() / "wavs" / f"{id}.wav"))  # perhaps found later
                 texts.append(columns[-1] or columns[0])
         unlisted = [Dropped(id, "no transcript", path) for id, path in audio.items() if id not in listed]
         return Listing(rows_of(ids, paths, texts, [""] * len(ids), dropped), dropped, unlisted)

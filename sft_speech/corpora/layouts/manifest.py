@@ -19,7 +19,7 @@ from sft_speech.audio.codecs import AUDIO_SUFFIXES
 from sft_speech.corpora.columns import OPTIONAL, Columns, find_columns, label_of
 from sft_speech.corpora.inside import inside
 from sft_speech.corpora.report import Dropped
-from sft_speech.corpora.rows import SCHEMA, Layout, Listing
+from sft_speech.corpora.rows import CHANNEL, SCHEMA, Layout, Listing
 from sft_speech.corpora.splits import unknown
 from sft_speech.errors import UserError
 
@@ -229,7 +229,7 @@ def _to_listing(
     texts, speakers = table.get("text", empty), table.get("speaker", empty)
     start_end = [pa.array(seconds, from_pandas=True) for seconds in (start, end)]  # NaN to null
     rows = pa.table([ids, paths, texts, speakers, *start_end], SCHEMA)
-    for ours in OPTIONAL:
+    for ours in (*OPTIONAL, CHANNEL):
         if ours in table:
             rows = rows.append_column(ours, table[ours])
     return Listing(rows.filter(pa.array(wanted & ~(nameless | wrong | outside))), dropped)

@@ -72,7 +72,14 @@ def evaluate_corpus(
             language = code_of(row.get("language") or "", checkpoint.languages)
             labels = checkpoint.encode(reference, language) if language else checkpoint.encode(reference)
             waiting.append((row["id"], row["speaker"] or "", row["text"], len(labels)))
-            yield Clip(row["audio"], row["seconds"], row.get("start"), labels=labels, language=language)
+            yield Clip(
+                row["audio"],
+                row["seconds"],
+                row.get("start"),
+                channel=row.get("channel"),
+                labels=labels,
+                language=language,
+            )
 
     decoding = decoder.search.decoding.summary() if decoder else checkpoint.search
     unspelt = unspelt_by(checkpoint.normalizer) if scoring.name == "checkpoint" else None

@@ -1,7 +1,8 @@
 """Transcribe recordings of any length: files, or folders of them.
 
 text: the transcript (after the path and a tab if there are several recordings). jsonl: one object per recording.
-srt, vtt: subtitles; for several recordings -o is a folder. The output of several recordings is never overwritten. While
+srt, vtt: subtitles; for several recordings -o is a folder. With --channel, each recording is a channel, whose name
+follows the path. The output of several recordings is never overwritten. While
 a run is unfinished its output is in FILE.parts, and --resume continues it, with any number of processes.
 """
 
@@ -20,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from sft_speech.audio.channels import MIX
+from sft_speech.corpora.arguments import add_channel_argument
 from sft_speech.errors import UserError, printable
 from sft_speech.files import write_whole
 from sft_speech.inference import shards
@@ -34,6 +37,7 @@ from sft_speech.tasks.asr.languages import add_language_arguments
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from sft_speech.inference.channels import FileChannel
     from sft_speech.tasks.asr.recognizer import Span
     from sft_speech.tasks.asr.transcriber import Transcriber, Transcription
 
@@ -54,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="directory of a fine-tuned model, or its id on the Hub")
     parser.add_argument("audio", metavar="AUDIO", nargs="*", help="audio files, folders or lists of them; - is stdin")
     parser.add_argument("--files_from", metavar="LIST", help="more audio files: a path per line; - is stdin")
+    add_channel_argument(parser, "split")
     parser.add_argument("--format", choices=("text", "jsonl", "srt", "vtt"), default="text", help="[text]")
     parser.add_argument(
         "--timestamps", choices=("word", "char"), help="jsonl: times of words or characters; srt, vtt: a cue for each"
@@ -93,17 +98,22 @@ def main(args: argparse.Namespace) -> int | None:
     if isinstance(given[0] if given else None, Mapping):  # a recording from standard input
         if listed:
             raise UserError(f"{STDIN} and --files_from", "a recording from standard input has no name", "give it alone")
+        if args.channel not in (None, MIX):
+            raise UserError(f"{STDIN} --channel {args.channel}", "all of standard input is mixed", "give a file")
         _to_stream(args, given, several=False)
         return None
+    from sft_speech.inference.channels import recordings_of
+
     files = [path for path in given if isinstance(path, Path)] + listed
-    several = len(files) > 1 or bool(listed) or not Path(args.audio[0]).is_file()
+    recordings = recordings_of(files, args.channel or (None if process.main and args.num_processes == 1 else MIX))
+    several = len(recordings) > 1 or bool(listed) or not Path(args.audio[0]).is_file()
     if several and args.format in ("srt", "vtt"):
-        return _to_folder(args, files, listed, process)
+        return _to_folder(args, recordings, listed, process)
     if several and args.output not in (None, "-") and (not Path(args.output).exists() or Path(args.output).is_file()):
-        return _to_parts(args, files, listed, process)
+        return _to_parts(args, recordings, listed, process)
     if args.num_processes > 1 or process.world > 1:
         raise UserError("several processes", "they need several recordings and one output", "give -o FILE")
-    _to_stream(args, files, several)
+    _to_stream(args, [one.audio for one in recordings], several)
     return None
 
 
@@ -138,31 +148,33 @@ def _transcriber(args: argparse.Namespace, process: Process) -> Transcriber:
     )
 
 
-def _to_stream(args: argparse.Namespace, files: Sequence[Path | Mapping[str, Any]], several: bool) -> None:
+def _to_stream(args: argparse.Namespace, audio: Sequence[Any], several: bool) -> None:
     """Write one recording to a file, or any number of them to a stream of lines."""
     with contextlib.ExitStack() as stack:
         transcriber = _transcriber(args, Process())
         stream = stack.enter_context(_output_stream(args.output, args.format))
         bar = stack.enter_context(_progress_bar(shown=not stream.isatty()))
         read = 0
-        for transcription in transcriber.stream(files, progress=bar.update):
+        for transcription in transcriber.stream(audio, progress=bar.update):
             read += not transcription.failed
             if transcription.failed and args.format != "jsonl":
                 continue  # an empty transcript would look like silence; there was a warning
             text = _formatted(transcription, args.format, args.timestamps, several)
             stream.write(printable(text, lines=True) if stream.isatty() else text)
             stream.flush()
-    _report(read, len(files))
+    _report(read, len(audio))
 
 
-def _to_folder(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[Path], process: Process) -> int | None:
+def _to_folder(
+    args: argparse.Namespace, files: Sequence[FileChannel], listed: Sequence[Path], process: Process
+) -> int | None:
     """Write subtitles of several recordings, a file each; with --resume existing files are kept."""
     if args.output in (None, "-"):
         raise UserError("subtitles of several recordings", "each needs its own file", "name a folder with -o")
     folder = Path(args.output)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / name for name in _subtitle_names(files, args.audio, args.format)]
+    paths = [folder / name for name in _subtitle_names([file.named for file in files], args.audio, args.format)]
     if not args.resume and process.world == 1 and (there := [path for path in paths if path.exists()]):
         do = "keep existing files with --resume, or choose another folder"
         raise UserError(f"-o {folder}", f"{there[0].name} already exists", do)
@@ -176,7 +188,7 @@ def _to_folder(args: argparse.Namespace, files: Sequence[Path], listed: Sequence
         return None
     read = 0
     with _progress_bar(shown=process.main) as bar:
-        found = _transcriber(args, process).stream((files[n] for n in missing), progress=bar.update)
+        found = _transcriber(args, process).stream((files[n].audio for n in missing), progress=bar.update)
         for number, transcription in zip(missing, found, strict=True):
             if not transcription.failed:
                 read += 1
@@ -185,7 +197,9 @@ def _to_folder(args: argparse.Namespace, files: Sequence[Path], listed: Sequence
     return None
 
 
-def _to_parts(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[Path], process: Process) -> int | None:
+def _to_parts(
+    args: argparse.Namespace, files: Sequence[FileChannel], listed: Sequence[Path], process: Process
+) -> int | None:
     """Write transcripts of several recordings into one file, by shards: see :mod:`sft_speech.inference.shards`."""
     output = Path(args.output)
     run = _begin_or_join(args, files, process)
@@ -198,7 +212,7 @@ def _to_parts(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[
     try:
         missing = run.missing(process.rank, process.world)
         with _progress_bar(shown=process.main) as bar:
-            blocks = (files[first:stop] for first, stop in missing)
+            blocks = ([file.audio for file in files[first:stop]] for first, stop in missing)
             pools = _transcriber(args, process).pools(blocks, progress=bar.update) if missing else iter(())
             for first, stop in missing:
                 while first < stop:
@@ -217,12 +231,12 @@ def _to_parts(args: argparse.Namespace, files: Sequence[Path], listed: Sequence[
     return None
 
 
-def _begin_or_join(args: argparse.Namespace, files: Sequence[Path], process: Process) -> Shards | None:
+def _begin_or_join(args: argparse.Namespace, files: Sequence[FileChannel], process: Process) -> Shards | None:
     """Return the run that this process works on; None if it is finished."""
     output = Path(args.output)
     settings = {name: value for name, value in vars(args).items() if name not in _FREE}
     settings["files of the model"] = shards.weights(args.model)
-    settings["recordings"] = shards.fingerprint(list(map(str, files)))
+    settings["recordings"] = shards.fingerprint([str(file.named) for file in files])
     if not process.main:
         return shards.join(output, settings)
     with _writing(output):
@@ -289,14 +303,15 @@ def _formatted(transcription: Transcription, format: str, timestamps: str | None
         return json.dumps(as_row(transcription, timestamps), ensure_ascii=False) + "\n"
     if format == "text":
         name = transcription.audio.replace("\n", "\\n")  # one line per recording, whatever its name
-        return f"{name}\t{transcription.text}\n" if several else transcription.text + "\n"
+        labels = [name, transcription.channel] if transcription.channel else [name]
+        return "\t".join([*labels, transcription.text]) + "\n" if several else transcription.text + "\n"
     spans = {"word": transcription.words, "char": transcription.characters}.get(timestamps or "")
     shown = single_cues(spans) if spans is not None else cues(transcription.words, transcription.seconds)
     return srt(shown) if format == "srt" else vtt(shown)
 
 
 def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[str, object]:
-    """Return an object for JSONL: {audio, text, seconds}, language, words or characters with times, and the error.
+    """Return an object for JSONL: {audio, text, seconds}, channel, language, times of words or characters, the error.
 
     Args:
         timestamps: "word", "char" or None.
@@ -307,6 +322,8 @@ def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[
 
     row: dict[str, object] = {"audio": transcription.audio, "text": transcription.text}
     row["seconds"] = round(transcription.seconds, 3)
+    if transcription.channel:
+        row["channel"] = transcription.channel
     if transcription.language:
         row["language"] = transcription.language
     if timestamps == "word":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -13,6 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
+from sft_speech.audio.channels import name_of
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.inference.chunking import CHUNK_SECONDS, CONTEXT_SHARE
@@ -50,6 +51,7 @@ class Transcription:
         audio: path of the recording; "" if it was given in memory.
         error: why the recording, or the rest of it, could not be read; "" if all of it was.
         language: code of the language that the model wrote or detected; "" if it does not tell.
+        channel: "left", "right" or the number of the channel that was transcribed; "" for all of them, mixed.
     """
 
     text: str
@@ -59,6 +61,7 @@ class Transcription:
     audio: str = ""
     error: str = ""
     language: str = ""
+    channel: str = ""
 
     @property
     def failed(self) -> bool:
@@ -205,7 +208,7 @@ class Transcriber:
         )
         together: list[Transcription] = []
         for result in results:
-            together.append(_transcription(planned[0][len(together)].name, result))
+            together.append(_transcription(planned[0][len(together)], result))
             if len(together) == len(planned[0]):
                 yield together
                 planned.popleft()
@@ -235,9 +238,7 @@ class Transcriber:
             for number, block in enumerate(blocks):
                 for audio in undecoded(block):
                     ahead.append((number, threads.submit(self._clip, audio)))
-                    while len(ahead) > (
-                        pool_size if isinstance(audio, str | Path) else 0
-                    ):  # other kinds fill the memory
+                    while len(ahead) > (pool_size if _is_file(audio) else 0):  # other kinds fill the memory
                         yield ahead[0][0], ahead.popleft()[1].result()
             while ahead:
                 yield ahead[0][0], ahead.popleft()[1].result()
@@ -246,14 +247,19 @@ class Transcriber:
 
     def _clip(self, audio: Audio) -> Clip:
         recording = recording_of(audio, self.checkpoint.rate)
-        return Clip(recording.audio, recording.seconds, recording.start, recording.name)
+        return Clip(recording.audio, recording.seconds, recording.start, recording.name, recording.channel)
 
 
-def _transcription(name: str, result: Hypothesis | AudioError) -> Transcription:
+def _is_file(audio: object) -> bool:
+    return isinstance(audio.get("audio") if isinstance(audio, Mapping) else audio, str | Path)
+
+
+def _transcription(clip: Clip, result: Hypothesis | AudioError) -> Transcription:
+    name, channel = clip.name, "" if clip.channel is None else name_of(clip.channel)
     if isinstance(result, AudioError):
         logger.warning("%s cannot be transcribed: %s", name or "a recording", result)
-        return Transcription("", (), (), 0.0, name, str(result))
+        return Transcription("", (), (), 0.0, name, str(result), channel=channel)
     if result.problem:
         logger.warning("%s is transcribed in part: %s", name or "a recording", result.problem)
     language = result.language or ""
-    return Transcription(result.text, *result.spans(), result.seconds, name, result.problem, language)
+    return Transcription(result.text, *result.spans(), result.seconds, name, result.problem, language, channel)

@@ -329,7 +329,7 @@ def evaluate_corpus(
 
     labels, result = checkpoint.labels, ClassificationResult(checkpoint.labels)
     criterion = ClassificationCriterion(labels.multi)
-    clips = (Recording(row["audio"], row["seconds"], row["start"]) for row in rows)
+    clips = (Recording(row["audio"], row["seconds"], row["start"], channel=row.get("channel")) for row in rows)
     found = logits_of(checkpoint, clips, max_batch_seconds=max_batch_seconds, device=device, progress=progress)
     for row, logits in zip(rows, found, strict=True):
         if isinstance(logits, AudioError):

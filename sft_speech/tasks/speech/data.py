@@ -98,7 +98,7 @@ class Utterances(torch.utils.data.Dataset):
 
 def _recording(row: dict[str, Any], rate: int, trim_db: float | None) -> np.ndarray | None:
     try:
-        return clean(audio.read(row["audio"], rate, start=row["start"], seconds=row["seconds"]), trim_db)
+        return clean(audio.read_row(row, rate), trim_db)
     except audio.AudioError as error:
         logger.warning("utterance %s is left out: %s", row["id"], error)
         return None
@@ -155,7 +155,17 @@ def _embedding(
         import datasets
 
         status = os.stat(path)
-        parts = (path, status.st_size, status.st_mtime_ns, row["start"], row["seconds"], encoder.name, size, trim_db)
+        parts = (
+            path,
+            status.st_size,
+            status.st_mtime_ns,
+            row["start"],
+            row["seconds"],
+            row.get("channel"),
+            encoder.name,
+            size,
+            trim_db,
+        )
         cached = Path(datasets.config.HF_DATASETS_CACHE) / "sft_speech" / "voices" / f"{key_of(*parts):016x}.npy"
         if cached.is_file():
             try:

@@ -94,7 +94,7 @@ def _utterance(
     checkpoint = generator.checkpoint
     line: dict[str, Any] = {"id": row["id"], "text": row["text"], "seconds": row["seconds"], "problem": ""}
     try:
-        waveform = audio.read(row["audio"], checkpoint.rate, start=row["start"], seconds=row["seconds"])
+        waveform = audio.read_row(row, checkpoint.rate)
     except audio.AudioError as error:
         return line | {"problem": f"the recording cannot be read: {error}"}
     recording = clean(waveform, TRIM_DB)

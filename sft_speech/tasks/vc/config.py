@@ -15,7 +15,7 @@ class FinetuneVcConfig(FinetuneSpeechConfig):
     """Options of fine-tuning SpeechT5 for voice conversion."""
 
     from_source: str | None = option(
-        None, "corpus of the recordings to convert into those of `source`; null: both are in one table"
+        None, "corpus of the recordings to convert into those of `source`; null: both are in one table", path=True
     )
     from_config: str | None = option(None, "configuration of from_source, if it is a Hub dataset")
     from_split: str | None = option(None, "split of from_source; null: all of it")

@@ -103,14 +103,19 @@ def load_sources(config: FinetuneVcConfig) -> dict[str, Sources]:
     splits, by = config.corpora, config.pair_by
     if config.from_source is not None:
         rows = load_corpus(
-            config.from_source, config.from_split, name="from", config=config.from_config, columns=config.columns
+            config.from_source,
+            config.from_split,
+            name="from",
+            config=config.from_config,
+            columns=config.columns,
+            channel=config.channel,
         )
         return dict.fromkeys(splits, Sources(rows, by))
     import datasets
 
     tables = {
         (source, split): load_corpus(
-            source, split, name="from", config=config.source_config, columns=config.from_columns
+            source, split, name="from", config=config.source_config, columns=config.from_columns, channel=config.channel
         )
         for source, split in dict.fromkeys(splits.values())
     }

@@ -76,7 +76,13 @@ def _overlap(rows: Rows, one: int, other: int) -> float:
     for number in (one, other):
         row = rows.row(number)
         try:
-            clip = read(row["audio"], RATE, row["start"], row["seconds"] if row["start"] is not None else None)
+            clip = read(
+                row["audio"],
+                RATE,
+                row["start"],
+                row["seconds"] if row["start"] is not None else None,
+                row.get("channel"),
+            )
         except AudioError:
             return 0.0
         clips.append(clip - clip.mean())

@@ -11,6 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
+from sft_speech.corpora.arguments import add_channel_argument
 from sft_speech.errors import UserError
 from sft_speech.files import check_output
 from sft_speech.tasks.asr.languages import add_language_arguments
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{role}_column", metavar="NAME", help=f"name of the {role} column [recognized by itself]"
         )
+    add_channel_argument(parser)
     parser.add_argument(
         "--max_hours",
         type=float,

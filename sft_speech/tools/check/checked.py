@@ -91,7 +91,8 @@ def examine(args: argparse.Namespace) -> Checked:
 def planned_run(args: argparse.Namespace) -> tuple[FinetuneAsrConfig, dict[str, tuple[str, str | None]], list[str]]:
     """Return the configuration of the run, its corpora by name, and the role of each: "train" or "evaluation"."""
     keys = ("source", "source_config", "min_seconds", "max_seconds", "audio_column", "text_column", "speaker_column")
-    given = {key: getattr(args, key) for key in (*keys, "language", "target_lang") if getattr(args, key) is not None}
+    given = {key: getattr(args, key) for key in (*keys, *"channel language target_lang".split())}
+    given = {key: value for key, value in given.items() if value is not None}
     if args.config is None:
         if args.source is None:
             raise UserError("no SOURCE", "there is nothing to check", "give a corpus or --config FILE")

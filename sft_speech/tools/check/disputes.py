@@ -72,7 +72,7 @@ def recognize_rows(
     def clips() -> Iterator[Clip]:
         for number in numbers:
             row = rows.row(number)
-            yield Clip(row["audio"], row["seconds"], row["start"])
+            yield Clip(row["audio"], row["seconds"], row["start"], channel=row.get("channel"))
 
     limit = transcriber.max_batch_seconds
     results = transcriber.checkpoint.recognize(clips(), max_batch_seconds=limit, progress=progress)

@@ -90,7 +90,7 @@ class _Players:
             return f'<p><a href="#{self.anchors[row]}">see its player above</a></p>'
         given, length = self.checked.rows.row(row), min(self.checked.rows.seconds[row], CLIP_SECONDS)
         try:
-            waveform = read(given["audio"], pictures.RATE, given["start"], float(length))
+            waveform = read(given["audio"], pictures.RATE, given["start"], float(length), given.get("channel"))
         except AudioError as error:
             return f"<p>cannot be played: {shown(str(error))}</p>"
         uris = [pictures.spectrogram(waveform), pictures.sound(waveform)]

@@ -129,7 +129,15 @@ def load_rows(config: FinetuneAsrConfig, corpora: dict[str, tuple[str, str | Non
     """
     report, loaded = CorpusReport(), []
     for name, (source, split) in corpora.items():
-        load = partial(load_corpus, source, split, name=name, config=config.source_config, columns=config.columns)
+        load = partial(
+            load_corpus,
+            source,
+            split,
+            name=name,
+            config=config.source_config,
+            columns=config.columns,
+            channel=config.channel,
+        )
         try:
             loaded.append(load(report=report))
         except UserError:

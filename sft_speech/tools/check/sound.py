@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sft_speech.audio.channels import differ, one_channel
 from sft_speech.audio.read import AudioError, decode, probe
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.headers import in_threads
@@ -45,6 +46,7 @@ class Measurement(NamedTuple):
         silent_share: share of its blocks that are silent.
         leading_seconds, trailing_seconds: silence at its ends.
         cancelled_db: loss of level in the mean of the channels.
+        differs: whether its channels hold different sounds.
         digest: hash of its samples in 16 bits and one channel, without zeros at both ends.
         active_seconds: time from the first to the last block that is not silent.
         envelope: (:data:`ENVELOPE_POINTS`,) level over that time, with mean 0 and Euclidean norm 1.
@@ -62,6 +64,7 @@ class Measurement(NamedTuple):
     leading_seconds: float
     trailing_seconds: float
     cancelled_db: float
+    differs: bool
     digest: bytes
     active_seconds: float
     envelope: np.ndarray
@@ -69,7 +72,8 @@ class Measurement(NamedTuple):
 
 def measure(samples: np.ndarray, rate: int, kind: str = "") -> Measurement:
     """Measure a clip (S, C): S samples, C channels."""
-    mono = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
+    mean = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
+    mono = one_channel(samples)
     size = max(1, samples_of(BLOCK_SECONDS, rate))
     whole = len(mono) // size * size
     blocks = np.square(mono[:whole].reshape(-1, size)).mean(axis=1) if whole else np.square(mono).mean(keepdims=True)
@@ -91,7 +95,10 @@ def measure(samples: np.ndarray, rate: int, kind: str = "") -> Measurement:
         silent_share=1 - len(active) / len(blocks),
         leading_seconds=float(first * size / rate),
         trailing_seconds=float((len(blocks) - 1 - last) * size / rate),
-        cancelled_db=_decibels(float(np.square(samples).mean())) - _decibels(power) if samples.shape[1] > 1 else 0.0,
+        cancelled_db=_decibels(float(np.square(samples).mean())) - _decibels(float(np.square(mean).mean()))
+        if samples.shape[1] > 1
+        else 0.0,
+        differs=differ(samples),
         digest=hashlib.blake2b(np.trim_zeros(steps).tobytes(), digest_size=16).digest(),
         active_seconds=max(0, last + 1 - first) * size / rate,
         envelope=_envelope(blocks[first : last + 1], float(blocks.max())),
@@ -183,7 +190,8 @@ def _measure_row(row: dict[str, Any]) -> Measurement | str:
         return f"{error.reason}: {error}"
     if not np.isfinite(samples).all():
         return "not finite: NaN or infinite samples"
-    return measure(samples, rate, kind)
+    channel = row.get("channel")
+    return measure(samples if channel is None else samples[:, channel : channel + 1], rate, kind)
 
 
 def section(recordings: Recordings) -> dict[str, Any]:
@@ -290,14 +298,21 @@ def _channels(rows: Rows, recordings: Recordings) -> list[Finding]:
     rare = several.mean() <= RARE_SHARE
     cases = recordings.cases(rows, cancelled > CANCELLED_DB, cancelled, lambda one: f"{one.cancelled_db:.0f} dB lost")
     what = "with channels that cancel each other"
-    rule = f"their mean, the input of models, is more than {CANCELLED_DB:.0f} dB quieter than they are"
-    do = "one channel is inverted: keep only one channel, or invert it"
+    rule = f"their mean, of which models would hear nothing, is more than {CANCELLED_DB:.0f} dB quieter than they are"
+    do = "one channel is inverted: the louder one is used; keep only one channel, or invert it"
     found = finding("cancelling_channels", "problem", cases, "recording", what, rule, do, listen=True)
+
+    differs = recordings.column("differs") & (cancelled <= CANCELLED_DB)
+    cases = recordings.cases(rows, differs, channels, lambda one: f"{one.channels} channels")
+    what = "with channels that differ, as of two speakers in a call"
+    rule = "the samples of two channels correlate below 0.5; the mean of all is used"
+    do = "if each speaker has a channel: --channel left or right, or a column channel in the table"
+    found += finding("different_channels", "warning", cases, "recording", what, rule, do, listen=True)
 
     cases = recordings.cases(rows, several, channels, lambda one: f"{one.channels} channels")
     what = f"of {len(channels):,} with more than one channel"
     rule = "from the headers" + (f"; a warning if at most {RARE_SHARE:.0%} have several" if rare else "")
-    do = "their mean is used; if each speaker has a channel, split the channels first"
+    do = "their mean is used; if each speaker has a channel, name it in a column channel"
     found += finding("channels", "warning" if rare else "note", cases, "recording", what, rule, do)
     return found
 

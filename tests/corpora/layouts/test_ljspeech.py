@@ -17,11 +17,10 @@ def test_rows(tmp_path, write):
         ("a", "It cost five dollars"),
         ("b", '"Quoted, he said'),
         ("c", "only one"),
+        ("gone", "text"),
     ]
     assert rows[0]["path"] == str(tmp_path / "wavs" / "a.wav")
     assert rows[0]["speaker"] == ""
-    assert listing.dropped == [
-        Dropped("gone", "missing file", "no wavs/gone.wav"),
-        Dropped("broken", "unreadable row", "line 6 is not ID|text|normalized text"),
-    ]
+    assert rows[3]["path"] == str(tmp_path / "wavs" / "gone.wav")
+    assert listing.dropped == [Dropped("broken", "unreadable row", "line 6 is not ID|text|normalized text")]
     assert listing.unlisted == [Dropped("d", "no transcript", str(tmp_path / "wavs" / "d.wav"))]

@@ -22,11 +22,14 @@ class Decoding:
     of words.
     """
 
-    lm: str = option("", "n-gram language model: an ARPA file (.gz too) or a KenLM binary; greedy without one")
+    lm: str = option(
+        "", "n-gram language model: an ARPA file (.gz too) or a KenLM binary; greedy without one", path=True
+    )
     lexicon: str | None = option(
         None,
         "words that may be recognized: a file with a word per line, and its spelling if it is special; "
         "'none' for a language model of characters; null: every word of the language model",
+        path=True,
     )
     lm_weight: float = option(2.0, "alpha: weight of the language model; tune-lm finds it", 0.0)
     word_score: float = option(0.0, "beta: added for every word; tune-lm finds it")

@@ -117,7 +117,7 @@ def recognize_rows(
     from sft_speech.audio.read import AudioError
     from sft_speech.tasks.asr.recognizer import Clip
 
-    clips = (Clip(row["audio"], row["seconds"], row["start"]) for row in corpus)
+    clips = (Clip(row["audio"], row["seconds"], row["start"], channel=row.get("channel")) for row in corpus)
     references, recognitions = [], []
     with progress_bar(corpus["seconds"]) as bar:
         found = checkpoint.recognize(

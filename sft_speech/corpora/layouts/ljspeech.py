@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from sft_speech.corpora.columns import NAMES, Columns
-from sft_speech.corpora.layouts.manifest import csv_header
+from sft_speech.corpora.tables import csv_header
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import Layout, Listing, audio_files, rows_of
 from sft_speech.errors import UserError

@@ -67,7 +67,7 @@ def test_segments_and_ids(tmp_path):
     assert [(row["id"], row["start"], row["end"]) for row in rows] == [
         ("x", 0.5, 1.0),
         ("y", None, 2.5),
-        ("a.wav", 3.0, None),
+        ("a.wav#3.000-", 3.0, None),
         ("a.wav", None, None),
     ]
     rows = listing_of(tmp_path / "m.csv", "path,text,start,end\na.wav,A,0.5,1\na.wav,B,1,\na.wav,C,,2\n").rows
@@ -117,10 +117,11 @@ def test_numbers_and_null_in_jsonl(tmp_path):
     ("name", "text", "message"),
     [
         ("m.csv", "", "an empty file"),
-        ("m.csv", "a.wav,hello\nb.wav,world\n", r"no column for the audio .* a.wav, hello"),
-        ("m.csv", "audio;text\na.wav;hello\n", "its columns are: audio;text"),
+        ("m.csv", "a.wav,hello\nb.wav,world\n", r"a row, not a header: a.wav, hello.\n.* sed -i '1i audio,text' /"),
+        ("m.csv", "audio;words\na.wav;hello\n", "its columns are: audio, words"),
         ("m.jsonl", "", "no line of it is a JSON object"),
-        ("m.jsonl", '[{"audio": "a.wav"}]', "no line of it is a JSON object"),
+        ("m.jsonl", '[{"audio": "a.wav"}]', "no column for the text"),
+        ("m.jsonl", "[1, 2]", "no line of it is a JSON object"),
         ("m.txt", "a.wav hello", "is not a manifest"),
     ],
 )

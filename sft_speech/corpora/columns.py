@@ -56,6 +56,16 @@ def names_audio(seen: Iterable[str], given: Columns | None) -> bool:
     return named in seen if named is not None else bool(_candidates("audio", seen))
 
 
+def named_roles(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the places of the names that are known for the text or the speaker, by these roles."""
+    found: dict[str, list[int]] = {}
+    for place, name in enumerate(map(times.spelled, names)):
+        for role in ("text", "speaker"):
+            if name in NAMES[role] or name in _LESS_COMMON[role]:
+                found.setdefault(role, []).append(place)
+    return found
+
+
 def _candidates(ours: str, seen: list[str]) -> list[str]:
     """Return the columns that have a name known for a role, of the most common kind of names."""
     if ours in times.ROLES:

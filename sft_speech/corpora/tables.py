@@ -118,20 +118,37 @@ def csv_header(path: Path, columns: Columns | None = None) -> list[str]:
     return _dialect(path, read_text(path, _HEAD), columns).header
 
 
+def is_barred(path: Path, columns: Columns | None) -> bool:
+    """Return whether a file is a table of bars whose header, if it has one, names no column of audio, as LJSpeech's."""
+    if path.suffix.lower() not in (".csv", ".txt"):
+        return False
+    try:
+        text = read_text(path, _HEAD)
+        dialect = _dialect(path, text, columns)
+    except (OSError, UserError):
+        return False
+    line = next(iter(text[dialect.skipped :].splitlines()), "")
+    id, bar, _ = line.partition("|")
+    other = dialect.delimiter != "|" and set((columns or {}).values()) & set(dialect.header)
+    return bool(bar) and not set(",;\t") & set(id) and not other and not names_audio(dialect.header, columns)
+
+
 def _dialect(path: Path, text: str, columns: Columns | None) -> _Dialect:
     """Return how a table is written: the delimiter by which its header names a column of audio, or else the one of its
     suffix, or that gives most columns.
     """
     excel = _EXCEL.match(text)
     skipped = excel.end() if excel else 0
-    skipped += _BLANK.match(text, skipped).end() - skipped
+    skipped = blank.end() if (blank := _BLANK.match(text, skipped)) else skipped
     own = "\t" if path.suffix.lower() == ".tsv" else ","
     found: list[_Dialect] = []
     for delimiter in excel[1] if excel else dict.fromkeys((own, *_DELIMITERS)):
         lines = io.StringIO(text[skipped : skipped + _HEAD], newline="")
-        quoting = csv.QUOTE_NONE if delimiter in "\t|" else csv.QUOTE_MINIMAL
         try:
-            header = next(csv.reader(lines, delimiter=delimiter, quoting=quoting), [])
+            raw = delimiter in "\t|"
+            header = next(
+                csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if raw else csv.QUOTE_MINIMAL), []
+            )
         except (csv.Error, TypeError) as error:  # a line that is too long; no delimiter
             why = f"its first line is not the header of a table ({error})"
             raise UserError(str(path), why, "name the columns in it") from error

@@ -61,10 +61,9 @@ def columns_of(role: str, seen: Sequence[str]) -> list[str]:
     onset = "onset" in whats.values()  # beside it, an offset is the end
     starts, ends = (*_STARTS, *(() if onset else ("offset",))), (*_ENDS, *(("offset",) if onset else ()))
     wanted = {"start": starts, "end": ends, "duration": ("duration", "dur", "length", "num", "n")}[role]
-    found = [name for name, what in whats.items() if what in wanted]
-    units = list(map(unit_of, found))
-    best = min(units, key=list(_WORDS).index, default=None)
-    return [name for name, unit in zip(found, units, strict=True) if unit == best]
+    units = {name: unit_of(name) for name, what in whats.items() if what in wanted}
+    best = min(units.values(), key=list(_WORDS).index, default=None)
+    return [name for name, unit in units.items() if unit == best]
 
 
 def common_unit(columns: Sequence[str], table: str) -> str:

@@ -17,7 +17,7 @@ from sft_speech.corpora.inside import inside
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import SCHEMA, Layout, Listing
 from sft_speech.corpora.splits import unknown
-from sft_speech.corpora.tables import Table, read_table
+from sft_speech.corpora.tables import Table, is_barred, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -168,8 +168,9 @@ def _ids(given: pa.Array, names: pa.Array, start: np.ndarray, end: np.ndarray, s
 
 
 def find(path: Path, columns: Columns) -> Path | None:
-    """Return the path itself, if it is a file."""
-    return path if path.is_file() else None
+    """Return the path itself, if it is a file that no other layout reads."""
+    other = path.suffix.lower() == ".parquet" or is_barred(path, columns)
+    return path if path.is_file() and not other else None
 
 
 LAYOUT = Layout("a manifest (.csv, .tsv, .jsonl)", find, Manifest)

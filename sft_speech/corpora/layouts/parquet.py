@@ -1,18 +1,60 @@
-"""A folder of parquet files, as in datasets on the Hub; the ``datasets`` library reads it."""
+"""Parquet files, as in datasets on the Hub: the ``datasets`` library reads them, unless they only name audio files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from sft_speech.corpora.columns import Columns
-from sft_speech.corpora.rows import Layout
+from sft_speech.corpora.hub import local_files
+from sft_speech.corpora.layouts.manifest import Manifest
+from sft_speech.corpora.rows import Layout, Listing, Source
+from sft_speech.corpora.splits import unknown
+from sft_speech.corpora.tables import names_files
 
 _DEPTHS = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 
 
-def find(folder: Path, columns: Columns) -> Path | None:
-    """Return the first parquet file, at most two folders down."""
-    return next((path for depth in _DEPTHS for path in sorted(folder.glob(depth))), None)
+class ParquetTables:
+    """The rows of a folder of Parquet files whose audio is a column of paths, relative to the folder of each file."""
+
+    whole = False
+
+    def __init__(self, folder: Path, columns: Columns) -> None:
+        self.folder, self.columns = folder, columns
+
+    def splits(self) -> list[str]:
+        """Return the names by which the files are grouped."""
+        return sorted(local_files(self.folder, None))
+
+    def listing(self, split: str | None = None) -> Listing:
+        """Return the rows of a split, in the order of its files.
+
+        Raises:
+            UserError: no such split, or see :class:`Manifest`.
+        """
+        files = local_files(self.folder, None)
+        if split is not None and split not in files:
+            raise unknown("split", split, files, given=str(self.folder))
+        names = [split] if split is not None else sorted(files)
+        listings = [Manifest(Path(file), self.columns).listing() for name in names for file in files[name]]
+        dropped = [row for listing in listings for row in listing.dropped]
+        return Listing(pa.concat_tables([one.rows for one in listings]), dropped, unit=listings[0].unit)
 
 
-LAYOUT = Layout("a folder of parquet files", find, lambda folder, columns: None)
+def find(path: Path, columns: Columns) -> Path | None:
+    """Return the path of a Parquet file; or the first one in a folder, at most two folders down."""
+    if path.is_file():
+        return path if path.suffix.lower() == ".parquet" else None
+    return next((file for depth in _DEPTHS for file in sorted(path.glob(depth))), None)
+
+
+def _open(path: Path, columns: Columns) -> Source | None:
+    first = find(path, columns)
+    if first is None or not names_files(first, columns):
+        return None
+    return Manifest(path, columns) if path.is_file() else ParquetTables(path, columns)
+
+
+LAYOUT = Layout("a folder of parquet files", find, _open)

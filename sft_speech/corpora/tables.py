@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from sft_speech.audio.codecs import AUDIO_SUFFIXES
+from sft_speech.audio.codecs import AUDIO_SUFFIXES, is_audio
 from sft_speech.corpora.columns import OPTIONAL, Columns, find_columns, label_of, names_audio
 from sft_speech.corpora.report import Dropped
 from sft_speech.errors import UserError
@@ -119,7 +120,9 @@ def csv_header(path: Path, columns: Columns | None = None) -> list[str]:
 
 
 def is_barred(path: Path, columns: Columns | None) -> bool:
-    """Return whether a file is a table of bars whose header, if it has one, names no column of audio, as LJSpeech's."""
+    """Return whether a file is a table of bars as LJSpeech's: if it has a header, that names no column of audio, or one
+    of files without their endings.
+    """
     if path.suffix.lower() not in (".csv", ".txt"):
         return False
     try:
@@ -127,10 +130,15 @@ def is_barred(path: Path, columns: Columns | None) -> bool:
         dialect = _dialect(path, text, columns)
     except (OSError, UserError):
         return False
-    line = next(iter(text[dialect.skipped :].splitlines()), "")
-    id, bar, _ = line.partition("|")
-    other = dialect.delimiter != "|" and set((columns or {}).values()) & set(dialect.header)
-    return bool(bar) and not set(",;\t") & set(id) and not other and not names_audio(dialect.header, columns)
+    lines = io.StringIO(text[dialect.skipped : dialect.skipped + _HEAD], newline=None)
+    (id, bar, _), (second, _, _) = (next(lines, "").partition("|") for _ in range(2))
+    by_bars = dialect.delimiter == "|"
+    if names_audio(dialect.header, columns):
+        return (
+            by_bars and names_audio([id], columns) and bool(second.strip()) and not is_audio(os.path.basename(second))
+        )
+    other = not by_bars and set((columns or {}).values()) & set(dialect.header)
+    return bool(bar) and not set(",;\t") & set(id) and not other
 
 
 def _dialect(path: Path, text: str, columns: Columns | None) -> _Dialect:

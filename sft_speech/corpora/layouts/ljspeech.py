@@ -93,14 +93,14 @@ class _Audio:
         id = id.strip()
         if id.startswith("/"):
             return [id]
-        whole = os.path.splitext(id)[0] if is_audio(id) else id
+        whole = os.path.splitext(id)[0] if is_audio(os.path.basename(id)) else id
         found = [path for path in self._by_stem.get(os.path.basename(whole), ()) if _within(path, whole)]
         exact = [path for path in found if path.endswith(f"/{id}")]
         return exact if len(exact) == 1 else found
 
     def shown(self, id: str) -> str:
         """Return the file that an id would name."""
-        return f"{self.root.name}/{id}" if is_audio(id) else f"{self.root.name}/{id}.wav"
+        return f"{self.root.name}/{id}" if is_audio(os.path.basename(id)) else f"{self.root.name}/{id}.wav"
 
 
 def _stem(path: str) -> str:

@@ -82,6 +82,28 @@ def test_common_voice(tmp_path, write):
     assert (row["id"], row["text"], row["speaker"]) == ("common_voice_en_1.mp3", 'Hello, "you"!', "a1")
 
 
+def test_a_missing_first_row_does_not_move_the_others(tmp_path, write):
+    write("a.wav")
+    write("clips/other.wav")
+    rows = listing_of(tmp_path / "m.csv", "path,text\ngone.wav,G\na.wav,A\n").rows
+    assert rows["path"].to_pylist() == [f"{tmp_path}/gone.wav", f"{tmp_path}/a.wav"]
+    write("clips/b.wav")
+    rows = listing_of(tmp_path / "m.csv", "path,text\ngone.wav,G\n,\nb.wav,B\n").rows
+    assert rows["path"].to_pylist() == [f"{tmp_path}/clips/gone.wav", f"{tmp_path}/clips/b.wav"]
+
+
+def test_an_id_that_names_the_sentence_is_none(tmp_path, caplog):
+    text = "id,path,text\ns1,a.wav,A\ns2,a.wav,B\ns1,b.wav,A\n"
+    assert listing_of(tmp_path / "m.csv", text).rows["id"].to_pylist() == ["a.wav", "a.wav", "b.wav"]
+    assert "m.csv: its ids are not ids of utterances (2 ids in 3 rows, and the same id for other audio)" in caplog.text
+    text = "id,path,text,start,end\ns1,a.wav,A,0,1\ns1,a.wav,A,1,2\n"
+    assert listing_of(tmp_path / "m.csv", text).rows["id"].to_pylist() == ["a.wav#0.000-1.000", "a.wav#1.000-2.000"]
+    caplog.clear()
+    text = "id,path,text\ns1,a.wav,A\ns2,b.wav,B\ns1,a.wav,A\n"  # the same row twice
+    assert listing_of(tmp_path / "m.csv", text).rows["id"].to_pylist() == ["s1", "s2", "s1"]
+    assert not caplog.text
+
+
 def test_nemo_manifest(tmp_path):
     lines = [
         {"audio_filepath": "a.wav", "text": "A", "offset": 1.5, "duration": 2},

@@ -266,9 +266,13 @@ def _check_quotes(table: pa.Table, path: Path) -> None:
 def _read_json(path: Path, columns: Columns | None) -> Table:
     """Read JSON lines, or one JSON document. What isn't an object is dropped; a key may be absent from some rows."""
     text = read_text(path)
-    rows, dropped = _rows_in_lines(text)
-    lines = isinstance(_parsed(text.lstrip().split("\n", 1)[0].rstrip().removesuffix(",")), dict)
-    found = _rows_of(_parsed(text)) if not lines or len(rows) + len(dropped) == 1 else None
+    rows, dropped, found = [], [], None
+    first = text.lstrip().split("\n", 1)[0].rstrip().removesuffix(",")
+    if first.startswith("[") or not isinstance(_parsed(first), dict):
+        found = _rows_of(_parsed(text))
+    if found is None:
+        rows, dropped = _rows_in_lines(text)
+        found = _rows_of(rows[0][1]) if len(rows) == 1 and not dropped else None
     if found is not None:
         rows = [(id, one) for id, one in found if isinstance(one, dict)]
         dropped = [Dropped(id, "unreadable row", "not a JSON object") for id, one in found if not isinstance(one, dict)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
@@ -88,8 +89,11 @@ class _Audio:
             if any(self.find(id) for id in ids):
                 break
 
-    def find(self, id: str) -> list[str]:
+    def find(self, id: str) -> Sequence[str]:
         """Return the files that an id names, which may have a folder, an ending, or another ending than the file."""
+        known = self._by_stem.get(id, ())
+        if len(known) == 1:  # nearly always
+            return known
         id = id.strip()
         if id.startswith("/"):
             return [id]

@@ -39,6 +39,7 @@ _NAME = re.compile(
 # 1.5, 1.5 s, 350ms, 2:03.5, 1:02:03.500; a comma before the milliseconds, as in SRT
 _WRITTEN = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|sec)?")
 _FIT, _PACE = 0.9, (1, 60)  # share of segments within their files; characters per second that can be speech
+_FAR = 10  # lengths of the file; further segments are not merely wrong, but in another unit
 
 
 def spelled(name: str) -> str:
@@ -168,7 +169,8 @@ def to_seconds(
             nothing,
             f"files are as long as their segments: each is taken whole, start and end are ignored ({misfits})",
         )
-    if fits.mean() >= 0.5:
+    beyond = np.nanmax(np.stack([start, end])[:, rows], 0) / whole[rows]
+    if fits.mean() >= 0.5 or np.median(beyond) < _FAR:
         return start, end, None
     possible = {}
     for unit, factor in (("milliseconds", np.full(len(rate), 1e-3)), (SAMPLES, 1 / rate)):

@@ -128,6 +128,14 @@ def test_some_bad_segments_do_not_change_the_unit(tmp_path, write, caplog):
     assert "read as" not in caplog.text
 
 
+def test_segments_just_outside_of_their_files_are_bad_ones(tmp_path, write):
+    write("a.wav", 4.0)
+    report = CorpusReport()
+    rows = [f"a.wav,{TEXT},x,0,2", f"a.wav,{TEXT},y,30,35", f"a.wav,{TEXT},z,5,7"]
+    assert corpus_of(tmp_path, "start,end", rows, report) == [("x", 0.0, 2.0)]
+    assert [row.reason for row in report.dropped("m.csv")] == ["bad segment"] * 2
+
+
 def test_files_that_have_been_cut_are_taken_whole(tmp_path, write, caplog):
     for n in range(4):
         write(f"{n}.wav", 1.0 + n)

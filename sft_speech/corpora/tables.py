@@ -26,7 +26,7 @@ from sft_speech.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _HEAD = 1 << 20  # bytes that are read to find the header
-_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+_DELIMITERS = ",\t;|"
 _EXCEL = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)  # a first line by which Excel knows the delimiter
 _BLANK = re.compile(r"(?:[\s,;|]*[\r\n])?")  # lines without values before the header
 # A value between quotes in a table of tabs or bars, and one that has a quote in it, written twice.
@@ -149,7 +149,7 @@ def _dialect(path: Path, text: str, columns: Columns | None) -> _Dialect:
     skipped = excel.end() if excel else 0
     skipped = blank.end() if (blank := _BLANK.match(text, skipped)) else skipped
     own = "\t" if path.suffix.lower() == ".tsv" else ","
-    found: list[_Dialect] = []
+    found = []
     for delimiter in excel[1] if excel else dict.fromkeys((own, *_DELIMITERS)):
         lines = io.StringIO(text[skipped : skipped + _HEAD], newline="")
         try:
@@ -173,7 +173,7 @@ def _dialect(path: Path, text: str, columns: Columns | None) -> _Dialect:
 
 def _read_csv(path: Path, columns: Columns | None) -> Table:
     """Read CSV of any dialect. No value marks a missing one: "null" is a word."""
-    text = read_text(path)  # also since Arrow's own error for a row with too many columns would be a traceback
+    text = read_text(path)
     dialect = _dialect(path, text, columns)
     header, delimiter = dialect.header, dialect.delimiter
     found = _find_in_header(path, dialect, columns)
@@ -206,9 +206,8 @@ def _read_csv(path: Path, columns: Columns | None) -> Table:
             ),
         )
     except pa.ArrowException as error:
-        raise UserError(
-            str(path), str(error).splitlines()[0], "fix that row: UTF-8, quotes closed, one value per column"
-        ) from error
+        do = "fix that row: UTF-8, quotes closed, one value per column"
+        raise UserError(str(path), str(error).splitlines()[0], do) from error
     _check_quotes(table, path)
     strings = {ours: table[theirs].combine_chunks() for ours, theirs in found.items()}
     return Table(strings, found, dropped, decimal_comma=delimiter != ",", blanks=True)
@@ -224,9 +223,8 @@ def _find_in_header(path: Path, dialect: _Dialect, columns: Columns | None) -> d
     clips = [name for name in header if name.lower().endswith(tuple(AUDIO_SUFFIXES))]
     if not clips or names_audio(header, columns):
         return find_columns(header, columns, str(path))
-    names = dialect.delimiter.join("audio" if name in clips else f"column{n}" for n, name in enumerate(header, 1))
-    if len(header) == 2:
-        names = dialect.delimiter.join("audio" if name in clips else "text" for name in header)
+    other = "text" if len(header) == 2 else "column{}"
+    names = dialect.delimiter.join("audio" if name in clips else other.format(n) for n, name in enumerate(header, 1))
     insert = f"sed -i {shlex.quote(f'1i {names}')} {shlex.quote(str(path))}"
     do = f"name the columns (audio, text, speaker, ...) in a line before it, e.g.: {insert}"
     shown = ", ".join(header)
@@ -266,7 +264,9 @@ def _check_quotes(table: pa.Table, path: Path) -> None:
 def _read_json(path: Path, columns: Columns | None) -> Table:
     """Read JSON lines, or one JSON document. What isn't an object is dropped; a key may be absent from some rows."""
     text = read_text(path)
-    rows, dropped, found = [], [], None
+    rows: list[tuple[str, dict[str, Any]]] = []
+    dropped: list[Dropped] = []
+    found = None
     first = text.lstrip().split("\n", 1)[0].rstrip().removesuffix(",")
     if first.startswith("[") or not isinstance(_parsed(first), dict):
         found = _rows_of(_parsed(text))
@@ -399,15 +399,3 @@ def _read_parquet(path: Path, columns: Columns | None) -> Table:
                 ) from None
             strings[ours] = pa.array(values, pa.string())
     return Table(strings, found)
-
-
-def names_files(path: Path, columns: Columns | None) -> bool:
-    """Return whether the audio of a Parquet file is a column of paths."""
-    try:
-        schema = pq.read_schema(path)
-        kind = schema.field(find_columns(schema.names, columns, str(path))["audio"]).type
-    except (OSError, pa.ArrowException, UserError):
-        return False
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

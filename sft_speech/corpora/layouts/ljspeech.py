@@ -55,7 +55,7 @@ class LJSpeech:
             header = lines.pop(0)[1]
         dropped: list[Dropped] = []
         rows: list[tuple[str, str, list[str]]] = []
-        listed = set()
+        listed: set[str] = set()
         for number, (id, *cells) in lines:
             if not cells:
                 why = f"line {number} is not ID|text|normalized text"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from sft_speech.corpora.columns import Columns
+from sft_speech.corpora.columns import Columns, find_columns
 from sft_speech.corpora.hub import local_files
 from sft_speech.corpora.layouts.manifest import Manifest
 from sft_speech.corpora.rows import Layout, Listing, Source
 from sft_speech.corpora.splits import unknown
-from sft_speech.corpora.tables import names_files
+from sft_speech.errors import UserError
 
 _DEPTHS = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 
@@ -50,9 +51,21 @@ def find(path: Path, columns: Columns) -> Path | None:
     return next((file for depth in _DEPTHS for file in sorted(path.glob(depth))), None)
 
 
+def _names_files(path: Path, columns: Columns | None) -> bool:
+    """Return whether the audio of a Parquet file is a column of paths."""
+    try:
+        schema = pq.read_schema(path)
+        kind = schema.field(find_columns(schema.names, columns, str(path))["audio"]).type
+    except (OSError, pa.ArrowException, UserError):
+        return False
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 def _open(path: Path, columns: Columns) -> Source | None:
     first = find(path, columns)
-    if first is None or not names_files(first, columns):
+    if first is None or not _names_files(first, columns):
         return None
     return Manifest(path, columns) if path.is_file() else ParquetTables(path, columns)
 

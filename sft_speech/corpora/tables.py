@@ -220,15 +220,15 @@ def _find_in_header(path: Path, dialect: _Dialect, columns: Columns | None) -> d
         UserError: no such column; or the header is missing.
     """
     header = dialect.header
-    clips = [name for name in header if name.lower().endswith(tuple(AUDIO_SUFFIXES))]
+    clips = [name for name in header if is_audio(os.path.basename(name))]
     if not clips or names_audio(header, columns):
         return find_columns(header, columns, str(path))
     other = "text" if len(header) == 2 else "column{}"
     names = dialect.delimiter.join("audio" if name in clips else other.format(n) for n, name in enumerate(header, 1))
     insert = f"sed -i {shlex.quote(f'1i {names}')} {shlex.quote(str(path))}"
     do = f"name the columns (audio, text, speaker, ...) in a line before it, e.g.: {insert}"
-    shown = ", ".join(header)
-    raise UserError(str(path), f"no column for the audio: its first line is a row, not a header: {shown}", do)
+    why = f"no column for the audio: its first line is a row, not a header: {', '.join(header)}"
+    raise UserError(str(path), why, do)
 
 
 def _is_quoted(data: bytes) -> bool:
@@ -264,9 +264,7 @@ def _check_quotes(table: pa.Table, path: Path) -> None:
 def _read_json(path: Path, columns: Columns | None) -> Table:
     """Read JSON lines, or one JSON document. What isn't an object is dropped; a key may be absent from some rows."""
     text = read_text(path)
-    rows: list[tuple[str, dict[str, Any]]] = []
-    dropped: list[Dropped] = []
-    found = None
+    rows, dropped, found = list[tuple[str, dict[str, Any]]](), list[Dropped](), None
     first = text.lstrip().split("\n", 1)[0].rstrip().removesuffix(",")
     if first.startswith("[") or not isinstance(_parsed(first), dict):
         found = _rows_of(_parsed(text))

@@ -11,6 +11,7 @@ import io
 import json
 import tarfile
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import fuzz_annotations
@@ -61,12 +62,14 @@ def audio_seeds() -> list[bytes]:
 # ---- corpora ----
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
+MORE_SUFFIXES = (".parquet", ".txt")  # where the first byte has the bit 8
 
 
 def manifest(data: bytes, folder: Path) -> None:
     """Read a manifest; the first byte selects its format, and whether labels are read."""
     (folder / "a.wav").write_bytes(sound("WAV"))
-    path = folder / ("m" + SUFFIXES[data[0] % 4 if data else 0])
+    first = data[0] if data else 0
+    path = folder / ("m" + (MORE_SUFFIXES[first % 2] if first & 8 else SUFFIXES[first % 4]))
     path.write_bytes(data[1:])
     corpus(path, folder, labels=bool(data and data[0] & 4))
 
@@ -82,7 +85,28 @@ def manifest_seeds() -> list[bytes]:
         b'\6{"audio": "a.wav", "label": ["yes", null, 2, "a|b"], "split": "train"}\n{"audio": "a.wav", "id": 2}\n',
         b"\4path,label,split\na.wav,yes,train\na.wav,,\n",
         b'\3{"audio": "a.wav", "text": "\\ud800", "id": [1]}\n{"audio": "a.wav", "text": "a\\u001b[2J"}\n',
+        b"\0sep=;\r\nAudio;Text;Start (ms);End (ms)\r\na.wav;hello;1,5;50\r\n;;;\r\na.wav;x;0:00,01;2\r\n",
+        b"\0" + "audio\ttext\tonset\toffset\na.wav\thello\t0\t90\n".encode("utf-16"),
+        b'\1"audio"\t"text"\t"start_sample"\t"end_sample"\n"a.wav"\t"so ""he"" said"\t"0"\t"800"\n',
+        b'\3[{"audio": {"path": "a.wav"}, "text": ["a"]},\n{"audio": "a.wav", "text": NaN},\n]',
+        b'\3{"train": [{"audio": "a.wav", "text": "a"}], "test": [1]}',
+        b'\3{"u1": {"wav": "a.wav", "text": "a"}, "u2": {"wav": "a.wav", "text": "b"}}',
+        b'\3{"audio": ["a.wav", "a.wav"], "text": {"0": "a", "1": null}}',
+        b"\x09a|hello there|anna\na.wav|good morning|anna\n",
+        b"\x08" + parquet(),
     ]
+
+
+@cache
+def parquet() -> bytes:
+    """Return a Parquet file that names audio."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    written = io.BytesIO()
+    table = {"path": ["a.wav", None], "text": ["a", "b"], "start": [0.01, float("nan")], "end": [0.05, None]}
+    pq.write_table(pa.table(table), written)
+    return written.getvalue()
 
 
 LAYOUTS: tuple[tuple[str, str], ...] = (  # files of transcripts, and of their audio
@@ -119,6 +143,8 @@ def folder_seeds() -> list[bytes]:
         b"\x0019-5-0000 HELLO THERE\n19-5-0001 NOBODY\n",
         b"\1Hello there.\n",
         b"\2LJ1|Hello 1.|Hello one.\nLJ2|gone|gone\n../a|up|up\n",
+        b"\2id|speaker|text\nwavs/LJ1.wav|anna|Hello.\n/etc/passwd|bob|x\n",
+        b"\2LJ1|anna|Hello you.\nLJ1.wav|anna|Good bye.|1.5\n",
         b"\3file_name,transcription\na.wav,hello\n../../a.wav,up\n",
         b'\4{"file_name": "a.wav", "text": "hello"}\n',
         b"\5client_id\tpath\tsentence\tlocale\nanna\ta\tHello.\ten\nbob\t../a.mp3\tx\ten\n",

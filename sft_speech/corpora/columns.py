@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from sft_speech.corpora import times
 from sft_speech.corpora.splits import unknown
 from sft_speech.errors import UserError
 
@@ -25,6 +26,16 @@ NAMES: dict[str, tuple[str, ...]] = {
     "language": ("language", "lang", "locale"),
     "channel": ("channel", "channel_selector"),  # of a recording of several: 0 and 1, left and right, A and B
 }
+# Names that count only if there is none of those above. Of all names, case, spaces and hyphens don't count.
+_LESS_COMMON: dict[str, tuple[str, ...]] = {
+    "audio": tuple(
+        "audio_file audio_filename audiopath filename filepath file_path wav wav_path wav_file wav_filename".split()
+    ),
+    "text": ("normalized_text", "normalized_transcription", "raw_text", "raw_transcription", "utterance"),
+    "speaker": ("speaker_name", "spk", "spk_id"),
+    "id": ("utt_id", "utt"),
+}
+_OPTIONS = ("audio", "text", "speaker", "label", "language")  # roles with an option --ROLE_column
 # Read only if they are asked for; the same column may have another role as well.
 OPTIONAL = ("label", "language")
 MANIFEST_ONLY = ("start", "end", "duration", "split")  # a dataset on the Hub has no segments, and has its own splits
@@ -40,7 +51,37 @@ def asked_for(columns: Columns | None) -> tuple[str, ...]:
     return tuple(role for role in OPTIONAL if role in (columns or {}))
 
 
-def find_columns(seen: Iterable[str], given: Columns | None, table: str) -> dict[str, str]:
+def names_audio(seen: Iterable[str], given: Columns | None) -> bool:
+    """Return whether a column is named as the audio's."""
+    seen, named = list(seen), (given or {}).get("audio")
+    return named in seen if named is not None else bool(_candidates("audio", seen))
+
+
+def named_roles(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the places of the names that are known for the text or the speaker, by these roles."""
+    found: dict[str, list[int]] = {}
+    for place, name in enumerate(map(times.spelled, names)):
+        for role in ("text", "speaker"):
+            if name in NAMES[role] or name in _LESS_COMMON[role]:
+                found.setdefault(role, []).append(place)
+    return found
+
+
+def _candidates(ours: str, seen: list[str]) -> list[str]:
+    """Return the columns that have a name known for a role, of the most common kind of names."""
+    if ours in times.ROLES:
+        return times.columns_of(ours, seen)
+    for names in (NAMES[ours], _LESS_COMMON.get(ours, ())):
+        spelled = {name: times.spelled(name) for name in seen}
+        found = [name for name in names if name in spelled] or [
+            name for known in names for name in spelled if spelled[name] == known
+        ]
+        if found:
+            return found
+    return []
+
+
+def find_columns(seen: Iterable[str], given: Columns | None, table: str, segments: bool = True) -> dict[str, str]:
     """Map our names of the columns to the table's.
 
     A column that is named as the label or the language may have another role as well: the label of a clip can be its
@@ -51,6 +92,7 @@ def find_columns(seen: Iterable[str], given: Columns | None, table: str) -> dict
         given: columns named by the user, e.g. ``{"text": "raw_transcription"}``; if a label is asked for, the table
             needs no transcripts.
         table: what to call the table in errors.
+        segments: whether to look for the columns of :data:`MANIFEST_ONLY`.
 
     Raises:
         UserError: a given column is missing, or there is none or more than one for the audio or the text.
@@ -65,16 +107,15 @@ def find_columns(seen: Iterable[str], given: Columns | None, table: str) -> dict
         if seen.count(theirs) > 1:
             raise _twice(table, seen, theirs)
     found, taken = dict(named), {theirs for ours, theirs in named.items() if ours not in OPTIONAL}
-    for ours, names in NAMES.items():
-        present = [name for name in names if name in seen and name not in taken]
+    for ours in NAMES if segments else [ours for ours in NAMES if ours not in MANIFEST_ONLY]:
+        present = [name for name in _candidates(ours, seen) if name not in taken]
         if ours in named or not present or (ours in OPTIONAL and ours not in given):
             continue
+        if ours == "duration" and ("end" in found or "start" not in found):
+            continue
         if present[0] != ours and len(present) > 1:
-            raise UserError(
-                table,
-                f"the {ours} can be in any of the columns {', '.join(present)}",
-                f"say which: columns {ours}={present[0]}",
-            )
+            do = f"say which: --{ours}_column {present[0]}" if ours in _OPTIONS else f"rename the right one to {ours!r}"
+            raise UserError(table, f"the {ours} can be in any of the columns {', '.join(present)}", do)
         if seen.count(present[0]) > 1:
             raise _twice(table, seen, present[0])
         found[ours] = present[0]
@@ -83,7 +124,7 @@ def find_columns(seen: Iterable[str], given: Columns | None, table: str) -> dict
             raise UserError(
                 table,
                 f"no column for the {ours} (known names: {', '.join(NAMES[ours])}); its columns are: {', '.join(seen)}",
-                f"say which it is: columns {ours}=NAME",
+                f"say which it is: --{ours}_column NAME",
             )
     return found
 

@@ -314,7 +314,7 @@ def _find(dataset: AnyDataset, request: Request) -> tuple[dict[str, str], AnyDat
     given = dict(request.columns or {})
     if "audio" not in given and len(typed) == 1:
         given["audio"] = typed[0]
-    known = find_columns(dataset.features, given, request.shown)
+    known = find_columns(dataset.features, given, request.shown, segments=False)
     found = {ours: theirs for ours, theirs in known.items() if ours in ROLES}
     rates = [column for column in RATES if column in dataset.features]
     return found | ({"rate": rates[0]} if rates else {}), dataset

@@ -93,7 +93,7 @@ def _may_name(source: str, dataset: datasets.Dataset | datasets.IterableDataset)
     """Return a function that tells whether a row may name an audio file instead of holding it: absolute paths may be
     named in a folder given by the user or in files that ``datasets`` has downloaded, none in rows of the Hub.
     """
-    return os.path.isabs if os.path.isdir(source) or dataset.info.builder_name == "audiofolder" else nothing
+    return os.path.isabs if os.path.exists(source) or dataset.info.builder_name == "audiofolder" else nothing
 
 
 def _versions(dataset: datasets.Dataset) -> list[tuple[str, int, int]]:
@@ -120,8 +120,8 @@ def _open(
         {"streaming": True} if streaming else {"cache_dir": None if cache_dir is None else str(cache_dir)}
     )
     with _explained(source):
-        if os.path.isdir(source):
-            files = _local_files(Path(source), config)
+        if os.path.exists(source):
+            files = local_files(Path(source), config)
             split = _choose_split(source, split, list(files))
             # Only this split's files: load_dataset(source) would unpack them all.
             return datasets.load_dataset("parquet", data_files={split: files[split]}, split=split, **kwargs)
@@ -144,8 +144,8 @@ def split_names(source: str, config: str | None) -> list[str]:
     import datasets
 
     with _explained(source):
-        if os.path.isdir(source):
-            return list(_local_files(Path(source), config))
+        if os.path.exists(source):
+            return list(local_files(Path(source), config))
         config = _choose_config(source, config, datasets.get_dataset_config_names(source))
         return list(map(str, datasets.get_dataset_split_names(source, config)))
 
@@ -272,10 +272,12 @@ def _choose_split(source: str, split: str | None, known: list[str]) -> str:
     return split or known[0]
 
 
-def _local_files(folder: Path, config: str | None) -> dict[str, list[str]]:
+def local_files(folder: Path, config: str | None) -> dict[str, list[str]]:
     """Return parquet files by split: as in the README's configurations, else ``[CONFIG/][data/]SPLIT/*.parquet`` or
-    ``SPLIT-NNNNN-of-NNNNN.parquet``.
+    ``SPLIT-NNNNN-of-NNNNN.parquet``; of a single file, that file.
     """
+    if folder.is_file():
+        return {_split_of(folder): [str(folder)]}
     if (folder / "README.md").is_file():
         import datasets
 
@@ -287,7 +289,11 @@ def _local_files(folder: Path, config: str | None) -> dict[str, list[str]]:
         folder = folder / _choose_config(str(folder), config, configs)
     found: dict[str, list[str]] = {}
     for path in sorted((*folder.glob("*.parquet"), *folder.glob("*/*.parquet"), *folder.glob("data/*/*.parquet"))):
-        shard = _SHARD.fullmatch(path.stem)
         own_folder = path.parent != folder and path.parent.name != "data"
-        found.setdefault(path.parent.name if own_folder else shard[1] if shard else path.stem, []).append(str(path))
+        found.setdefault(path.parent.name if own_folder else _split_of(path), []).append(str(path))
     return found
+
+
+def _split_of(path: Path) -> str:
+    shard = _SHARD.fullmatch(path.stem)
+    return shard[1] if shard else path.stem

@@ -12,8 +12,9 @@ from sft_speech.corpora.annotated import first_files
 from sft_speech.corpora.archive import ARCHIVES
 from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.layouts import LAYOUTS
-from sft_speech.corpora.layouts.manifest import METADATA, SUFFIXES
+from sft_speech.corpora.layouts.manifest import METADATA
 from sft_speech.corpora.rows import Layout, Source
+from sft_speech.corpora.tables import SUFFIXES
 from sft_speech.errors import UserError
 
 EXPECTED = ", ".join(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sft_speech.audio.units import seconds_of
+from sft_speech.corpora import times
 from sft_speech.corpora.archive import unpacked
 from sft_speech.corpora.channels import ALL, Channels, Choice, nullable, own_ids
 from sft_speech.corpora.columns import OPTIONAL, Columns, asked_for
@@ -147,7 +148,8 @@ def _load_local(
             if row.detail not in listed:
                 report.drop(name, *row)
         rows = rows.set_column(rows.column_names.index("path"), "path", files.take(places))
-        tables.append(_with_lengths(*_with_channels(rows, headers.take(places), channels), report, name))
+        of_channel = _with_channels(rows, headers.take(places), channels)
+        tables.append(_with_lengths(*of_channel, report, name, listing.unit))
     table = pa.concat_tables(tables, promote_options="default")
     first = not_duplicate(table["id"], report, name)
     return corpus_of(table if first.all() else table.filter(pa.array(first)), cache_dir)
@@ -233,15 +235,30 @@ def _with_role(rows: pa.Table, role: str, column: str | None, shown: str) -> pa.
     return rows.append_column(role, rows[column])
 
 
-def _with_lengths(rows: pa.Table, headers: pa.Table, report: CorpusReport, name: str) -> pa.Table:
-    """Return the rows of a corpus; those with a bad header or segment go to the report."""
+def _with_lengths(rows: pa.Table, headers: pa.Table, report: CorpusReport, name: str, unit: str) -> pa.Table:
+    """Return the rows of a corpus; those with a bad header or segment go to the report.
+
+    Args:
+        unit: of starts and ends, see :class:`Listing`.
+
+    Raises:
+        UserError: the unit of starts and ends cannot be known.
+    """
     whole = seconds_of(headers["samples"].to_numpy(), headers["rate"].to_numpy())
     start, end = (rows[column].to_numpy() for column in ("start", "end"))  # NaN where null
-    segment = ~(np.isnan(start) & np.isnan(end))
-    start = np.where(np.isnan(start), 0.0, start)
-    end = np.where(np.isnan(end), whole, end)
     readable = headers["reason"].is_null().to_numpy()
-    outside = readable & segment & ((end <= start) | (end > whole + _OVERHANG) | (start >= whole))
+    if unit == times.SAMPLES:
+        start, end = start / headers["rate"].to_numpy(), end / headers["rate"].to_numpy()
+    elif unit == times.UNKNOWN:
+        known, rate = np.where(readable, whole, np.nan), headers["rate"].to_numpy()
+        characters = pc.fill_null(pc.utf8_length(rows["text"]), 0).to_numpy()
+        start, end, found = times.to_seconds(start, end, known, rate, characters, _OVERHANG)
+        if found:
+            logger.warning("%s: %s", name, found)
+    segment = ~(np.isnan(start) & np.isnan(end))
+    end, fits = times.within_files(start, end, whole, _OVERHANG)
+    start = np.where(np.isnan(start), 0.0, start)
+    outside = readable & segment & ~fits
     for row in np.flatnonzero(~readable):
         report.drop(name, rows["id"][row].as_py(), headers["reason"][row].as_py(), headers["detail"][row].as_py())
     for row in np.flatnonzero(outside):

@@ -43,12 +43,14 @@ CHANNEL = "channel"  # a further column if a row or an option names one: a numbe
 class Listing:
     """The rows that a source lists, of :data:`SCHEMA`, and those dropped so far.
 
-    ``unlisted`` are audio files without a row: dropped as well, unless only a part of the rows is asked for.
+    ``unlisted`` are audio files without a row: dropped as well, unless only a part of the rows is asked for. ``unit``
+    is that of starts and ends: seconds, or ``samples`` or ``unknown`` of :mod:`~sft_speech.corpora.times`.
     """
 
     rows: pa.Table
     dropped: list[Dropped] = field(default_factory=list)
     unlisted: list[Dropped] = field(default_factory=list)
+    unit: str = "seconds"
 
 
 class Source(Protocol):

@@ -51,7 +51,7 @@ def test_rows(parquet):
         ("19-1-0001", "TWO", "19", 2.0, None),
         ("19-1-0002", "THREE", "26", 3.0, None),
     ]
-    assert [(row.id, row.reason) for row in report.dropped("test")] == [("19-1-0003", "unreadable")]
+    assert [(row.id, row.reason) for row in report.dropped("test")] == [("19-1-0003", "not audio")]
     assert len(read(corpus[1]["audio"], 16_000)) == 32_000
 
 
@@ -147,7 +147,7 @@ def test_duplicate_ids(parquet):
     report = CorpusReport()
     folder = parquet("test.parquet", id=["a", "b", "a", "c"])
     assert load_corpus(folder, "test", report=report)["text"][:] == ["ONE", "TWO"]
-    assert [(row.id, row.reason) for row in report.dropped("test")] == [("c", "unreadable"), ("a", "duplicate id")]
+    assert [(row.id, row.reason) for row in report.dropped("test")] == [("c", "not audio"), ("a", "duplicate id")]
 
 
 def test_an_id_that_most_rows_share_is_none(parquet):
@@ -155,7 +155,7 @@ def test_an_id_that_most_rows_share_is_none(parquet):
     report = CorpusReport()
     corpus = load_corpus(parquet("test.parquet", id=[7, 7, 7, 9]), "test", report=report)
     assert len(corpus) == len(set(corpus["id"])) == 3
-    assert [row.reason for row in report.dropped("test")] == ["unreadable"]
+    assert [row.reason for row in report.dropped("test")] == ["not audio"]
 
 
 def test_headers_are_read_once(parquet, monkeypatch):
@@ -164,7 +164,7 @@ def test_headers_are_read_once(parquet, monkeypatch):
     probe, again = headers.probe, []
     monkeypatch.setattr(headers, "probe", lambda audio: again.append(audio["bytes"]) or probe(audio))
     assert list(load_corpus(folder, "test")) == first
-    assert again == [b"no audio at all"]  # what couldn't be read is tried again
+    assert again == []
 
 
 def test_streaming_gives_the_same_rows(parquet):
@@ -172,7 +172,7 @@ def test_streaming_gives_the_same_rows(parquet):
     report = CorpusReport()
     stream = load_corpus(folder, "test", streaming=True, report=report)
     assert list(stream) == list(load_corpus(folder, "test"))
-    assert [(row.id, row.reason) for row in report.dropped("test")] == [("19-1-0003", "unreadable")]
+    assert [(row.id, row.reason) for row in report.dropped("test")] == [("19-1-0003", "not audio")]
     with pytest.raises(UserError, match="cannot be taken from a stream"):
         load_corpus(folder, "test:0.5", streaming=True)
 

@@ -144,7 +144,7 @@ def kill(happens, args):
 
 sys.addaudithook(kill)
 index = Path(folder) / "sft_speech" / "headers-1.parquet"
-row = pa.table([[1], [16000], [16000], [None], [None]], headers.SCHEMA)
+row = pa.table([[1], [16000], [16000], [1], [None], [None]], headers.SCHEMA)
 headers.save(row, index)
 rows = mapped.mapped(pa.table({"number": np.arange(mapped.LARGE)}), folder)
 print(len(headers.load(index)), rows["number"][-1].as_py(), type(rows).__name__)

@@ -67,7 +67,7 @@ def test_segments_and_ids(tmp_path):
     assert [(row["id"], row["start"], row["end"]) for row in rows] == [
         ("x", 0.5, 1.0),
         ("y", None, 2.5),
-        ("a.wav", 3.0, None),
+        ("a.wav#3.000-", 3.0, None),
         ("a.wav", None, None),
     ]
     rows = listing_of(tmp_path / "m.csv", "path,text,start,end\na.wav,A,0.5,1\na.wav,B,1,\na.wav,C,,2\n").rows
@@ -80,6 +80,28 @@ def test_common_voice(tmp_path, write):
     (row,) = listing_of(tmp_path / "test.tsv", text).rows.to_pylist()
     assert row["path"] == f"{tmp_path}/clips/common_voice_en_1.mp3"
     assert (row["id"], row["text"], row["speaker"]) == ("common_voice_en_1.mp3", 'Hello, "you"!', "a1")
+
+
+def test_a_missing_first_row_does_not_move_the_others(tmp_path, write):
+    write("a.wav")
+    write("clips/other.wav")
+    rows = listing_of(tmp_path / "m.csv", "path,text\ngone.wav,G\na.wav,A\n").rows
+    assert rows["path"].to_pylist() == [f"{tmp_path}/gone.wav", f"{tmp_path}/a.wav"]
+    write("clips/b.wav")
+    rows = listing_of(tmp_path / "m.csv", "path,text\ngone.wav,G\n,\nb.wav,B\n").rows
+    assert rows["path"].to_pylist() == [f"{tmp_path}/clips/gone.wav", f"{tmp_path}/clips/b.wav"]
+
+
+def test_an_id_that_names_the_sentence_is_none(tmp_path, caplog):
+    text = "id,path,text\ns1,a.wav,A\ns2,a.wav,B\ns1,b.wav,A\n"
+    assert listing_of(tmp_path / "m.csv", text).rows["id"].to_pylist() == ["a.wav", "a.wav", "b.wav"]
+    assert "m.csv: its ids are not ids of utterances (2 ids in 3 rows, and the same id for other audio)" in caplog.text
+    text = "id,path,text,start,end\ns1,a.wav,A,0,1\ns1,a.wav,A,1,2\n"
+    assert listing_of(tmp_path / "m.csv", text).rows["id"].to_pylist() == ["a.wav#0.000-1.000", "a.wav#1.000-2.000"]
+    caplog.clear()
+    text = "id,path,text\ns1,a.wav,A\ns2,b.wav,B\ns1,a.wav,A\n"  # the same row twice
+    assert listing_of(tmp_path / "m.csv", text).rows["id"].to_pylist() == ["s1", "s2", "s1"]
+    assert not caplog.text
 
 
 def test_nemo_manifest(tmp_path):
@@ -117,10 +139,11 @@ def test_numbers_and_null_in_jsonl(tmp_path):
     ("name", "text", "message"),
     [
         ("m.csv", "", "an empty file"),
-        ("m.csv", "a.wav,hello\nb.wav,world\n", r"no column for the audio .* a.wav, hello"),
-        ("m.csv", "audio;text\na.wav;hello\n", "its columns are: audio;text"),
+        ("m.csv", "a.wav,hello\nb.wav,world\n", r"a row, not a header: a.wav, hello.\n.* sed -i '1i audio,text' /"),
+        ("m.csv", "audio;words\na.wav;hello\n", "its columns are: audio, words"),
         ("m.jsonl", "", "no line of it is a JSON object"),
-        ("m.jsonl", '[{"audio": "a.wav"}]', "no line of it is a JSON object"),
+        ("m.jsonl", '[{"audio": "a.wav"}]', "no column for the text"),
+        ("m.jsonl", "[1, 2]", "no line of it is a JSON object"),
         ("m.txt", "a.wav hello", "is not a manifest"),
     ],
 )

@@ -97,7 +97,7 @@ class TranscriptNormalizer:
             if alphabet is None or symbol not in alphabet
         }
         self._apostrophes = [sign for sign in APOSTROPHE_SIGNS if alphabet is None or sign in alphabet]
-        self._both_letters = alphabet is not None and APOSTROPHE_LETTERS <= set(alphabet)
+        self._both_letters = alphabet is not None and set(alphabet) >= APOSTROPHE_LETTERS
         # Characters of the vocabulary that Unicode would compose or decompose: letters with a nukta, ʰ, ﬁ
         kept = {c for c in alphabet or () if unicodedata.normalize("NFKC", c) != c} - set(APOSTROPHE_SIGNS)
         self._kept_forms = re.compile(f"([{MODIFIER_LETTERS}{''.join(map(re.escape, sorted(kept)))}])")
@@ -267,7 +267,7 @@ class TranscriptNormalizer:
 
 def spellings(character: str) -> Iterator[str]:
     """Yield a letter with its marks apart from it, and then with fewer and fewer of them."""
-    base, *marks = unicodedata.normalize("NFD", character)
+    base, *marks = list(unicodedata.normalize("NFD", character))
     if not all(map(unicodedata.combining, marks)):
         yield base + "".join(marks)  # a syllable of Hangul
         return

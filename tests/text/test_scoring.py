@@ -50,7 +50,9 @@ def test_letters_are_words_where_words_have_no_spaces(language):
         assert found.words(found.reference(text)) == split
         assert found.reference(text) == split.replace(" ", "")
     assert scoring("none", language).name == "none, letters split"
-    assert scoring("checkpoint", language).spaced
+    own = scoring("checkpoint", language)
+    assert (own.name, own.spaced) == ("checkpoint, letters split", False)
+    assert (own.reference("a b"), own.hypothesis("a b"), own.words("ab")) == ("AB", "ab", "a b")
 
 
 def test_none_and_checkpoint():

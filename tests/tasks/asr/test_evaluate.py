@@ -335,7 +335,7 @@ def test_rows_without_words_under_the_normalizer_are_dropped(caplog):
     rows, report = Dataset.from_list(written("Hmm.", "(laughs)", "Yes.")), CorpusReport()
     kept = with_transcript(Writer("en"), rows, "dev", report)
     assert kept["id"] == ["u2"]
-    assert report.to_dict()["dev"]["dropped"]["reasons"].keys() == {"empty transcript"}
+    assert report.to_dict()["dev"]["dropped"]["reasons"].keys() == {"empty transcript", "only signs of transcription"}
     assert len(with_transcript(Writer("en"), rows, "dev", CorpusReport(), "none")) == 3
     with_transcript(Writer("de"), rows, "dev", CorpusReport(), "whisper")
     assert "the normalizer whisper is for English, but the model's language is de: use basic" in caplog.text

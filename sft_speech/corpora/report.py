@@ -57,7 +57,8 @@ class Note:
     def add(self, counts: Mapping[str, int], first: Mapping[str, str], rows: int) -> None:
         for one, count in counts.items():
             self.counts[one] = self.counts.get(one, 0) + count
-        self.first = {**first, **self.first}
+        for one, id in first.items():
+            self.first.setdefault(one, id)
         self.rows += rows
 
 

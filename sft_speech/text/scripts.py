@@ -79,7 +79,7 @@ def has_no_spaces(texts: Iterable[str]) -> bool:
 
 def is_unspaced(letter: str) -> bool:
     """Return whether a letter belongs to a script without spaces between words."""
-    return letter >= NOT_LATIN and script_of(letter) in UNSPACED
+    return letter >= NOT_LATIN and letter.isalpha() and script_of(letter) in UNSPACED
 
 
 def most_common_script(counts: Counter[str]) -> str:

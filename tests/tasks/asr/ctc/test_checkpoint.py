@@ -83,7 +83,7 @@ def test_saved_it_is_plain_transformers(tiny_directory, tmp_path, family):
                 head_of(checkpoint).bias[special] = -1e4
     checkpoint.save(tmp_path)
     expected = transcripts(checkpoint, clips)
-    assert min(map(len, expected)) > 2
+    assert min(map(len, expected)) > 1
 
     model = AutoModelForCTC.from_pretrained(tmp_path).eval()
     processor = AutoProcessor.from_pretrained(tmp_path)

@@ -123,9 +123,7 @@ def scored(scoring: Scoring, id: str, speaker: str, text: str, found: Hypothesis
 
 
 def warnings_of(result: EvaluationResult) -> Iterator[str]:
-    """Yield warnings about hypotheses that were likely not spoken, folded references and words that are cut."""
-    if folded := result.folded_summary():
-        yield folded
+    """Yield warnings about hypotheses that were likely not spoken, and about words that the normalizer cuts."""
     if loops := result.loop_summary():
         yield f"{loops}; listen to them, and try a lower learning_rate, more data or shorter clips (sft-speech cut)"
     if result.normalizer == "basic":

@@ -348,7 +348,7 @@ def test_rows_without_words_under_the_normalizer_are_dropped(caplog):
 # ---- foreign alphabets, languages without spaces ----
 
 
-def test_folded_references_are_marked_beside_the_figures(checkpoint, caplog):
+def test_folded_references_are_marked_beside_the_figures(checkpoint):
     found = evaluate_corpus(checkpoint, [row(0, "schöne Grüße", 0.5), row(1, "SOME", 0.5), row(2, "SCHÖN", 0.5)])
     expected = {"letters": {"Ö": 2, "Ü": 1, "ẞ": 1}, "utterances": 2, "first": "u0"}
     assert found.summary()["folded"] == expected
@@ -357,7 +357,6 @@ def test_folded_references_are_marked_beside_the_figures(checkpoint, caplog):
         "the first is u0"
     )
     assert line in found.table().splitlines()
-    assert line in caplog.messages
     assert "folded" not in evaluate_corpus(checkpoint, [row(1, "SOME", 0.5)]).summary()
     plain = evaluate_corpus(checkpoint, [row(0, "schöne", 0.5)], normalizer="basic")
     assert "folded" not in plain.summary()  # these references keep their marks

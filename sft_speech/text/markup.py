@@ -14,6 +14,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from sft_speech.text.normalize import NONE, Normalized
@@ -103,7 +104,18 @@ def clean(text: str, language: str | None = None) -> Cleaned:
     return Cleaned(text, marks, Counter(UNKNOWN.findall(text)))
 
 
-def normalized(normalize: Callable[[str], Normalized], language: str | None, text: str) -> Normalized:
-    """Return a transcript normalized without its signs of transcription; a partial of this can be pickled."""
-    cleaned = clean(text, language)
-    return normalize(cleaned.text)._replace(marks=cleaned.marks, unknown_marks=cleaned.unknown)
+@dataclass(frozen=True)
+class WithoutMarks:
+    """Normalizes transcripts without their signs of transcription.
+
+    Args:
+        normalize: the normalizer of the rest.
+        language: see :func:`clean`.
+    """
+
+    normalize: Callable[[str], Normalized]
+    language: str | None
+
+    def __call__(self, text: str) -> Normalized:
+        cleaned = clean(text, self.language)
+        return self.normalize(cleaned.text)._replace(marks=cleaned.marks, unknown_marks=cleaned.unknown)

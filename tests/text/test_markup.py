@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft_speech.text.markup import clean, normalized
+from sft_speech.text.markup import WithoutMarks, clean
 from sft_speech.text.normalize import TranscriptNormalizer
 
 
@@ -70,7 +69,7 @@ def test_brackets_of_no_known_convention_are_counted():
 
 def test_normalized_says_what_was_removed():
     lower = TranscriptNormalizer.for_vocabulary([*"abcdefghijklmnopqrstuvwxyz", "'"])
-    normalize = pickle.loads(pickle.dumps(partial(normalized, lower, "en")))
+    normalize = pickle.loads(pickle.dumps(WithoutMarks(lower, "en")))
     found = normalize("It 's R&amp;B <COMMA> [noise] café [foo]")
     assert found.text == "it's r and b cafe foo"
     assert found.marks == Counter(["'s", "&amp;", "<COMMA>", "[noise]"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +84,7 @@ class Recognition(Task[FinetuneAsrConfig]):
         """Return the normalizer of training transcripts; it can be sent to workers."""
         if self.config.markup == "keep":
             return self.checkpoint.normalizer
-        return partial(markup.normalized, self.checkpoint.normalizer, self.config.language)
+        return markup.WithoutMarks(self.checkpoint.normalizer, self.config.language)
 
     def to_evaluate(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
         """Return the rows of a split that have a transcript."""

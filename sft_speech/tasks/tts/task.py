@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from transformers import SpeechT5ForTextToSpeech
@@ -18,7 +17,7 @@ from sft_speech.tasks.tts.config import FinetuneTtsConfig
 from sft_speech.tasks.tts.synthesizer import Synthesizer
 from sft_speech.tasks.tts.text import SpeakableText
 from sft_speech.tasks.tts.vocabulary import add_characters
-from sft_speech.text import markup
+from sft_speech.text.markup import WithoutMarks
 from sft_speech.training.rows import Rows
 
 
@@ -42,7 +41,7 @@ class Synthesis(SpeechTask[FinetuneTtsConfig]):
             report,
             min_seconds=self.config.min_seconds,
             max_seconds=self.config.max_seconds,
-            normalize=partial(markup.normalized, self.text, self.config.language),
+            normalize=WithoutMarks(self.text, self.config.language),
             encode=checkpoint.encode,
             frames_of=lambda seconds: checkpoint.frames(samples_of(seconds, checkpoint.rate)),
             max_missing_share=self.config.max_missing_share,

@@ -6,16 +6,30 @@ import json
 import logging
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft_speech.errors import UserError, printable
 from sft_speech.files import write_whole
+from sft_speech.text.normalize import Normalized
+from sft_speech.text.scripts import most_common_script
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3  # ids per reason in the table; the file lists them all
+_COUNTS_SHOWN = 10  # letters or marks of a note
+OUTSIDE = "characters outside the vocabulary"  # the reason of rows that a vocabulary cannot spell
+NEW_VOCABULARY = (
+    "train with `new_vocabulary: true` (SpeechT5: `new_characters: true`), or take a multilingual checkpoint"
+)
+# What normalization changed in transcripts, by the field of `Normalized`: how it is described, and advice.
+NOTES = {
+    "folded": ("letters that the vocabulary lacks are written without their marks", NEW_VOCABULARY),
+    "marks": ("signs of transcription are removed", "`markup: keep` keeps them as words"),
+    "unknown_marks": ("brackets that no known convention explains are kept as words", "remove them from the table"),
+}
 
 
 class Dropped(NamedTuple):
@@ -27,11 +41,34 @@ class Dropped(NamedTuple):
 
 
 @dataclass
+class Note:
+    """What normalization changed in the transcripts of a split.
+
+    Args:
+        counts: of each letter or mark.
+        first: id of the first row of each.
+        rows: rows that were changed.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+    rows: int = 0
+
+    def add(self, counts: Mapping[str, int], first: Mapping[str, str], rows: int) -> None:
+        for one, count in counts.items():
+            self.counts[one] = self.counts.get(one, 0) + count
+        for one, id in first.items():
+            self.first.setdefault(one, id)
+        self.rows += rows
+
+
+@dataclass
 class _Split:
     rows: int = 0
     seconds: float = 0.0
     dropped: dict[str, list[Dropped]] = field(default_factory=dict)
     missing: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, Note] = field(default_factory=dict)  # by NOTES
 
     @property
     def lost(self) -> int:
@@ -81,6 +118,43 @@ class CorpusReport:
         """Add characters that the vocabulary lacks, with their counts."""
         self._split(split).missing.update(missing)
 
+    def note(self, split: str, id: str, written: Normalized) -> None:
+        """Add what normalization changed in a transcript, besides missing characters."""
+        for kind in NOTES:
+            if counts := getattr(written, kind):
+                self.add_notes(split, {kind: (counts, dict.fromkeys(counts, id), 1)})
+
+    def add_notes(self, split: str, notes: Mapping[str, Sequence[Any]]) -> None:
+        """Add notes as :meth:`notes` returns them."""
+        for kind, note in notes.items():
+            self._split(split).notes.setdefault(kind, Note()).add(*note)
+
+    def notes(self, split: str) -> dict[str, tuple[dict[str, int], dict[str, str], int]]:
+        """Return what normalization changed in the transcripts of a split: (counts, first ids, rows) by NOTES."""
+        return {kind: (note.counts, note.first, note.rows) for kind, note in self._split(split).notes.items()}
+
+    def note_lines(self, split: str, advice: bool = False) -> list[str]:
+        """Return a line for each kind of change in the transcripts of a split, perhaps with advice."""
+        lines = []
+        for kind, (what, do) in NOTES.items():
+            note = self._split(split).notes.get(kind, Note())
+            least = 2 if kind == "unknown_marks" else 1  # words in brackets that occur once may be spoken
+            counts = sorted((-count, one) for one, count in note.counts.items() if count >= least)
+            if not counts:
+                continue
+            shown = ", ".join(f"{printable(one)} {-count:,}" for count, one in counts[:_COUNTS_SHOWN])
+            more = f" and {len(counts) - _COUNTS_SHOWN} more" if len(counts) > _COUNTS_SHOWN else ""
+            first = next(id for one, id in note.first.items() if note.counts[one] >= least)
+            line = f"{what}: {shown}{more} ({note.rows:,} rows, the first is {printable(first)})"
+            lines.append(f"{line}; {do}" if advice else line)
+        return lines
+
+    def warn_of_notes(self) -> None:
+        """Log what normalization changed in the transcripts of each split."""
+        for split in self._splits:
+            for line in self.note_lines(split, advice=True):
+                logger.warning("%s: %s", printable(split), line)
+
     def dropped(self, split: str) -> list[Dropped]:
         """Return every row dropped from a split so far."""
         return [row for rows in self._split(split).dropped.values() for row in rows]
@@ -110,6 +184,7 @@ class CorpusReport:
             if split.missing:
                 counts = ", ".join(f"{character!r} {count:,}" for character, count in split.missing.most_common(20))
                 lines.append(f"  not in the vocabulary, left out of the transcripts: {counts}")
+            lines += [f"  {line}" for line in self.note_lines(name)]
         return "\n".join(lines)
 
     def check(self, max_dropped_share: float) -> None:
@@ -123,11 +198,14 @@ class CorpusReport:
         """
         for name, split in self._splits.items():
             if split.share > max_dropped_share:
+                do = "fix the corpus, or raise max_dropped_share if this is what you expect"
+                if 2 * len(split.dropped.get(OUTSIDE, ())) > split.lost:
+                    do = f"the vocabulary lacks {most_common_script(split.missing)} letters: {NEW_VOCABULARY}"
                 raise UserError(
                     f"corpus {name}",
                     f"{split.lost:,} of {split.rows + split.lost:,} rows ({split.share:.1%}) cannot be used, "
                     f"more than max_dropped_share = {max_dropped_share:.1%}\n{self.table()}",
-                    "fix the corpus, or raise max_dropped_share if this is what you expect",
+                    do,
                 )
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,6 +222,10 @@ class CorpusReport:
                     },
                 },
                 "missing_characters": dict(split.missing.most_common()),
+                **{
+                    kind: {one: {"count": count, "first": note.first[one]} for one, count in note.counts.items()}
+                    for kind, note in split.notes.items()
+                },
             }
             for name, split in self._splits.items()
         }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 import numpy as np
 import pyarrow as pa
 
-from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.report import OUTSIDE, CorpusReport
 from sft_speech.corpora.rows import column_of, with_columns
 from sft_speech.text.normalize import Normalized
 
@@ -75,6 +75,8 @@ def select_usable(
             written.append(normalized.text)
             if normalized.missing:
                 missing.update(normalized.missing)
+            if normalized.folded or normalized.marks or normalized.unknown_marks:
+                report.note(split, ids[row].as_py(), normalized)
             if reason is None:
                 kept[row] = True
             else:
@@ -129,8 +131,15 @@ def _missing_reason(normalized: Normalized, max_missing_share: float) -> Reason 
         written = len(normalized.text) - normalized.text.count(" ")
         if lost > max_missing_share * (lost + written):
             shown = "".join(character for character, _ in normalized.missing.most_common(10))
-            return "characters outside the vocabulary", f"{lost} of {lost + written}: {shown}"
-    return None if normalized.text.strip() else ("empty transcript", "")
+            return OUTSIDE, f"{lost} of {lost + written}: {shown}"
+    return None if normalized.text.strip() else empty_reason(normalized)
+
+
+def empty_reason(normalized: Normalized) -> Reason:
+    """Return why a transcript is empty."""
+    if any(map(str.isalpha, normalized.missing)):
+        return OUTSIDE, "".join(character for character, _ in normalized.missing.most_common(10))
+    return ("only signs of transcription", " ".join(normalized.marks)) if normalized.marks else ("empty transcript", "")
 
 
 def ctc_fits(labels: Sequence[int], frames: int) -> Reason | None:

@@ -57,10 +57,9 @@ def spell_numbers(text: str, language: str) -> str:
 
     def spelt_out(match: re.Match[str]) -> str:
         suffix = "" if text[match.end() : match.end() + 1] in CLOSING else around
-        return around + _spell(match, language).strip() + suffix
+        return around + unicodedata.normalize("NFKC", _spell(match, language)).strip() + suffix
 
-    spelt = number_pattern(language).sub(spelt_out, text)
-    return unicodedata.normalize("NFKC", spelt)
+    return number_pattern(language).sub(spelt_out, text)
 
 
 def _spell(match: re.Match[str], language: str) -> str:

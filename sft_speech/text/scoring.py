@@ -6,7 +6,10 @@
 - ``none``: the texts as they are written.
 - ``checkpoint``: references written in the characters of the model's vocabulary, hypotheses as they are.
 
-Both of OpenAI's are those of transformers (Radford et al. 2022, appendix C).
+Both of OpenAI's are those of transformers (Radford et al. 2022, appendix C). Under all of them, both texts are in one
+form of Unicode (NFC, or that of the vocabulary), and under OpenAI's all apostrophes are the same sign.
+
+Where words have no spaces between them, each letter counts as a word, and spaces do not count (but under ``none``).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sft_speech.text.languages import language_of
+from sft_speech.text.normalize import APOSTROPHES
 
 NormalizerName = Literal["whisper", "basic", "none", "checkpoint"]
 
@@ -29,12 +33,14 @@ class Scoring:
         name: the normalizer's name, as figures record it.
         reference, hypothesis: normalize a text.
         spaced: there are spaces between words; if not, each letter counts as a word.
+        own: references are written in the characters of the model.
     """
 
     name: str
     reference: Callable[[str], str]
     hypothesis: Callable[[str], str]
     spaced: bool = True
+    own: bool = False
 
     def words(self, text: str) -> str:
         """Return a text with spaces between what the word error rate counts."""
@@ -43,6 +49,7 @@ class Scoring:
 
 def words_of(text: str, spaced: bool) -> str:
     """Return a text with spaces between its words; between its letters if words have none."""
+    text = unicodedata.normalize("NFC", text)
     return squeezed(text) if spaced else " ".join(split_letters(text))
 
 
@@ -52,33 +59,51 @@ def normalizer_for(language: str | None) -> NormalizerName:
 
 
 def make_scoring(
-    name: NormalizerName, language: str | None, own: Callable[[str], str], spellings: Mapping[str, str]
+    name: NormalizerName,
+    language: str | None,
+    own: Callable[[str], str],
+    spellings: Mapping[str, str],
+    form: Callable[[str], str] = str,
+    spaced: bool | None = None,
 ) -> Scoring:
     """Return the comparison of texts in a language under a normalizer.
 
     Args:
         own: writes a reference in the characters of the model, for ``checkpoint``.
         spellings: British to American spellings, for ``whisper``; without them, the recorded name says so.
+        form: writes a hypothesis in the form of Unicode that references have, for ``checkpoint``.
+        spaced: whether there are spaces between words; None: as usual in the language.
     """
+    if spaced is None:
+        spaced = language_of(language or "").spaced_words
+    recorded = name if spaced else f"{name}, letters split"
+    space = " " if spaced else ""
     if name == "checkpoint":
-        return Scoring(name, own, str)
+        if spaced:
+            return Scoring(recorded, own, form, own=True)
+        joined = (lambda text: "".join(own(text).split()), lambda text: "".join(form(text).split()))
+        return Scoring(recorded, *joined, spaced=False, own=True)
     if name == "whisper":
         from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
         english = EnglishTextNormalizer(dict(spellings))
-        return _both(name if spellings else "whisper without spellings", lambda text: squeezed(english(text)))
-    spaced = language_of(language or "").spaced_words
-    recorded = name if spaced else f"{name}, letters split"
+        recorded = name if spellings else "whisper without spellings"
+        return _both(recorded, lambda text: squeezed(english(one_form(text))))
     if name == "none":
-        return _both(recorded, squeezed, spaced)
+        return _both(recorded, lambda text: squeezed(unicodedata.normalize("NFC", text)), spaced)
     from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-    basic, space = BasicTextNormalizer(), " " if spaced else ""
-    return _both(recorded, lambda text: space.join(basic(text).split()), spaced)
+    basic = BasicTextNormalizer()
+    return _both(recorded, lambda text: space.join(basic(one_form(text)).split()), spaced)
 
 
 def _both(name: str, normalize: Callable[[str], str], spaced: bool = True) -> Scoring:
     return Scoring(name, normalize, normalize, spaced)
+
+
+def one_form(text: str) -> str:
+    """Return a text in NFC, with one sign for apostrophes."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(APOSTROPHES)
 
 
 def is_english(language: str | None) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
+from itertools import islice
 
 # The languages that are written in a script, by their codes. A language that is in no line is written in Latin letters.
 SCRIPTS = {
@@ -35,6 +37,11 @@ SCRIPTS = {
     "THAI": "th",
     "TIBETAN": "bo",
 }
+# Scripts of languages without spaces between words
+UNSPACED = frozenset("BOPOMOFO CJK HIRAGANA KATAKANA KHMER LAO MYANMAR THAI TIBETAN".split())
+LETTERS_PER_SPACE = 8  # in a text of such a script with fewer, there are spaces between words after all
+SAMPLED = 2000  # texts that are looked at
+
 WRITTEN_IN = {script: frozenset(codes.split()) for script, codes in SCRIPTS.items()}
 NOT_LATIN = "\u0370"  # the first letter of another script
 
@@ -60,3 +67,25 @@ def script_of(letter: str) -> str | None:
     """Return the script of a letter among those of :data:`SCRIPTS`."""
     name = unicodedata.name(letter, "").split(" ")[0]
     return name if name in SCRIPTS else None
+
+
+def has_no_spaces(texts: Iterable[str]) -> bool:
+    """Return whether texts are in a script without spaces between words, and have hardly any."""
+    counts = Counter("".join(islice(texts, SAMPLED)))
+    letters = {character: count for character, count in counts.items() if character.isalpha()}
+    unspaced = sum(count for letter, count in letters.items() if is_unspaced(letter))
+    return 2 * unspaced > sum(letters.values()) and counts[" "] * LETTERS_PER_SPACE < unspaced
+
+
+def is_unspaced(letter: str) -> bool:
+    """Return whether a letter belongs to a script without spaces between words."""
+    return letter >= NOT_LATIN and letter.isalpha() and script_of(letter) in UNSPACED
+
+
+def most_common_script(counts: Counter[str]) -> str:
+    """Return the script of most letters by the first word of their names: "Cyrillic", "Arabic"; "some" without any."""
+    scripts: Counter[str] = Counter()
+    for character, count in counts.items():
+        if character.isalpha():
+            scripts[unicodedata.name(character, "some").split(" ")[0]] += count
+    return scripts.most_common(1)[0][0].capitalize() if scripts else "some"

@@ -9,6 +9,7 @@ from typing import Any
 
 from sft_speech.text.codes import name_of
 from sft_speech.text.languages import LANGUAGES
+from sft_speech.text.markup import WithoutMarks
 from sft_speech.text.normalize import TranscriptNormalizer
 from sft_speech.text.numbers import CURRENCIES
 
@@ -46,6 +47,8 @@ def unspelt_by(normalize: object) -> Unspelt | None:
     """Return what a normalizer of transcripts leaves as it is; None if it spells out everything, or keeps texts as
     they are written.
     """
+    if isinstance(normalize, WithoutMarks):
+        normalize = normalize.normalize
     if not isinstance(normalize, TranscriptNormalizer):
         return None
     alphabet, language = normalize.alphabet or frozenset(), normalize.language

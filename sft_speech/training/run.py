@@ -269,6 +269,7 @@ def usable_rows(
     if accelerate.PartialState().is_main_process:
         report.save(Path(config.output_dir) / "corpus_report.json")
     report.check(config.max_dropped_share)
+    report.warn_of_notes()
     warn_of_overlap(config, corpora)
     return corpora
 

@@ -114,6 +114,7 @@ class Read(NamedTuple):
     seconds: float
     dropped: list[Dropped]
     missing: dict[str, int]  # not a Counter, which a loader that pins memory would count twice
+    notes: dict[str, Any]  # of the report
 
 
 class Item(NamedTuple):
@@ -193,10 +194,12 @@ class PooledBatches(IterableDataset):
             rows: list[Row] = []
             dropped: list[Dropped] = []
             missing: Counter[str] = Counter()
+            report = CorpusReport()
             seconds, size, full = 0.0, 0, False
             for row in given:
                 normalized, reason = self.stream.judge(row)
                 missing.update(normalized.missing)
+                report.note("train", row["id"], normalized)
                 if reason is not None:
                     dropped.append(Dropped(row["id"], *reason))
                     continue
@@ -207,7 +210,7 @@ class PooledBatches(IterableDataset):
                     break
             dropped += self.unreadable()
             if rows or dropped:
-                yield Read(state, len(rows), seconds, dropped, dict(missing)), rows
+                yield Read(state, len(rows), seconds, dropped, dict(missing), report.notes("train")), rows
             state = json.dumps(self.rows.state_dict()) if full else None
 
     def unreadable(self) -> list[Dropped]:

@@ -135,6 +135,7 @@ class StreamPlan(Plan):
         for row in read.dropped:
             self.report.drop("train", *row)
         self.report.missing_characters("train", Counter(read.missing))
+        self.report.add_notes("train", read.notes)
         self.place.rows, self.place.read = self.place.rows + read.rows, self.place.read + read.seconds
         self.report.keep("train", self.place.rows, self.place.read)
         if self.place.rows + len(self.report.dropped("train")) >= JUDGED_AFTER:
@@ -155,6 +156,7 @@ class StreamPlan(Plan):
         if place.epoch == 0:
             self.report.check(self.max_dropped_share)
             logger.info("the first epoch has %d batches:\n%s", place.batches, self.report.table())
+            self.report.warn_of_notes()
         self.next_epoch()
 
     def next_epoch(self) -> None:
@@ -183,6 +185,7 @@ class StreamPlan(Plan):
         kept = dataclasses.asdict(self.place) | {
             "dropped": self.report.dropped("train"),
             "missing": self.report.missing("train"),
+            "notes": self.report.notes("train"),
             "readers": self.readers,
         }
         (checkpoint / FILE.format(self.rank)).write_text(json.dumps(kept), encoding="utf-8")
@@ -194,24 +197,33 @@ class StreamPlan(Plan):
             return
         kept = json.loads(files[0].read_text(encoding="utf-8"))
         dropped, missing, self.readers = (kept.pop(key) for key in ("dropped", "missing", "readers"))
+        notes = kept.pop("notes", {})  # older checkpoints have none
         self.place = Place(**kept)
         self.place.positions = [Position(*position) for position in kept["positions"]]
         if self.rank < self.readers[0]:  # otherwise this process is new and has read nothing
             for row in dropped:
                 self.report.drop("train", *row)
             self.report.missing_characters("train", Counter(missing))
+            self.report.add_notes("train", notes)
         else:
             self.place.rows, self.place.read = 0, 0.0
         self.report.keep("train", self.place.rows, self.place.read)
 
     def complete(self) -> None:
-        mine = (self.place.rows, self.place.read, self.report.dropped("train"), self.report.missing("train"))
-        rows, seconds, dropped, missing = zip(*gather_object([mine]), strict=True)
+        report = self.report
+        mine = (
+            self.place.rows,
+            self.place.read,
+            *(get("train") for get in (report.dropped, report.missing, report.notes)),
+        )
+        rows, seconds, dropped, missing, notes = zip(*gather_object([mine]), strict=True)
         self.report.take("train")
         for row in chain.from_iterable(dropped):
             self.report.drop("train", *row)
         for counts in missing:
             self.report.missing_characters("train", counts)
+        for one in notes:
+            self.report.add_notes("train", one)
         self.report.keep("train", sum(rows), sum(seconds))
 
 

@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 
-from sft_speech.corpora.report import CorpusReport, Dropped
+from sft_speech.corpora.report import OUTSIDE, CorpusReport, Dropped
 from sft_speech.errors import UserError
+from sft_speech.text.normalize import Normalized
 
 
 @pytest.fixture
@@ -70,3 +71,37 @@ def test_what_is_taken_is_forgotten(report):
     assert report.take("train") == ([], Counter())
     assert "train" not in report.to_dict()
     assert report.to_dict()["dev"]["kept"]["rows"] == 10
+
+
+def test_what_normalization_changed_is_listed_with_counts_and_the_first_row(caplog):
+    report = CorpusReport()
+    report.keep("train", 3, 10.0)
+    report.note("train", "a", Normalized("x", folded=Counter("ööü"), marks=Counter(["<COMMA>"])))
+    report.note("train", "b", Normalized("x", folded=Counter("ß"), unknown_marks=Counter(["[x]", "(once)"])))
+    report.note("train", "c", Normalized("x", unknown_marks=Counter(["[x]"])))
+    lines = [
+        "letters that the vocabulary lacks are written without their marks: ö 2, ß 1, ü 1 (2 rows, the first is a)",
+        "signs of transcription are removed: <COMMA> 1 (1 rows, the first is a)",
+        "brackets that no known convention explains are kept as words: [x] 2 (2 rows, the first is b)",
+    ]
+    assert report.note_lines("train") == lines
+    assert report.table().splitlines()[-3:] == [f"  {line}" for line in lines]
+    assert report.to_dict()["train"]["folded"]["ß"] == {"count": 1, "first": "b"}
+    report.warn_of_notes()
+    assert caplog.messages[0] == (
+        f"train: {lines[0]}; train with `new_vocabulary: true` (SpeechT5: `new_characters: true`), "
+        "or take a multilingual checkpoint"
+    )
+    assert len(caplog.messages) == 3
+    other = CorpusReport()
+    other.add_notes("train", json.loads(json.dumps(report.notes("train"))))  # as checkpoints of a stream keep them
+    assert other.notes("train") == report.notes("train")
+
+
+def test_rows_that_the_vocabulary_cannot_spell_are_refused_with_advice_that_helps():
+    report = CorpusReport()
+    for number in range(9):
+        report.drop("train", str(number), OUTSIDE, "9 of 9")
+    report.missing_characters("train", Counter("привет"))
+    with pytest.raises(UserError, match="the vocabulary lacks Cyrillic letters: train with `new_vocabulary: true`"):
+        report.check(0.1)

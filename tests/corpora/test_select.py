@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -16,13 +15,14 @@ from sft_speech.corpora import mapped
 from sft_speech.corpora.report import CorpusReport, Dropped
 from sft_speech.corpora.rows import COLUMNS, corpus_of, features
 from sft_speech.corpora.select import judge, select_usable
+from sft_speech.text.normalize import Normalized
 
 ALPHABET = set("ABC '")
 
 
 def normalize(text):
     kept = "".join(character for character in text.upper() if character in ALPHABET)
-    return SimpleNamespace(text=" ".join(kept.split()), missing=Counter(c for c in text.upper() if c not in ALPHABET))
+    return Normalized(" ".join(kept.split()), Counter(c for c in text.upper() if c not in ALPHABET))
 
 
 def rows_of(rows: list[tuple[str, float]], content: bytes | None = None) -> datasets.Dataset:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sft_speech.text.normalize import TranscriptNormalizer
 from sft_speech.text.scoring import Scoring, has_marks, make_scoring, normalizer_for, split_letters
 
 
@@ -50,7 +51,9 @@ def test_letters_are_words_where_words_have_no_spaces(language):
         assert found.words(found.reference(text)) == split
         assert found.reference(text) == split.replace(" ", "")
     assert scoring("none", language).name == "none, letters split"
-    assert scoring("checkpoint", language).spaced
+    own = scoring("checkpoint", language)
+    assert (own.name, own.spaced) == ("checkpoint, letters split", False)
+    assert (own.reference("a b"), own.hypothesis("a b"), own.words("ab")) == ("AB", "ab", "a b")
 
 
 def test_none_and_checkpoint():
@@ -75,3 +78,25 @@ def test_marks_that_basic_cuts_words_at():
 @given(st.text())
 def test_letters_hold_every_character_but_spaces(text):
     assert "".join(split_letters(text)) == "".join(text.split())
+
+
+def test_both_sides_are_in_one_form():
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for name in ("none", "basic", "whisper"):
+        both = scoring(name, "fr")
+        assert both.reference(composed) == both.hypothesis(decomposed)
+    assert scoring("none", "fr").words(decomposed) == composed
+    uzbek = scoring("basic", "uz")
+    assert {uzbek.reference(f"o{sign}zbek") for sign in "'ʻ‘’ʼ`"} == {"o zbek"}
+    assert scoring("whisper").reference("it’s") == scoring("whisper").hypothesis("it's") == "it is"
+
+
+def test_a_hypothesis_is_written_in_the_form_of_the_vocabulary():
+    normalizer = TranscriptNormalizer({"\u0958", "ल", "ʻ", "o"}, "keep", "hi")
+    own = make_scoring("checkpoint", "hi", lambda text: normalizer(text).text, {}, normalizer.form)
+    assert own.reference("\u0915\u093cल o'") == own.hypothesis("\u0915\u093cल oʻ") == "\u0958ल oʻ"
+
+
+def test_letters_are_words_if_the_references_have_no_spaces():
+    own = make_scoring("checkpoint", "en", str, {}, spaced=False)
+    assert (own.name, own.reference("你 好"), own.words("你好")) == ("checkpoint, letters split", "你好", "你 好")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from sft_speech.text.scripts import SCRIPTS, foreign_script, script_of
+from sft_speech.text.scripts import SCRIPTS, foreign_script, has_no_spaces, most_common_script, script_of
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,25 @@ def test_every_language_is_one_of_whisper():
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     assert {code for codes in SCRIPTS.values() for code in codes.split()} <= LANGUAGES.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "unspaced"),
+    [
+        ("我们今天去公园", True),
+        ("今日はいい天気ですね。", True),
+        ("สวัสดีครับวันนี้อากาศดีมาก ไปเที่ยวกันไหม", True),
+        ("我们 今天 去 公园", False),  # cut into words
+        ("오늘 날씨가 좋네요", False),
+        ("hello world", False),
+        ("我用 machine learning algorithms", False),
+        ("", False),
+    ],
+)
+def test_texts_without_spaces_between_words(text, unspaced):
+    assert has_no_spaces([text]) is unspaced
+
+
+def test_the_script_of_most_letters():
+    assert most_common_script(Counter("привет, a")) == "Cyrillic"
+    assert most_common_script(Counter("5!")) == "some"

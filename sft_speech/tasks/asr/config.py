@@ -33,13 +33,18 @@ class FinetuneAsrConfig(FinetuneEncoderConfig):
     )
     label_smoothing: float = option(0.0, "share of the target spread over the vocabulary; not for CTC", 0.0, 0.5)
     lower_case: bool = option(False, "write transcripts in lower case; for corpora in capitals; not for CTC")
+    markup: Literal["remove", "keep"] = option(
+        "remove", "signs of transcription (GigaSpeech, TED-LIUM, Switchboard, HTML): remove them, or keep them as words"
+    )
     timestamp_share: float = option(
         0.5, "Whisper: share of the segments of longer recordings that are learned with timestamps", 0.0, 1.0
     )
     normalizer: NormalizerName | None = option(  # noqa: RUF009 (it is a Literal)
         None, "normalizer of WER and CER: whisper (English), basic, none or checkpoint; null: what suits the model"
     )
-    metric_for_best_model: Literal["wer", "cer", "loss"] = option("wer", "selects the best checkpoint")
+    metric_for_best_model: Literal["wer", "cer", "loss"] | None = option(
+        None, "selects the best checkpoint; null: wer, or cer for languages without spaces between words"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

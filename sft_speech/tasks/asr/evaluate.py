@@ -8,23 +8,27 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from sft_speech.audio.read import AudioError
 from sft_speech.corpora.arguments import evaluation_folder, rows_of_arguments
-from sft_speech.corpora.report import source_name
-from sft_speech.corpora.rows import column_of
+from sft_speech.corpora.report import NEW_VOCABULARY, source_name
+from sft_speech.corpora.rows import column_of, with_columns
+from sft_speech.corpora.select import empty_reason
 from sft_speech.errors import UserError
 from sft_speech.metrics.loops import loop_of
 from sft_speech.metrics.words import character_errors, word_errors
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
 from sft_speech.tasks.asr.languages import add_language_arguments, code_of, language_reason
-from sft_speech.tasks.asr.recognizer import Clip, Hypothesis, Recognizer, scoring_of
+from sft_speech.tasks.asr.recognizer import Clip, Hypothesis, Recognizer, is_spaced, scoring_of
 from sft_speech.tasks.asr.results import EvaluationResult, Utterance
+from sft_speech.text.markup import Cleaned, clean
 from sft_speech.text.scoring import NormalizerName, Scoring, has_marks, is_english
+from sft_speech.text.scripts import most_common_script
 from sft_speech.text.unspelt import unspelt_by, warn_of_unspelt
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ def evaluate_corpus(
     progress: Callable[[float], object] | None = None,
     decoder: BeamDecoder | None = None,
     normalizer: NormalizerName | None = None,
+    spaced: bool | None = None,
 ) -> EvaluationResult:
     """Recognize every utterance of a corpus and count the errors against its transcripts.
 
@@ -62,16 +67,19 @@ def evaluate_corpus(
         max_batch_seconds, device, progress, decoder: see
             :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize`.
         normalizer: see :mod:`sft_speech.text.scoring`; None: the recognizer's default.
+        spaced: whether there are spaces between words; None: as the language and the references of a list have it.
     """
-    scoring = scoring_of(checkpoint, normalizer)
-    waiting: deque[tuple[str, str, str, int]] = deque()  # for clips in progress: at most a pool of them
+    if spaced is None and isinstance(corpus, list):
+        spaced = is_spaced(checkpoint, (row["text"] for row in corpus))
+    scoring = scoring_of(checkpoint, normalizer, spaced)
+    waiting: deque[tuple[str, str, str, int, Counter[str]]] = deque()  # for clips in progress: at most a pool of them
 
     def clips() -> Iterable[Clip]:
         for row in corpus:
-            reference = checkpoint.normalizer(row["text"]).text
+            reference, _, folded, *_ = checkpoint.normalizer(row["text"])
             language = code_of(row.get("language") or "", checkpoint.languages)
             labels = checkpoint.encode(reference, language) if language else checkpoint.encode(reference)
-            waiting.append((row["id"], row["speaker"] or "", row["text"], len(labels)))
+            waiting.append((row["id"], row["speaker"] or "", row["text"], len(labels), folded))
             yield Clip(
                 row["audio"],
                 row["seconds"],
@@ -89,12 +97,13 @@ def evaluate_corpus(
         clips(), max_batch_seconds=max_batch_seconds, device=device, progress=progress, decoder=decoder
     )
     for found in hypotheses:
-        id, speaker, reference, labels = waiting.popleft()
+        id, speaker, reference, labels, folded = waiting.popleft()
         if isinstance(found, AudioError) or found.problem:
             result.failed[id] = str(found) if isinstance(found, AudioError) else found.problem
             logger.warning("%s is left out: %s", id, result.failed[id])
             continue
-        result.add(scored(scoring, id, speaker, reference, found), found, labels)
+        utterance = scored(scoring, id, speaker, reference, found)
+        result.add(replace(utterance, folded=folded) if scoring.own else utterance, found, labels)
     result.runtime = time.perf_counter() - began
     for warning in filter(None, [result.counts.warning(result.loss_sum), *warnings_of(result)]):
         logger.warning("%s", warning)
@@ -112,7 +121,7 @@ def scored(scoring: Scoring, id: str, speaker: str, text: str, found: Hypothesis
     (characters,) = character_errors([reference], [hypothesis])
     written = (text, found.text) if (text, found.text) != (reference, hypothesis) else None
     as_written = None
-    if scoring.name != "checkpoint":
+    if not scoring.own:
         (as_written,) = word_errors([scoring.words(text)], [scoring.words(found.text)])
     loop = loop_of(found.text, found.seconds, found.silent)
     if loop is not None and loop == loop_of(text, found.seconds):  # somebody said it, for example a refrain
@@ -138,6 +147,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sft-speech evaluate`` that only recognizers have."""
     parser.add_argument("--normalizer", choices=get_args(NormalizerName), help="of WER and CER [what suits the model]")
     parser.add_argument(
+        "--markup", choices=("remove", "keep"), default="remove", help="signs of transcription in references [remove]"
+    )
+    parser.add_argument(
         "--language_column", metavar="NAME", help="column of the rows' languages, for multilingual models"
     )
     add_language_arguments(parser)
@@ -162,7 +174,7 @@ def main(args: argparse.Namespace) -> None:
         times=False,
         target_lang=args.target_lang,
     )
-    corpus = reported(transcriber.checkpoint, rows, split, report, args.normalizer)
+    corpus = reported(transcriber.checkpoint, rows, split, report, args.normalizer, args.markup)
     with progress_bar(corpus["seconds"]) as bar:
         result = evaluate_corpus(
             transcriber.checkpoint,
@@ -172,6 +184,7 @@ def main(args: argparse.Namespace) -> None:
             progress=bar.update,
             decoder=transcriber.decoder,
             normalizer=args.normalizer,
+            spaced=is_spaced(transcriber.checkpoint, corpus["text"]),
         )
     if not result.utterances:
         raise UserError(f"{args.source} {split}", "none of its utterances could be evaluated", "see the messages above")
@@ -186,11 +199,13 @@ def reported(
     split: str,
     report: CorpusReport,
     normalizer: NormalizerName | None = None,
+    markup: str = "remove",
 ) -> Dataset:
-    """Return the rows that can be evaluated; warn about the others."""
-    corpus = with_transcript(checkpoint, rows, split, report, normalizer)
+    """Return the rows that can be evaluated; warn about the others, and about what is changed in the references."""
+    corpus = with_transcript(checkpoint, rows, split, report, normalizer, markup)
     if report.dropped(split) or report.missing(split):
         logger.warning("%s", report.table())
+    report.warn_of_notes()
     return corpus
 
 
@@ -200,28 +215,50 @@ def with_transcript(
     split: str,
     report: CorpusReport,
     normalizer: NormalizerName | None = None,
+    markup: str = "remove",
 ) -> Dataset:
     """Return the rows that have a transcript, in a language that the recognizer can write; the report gets the others.
 
     A transcript is empty if nothing is left after normalization. Rows of any length are kept.
+
+    Args:
+        markup: "remove" takes signs of transcription out of the references, "keep" keeps them.
+
+    Raises:
+        UserError: the vocabulary lacks most letters of the transcripts.
     """
+    import pyarrow as pa
+
     scoring, language = scoring_of(checkpoint, normalizer), checkpoint.language
     if normalizer == "whisper" and not is_english(language or "en"):
         logger.warning("the normalizer whisper is for English, but the model's language is %s: use basic", language)
     ids, seconds, kept = column_of(corpus, "id"), column_of(corpus, "seconds").to_numpy(), []
     chosen = bool(checkpoint.languages) and "language" in corpus.column_names
     languages = column_of(corpus, "language").to_pylist() if chosen else []
-    for number, text in enumerate(column_of(corpus, "text").to_pylist()):
+    given, missing, spelt = column_of(corpus, "text"), Counter[str](), 0
+    texts: list[str] = []
+    for number, text in enumerate(given.to_pylist()):
+        cleaned = clean(text, language) if markup == "remove" else Cleaned(text)
+        written = checkpoint.normalizer(cleaned.text)
+        written = written._replace(marks=cleaned.marks, unknown_marks=cleaned.unknown)
+        texts.append(cleaned.text)
         reason = language_reason(languages[number], checkpoint.languages) if chosen else None
-        if not scoring.reference(text):
-            reason = "empty transcript", ""
+        if not scoring.reference(cleaned.text):
+            reason = empty_reason(written)
         if reason is None:
             kept.append(number)
         else:
             report.drop(split, ids[number].as_py(), *reason)
-        report.missing_characters(split, checkpoint.normalizer(text).missing)
+        report.note(split, ids[number].as_py(), written)
+        missing, spelt = missing + written.missing if written.missing else missing, spelt + len(written.text)
+    report.missing_characters(split, missing)
     report.keep(split, len(kept), float(seconds[kept].sum()))
-    if scoring.name == "checkpoint":
+    if sum(count for character, count in missing.items() if character.isalpha()) > spelt:
+        why = f"the vocabulary of the model lacks most of its letters, which are {most_common_script(missing)}"
+        raise UserError(f"corpus {split}", why, f"take a model that knows them: {NEW_VOCABULARY}")
+    if any(new != old for new, old in zip(texts, given.to_pylist(), strict=True)):
+        corpus = with_columns(corpus, pa.table({"text": pa.array(texts, pa.string())}))
+    if scoring.own:
         warn_of_unspelt(checkpoint.normalizer, split, ids, column_of(corpus, "text"))
     return corpus.select(kept)
 

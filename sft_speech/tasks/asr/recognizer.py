@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import operator
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from sft_speech.errors import UserError
 from sft_speech.inference.chunking import CHUNK_SECONDS
 from sft_speech.inference.pieces import POOL, Pooled
+from sft_speech.text.languages import language_of
 from sft_speech.text.scoring import NormalizerName, Scoring, make_scoring
+from sft_speech.text.scripts import has_no_spaces
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Span:
-    """A word or a character, and its time, in seconds from the start of the recording."""
+    """A word or a character, and its time, in seconds from the start of the recording.
+
+    Args:
+        glued: there is no space between it and the word before.
+    """
 
     text: str
     start: float
     end: float
+    glued: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,10 +199,23 @@ class Recognizer(Protocol):
         """
 
 
-def scoring_of(recognizer: Recognizer, name: NormalizerName | None = None) -> Scoring:
-    """Return how the hypotheses of a recognizer are compared with references: under a normalizer, or its default."""
-    name = name or recognizer.default_normalizer
-    return make_scoring(name, recognizer.language, lambda text: recognizer.normalizer(text).text, recognizer.spellings)
+def scoring_of(recognizer: Recognizer, name: NormalizerName | None = None, spaced: bool | None = None) -> Scoring:
+    """Return how the hypotheses of a recognizer are compared with references: under a normalizer, or its default.
+
+    Args:
+        spaced: whether there are spaces between words, see :func:`is_spaced`; None: as usual in its language.
+    """
+    from sft_speech.text.normalize import TranscriptNormalizer
+
+    name, normalizer = name or recognizer.default_normalizer, recognizer.normalizer
+    form = normalizer.form if isinstance(normalizer, TranscriptNormalizer) else partial(unicodedata.normalize, "NFC")
+    own = lambda text: normalizer(text).text  # noqa: E731
+    return make_scoring(name, recognizer.language, own, recognizer.spellings, form, spaced)
+
+
+def is_spaced(recognizer: Recognizer, references: Iterable[str]) -> bool:
+    """Return whether there are spaces between words: by the language, if it is known, and by the references."""
+    return language_of(recognizer.language or "").spaced_words and not has_no_spaces(references)
 
 
 def check_trained(recognizer: Recognizer, name: str | Path) -> None:

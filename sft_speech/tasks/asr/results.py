@@ -21,6 +21,7 @@ from sft_speech.text.scoring import words_of
 from sft_speech.text.unspelt import Unspelt
 
 CONFUSIONS_SHOWN = 15
+FOLDED_SHOWN = 10  # letters
 LOOPS_LISTED, LOOPS_SHOWN = 20, 5  # ids in SPLIT.json and in messages
 
 
@@ -34,6 +35,7 @@ class Utterance:
         written: reference and hypothesis as they were written; None if normalization changed neither.
         as_written: errors in words between these; None for a recognizer that has an alphabet of its own.
         loop: why the hypothesis was likely not spoken, see :mod:`sft_speech.metrics.loops`.
+        folded: letters of the reference that lost their marks in normalization.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Utterance:
     written: tuple[str, str] | None = None
     as_written: Errors | None = None
     loop: Loop | None = None
+    folded: Counter[str] = field(default_factory=Counter)
 
     def row(self) -> dict[str, object]:
         """Return its line of SPLIT.jsonl: texts as they were written, and the normalized ones that differ."""
@@ -204,6 +207,7 @@ class EvaluationResult:
         """Return the figures of SPLIT.json; those without data (no audio, no labels) are null."""
         words, of_words, of_characters = self.words, self.word_interval(), self.character_interval()
         figures: dict[str, object] = {
+            **({} if self.spaced else {"headline": "cer"}),
             "wer": words.rate,
             "wer_interval": [of_words.low, of_words.high],
             **self._written_figures(),
@@ -222,11 +226,14 @@ class EvaluationResult:
             "loss": self.loss,
             **self._loop_figures(),
             **self._unspelt_figures(),
+            **self._folded_figures(),
             **self.counts.figures(),
             "real_time_factor": self.real_time_factor,
             "decoding": self.decoding,
             "failed": self.failed,
         }
+        if not self.spaced:  # its CER comes first
+            figures = {name: figures[name] for name in ("headline", "cer", "cer_interval")} | figures
         return {name: _finite(value) for name, value in figures.items()}
 
     def _written_figures(self) -> dict[str, object]:
@@ -247,6 +254,25 @@ class EvaluationResult:
         reasons = Counter(utterance.loop for utterance in self.loops)
         ids = [utterance.id for utterance in self.loops[:LOOPS_LISTED]]
         return {"loops": len(self.loops), "loop_reasons": dict(reasons.most_common()), "loop_ids": ids}
+
+    def _folded_figures(self) -> dict[str, object]:
+        """Return the letters of references that lost their marks; WER and CER ignore these."""
+        found = [utterance for utterance in self.utterances if utterance.folded]
+        if not found:
+            return {}
+        letters = sum((utterance.folded for utterance in found), Counter[str]())
+        return {"folded": {"letters": dict(letters.most_common()), "utterances": len(found), "first": found[0].id}}
+
+    def folded_summary(self) -> str:
+        """Return which letters of the references lost their marks; "" if none did."""
+        folded: Any = self._folded_figures().get("folded")
+        if folded is None:
+            return ""
+        shown = ", ".join(f"{letter} {count}" for letter, count in list(folded["letters"].items())[:FOLDED_SHOWN])
+        return (
+            f"WER and CER are of references without marks that the vocabulary lacks: {shown} in {folded['utterances']} "
+            f"of {len(self.utterances)} references, the first is {folded['first']}"
+        )
 
     def loop_summary(self) -> str:
         """Return how many hypotheses were likely not spoken, why, and the first of them; "" if there are none."""
@@ -299,6 +325,8 @@ class EvaluationResult:
         figures = {"loss": self.loss, "wer": self.wer, "wer_as_written": self.wer_as_written, "cer": self.cer}
         figures |= {"wer_plain": self.plain.wer} if self.plain else {}
         figures |= {"loops": len(self.loops), **self.counts.metrics()}
+        if not self.spaced:
+            figures = {"loss": self.loss, "cer": self.cer} | figures
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def table(self, split: str = "") -> str:
@@ -312,10 +340,15 @@ class EvaluationResult:
             normalizer = f"normalizer: {self.normalizer}"
         if self.plain is not None:
             rates.insert(1, ("WER padded to 30 s", self.plain.words, self.plain.word_interval()))
-        width = max(len(name) for name, _, _ in rates)
+        if not self.spaced:  # a sentence without spaces would be one word
+            rates = [
+                rates[-1],
+                *((name.replace("WER", "WER of letters"), one, around) for name, one, around in rates[:-1]),
+            ]
+        width = max(len(name) for name, *_ in rates)
         lines = [", ".join(filter(None, [f"{split}: {first}" if split else first, normalizer, self.counts.summary()]))]
         lines += [_rate_line(f"{name:{width}}", errors, found) for name, errors, found in rates]
-        lines += filter(None, [self.loop_summary(), self.unspelt_summary()])
+        lines += filter(None, [self.folded_summary(), self.loop_summary(), self.unspelt_summary()])
         if self.failed:
             lines.append(f"{len(self.failed)} utterances could not be read and are not counted")
         found = [(a or "(nothing)", b or "(nothing)", n) for (a, b), n in self.confusions()[:CONFUSIONS_SHOWN]]

@@ -1,11 +1,12 @@
 """Subtitles from words with times: SRT and WebVTT.
 
 Sizes follow the usual guides (BBC Subtitle Guidelines, Netflix Timed Text Style Guide): two lines of at most 42
-characters, at most 7 seconds, cut at pauses.
+characters, or 16 wide ones (Chinese, Japanese, Korean), at most 7 seconds, cut at pauses.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from sft_speech.errors import printable
 from sft_speech.tasks.asr.recognizer import Span
 
 LINE_CHARACTERS = 42
+WIDE_CHARACTERS = 16  # in a line of wide characters
 CUE_SECONDS = 7.0
 PAUSE_SECONDS = 0.8  # a silence that ends a cue
 SHORT_PAUSE_SECONDS = 0.25  # a silence at which a full cue is preferably cut
@@ -86,21 +88,31 @@ def _clock(seconds: float, point: str) -> str:
     return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
 
 
+def width(text: str) -> float:
+    """Return how many plain characters are as wide as a text."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    marks = sum(unicodedata.combining(c) > 0 or unicodedata.category(c) == "Mn" for c in text)
+    return len(text) - marks + wide * (LINE_CHARACTERS / WIDE_CHARACTERS - 1)
+
+
 def _short_words(words: Iterable[Span]) -> Iterable[Span]:
     """Yield words; those longer than a line (scripts without spaces) in pieces, with their time divided evenly."""
     for word in words:
         text = printable(word.text)  # an empty line would end a cue
-        pieces = [text[n : n + LINE_CHARACTERS] for n in range(0, len(text), LINE_CHARACTERS)]
+        most = LINE_CHARACTERS if text.isascii() else WIDE_CHARACTERS
+        if width(text) <= LINE_CHARACTERS:
+            most = max(len(text), 1)
+        pieces = [text[n : n + most] for n in range(0, len(text), most)]
         length = (word.end - word.start) / max(len(text), 1)
         at = word.start
-        for piece in pieces:
-            yield Span(piece, at, at + length * len(piece))
+        for number, piece in enumerate(pieces):
+            yield Span(piece, at, at + length * len(piece), glued=word.glued or number > 0)
             at += length * len(piece)
 
 
 def _fits(words: Sequence[Span]) -> bool:
     lines = _lines(words)
-    return words[-1].end - words[0].start <= CUE_SECONDS and all(len(line) <= LINE_CHARACTERS for line in lines)
+    return words[-1].end - words[0].start <= CUE_SECONDS and all(width(line) <= LINE_CHARACTERS for line in lines)
 
 
 def _best_cut(words: Sequence[Span]) -> int:
@@ -112,10 +124,14 @@ def _best_cut(words: Sequence[Span]) -> int:
 
 
 def _lines(words: Sequence[Span]) -> list[str]:
-    """Return one line if the text is short enough, else two of nearly equal length."""
-    text = " ".join(word.text for word in words)
-    gaps = [place for place, character in enumerate(text) if character == " "]
-    if len(text) <= LINE_CHARACTERS or not gaps:
+    """Return one line if the text is short enough, else two of nearly equal width."""
+    text = joined(words)
+    if width(text) <= LINE_CHARACTERS or len(words) == 1:
         return [text]
-    gap = min(gaps, key=lambda place: abs(place - len(text) / 2))
-    return [text[:gap], text[gap + 1 :]]
+    halves = [[joined(words[:cut]), joined(words[cut:])] for cut in range(1, len(words))]
+    return min(halves, key=lambda both: abs(width(both[0]) - width(both[1])))
+
+
+def joined(words: Sequence[Span]) -> str:
+    """Return the text of words, with spaces between those that are not glued."""
+    return "".join(word.text if word.glued else f" {word.text}" for word in words).strip()

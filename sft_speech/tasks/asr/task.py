@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import shlex
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sft_speech.audio import augment
+from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt
 from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.options.config import IN_MEMORY
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
-from sft_speech.tasks.asr.evaluate import evaluate_corpus
+from sft_speech.tasks.asr.evaluate import evaluate_corpus, with_transcript
+from sft_speech.tasks.asr.recognizer import is_spaced
 from sft_speech.tasks.asr.results import EvaluationResult
-from sft_speech.text.normalize import TranscriptNormalizer
+from sft_speech.text import markup
+from sft_speech.text.normalize import Normalized, TranscriptNormalizer
 from sft_speech.text.unspelt import log_spelling, warn_of_unspelt
-from sft_speech.training.rows import Rows
+from sft_speech.training.rows import Rows, StoredRows
 from sft_speech.training.skipped_audio import check_evaluation
 from sft_speech.training.task import Task, evaluate_together
 
@@ -42,7 +45,7 @@ class Recognition(Task[FinetuneAsrConfig]):
 
     def __init__(self, config: FinetuneAsrConfig) -> None:
         super().__init__(config)
-        self.metric = config.metric_for_best_model
+        self.metric = config.metric_for_best_model or "wer"
         self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0
 
     def load(self, rows: Rows) -> None:
@@ -71,6 +74,29 @@ class Recognition(Task[FinetuneAsrConfig]):
         if self.config.language is None:
             log_spelling(self.checkpoint.normalizer, name, ids, texts)
 
+    def cleaned(self, transcripts: Iterable[str]) -> Iterable[str]:
+        """Return transcripts without signs of transcription, unless the options keep them."""
+        if self.config.markup == "keep":
+            return transcripts
+        return (markup.clean(text, self.config.language).text for text in transcripts)
+
+    def normalize(self) -> Callable[[str], Normalized]:
+        """Return the normalizer of training transcripts; it can be sent to workers."""
+        if self.config.markup == "keep":
+            return self.checkpoint.normalizer
+        return markup.WithoutMarks(self.checkpoint.normalizer, self.config.language)
+
+    def to_evaluate(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
+        """Return the rows of a split that have a transcript."""
+        normalizer, kept = self.config.normalizer, self.config.markup
+        return StoredRows(with_transcript(self.checkpoint, rows.table, name, report, normalizer, kept))
+
+    def begin(self, corpora: Mapping[str, Rows]) -> None:
+        """Choose the metric, if the options leave it open."""
+        chosen, held_out = self.config.metric_for_best_model, corpora.get("eval")
+        if chosen is None and held_out is not None and not is_spaced(self.checkpoint, held_out.texts()):
+            self.metric = "cer"
+
     def masks(self) -> SpecAugment | None:
         """Return the object that draws the masks of this run; None if it has none."""
         if not adapt.masks_are_on(self.model.config):
@@ -92,12 +118,12 @@ class Recognition(Task[FinetuneAsrConfig]):
             UserError: too few of the recordings could be read.
         """
         limit, normalizer = self.config.max_batch_seconds, self.config.normalizer
-        whole = EvaluationResult.merge(
-            evaluate_together(
-                rows,
-                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=limit, normalizer=normalizer),
-            )
-        )
+        spaced = is_spaced(self.checkpoint, rows["text"])  # the same on all processes
+
+        def evaluate(own: Dataset) -> EvaluationResult:
+            return evaluate_corpus(self.checkpoint, own, max_batch_seconds=limit, normalizer=normalizer, spaced=spaced)
+
+        whole = EvaluationResult.merge(evaluate_together(rows, evaluate))
         failed = len(whole.failed)
         check_evaluation(len(whole.utterances) + failed, failed, self.config.max_dropped_share)
         return whole

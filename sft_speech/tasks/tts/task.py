@@ -17,6 +17,7 @@ from sft_speech.tasks.tts.config import FinetuneTtsConfig
 from sft_speech.tasks.tts.synthesizer import Synthesizer
 from sft_speech.tasks.tts.text import SpeakableText
 from sft_speech.tasks.tts.vocabulary import add_characters
+from sft_speech.text.markup import WithoutMarks
 from sft_speech.training.rows import Rows
 
 
@@ -40,7 +41,7 @@ class Synthesis(SpeechTask[FinetuneTtsConfig]):
             report,
             min_seconds=self.config.min_seconds,
             max_seconds=self.config.max_seconds,
-            normalize=self.text,
+            normalize=WithoutMarks(self.text, self.config.language),
             encode=checkpoint.encode,
             frames_of=lambda seconds: checkpoint.frames(samples_of(seconds, checkpoint.rate)),
             max_missing_share=self.config.max_missing_share,

@@ -33,6 +33,9 @@ REASONS = {
     "empty transcript": _Reason(
         "warning", "whose transcript holds no words", "transcribe them, or leave them out", listen=True
     ),
+    "only signs of transcription": _Reason(
+        "note", "whose transcript holds only signs such as [noise]", "nothing; or keep them: --markup keep", listen=True
+    ),
     "too short": _Reason("warning", "too short to train on", "lower min_seconds if they are correct", listen=True),
     "too long": _Reason(
         "warning", "too long to train on", "cut them: sft-speech cut; or raise max_seconds (Whisper takes at most 30 s)"

@@ -17,6 +17,7 @@ from sft_speech.corpora.rows import column_of, corpus_of, features
 from sft_speech.corpora.select import select_usable
 from sft_speech.errors import UserError
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
+from sft_speech.text.markup import WithoutMarks
 from sft_speech.text.normalize import Normalized, TranscriptNormalizer
 from sft_speech.tools.check.findings import Case
 
@@ -190,10 +191,11 @@ class Rules:
 
 def rules_without_model(config: FinetuneAsrConfig) -> Rules:
     """Return the rules for a model whose vocabulary is built from the transcripts."""
+    normalize = TranscriptNormalizer(None, "lower", config.language)
     options = {
         "min_seconds": config.min_seconds,
         "max_seconds": config.max_seconds,
-        "normalize": TranscriptNormalizer(None, "lower", config.language),
+        "normalize": normalize if config.markup == "keep" else WithoutMarks(normalize, config.language),
         "encode": list,
         "frames_of": lambda seconds: conv_frames(samples_of(seconds, RATE), KERNELS, STRIDES),
         "max_missing_share": config.max_missing_share,

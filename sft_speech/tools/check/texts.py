@@ -6,12 +6,14 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from sft_speech.corpora.report import NEW_VOCABULARY
+from sft_speech.text.markup import SUSPECT, clean
 from sft_speech.text.unspelt import Unspelt, unspelt_by
 from sft_speech.tools.check.findings import Finding, as_dict, counted, finding, invisible, listed
 from sft_speech.tools.check.rows import Rows
@@ -24,7 +26,6 @@ RARE = 5  # occurrences of a character; rarer ones cannot be learned
 # scripts with letters that look alike
 MIXED = frozenset(["LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"])
 PLACEHOLDERS = frozenset("null nan n/a na undefined todo tbd tba xxx <unk> [unk] -".split())
-MARKUP = re.compile(r"\[[^\[\]\s][^\[\]]{,30}\]|<[^<>\s][^<>]{,30}>|\{[^{}\s][^{}]{,30}\}|&(?:\w{2,8}|#\d{1,6});")
 # UTF-8 read as Latin-1: a lead byte as a capital with an accent, then a continuation byte as a symbol.
 DAMAGED = re.compile("�|[Â-ô][\x80-\xbf]|â€")
 _SPACES = frozenset("\t\n\r")
@@ -76,6 +77,7 @@ def findings(rows: Rows, normalized: list[str], normalize: object = None) -> lis
         *_invisible(rows, alphabet),
         *_damaged(rows),
         *_markup(rows),
+        *_folded(rows),
         *_mixed(rows),
         *_foreign(rows, alphabet),
         *_symbols(rows, alphabet, unspelt_by(normalize)),
@@ -183,13 +185,56 @@ def _damaged(rows: Rows) -> list[Finding]:
 
 
 def _markup(rows: Rows) -> list[Finding]:
-    texts = enumerate(rows.texts)
-    marked = [row for row, text in texts if MARKUP.search(text) and text.strip().casefold() not in PLACEHOLDERS]
-    marks = Counter(mark for row in marked for mark in MARKUP.findall(rows.texts[row]))
-    cases = rows.cases(marked, rows.quote)
-    rule = f"[...], <...>, {{...}} or &...; here: {', '.join(mark for mark, _ in marks.most_common(6))}"
-    do = "remove the marks: training drops the brackets, but keeps the words in them as if they were spoken"
-    return finding("markup", "warning", cases, "transcript", "with marks in brackets", rule, do)
+    """Find signs of known conventions, which training removes, and brackets of unknown ones."""
+    cleaned = {
+        row: clean(text)
+        for row, text in enumerate(rows.texts)
+        if SUSPECT.search(text) and text.strip().casefold() not in PLACEHOLDERS
+    }
+    known = {row: one.marks for row, one in cleaned.items() if one.marks}
+    counts = sum((one.unknown for one in cleaned.values()), Counter[str]())
+    repeated = {mark for mark, count in counts.items() if count > 1 or mark[0] != "("}  # (an aside) may be spoken
+    unknown = {row: one.unknown for row, one in cleaned.items() if not repeated.isdisjoint(one.unknown)}
+    found = finding(
+        "markup",
+        "note",
+        rows.cases(known, rows.quote),
+        "transcript",
+        "with signs of transcription",
+        f"those of GigaSpeech, TED-LIUM, Switchboard, HTML; here: {_listed(known)}",
+        "nothing: training and evaluation remove them, unless markup is keep",
+    )
+    return found + finding(
+        "unknown_markup",
+        "warning",
+        rows.cases(unknown, rows.quote),
+        "transcript",
+        "with marks in brackets",
+        f"[...], <...>, {{...}}, or (...) more than once, of no known convention; here: {_listed(unknown)}",
+        "remove the marks: training drops the brackets, but keeps the words in them as if they were spoken",
+    )
+
+
+def _listed(marks: Mapping[int, Counter[str]]) -> str:
+    counts = sum(marks.values(), Counter[str]())
+    return ", ".join(f"{mark} ({count:,})" for mark, count in counts.most_common(6))
+
+
+def _folded(rows: Rows) -> list[Finding]:
+    """Find letters that the vocabulary of the model lacks, and that training writes without their marks."""
+    letters: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    changed = 0
+    for name in rows.names:
+        counts, ids, count = rows.report.notes(name).get("folded", ({}, {}, 0))
+        letters, first, changed = letters + Counter(counts), {**ids, **first}, changed + count
+    if not letters:
+        return []
+    title = (
+        f"{counted(changed, 'transcript')} with letters that the vocabulary lacks, written without their marks: "
+        f"{listed(as_dict(letters), 20)}; the first is {next(iter(first.values()))}"
+    )
+    return [Finding("folded_letters", "warning", title, "é is written as e, ß as ss", NEW_VOCABULARY)]
 
 
 @cache

@@ -6,6 +6,7 @@ import logging
 import math
 from collections import Counter
 from typing import ClassVar
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from sft_speech.tasks.asr.ctc.recognition import CtcCounts
 from sft_speech.tasks.asr.evaluate import evaluate_corpus, with_transcript
 from sft_speech.tasks.asr.recognizer import Clip, Counts, Hypothesis
 from sft_speech.tasks.asr.results import EvaluationResult, Utterance
+from sft_speech.tasks.asr.task import Recognition
 from sft_speech.tasks.asr.transcriber import Transcriber
-from sft_speech.text.normalize import Normalized
+from sft_speech.text.normalize import Normalized, TranscriptNormalizer
 from sft_speech.text.scoring import normalizer_for
+from sft_speech.training.rows import StoredRows
 
 RATE = 16_000
 
@@ -335,10 +338,90 @@ def test_rows_without_words_under_the_normalizer_are_dropped(caplog):
     rows, report = Dataset.from_list(written("Hmm.", "(laughs)", "Yes.")), CorpusReport()
     kept = with_transcript(Writer("en"), rows, "dev", report)
     assert kept["id"] == ["u2"]
-    assert report.to_dict()["dev"]["dropped"]["reasons"].keys() == {"empty transcript"}
-    assert len(with_transcript(Writer("en"), rows, "dev", CorpusReport(), "none")) == 3
+    assert report.to_dict()["dev"]["dropped"]["reasons"].keys() == {"empty transcript", "only signs of transcription"}
+    assert len(with_transcript(Writer("en"), rows, "dev", CorpusReport(), "none")) == 2
+    assert len(with_transcript(Writer("en"), rows, "dev", CorpusReport(), "none", "keep")) == 3
     with_transcript(Writer("de"), rows, "dev", CorpusReport(), "whisper")
     assert "the normalizer whisper is for English, but the model's language is de: use basic" in caplog.text
+
+
+# ---- foreign alphabets, languages without spaces ----
+
+
+def test_folded_references_are_marked_beside_the_figures(checkpoint):
+    found = evaluate_corpus(checkpoint, [row(0, "schöne Grüße", 0.5), row(1, "SOME", 0.5), row(2, "SCHÖN", 0.5)])
+    expected = {"letters": {"Ö": 2, "Ü": 1, "ẞ": 1}, "utterances": 2, "first": "u0"}
+    assert found.summary()["folded"] == expected
+    line = (
+        "WER and CER are of references without marks that the vocabulary lacks: Ö 2, Ü 1, ẞ 1 in 2 of 3 references, "
+        "the first is u0"
+    )
+    assert line in found.table().splitlines()
+    assert "folded" not in evaluate_corpus(checkpoint, [row(1, "SOME", 0.5)]).summary()
+    plain = evaluate_corpus(checkpoint, [row(0, "schöne", 0.5)], normalizer="basic")
+    assert "folded" not in plain.summary()  # these references keep their marks
+
+
+def test_a_corpus_in_another_alphabet_is_refused_with_a_way_out(checkpoint):
+    from datasets import Audio, Dataset
+
+    rows = Dataset.from_list([row(0, "привет мир", 0.5), row(1, "OK да", 0.5)]).cast_column(
+        "audio", Audio(decode=False)
+    )
+    with pytest.raises(UserError, match=r"(?s)lacks most of its letters, which are Cyrillic.*new_vocabulary: true"):
+        with_transcript(checkpoint, rows, "dev", CorpusReport())
+
+
+def test_rows_are_evaluated_without_signs_of_transcription(checkpoint):
+    from datasets import Audio, Dataset
+
+    texts = ["[noise] SOME <COMMA> WORDS", "<SIL>", "IT 'S [foo]", "[foo] SO"]
+    rows = Dataset.from_list([row(n, text, 0.5) for n, text in enumerate(texts)])
+    report = CorpusReport()
+    kept = with_transcript(checkpoint, rows.cast_column("audio", Audio(decode=False)), "dev", report)
+    assert kept["text"] == ["SOME, WORDS", "IT'S [foo]", "[foo] SO"]
+    assert [(one.id, one.reason, one.detail) for one in report.dropped("dev")] == [
+        ("u1", "only signs of transcription", "<SIL>")
+    ]
+    assert report.note_lines("dev") == [
+        "signs of transcription are removed: 'S 1, <COMMA> 1, <SIL> 1, [noise] 1 (3 rows, the first is u0)",
+        "brackets that no known convention explains are kept as words: [foo] 2 (2 rows, the first is u2)",
+    ]
+    whole = with_transcript(
+        checkpoint, rows.cast_column("audio", Audio(decode=False)), "dev", CorpusReport(), markup="keep"
+    )
+    assert whole["text"] == texts
+
+
+def test_a_language_without_spaces_is_scored_by_letters(chinese):
+    found = evaluate_corpus(chinese, written("我们今天去公园玩"))
+    assert (found.normalizer, found.cer, found.wer) == ("checkpoint, letters split", 1 / 8, 1 / 8)
+    assert list(found.summary())[:3] == ["headline", "cer", "cer_interval"]
+    assert found.summary()["headline"] == "cer"
+    assert list(found.metrics())[:3] == ["cer", "wer", "loops"]
+    lines = found.table().splitlines()
+    assert lines[1].startswith("CER             12.50 %")
+    assert lines[2].startswith("WER of letters  12.50 %")
+
+
+@pytest.fixture
+def chinese():
+    """A CTC model of Chinese whose language is not known: "en" is the default."""
+    writer = Writer("en", "我们今天去公园看")
+    writer.normalizer = TranscriptNormalizer(set("我们今天去公园看玩"), "keep", "en")
+    writer.default_normalizer = "checkpoint"
+    return writer
+
+
+@pytest.mark.parametrize(
+    ("chosen", "text", "metric"),
+    [(None, "我们今天去公园", "cer"), (None, "we go to the park", "wer"), ("wer", "我们今天去公园", "wer")],
+)
+def test_the_best_checkpoint_of_a_language_without_spaces_has_the_lowest_cer(chinese, chosen, text, metric):
+    config = mock.Mock(metric_for_best_model=chosen)
+    task = mock.Mock(config=config, checkpoint=chinese, metric=chosen or "wer")
+    Recognition.begin(task, {"eval": StoredRows({"text": [text]})})
+    assert task.metric == metric
 
 
 # ---- sft-speech evaluate ----

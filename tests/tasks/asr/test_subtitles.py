@@ -15,6 +15,7 @@ from sft_speech.tasks.asr.subtitles import (
     single_cues,
     srt,
     vtt,
+    width,
 )
 
 
@@ -101,3 +102,23 @@ def test_cues_hold_every_word_in_order_and_never_overlap(drawn):
         lines = cue.text.split("\n")
         assert len(lines) <= 2
         assert all(len(line) <= LINE_CHARACTERS for line in lines)
+
+
+def test_characters_of_a_script_without_spaces_are_cut_at_pauses():
+    """A recording of 43.9 s was one cue."""
+    times = [0.25 * n + (2.0 if n >= 20 else 0.0) for n in range(160)]
+    spans = [Span("言", at, at + 0.2, glued=n > 0) for n, at in enumerate(times)]
+    shown = cues(spans, 43.9)
+    assert (shown[0].text, shown[0].start, shown[0].end) == ("言" * 10 + "\n" + "言" * 10, 0.0, 4.95)
+    assert shown[1].start == 7.0
+    lines = [line for cue in shown for line in cue.text.split("\n")]
+    assert "".join(lines) == "言" * 160
+    assert max(map(len, lines)) <= 16
+    assert max(cue.end - cue.start for cue in shown) <= CUE_SECONDS
+
+
+def test_words_are_joined_as_they_were_written():
+    mixed = [Span("我", 0, 1), Span("用", 1, 2, glued=True), Span("machine", 2, 3), Span("好", 3, 4, glued=True)]
+    assert cues(mixed, 4.0)[0].text == "我用 machine好"
+    assert width("ที่") == 1
+    assert width("言") == LINE_CHARACTERS / 16

@@ -180,6 +180,7 @@ def _plant_text(builder: Builder, faults: dict[str, set[str]]) -> None:
         "invisible_characters": {"invisible"},
         "damaged_encoding": {"damaged"},
         "markup": {"marked"},
+        "folded_letters": set(),  # those of the damaged encoding
         "digits_and_symbols": {"digits", "clip-name-7"},
     }
 

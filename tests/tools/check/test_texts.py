@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sft_speech.tools.check.findings import listed, plain
-from sft_speech.tools.check.texts import DAMAGED, MARKUP, pace_outliers, script
+from sft_speech.tools.check.texts import DAMAGED, pace_outliers, script
 
 
 def test_pace_is_judged_against_the_median():
@@ -31,17 +31,6 @@ def test_damaged_encoding(text):
 @pytest.mark.parametrize("text", ["café", "São Paulo", "Ångström", "naïve Größe", "Ça va", "it’s “so”"])
 def test_intact_encoding(text):
     assert not DAMAGED.search(text)
-
-
-def test_markup():
-    assert MARKUP.findall("[noise] so <unk> {um} &amp; &#39; (he said)") == [
-        "[noise]",
-        "<unk>",
-        "{um}",
-        "&amp;",
-        "&#39;",
-    ]
-    assert not MARKUP.search("a < b and c > d, r&b; 3 & 4")
 
 
 def test_scripts():

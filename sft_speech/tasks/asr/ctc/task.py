@@ -18,11 +18,10 @@ from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.tasks.asr.ctc.collator import CTCCollator
 from sft_speech.tasks.asr.ctc.loss import CtcCriterion
-from sft_speech.tasks.asr.evaluate import with_transcript
 from sft_speech.tasks.asr.task import Recognition
 from sft_speech.training import callbacks
 from sft_speech.training.loss import Criterion
-from sft_speech.training.rows import Rows, StoredRows
+from sft_speech.training.rows import Rows
 from sft_speech.training.utterances import Utterances
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ class CtcRecognition(Recognition):
         config = self.config
         self.checkpoint = self.read(
             config.checkpoint,
-            transcripts=transcripts,
+            transcripts=self.cleaned(transcripts),
             revision=config.revision,
             overrides=config.regularization,
             trust_remote_code=config.trust_remote_code,
@@ -70,7 +69,7 @@ class CtcRecognition(Recognition):
     def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
         """Return the usable rows, transcripts normalized; an evaluation keeps all rows that have a transcript."""
         if name != "train":
-            return StoredRows(with_transcript(self.checkpoint, rows.table, name, report, self.config.normalizer))
+            return self.to_evaluate(name, rows, report)
         self.report_numbers(name, rows)
         return rows.select(name, report, **self.rules())
 
@@ -79,7 +78,7 @@ class CtcRecognition(Recognition):
         return {
             "min_seconds": self.config.min_seconds,
             "max_seconds": self.config.max_seconds,
-            "normalize": checkpoint.normalizer,
+            "normalize": self.normalize(),
             "encode": checkpoint.encode,
             "frames_of": partial(frames_of, checkpoint.frames, checkpoint.rate),
             "max_missing_share": self.config.max_missing_share,

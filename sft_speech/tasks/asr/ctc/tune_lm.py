@@ -25,6 +25,7 @@ from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import Decoding, add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.evaluate import progress_bar, reported
 from sft_speech.tasks.asr.languages import add_language_arguments
+from sft_speech.text.scoring import words_of
 
 if TYPE_CHECKING:
     import torch
@@ -51,10 +52,11 @@ class Rates:
     characters: Errors
 
     @classmethod
-    def count(cls, references: list[str], hypotheses: list[str]) -> Rates:
-        """Count the errors of every utterance."""
-        words, characters = word_errors(references, hypotheses), character_errors(references, hypotheses)
-        return cls(sum_errors(words), sum_errors(characters))
+    def count(cls, references: list[str], hypotheses: list[str], spaced: bool = True) -> Rates:
+        """Count the errors of every utterance; without spaces between words, each letter is a word."""
+        characters = character_errors(references, hypotheses)
+        given, found = ([words_of(text, spaced) for text in texts] for texts in (references, hypotheses))
+        return cls(sum_errors(word_errors(given, found)), sum_errors(characters))
 
     def __str__(self) -> str:
         return f"{100 * self.words.rate:6.2f} {100 * self.characters.rate:6.2f}"
@@ -80,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.models.load import chosen_device
     from sft_speech.tasks.asr.ctc.beam import Search
     from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
-    from sft_speech.tasks.asr.recognizer import check_trained
+    from sft_speech.tasks.asr.recognizer import check_trained, is_spaced
 
     rows, split, report = rows_of_arguments(args)
     device, options = chosen_device(args.device), {"language": args.language, "target_lang": args.target_lang}
@@ -93,19 +95,21 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(
             f"{args.source} {split}", "none of its utterances could be recognized", "see the messages above"
         )
-    without = Rates.count(references, [one.text for one in greedy])
+    spaced = is_spaced(checkpoint, references)
+    without = Rates.count(references, [one.text for one in greedy], spaced)
     print(f"lm_weight word_score    WER    CER\n{'greedy':20} {without}", flush=True)
 
     def rates(pair: Pair) -> Rates:
         tried = dataclasses.replace(decoding, lm_weight=pair[0], word_score=pair[1])
-        found = Rates.count(references, searched(search, tried, greedy))
+        found = Rates.count(references, searched(search, tried, greedy), spaced)
         print(f"{pair[0]:9.2f} {pair[1]:10.2f} {found}", flush=True)
         return found
 
     best, found = tune(rates, (0.0,) if search.lexicon is None else WORD_SCORES)
     if found.words.total >= without.words.total:
         logger.warning("no pair is better than greedy: does the language model fit this kind of speech?")
-    summary = f"WER {100 * found.words.rate:.2f} % on {args.source} {split}, greedy {100 * without.words.rate:.2f} %"
+    name = "WER" if spaced else "WER of letters"
+    summary = f"{name} {100 * found.words.rate:.2f} % on {args.source} {split}, greedy {100 * without.words.rate:.2f} %"
     write(output, dataclasses.replace(decoding, lm_weight=best[0], word_score=best[1]), summary)
     print(f"\nlm_weight {best[0]:g}, word_score {best[1]:g}: {summary}\n{output}")
 

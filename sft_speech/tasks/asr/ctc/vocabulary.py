@@ -22,6 +22,11 @@ from sft_speech.text.normalize import TranscriptNormalizer
 logger = logging.getLogger(__name__)
 
 BLANK, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
+# Names of tokens that are never text, whether or not a tokenizer lists them as special: conversions of fairseq
+# checkpoints often do not.
+SPECIAL_NAMES = frozenset(
+    "<s> </s> <unk> <pad> <blank> <blk> <eps> <mask> <sos> <eos> <bos> <sos/eos> [pad] [unk] [cls] [sep] [mask]".split()
+)
 PART_OF_CHARACTER = "\ufffd"  # text of a token of bytes that are not a whole character
 RARE = 5  # characters with fewer occurrences in the transcripts cause a warning
 
@@ -85,10 +90,13 @@ class Characters(Vocabulary):
     def __init__(self, tokenizer: Wav2Vec2CTCTokenizer, language: str | None = None) -> None:
         self.tokenizer = tokenizer
         use_space(tokenizer)
-        tokens = {token: index for token, index in tokenizer.encoder.items() if token not in special_tokens(tokenizer)}
+        special = special_tokens(tokenizer)
+        self._special = frozenset(index for token, index in tokenizer.get_vocab().items() if token in special)
+        tokens = {token: index for token, index in tokenizer.encoder.items() if token not in special}
         if tokenizer.do_lower_case:  # upper case inside, lower case outside
             tokens = {token.lower(): index for token, index in tokens.items()}
         self.delimiter = tokenizer.encoder.get(tokenizer.word_delimiter_token)
+        self._special -= {self.delimiter}
         ids = tokens if self.delimiter is None else {**tokens, " ": self.delimiter}
         blank = tokenizer.pad_token_id
         super().__init__(ids, tokens, -1 if blank is None else int(blank), language)
@@ -111,8 +119,9 @@ class Characters(Vocabulary):
             return [index for index in known if index is not None]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of labels, as transformers writes it; repeated labels are double letters."""
-        return str(self.tokenizer.decode([int(index) for index in ids], group_tokens=False))
+        """Return the text of labels, as transformers writes it, without special tokens; repeats are double letters."""
+        labels = [int(index) for index in ids if int(index) not in self._special]
+        return str(self.tokenizer.decode(labels, group_tokens=False))
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Return the character of each label in a sequence, "" for special tokens; a space for a delimiter."""
@@ -145,8 +154,9 @@ class Subwords(Vocabulary):
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, blank: int, language: str | None = None) -> None:
         self.tokenizer = tokenizer
-        special = {blank, *tokenizer.all_special_ids}
-        ids = {token: index for token, index in tokenizer.get_vocab().items() if index not in special}
+        tokens = tokenizer.get_vocab()
+        self._special = {blank, *tokenizer.all_special_ids, *(tokens[name] for name in tokens if is_special(name))}
+        ids = {token: index for token, index in tokens.items() if index not in self._special}
         written = set().union(*map(self.decode, ([index] for index in ids.values())))
         super().__init__(ids, written - {PART_OF_CHARACTER}, blank, language)
         self.unknown = tokenizer.unk_token_id
@@ -157,13 +167,13 @@ class Subwords(Vocabulary):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of labels, without special tokens; repeated labels are repeated subwords."""
-        labels = [int(index) for index in ids]
+        labels = [int(index) for index in ids if int(index) not in self._special]
         return str(self.tokenizer.backend_tokenizer.decode(labels, skip_special_tokens=True))
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Return the text of each label in a sequence; of the bytes of one character, the last has its text."""
         stream, tokenizer = DecodeStream(skip_special_tokens=True), self.tokenizer.backend_tokenizer
-        return [stream.step(tokenizer, int(index)) or "" for index in ids]
+        return ["" if int(i) in self._special else stream.step(tokenizer, int(i)) or "" for i in ids]
 
     def fits(self, outputs: int) -> bool:
         """Return whether a head with this many outputs covers the vocabulary; most special tokens may be beyond it."""
@@ -173,7 +183,13 @@ class Subwords(Vocabulary):
 def special_tokens(tokenizer: Wav2Vec2CTCTokenizer) -> set[str]:
     """Return the tokens that are not text: blank, unknown, start and end, and the word delimiter."""
     names = {tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token}
-    return {str(name) for name in names if name is not None} | {str(tokenizer.word_delimiter_token)}
+    names |= {tokenizer.word_delimiter_token, *filter(is_special, tokenizer.get_vocab())}
+    return {str(name) for name in names if name is not None}
+
+
+def is_special(token: str) -> bool:
+    """Return whether a token is never text by its name."""
+    return token.lower() in SPECIAL_NAMES
 
 
 def use_space(tokenizer: Wav2Vec2CTCTokenizer) -> None:

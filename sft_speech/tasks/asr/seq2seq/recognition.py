@@ -171,7 +171,8 @@ class Writing(Hypothesis):
                 if characters and segment.spaced:
                     characters.append(Span(" ", characters[-1].end, max(characters[-1].end, word[0].start)))
                 characters.extend(word)
-                words.append(Span("".join(one.text for one in word), word[0].start, word[-1].end))
+                text, glued = "".join(one.text for one in word), word[0].glued
+                words.append(Span(text, word[0].start, word[-1].end, glued))
         return tuple(words), tuple(characters)
 
 
@@ -188,17 +189,20 @@ def words_of(segment: Segment, transcripts: Transcripts, spaced: bool) -> Iterat
         spoken = any(map(str.isalnum, piece))
         # A mark takes no time: the pause after a word would be part of it.
         share = (end - start) / max(len("".join(piece.split())), 1) if spoken else 0.0
+        glued = True
         if word and not spaced and spoken:
             yield word
             word = []
         at = segment.start + start
         for character in piece:
             if not character.isspace():
-                word.append(Span(character, at, at + share))
+                word.append(Span(character, at, at + share, glued=not spaced and not word and glued))
                 at += share
-            elif word:
-                yield word
-                word = []
+            else:
+                glued = False
+                if word:
+                    yield word
+                    word = []
     if word:
         yield word
 

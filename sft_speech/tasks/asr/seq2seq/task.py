@@ -17,7 +17,6 @@ from sft_speech.errors import UserError
 from sft_speech.models import adapt
 from sft_speech.models.front_end import WhisperFrontEnd
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
-from sft_speech.tasks.asr.evaluate import with_transcript
 from sft_speech.tasks.asr.results import EvaluationResult
 from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint, Features, load_checkpoint
 from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
@@ -25,7 +24,7 @@ from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
 from sft_speech.tasks.asr.seq2seq.transcripts import Transcripts
 from sft_speech.tasks.asr.seq2seq.utterances import Seq2SeqUtterances
 from sft_speech.tasks.asr.task import SAMPLED_TEXTS, Recognition
-from sft_speech.training.rows import Rows, StoredRows
+from sft_speech.training.rows import Rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,7 +67,9 @@ class Seq2SeqRecognition(Recognition):
             config.refuse(["encoder_seconds"], f"{config.model} takes every clip as long as it is")
         self.own_length_at_start = self.checkpoint.own_length
         self.checkpoint.train_on(own_length=config.encoder_seconds == "auto")
-        warn_of_capitals([self.checkpoint.normalizer(text).text for text in islice(transcripts, SAMPLED_TEXTS)])
+        warn_of_capitals(
+            [self.checkpoint.normalizer(text).text for text in islice(self.cleaned(transcripts), SAMPLED_TEXTS)]
+        )
         self.model = self.checkpoint.model = adapt.prepare(self.checkpoint.model, [adapt.given_masks])
         self.criterion = Seq2SeqCriterion(config.label_smoothing)
 
@@ -85,7 +86,7 @@ class Seq2SeqRecognition(Recognition):
     def usable(self, name: str, rows: Rows, report: CorpusReport) -> Rows:
         """Return the usable rows; an evaluation keeps all rows that have a transcript."""
         if name != "train":
-            return StoredRows(with_transcript(self.checkpoint, rows.table, name, report, self.config.normalizer))
+            return self.to_evaluate(name, rows, report)
         self.report_numbers(name, rows)
         cost = partial(cost_of, self.checkpoint.features, self.max_stretch)
         return rows.select(name, report, cost, **self.rules())
@@ -97,7 +98,7 @@ class Seq2SeqRecognition(Recognition):
         return {
             "min_seconds": self.config.min_seconds,
             "max_seconds": limit / self.max_stretch,
-            "normalize": checkpoint.normalizer,
+            "normalize": self.normalize(),
             "max_missing_share": self.config.max_missing_share,
             "why_text": partial(why_unusable, checkpoint.transcripts, checkpoint.max_labels),
         }

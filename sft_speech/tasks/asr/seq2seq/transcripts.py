@@ -7,7 +7,7 @@ Models of other families begin with one token, and that of the language if they 
 
 from __future__ import annotations
 
-from collections import Counter
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,7 +27,7 @@ TIMESTAMP_SECONDS = 0.02  # from one timestamp token to the next (Radford et al.
 
 @dataclass(frozen=True)
 class AsWritten:
-    """Keeps transcripts as they are written, apart from white space.
+    """Keeps transcripts as they are written, apart from white space and the form of Unicode (NFC).
 
     Args:
         lower_case: write them in lower case.
@@ -38,8 +38,8 @@ class AsWritten:
     language: str | None = None
 
     def __call__(self, text: str) -> Normalized:
-        text = " ".join(text.split())
-        return Normalized(text.lower() if self.lower_case else text, Counter())
+        text = unicodedata.normalize("NFC", " ".join(text.split()))
+        return Normalized(text.lower() if self.lower_case else text)
 
     def in_language(self, language: str | None) -> AsWritten:
         """Return the same normalizer for another language."""

@@ -78,11 +78,12 @@ def test_saved_it_is_plain_transformers(tiny_directory, tmp_path, family):
     clips = waveforms(6 if family in SUBSAMPLED else 1)
     with torch.no_grad():  # otherwise a random model outputs the same token always
         head_of(checkpoint).bias -= torch.cat(logits_of(checkpoint, clips)).mean(0)
-        if family in SUBSAMPLED:  # plain transformers writes special tokens of such a vocabulary, we do not
-            head_of(checkpoint).bias[checkpoint.tokenizer.unk_token_id] = -1e4
+        for special in {*checkpoint.tokenizer.all_special_ids} - {checkpoint.blank}:  # plain transformers writes them
+            if special < len(head_of(checkpoint).bias):
+                head_of(checkpoint).bias[special] = -1e4
     checkpoint.save(tmp_path)
     expected = transcripts(checkpoint, clips)
-    assert min(map(len, expected)) > 2
+    assert min(map(len, expected)) > 1
 
     model = AutoModelForCTC.from_pretrained(tmp_path).eval()
     processor = AutoProcessor.from_pretrained(tmp_path)

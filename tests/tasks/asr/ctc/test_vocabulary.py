@@ -81,7 +81,7 @@ def test_double_letters_stay():
 
 def test_upper_case_is_inferred(plain):
     vocabulary = Characters(plain(["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS.upper()]))
-    text, missing = vocabulary.normalizer("It's “five” ☃")
+    text, missing, *_ = vocabulary.normalizer("It's “five” ☃")
     assert (text, dict(missing)) == ("IT'S FIVE", {"☃": 1})
     assert vocabulary.encode(text) == [13, 24, 31, 23, 4, 10, 13, 26, 9]
 
@@ -93,6 +93,25 @@ def test_start_and_end_tokens_are_not_characters(plain):
     assert Characters(tokenizer).fits(6)
     assert Characters(tokenizer).fits(8)
     assert not Characters(tokenizer).fits(5)
+
+
+def test_special_tokens_of_a_fairseq_conversion_are_never_text(plain):
+    """Its vocab.json has fairseq's tokens; tokenizer_config.json names none of them, or others."""
+    names = {"bos_token": None, "eos_token": None, "unk_token": "[UNK]", "pad_token": "<pad>"}
+    vocabulary = Characters(plain(["<s>", "<pad>", "</s>", "<unk>", "|", *LETTERS.upper(), "<noise>"], **names))
+    assert vocabulary.blank == 1
+    assert vocabulary.decode([0, 12, 3, 9, 2, 4, 6, 0]) == "HE B"
+    assert vocabulary.pieces([0, 12, 3, 9, 4, 6, 2]) == ["", "H", "", "E", " ", "B", ""]
+    assert not {"<s>", "</s>", "<unk>", "<pad>"} & vocabulary.ids.keys()  # what a beam search may write
+    assert "<noise>" in vocabulary.ids  # somebody may have trained this one
+
+
+def test_special_tokens_of_subwords_are_never_text():
+    tokens = ["<unk>", "<s>", "▁the", "▁", "cat", "</s>", "a", "'", "<mask>", "<pad>"]
+    model = models.Unigram([(token, -1.0) for token in tokens], unk_id=0)
+    vocabulary = subwords(model, pre_tokenizers.Metaspace(), decoders.Metaspace())
+    assert vocabulary.decode([1, 2, 3, 8, 4, 5]) == "the cat"
+    assert vocabulary.pieces([1, 2, 3, 8, 4, 5]) == ["", "the", " ", "", "cat", ""]
 
 
 def test_lower_case_outside_upper_case_inside(plain):

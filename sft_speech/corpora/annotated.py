@@ -23,7 +23,7 @@ import pyarrow as pa
 from sft_speech.audio.codecs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, is_audio
 from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.report import Dropped
-from sft_speech.corpora.rows import SCHEMA, Layout, Listing, is_text, unnameable
+from sft_speech.corpora.rows import CHANNEL, SCHEMA, Layout, Listing, is_text, unnameable
 from sft_speech.corpora.splits import SPLITS, unknown
 from sft_speech.corpora.texts import decoded
 from sft_speech.errors import UserError
@@ -144,7 +144,7 @@ class _Rows:
         self._prefix = f"{str(folder).rstrip('/')}/"
         self.dropped: list[Dropped] = []
         self.recordings: set[str] = set()
-        self._rows: list[tuple[str, str, str, str, float, float]] = []
+        self._rows: list[tuple[str, str, str, str, float, float, str]] = []
         self._ids: dict[str, set[tuple[str, str, str]]] = {}
         self._channels: dict[str, set[str]] = {}
         self._tiers: Counter[str] = Counter()
@@ -167,7 +167,7 @@ class _Rows:
             id = f"{id}-{len(same) + 1}"
         same.add(own)
         self.recordings.add(recording)
-        self._rows.append((id, recording, segment.text, segment.speaker, segment.start, segment.end))
+        self._rows.append((id, recording, segment.text, segment.speaker, segment.start, segment.end, segment.channel))
         self._channels.setdefault(recording, set()).add(segment.channel)
         self._tiers[segment.tier] += 1
 
@@ -178,15 +178,13 @@ class _Rows:
             names = ", ".join(f"{tier} ({rows:,} rows)" for tier, rows in tiers.most_common(5))
             line = "%s: the text is in tiers of different names: %s; --text_column NAME takes one of them"
             logger.warning(line, source, names)
-        mixed = [name for name, channels in self._channels.items() if len(channels) > 1]
-        if mixed:
-            line = "%s: %d recordings (%s, ...) have segments of several channels, but channels are averaged"
-            logger.warning(line, source, len(mixed), os.path.basename(mixed[0]))
 
     def table(self) -> pa.Table:
-        """Return the rows as a table of `SCHEMA`."""
-        columns = list(zip(*self._rows, strict=True)) or [()] * len(SCHEMA)
-        return pa.table([pa.array(*one) for one in zip(columns, SCHEMA.types, strict=True)], SCHEMA)
+        """Return the rows as a table of `SCHEMA`, with their channels if a recording has segments of several."""
+        *columns, channels = list(zip(*self._rows, strict=True)) or [()] * (len(SCHEMA) + 1)
+        table = pa.table([pa.array(*one) for one in zip(columns, SCHEMA.types, strict=True)], SCHEMA)
+        several = any(len(own) > 1 for own in self._channels.values())
+        return table.append_column(CHANNEL, pa.array(channels, pa.string())) if several else table
 
 
 # ---- files ----

@@ -36,19 +36,18 @@ def test_stm_of_ted_lium(tmp_path, write, caplog):
     ]
 
 
-def test_one_stm_for_many_recordings_as_the_source(tmp_path, write, caplog):
+def test_one_stm_for_many_recordings_as_the_source(tmp_path, write):
     for name in ("a", "b"):
         write(f"c/{name}.wav", 1.0, channels=2)
     lines = "a A anna 0 1 <sil> hello\na B bob 0 1 hi\nb A anna 0.25 0.5 yes\ngone A anna 0 1 no\n"
     (tmp_path / "c/all.stm").write_text(lines)
     report = CorpusReport()
     corpus = load_corpus(tmp_path / "c/all.stm", name="c", report=report)
-    assert [(row["id"], row["text"], row["speaker"]) for row in corpus] == [
-        ("a.wav#0.000-1.000", "<sil> hello", "anna"),
-        ("a.wav#0.000-1.000-2", "hi", "bob"),
-        ("b.wav#0.250-0.500", "yes", "anna"),
+    assert [(row["id"], row["text"], row["speaker"], row["channel"]) for row in corpus] == [
+        ("a.wav#0.000-1.000", "<sil> hello", "anna", 0),
+        ("a.wav#0.000-1.000-2", "hi", "bob", 1),
+        ("b.wav#0.250-0.500", "yes", "anna", 0),
     ]
-    assert "1 recordings (a.wav, ...) have segments of several channels, but channels are averaged" in caplog.text
     assert [(row.id, row.detail) for row in report.dropped("c")] == [
         ("all.stm#0.000-1.000", "no recording called gone")
     ]

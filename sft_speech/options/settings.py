@@ -248,13 +248,20 @@ def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
 
 
 def from_command_line(key: str, text: str, hint: Any) -> Any:
-    """Return the value of a command-line argument: text as it is, anything else parsed as YAML."""
+    """Return the value of a command-line argument: text as it is, anything else parsed as YAML.
+
+    ``[150:]`` for a list of splits is one of them, a range of rows, and null is no split.
+    """
     if text == "" or (str in (hint, *typing.get_args(hint)) and typing.get_origin(hint) is not list):
         return None if text == "null" else text
     try:
-        return parse_yaml(text)[0]
+        value = parse_yaml(text)[0]
     except (yaml.YAMLError, ValueError, RecursionError):
         raise wrong_type(key, text, "valid YAML") from None
+    if hint == list[str]:
+        texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
+        return [] if value is None else value if texts else text
+    return value
 
 
 def yaml_scalar(value: object) -> str:

@@ -22,6 +22,7 @@ from sft_speech.options.settings import (
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
 NEEDED = {"model": "m", "source": "s", "output_dir": "o"}
+NEEDED_WORDS = ("--model", "m", "--source", "s", "--output_dir", "o")
 
 
 def make(**values: object) -> FinetuneAsrConfig:
@@ -268,10 +269,15 @@ def test_words_of_the_command_line_mean_what_they_seem_to():
     assert listed.test_splits == ["a,b", "c"]
 
 
+@pytest.mark.parametrize(("text", "splits"), [("[150:]", ["[150:]"]), ("[1:30]", ["[1:30]"]), ("null", [])])
+def test_a_range_of_rows_is_one_split(text, splits):
+    assert parse(*NEEDED_WORDS, "--train_split", ":150", "--test_splits", text).test_splits == splits
+
+
 @pytest.mark.parametrize("words", [("--seed", "{"), ("--seed",), ("--learning_rate", "low"), ("--learning_rate", "")])
 def test_a_wrong_word_of_the_command_line_is_an_error(words):
     with pytest.raises(UserError, match=words[0].removeprefix("--")):
-        parse("--model", "m", "--source", "s", "--output_dir", "o", *words)
+        parse(*NEEDED_WORDS, *words)
 
 
 def test_a_saved_configuration_repeats_the_run(tmp_path):

@@ -79,7 +79,9 @@ class Stream:
 
     def first_texts(self, count: int) -> list[str]:
         """Return at most this many transcripts, from the beginning."""
-        return [row["text"] for row in islice(self.rows, count)]
+        texts = [row["text"] for row in islice(self.rows, count)]
+        self.left_out.take("train")  # these rows are read again in training
+        return texts
 
     def is_dealt(self, world: int) -> bool:
         """Return whether each process reads its own shards, which takes enough of them for nearly equal shares.

@@ -208,7 +208,8 @@ def test_of_a_dataset_on_the_hub_only_one_split_is_downloaded(parquet, monkeypat
 
 def test_selecting_usable_rows_copies_no_audio(parquet, tmp_path):
     from collections import Counter
-    from types import SimpleNamespace
+
+    from sft_speech.text.normalize import Normalized
 
     corpus = load_corpus(parquet("test.parquet"), "test:3")
     before = {path for path in tmp_path.rglob("*") if path.suffix == ".arrow"}
@@ -218,7 +219,7 @@ def test_selecting_usable_rows_copies_no_audio(parquet, tmp_path):
         CorpusReport(),
         min_seconds=0.0,
         max_seconds=2.5,
-        normalize=lambda text: SimpleNamespace(text=text.lower(), missing=Counter()),
+        normalize=lambda text: Normalized(text.lower(), Counter()),
         encode=list,
         frames_of=lambda seconds: 50 * seconds,
         max_missing_share=0.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -60,13 +61,14 @@ def test_a_run_under_a_named_normalizer(arguments, tmp_path, small):
 
 
 def test_plain_transformers_gives_the_same_transcripts(arguments, tmp_path, tones):
-    assert main([*arguments, "--max_steps", "60", "--eval_steps", "30", "--learning_rate", "3e-3"]) == 0
+    assert main([*arguments, "--max_steps", "10", "--eval_steps", "5"]) == 0
     lines = (tmp_path / "out" / "evaluation" / "dev-tones.jsonl").read_text().splitlines()
     ours = {row["id"]: row["hypothesis"] for row in map(json.loads, lines)}
     assert any(ours.values()), "a silent model would prove nothing"
     plain = pipeline("automatic-speech-recognition", str(tmp_path / "out"))
     files = sorted((tones / "dev-tones").rglob("*.flac"))
-    assert {file.stem: plain(read(file))["text"] for file in files} == ours
+    texts = {file.stem: re.sub(r"</?s>|<unk>", "", plain(read(file))["text"]) for file in files}
+    assert {name: " ".join(text.split()) for name, text in texts.items()} == ours  # ours leaves special tokens out
 
 
 def test_a_model_of_subwords_is_trained(arguments, tmp_path, tones, tiny_directory):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,8 @@ def test_a_sharded_model_trains_like_a_whole_one(arguments, tones, tmp_path, two
     assert (cut / "config.json").read_text() == (whole / "config.json").read_text()
     plain = pipeline("automatic-speech-recognition", str(cut))
     files = sorted((tones / "dev-tones").rglob("*.flac"))
-    texts = {file.stem: plain(soundfile.read(file, dtype="float32")[0])["text"].split() for file in files}
+    texts = {file.stem: plain(soundfile.read(file, dtype="float32")[0])["text"] for file in files}
+    texts = {name: re.sub(r"</?s>|<unk>", "", text).split() for name, text in texts.items()}  # ours leaves them out
     ours = {name: text.split() for name, text in transcripts(cut).items()}
     assert any(ours.values())
     assert len(ours) == 11

@@ -107,7 +107,7 @@ def test_unusable_rows_are_counted_and_skipped(streamed, tmp_path):
     report = json.loads((tmp_path / "out" / "corpus_report.json").read_text())["train"]
     assert report["kept"]["rows"] == 45
     reasons = {reason: len(rows) for reason, rows in report["dropped"]["reasons"].items()}
-    assert reasons == {"unreadable": 1, "more labels than frames": 1, "empty transcript": 1}
+    assert reasons == {"not audio": 1, "more labels than frames": 1, "empty transcript": 1}
 
 
 def test_too_many_unusable_rows_end_the_run(streamed, tmp_path, capsys):

@@ -56,7 +56,7 @@ def test_silence_is_cut_in_the_middle() -> None:
 def test_a_long_recording_is_read_a_window_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     waveform, asked = talk(30.0), []
 
-    def read(audio, rate, start, seconds):
+    def read(audio, rate, start, seconds, channel):
         asked.append(seconds)
         return waveform[round(start * RATE) : round((start + seconds) * RATE)]
 
@@ -68,7 +68,7 @@ def test_a_long_recording_is_read_a_window_at_a_time(monkeypatch: pytest.MonkeyP
 def test_a_recording_that_cannot_be_read_further_ends_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     waveform = talk(10.0, (7.0, 7.5))
 
-    def read(audio, rate, start, seconds):
+    def read(audio, rate, start, seconds, channel):
         if start > 0:
             raise AudioError("damaged", "no more")
         return waveform
@@ -81,5 +81,5 @@ def test_a_recording_that_cannot_be_read_further_ends_with_the_rest(monkeypatch:
 
 def test_a_recording_shorter_than_its_header_says_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:
     waveform = talk(4.0)
-    monkeypatch.setattr(clips, "read", lambda audio, rate, start, seconds: waveform)
+    monkeypatch.setattr(clips, "read", lambda audio, rate, start, seconds, channel: waveform)
     assert list(cut_windows(Recording("a.wav", 30.0), RATE, 10.0)) == [Window(0, 4000)]

@@ -221,7 +221,7 @@ def _plant_files(builder: Builder, faults: dict[str, set[str]]) -> None:
     faults |= {
         "dropped_missing_file": {"train-50"},
         "dropped_truncated": {"train-51"},
-        "dropped_unreadable": {"test-10"},
+        "dropped_not_audio": {"test-10"},
         "dropped_empty": {"test-11"},
         "dropped_no_transcript": {"unlisted.wav"},
     }

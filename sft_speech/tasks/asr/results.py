@@ -270,8 +270,8 @@ class EvaluationResult:
             return ""
         shown = ", ".join(f"{letter} {count}" for letter, count in list(folded["letters"].items())[:FOLDED_SHOWN])
         return (
-            f"WER and CER are of references without characters and marks that the vocabulary lacks: {shown} in {folded['utterances']} "
-            f"of {len(self.utterances)} references, the first is {folded['first']}"
+            "WER and CER are of references without characters and marks that the vocabulary lacks: "
+            f"{shown} in {folded['utterances']} of {len(self.utterances)} references, the first is {folded['first']}"
         )
 
     def loop_summary(self) -> str:

@@ -133,12 +133,13 @@ def warn_of_mixing(mixed: Sequence[Audio], shown: str, do: str) -> None:
             cancelling.append(_shown(audio))
         elif differ(samples):
             different.append(_shown(audio))
-    sampled = f"{len(places):,} sampled of {len(mixed):,} recordings with several channels"
+    all_of = f"{len(mixed):,} recording{'s' * (len(mixed) > 1)} with several channels"
+    sampled = all_of if len(places) == len(mixed) else f"{len(places):,} sampled of {all_of}"
     if different:
-        what = "%s: the channels of %d of %s differ (%s), and are mixed. If each has a speaker, %s; mix accepts this"
+        what = "%s: in %d of %s, these differ (%s) and are mixed. If each has a speaker, %s; mix accepts this"
         logger.warning(what, shown, len(different), sampled, _listed(different), do)
     if cancelling:
-        what = "%s: the channels of %d of %s cancel each other (%s): the louder one is used"
+        what = "%s: in %d of %s, these cancel each other (%s): the louder one is used"
         logger.warning(what, shown, len(cancelling), sampled, _listed(cancelling))
 
 

@@ -65,7 +65,9 @@ def scan_files(paths: Sequence[str], index: Path | None) -> pa.Table:
     if index is not None and (len(new) or len(known) != len(paths)):
         save(headers, index)
     _log_notes(paths, headers)
-    logger.info("%d headers read, %d known, in %.1f s", len(new), len(paths) - len(new), time.perf_counter() - began)
+    gone = int((keys == _MISSING).sum())
+    counts = f"{len(new):,} read, {len(paths) - len(new) - gone:,} known" + (f", {gone:,} missing" if gone else "")
+    logger.info("headers: %s, in %.1f s", counts, time.perf_counter() - began)
     return headers
 
 

@@ -119,8 +119,8 @@ def test_channels_that_differ_are_said_before_they_are_mixed(table, tmp_path):
     assert heard(rows) == ["mix", "left"]
     assert "channel" not in rows.column_names
     assert log == [
-        f"{tmp_path / 'm.csv'}: the channels of 1 of 1 sampled of 1 recordings with several channels differ "
-        f"({tmp_path / 'call.wav'}), and are mixed. If each has a speaker, set channel to left or right, or give the "
+        f"{tmp_path / 'm.csv'}: in 1 of 1 recording with several channels, these differ "
+        f"({tmp_path / 'call.wav'}) and are mixed. If each has a speaker, set channel to left or right, or give the "
         "table a column channel; mix accepts this"
     ]
 
@@ -130,7 +130,7 @@ def test_inverted_channels_are_said_and_do_not_become_silence(table, write, tmp_
     rows, _, log = table("audio,text\ninverted.wav,x\n")
     assert np.abs(read_row(rows[0], 16_000)).tolist() == np.abs(LEFT).tolist()
     assert [one.partition(": ")[2] for one in log] == [
-        "the channels of 1 of 1 sampled of 1 recordings with several channels cancel each other "
+        "in 1 of 1 recording with several channels, these cancel each other "
         f"({tmp_path / 'inverted.wav'}): the louder one is used"
     ]
 
@@ -139,7 +139,7 @@ def test_a_sample_is_compared(write, monkeypatch, caplog):
     path = str(write("call.wav", samples=CALL))
     monkeypatch.setattr(channels, "_SAMPLED", 3)
     channels.warn_of_mixing([path] * 1000, "s", "do")
-    assert "the channels of 3 of 3 sampled of 1,000 recordings" in caplog.text
+    assert "in 3 of 3 sampled of 1,000 recordings with several channels, these differ" in caplog.text
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -29,11 +29,13 @@ def files(tmp_path, write):
     return [str(write(f"{number:03d}.wav", 0.1 * number)) for number in range(1, 4)]
 
 
-def test_headers_in_the_order_of_the_paths(tmp_path, files):
+def test_headers_in_the_order_of_the_paths(tmp_path, files, caplog):
+    caplog.set_level("INFO")
     (tmp_path / "text.wav").write_text("no audio")
     table = headers.scan_files([files[2], str(tmp_path / "gone.wav"), files[0], str(tmp_path / "text.wav")], None)
     assert table["samples"].to_pylist() == [4800, 0, 1600, 0]
     assert table["reason"].to_pylist() == [None, "missing file", None, "not audio"]
+    assert "headers: 3 read, 0 known, 1 missing, in " in caplog.text
 
 
 def test_unchanged_files_are_not_opened_again(tmp_path, files, probed, write):

@@ -76,10 +76,10 @@ def evaluate_corpus(
 
     def clips() -> Iterable[Clip]:
         for row in corpus:
-            reference, _, folded, *_ = checkpoint.normalizer(row["text"])
+            reference, missing, folded, *_ = checkpoint.normalizer(row["text"])
             language = code_of(row.get("language") or "", checkpoint.languages)
             labels = checkpoint.encode(reference, language) if language else checkpoint.encode(reference)
-            waiting.append((row["id"], row["speaker"] or "", row["text"], len(labels), folded))
+            waiting.append((row["id"], row["speaker"] or "", row["text"], len(labels), folded + missing))
             yield Clip(
                 row["audio"],
                 row["seconds"],

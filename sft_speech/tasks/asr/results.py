@@ -35,7 +35,7 @@ class Utterance:
         written: reference and hypothesis as they were written; None if normalization changed neither.
         as_written: errors in words between these; None for a recognizer that has an alphabet of its own.
         loop: why the hypothesis was likely not spoken, see :mod:`sft_speech.metrics.loops`.
-        folded: letters of the reference that lost their marks in normalization.
+        folded: letters of the reference that lost their marks or were left out in normalization.
     """
 
     id: str
@@ -256,7 +256,7 @@ class EvaluationResult:
         return {"loops": len(self.loops), "loop_reasons": dict(reasons.most_common()), "loop_ids": ids}
 
     def _folded_figures(self) -> dict[str, object]:
-        """Return the letters of references that lost their marks; WER and CER ignore these."""
+        """Return the letters of references that lost their marks or were left out; WER and CER ignore these."""
         found = [utterance for utterance in self.utterances if utterance.folded]
         if not found:
             return {}
@@ -264,14 +264,14 @@ class EvaluationResult:
         return {"folded": {"letters": dict(letters.most_common()), "utterances": len(found), "first": found[0].id}}
 
     def folded_summary(self) -> str:
-        """Return which letters of the references lost their marks; "" if none did."""
+        """Return which letters of the references lost their marks or were left out; "" if none were."""
         folded: Any = self._folded_figures().get("folded")
         if folded is None:
             return ""
         shown = ", ".join(f"{letter} {count}" for letter, count in list(folded["letters"].items())[:FOLDED_SHOWN])
         return (
-            f"WER and CER are of references without marks that the vocabulary lacks: {shown} in {folded['utterances']} "
-            f"of {len(self.utterances)} references, the first is {folded['first']}"
+            "WER and CER are of references without characters and marks that the vocabulary lacks: "
+            f"{shown} in {folded['utterances']} of {len(self.utterances)} references, the first is {folded['first']}"
         )
 
     def loop_summary(self) -> str:

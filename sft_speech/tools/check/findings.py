@@ -162,7 +162,7 @@ class Report:
             lines.append("seconds     " + _quantiles(durations, ".2f"))
         if (speakers := self.sections.get("speakers")) and speakers["count"]:
             name, share = speakers["largest"]
-            lines.append(f"speakers    {speakers['count']:,}; {100 * share:.2g} % of the hours by {name}")
+            lines.append(f"speakers    {speakers['count']:,}; {share:.1%} of the hours by {name}")
         if audio := self.sections.get("audio"):
             lines.append(f"decoded     {audio['said']}")
             lines.append("level dB    " + _quantiles(audio["level"], ".0f"))

@@ -217,11 +217,16 @@ def test_folded_references_are_marked_beside_the_figures(checkpoint):
     expected = {"letters": {"Ö": 2, "Ü": 1, "ẞ": 1}, "utterances": 2, "first": "u0"}
     assert found.summary()["folded"] == expected
     line = (
-        "WER and CER are of references without marks that the vocabulary lacks: Ö 2, Ü 1, ẞ 1 in 2 of 3 references, "
-        "the first is u0"
+        "WER and CER are of references without characters and marks that the vocabulary lacks: Ö 2, Ü 1, ẞ 1 in 2 "
+        "of 3 references, the first is u0"
     )
     assert line in found.table().splitlines()
     assert "folded" not in evaluate_corpus(checkpoint, [row(1, "SOME", 0.5)]).summary()
+    lacking = evaluate_corpus(checkpoint, [row(0, "SOME Я", 0.5)])  # left out of the reference, too
+    assert (lacking.summary()["folded"], lacking.words.reference) == (
+        {"letters": {"Я": 1}, "utterances": 1, "first": "u0"},
+        1,
+    )
     plain = evaluate_corpus(checkpoint, [row(0, "schöne", 0.5)], normalizer="basic")
     assert "folded" not in plain.summary()  # these references keep their marks
 

@@ -91,7 +91,7 @@ def test_a_recording_of_one_channel_has_no_right_one(model, calls, texts, capsys
 
 def test_mixing_channels_that_differ_is_said_once(model, calls, capsys, caplog):
     assert run(model, calls) == 0
-    said = "the channels of 1 of 1 sampled of 1 recordings with several channels differ"
+    said = "in 1 of 1 recording with several channels, these differ"
     assert caplog.text.count(said) == 1
     assert "set --channel left, right or split" in caplog.text
     caplog.clear()

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from sft_speech.cli import main
+from sft_speech.tools.check.findings import Report
 
 RATE = 16_000
 MODEL = str(files("sft_speech").joinpath("assets/wav2vec2-small"))
@@ -228,3 +229,9 @@ def test_a_model_without_a_trained_head_gives_its_rules_but_does_not_transcribe(
     assert "model" not in report
     assert f"vocabulary and frames of {model}" in report["rules"]["said"]
     assert "it cannot transcribe" in caplog.text
+
+
+@pytest.mark.parametrize(("share", "shown"), [(1.0, "100.0%"), (0.0334, "3.3%")])
+def test_the_share_of_the_largest_speaker(share, shown):
+    table = Report("s", sections={"speakers": {"count": 1, "largest": ["anna", share]}}).table()
+    assert f"speakers    1; {shown} of the hours by anna" in table.splitlines()

@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -90,11 +91,11 @@ def rows_of(
     ids: list[str], paths: list[str], texts: list[str], speakers: list[str], dropped: list[Dropped]
 ) -> pa.Table:
     """Return whole files as a table of :data:`SCHEMA`; files whose names aren't UTF-8 are added to ``dropped``."""
-    kept = [row for row in zip(ids, paths, texts, speakers, strict=True) if is_text(row[1])]
-    if len(kept) < len(ids):
-        dropped += [unnameable(id, path) for id, path in zip(ids, paths, strict=True) if not is_text(path)]
-    nothing = pa.nulls(len(kept), pa.float64())
-    columns = list(zip(*kept, strict=True)) or [()] * 4
+    columns, named = [ids, paths, texts, speakers], [*map(is_text, paths)]
+    if not all(named):
+        dropped += [unnameable(id, path) for id, path, kept in zip(ids, paths, named, strict=True) if not kept]
+        columns = [[*compress(column, named)] for column in columns]
+    nothing = pa.nulls(len(columns[0]), pa.float64())
     return pa.table([pa.array(column, pa.string()) for column in columns] + [nothing, nothing], SCHEMA)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from sft_speech.audio.codecs import AUDIO_SUFFIXES, is_audio
 from sft_speech.corpora.columns import OPTIONAL, Columns, find_columns, label_of, names_audio
 from sft_speech.corpora.report import Dropped
+from sft_speech.corpora.texts import read_lines, read_text
 from sft_speech.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
@@ -76,28 +78,6 @@ def read_table(path: Path, columns: Columns | None) -> Table:
     if suffix == ".parquet":
         return _read_parquet(path, columns)
     return (_read_csv if suffix in (".csv", ".tsv") else _read_json)(path, columns)
-
-
-def read_text(path: Path, size: int | None = None) -> str:
-    """Return the text of a file in UTF-8, or UTF-16 as Excel writes it.
-
-    Args:
-        size: bytes to read of it, the rest of which need not be text.
-
-    Raises:
-        UserError: neither of them.
-    """
-    with open(path, "rb") as file:
-        data = file.read(size)
-    encoding = json.detect_encoding(data)  # by its byte order mark, or its zero bytes
-    encoding = encoding if encoding.startswith("utf-16") else "utf-8-sig"
-    try:
-        return data.decode(encoding, "strict" if size is None else "replace")
-    except UnicodeDecodeError as error:
-        why = f"not UTF-8 text ({error.reason} at byte {error.start})"
-        this, new = (shlex.quote(str(one)) for one in (path, path.with_suffix(f".utf8{path.suffix}")))
-        do = f"convert it to UTF-8, e.g. if Windows wrote it: iconv -f WINDOWS-1252 -t UTF-8 {this} > {new}"
-        raise UserError(str(path), why, do) from error
 
 
 # ---- CSV ----
@@ -263,13 +243,12 @@ def _check_quotes(table: pa.Table, path: Path) -> None:
 
 def _read_json(path: Path, columns: Columns | None) -> Table:
     """Read JSON lines, or one JSON document. What isn't an object is dropped; a key may be absent from some rows."""
-    text = read_text(path)
-    rows, dropped, found = list[tuple[str, dict[str, Any]]](), list[Dropped](), None
-    first = text.lstrip().split("\n", 1)[0].rstrip().removesuffix(",")
+    rows, dropped, found = list[tuple[str | int, dict[str, Any]]](), list[Dropped](), None
+    first = read_text(path, _HEAD).lstrip().split("\n", 1)[0].rstrip().removesuffix(",")
     if first.startswith("[") or not isinstance(_parsed(first), dict):
-        found = _rows_of(_parsed(text))
+        found = _rows_of(_parsed(read_text(path)))
     if found is None:
-        rows, dropped = _rows_in_lines(text)
+        rows, dropped = _rows_in_lines(read_lines(path), array=first.startswith("["))
         found = _rows_of(rows[0][1]) if len(rows) == 1 and not dropped else None
     if found is not None:
         rows = [(id, one) for id, one in found if isinstance(one, dict)]
@@ -288,18 +267,23 @@ def _parsed(text: str) -> object:
         return str(error)
 
 
-def _rows_in_lines(text: str) -> tuple[list[tuple[str, dict[str, Any]]], list[Dropped]]:
-    """Return the objects of JSON lines, each with a name for its line, and the other lines; commas may follow them."""
+def _rows_in_lines(lines: Iterable[str], array: bool) -> tuple[list[tuple[str | int, dict[str, Any]]], list[Dropped]]:
+    """Return the objects of JSON lines, each with the number of its line, and the other lines; commas may follow them.
+
+    Args:
+        array: the lines are those of an array, whose brackets may have lines of their own.
+    """
     dropped: list[Dropped] = []
-    rows: list[tuple[str, dict[str, Any]]] = []
-    array = text.lstrip().startswith("[")
-    for number, line in enumerate(io.StringIO(text, newline=None), 1):
-        line = line.strip()
-        if not line or (array and line in ("[", "]", "],")):
-            continue
-        row = _parsed(line.removesuffix(",") if line.endswith("},") else line)
+    rows: list[tuple[str | int, dict[str, Any]]] = []
+    for number, line in enumerate(lines, 1):
+        row = _parsed(line)
+        if not isinstance(row, dict):
+            line = line.strip()
+            if not line or (array and line in ("[", "]", "],")):
+                continue
+            row = _parsed(line.removesuffix(",")) if line.endswith("},") else row
         if isinstance(row, dict):
-            rows.append((f"line {number}", row))
+            rows.append((number, row))
         else:
             dropped.append(Dropped(f"line {number}", "unreadable row", "not a JSON object"))
     return rows, dropped
@@ -334,21 +318,26 @@ def _rows_of(document: Any) -> list[tuple[str, Any]] | None:
 
 
 def _table_of_objects(
-    rows: list[tuple[str, dict[str, Any]]], dropped: list[Dropped], columns: Columns | None, path: Path
+    rows: list[tuple[str | int, dict[str, Any]]], dropped: list[Dropped], columns: Columns | None, path: Path
 ) -> Table:
-    """Return the values of objects as strings; rows with several values in place of one are dropped."""
+    """Return the values of objects as strings; rows with several values in place of one are dropped.
+
+    Args:
+        rows: objects, each with its name or the number of its line.
+    """
     seen = dict.fromkeys(chain.from_iterable(row for _, row in rows))
     found = find_columns(seen, columns, str(path))
     usable = np.ones(len(rows), bool)
     table = {}
     for ours, theirs in found.items():
-        strings = [_as_text(row.get(theirs), ours) for _, row in rows]
-        for place in [place for place, one in enumerate(strings) if one is None]:
+        table[ours] = pa.array([_as_text(row.get(theirs), ours) for _, row in rows], pa.string())
+        for place in np.flatnonzero(table[ours].is_null()):
             if usable[place]:
-                what = "a list" if isinstance(rows[place][1][theirs], list) else "an object"
-                dropped.append(Dropped(rows[place][0], "unreadable row", f"its {theirs} is {what}, not one value"))
+                name, row = rows[place]
+                what = "a list" if isinstance(row[theirs], list) else "an object"
+                name = f"line {name}" if isinstance(name, int) else name
+                dropped.append(Dropped(name, "unreadable row", f"its {theirs} is {what}, not one value"))
             usable[place] = False
-        table[ours] = pa.array(strings, pa.string())
     if not usable.all():
         table = {ours: column.filter(pa.array(usable)) for ours, column in table.items()}
     return Table(table, found, dropped)
@@ -358,6 +347,8 @@ def _as_text(value: Any, role: str) -> str | None:
     """Return a value as a string: a list of one is its value, and audio may be an object with a path; null and NaN are
     empty. None for other lists and objects.
     """
+    if isinstance(value, str) and value.isascii():  # nearly always
+        return value
     if isinstance(value, dict) and role == "audio":
         value = value.get("path")
     if role in OPTIONAL:

@@ -1,8 +1,11 @@
-"""Text files that come with recordings: their encodings, and their lines."""
+"""Text files of corpora: their encodings, and their lines."""
 
 from __future__ import annotations
 
 import codecs
+import json
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from sft_speech.errors import UserError
@@ -31,3 +34,45 @@ def lines_of(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         why = f"not UTF-8 text ({error.reason} at byte {error.start})"
         raise UserError(str(path), why, "convert it to UTF-8") from error
+
+
+def read_text(path: Path, size: int | None = None) -> str:
+    """Return the text of a file in UTF-8, or UTF-16 as Excel writes it.
+
+    Args:
+        size: bytes to read of it, the rest of which need not be text.
+
+    Raises:
+        UserError: neither of them.
+    """
+    with open(path, "rb") as file:
+        data = file.read(size)
+    try:
+        return data.decode(_encoding(data), "strict" if size is None else "replace")
+    except UnicodeDecodeError as error:
+        why = f"not UTF-8 text ({error.reason} at byte {error.start})"
+        this, new = (shlex.quote(str(one)) for one in (path, path.with_suffix(f".utf8{path.suffix}")))
+        do = f"convert it to UTF-8, e.g. if Windows wrote it: iconv -f WINDOWS-1252 -t UTF-8 {this} > {new}"
+        raise UserError(str(path), why, do) from error
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file as :func:`read_text` reads it, without holding all of it.
+
+    Raises:
+        UserError: see there.
+    """
+    with open(path, "rb") as file:
+        encoding = _encoding(file.read(4))
+    try:
+        with open(path, encoding=encoding) as lines:
+            yield from lines
+    except UnicodeDecodeError:
+        read_text(path)  # raises the error with the place in the file
+        raise
+
+
+def _encoding(data: bytes) -> str:
+    """Return the encoding of a text by its first bytes: its byte order mark, or zeros."""
+    encoding = json.detect_encoding(data)
+    return encoding if encoding.startswith("utf-16") else "utf-8-sig"

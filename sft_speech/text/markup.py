@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from sft_speech.text.normalize import NONE, Normalized
 
-SUSPECT = re.compile(r"[<\[({&_]|\s'|\sn't", re.IGNORECASE)  # other texts have none of these signs
+# Other texts have none of these signs. It begins with a set of characters, for which re searches fastest.
+SUSPECT = re.compile(r"[<\[({&_'](?:(?<!')|(?<=\s')|(?<=\sn')(?=t))", re.IGNORECASE)
 
 ENTITY = re.compile(r"&(?:#\d{1,6}|#[xX][\da-fA-F]{1,5}|[A-Za-z]{2,8});")
 INLINE_TAG = re.compile(r"</?(?:i|b|u|s|em|strong|font|span|small|big|sub|sup|c|v|ruby|rt)(?:[\s.][^<>]*)?/?>", re.I)
@@ -118,4 +119,7 @@ class WithoutMarks:
 
     def __call__(self, text: str) -> Normalized:
         cleaned = clean(text, self.language)
-        return self.normalize(cleaned.text)._replace(marks=cleaned.marks, unknown_marks=cleaned.unknown)
+        normalized = self.normalize(cleaned.text)
+        if not cleaned.marks and not cleaned.unknown:
+            return normalized
+        return normalized._replace(marks=cleaned.marks, unknown_marks=cleaned.unknown)

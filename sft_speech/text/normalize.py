@@ -186,9 +186,9 @@ class TranscriptNormalizer:
         if self._drops_points:
             text = SENTENCE_END.sub(" ", text)
         spelt = self._with_own_apostrophes(without_quotes(self._written(text)))
-        lacking, folding = self._replacements.missing, self._replacements.folded
-        missing = Counter(character for character in text if character in lacking)
-        folded = Counter([*lost, *(character for character in text if character in folding)])
+        missing = _counted(text, self._replacements.missing)
+        folded = _counted(text, self._replacements.folded)
+        folded.update(lost)
         return Normalized(" ".join(spelt.split()), missing, folded)
 
     def _written(self, text: str) -> str:
@@ -296,6 +296,13 @@ class _Replacements(dict[int, str]):
             self.folded.add(chr(code))
         self[code] = written or ""
         return self[code]
+
+
+def _counted(text: str, characters: set[str]) -> Counter[str]:
+    """Return how often these characters occur in a text."""
+    if characters.isdisjoint(text):
+        return Counter()
+    return Counter(character for character in text if character in characters)
 
 
 def unspoken(character: str) -> str | None:

@@ -5,12 +5,11 @@ Also its variants: ``ID|speaker|text`` of Piper, ``FILE|text|speaker`` of XTTS, 
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 from collections.abc import Sequence
 from difflib import SequenceMatcher
-from itertools import pairwise
+from itertools import compress, pairwise
 from pathlib import Path
 
 from sft_speech.audio.codecs import is_audio
@@ -18,7 +17,8 @@ from sft_speech.corpora.columns import Columns, named_roles
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import Layout, Listing, audio_files, rows_of
 from sft_speech.corpora.splits import unknown
-from sft_speech.corpora.tables import is_barred, read_text
+from sft_speech.corpora.tables import is_barred
+from sft_speech.corpora.texts import read_lines
 from sft_speech.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -47,31 +47,37 @@ class LJSpeech:
         Raises:
             UserError: it isn't clear which column is the text or the speaker.
         """
-        text = io.StringIO(read_text(self.table), newline=None)
-        lines = [(number, line.rstrip("\n").split("|")) for number, line in enumerate(text, 1) if line.strip()]
-        audio = _Audio(self.table.absolute().parent, [cells[0] for _, cells in lines])
+        ids: list[str] = []
+        rests: list[str] = []  # of the lines, as strings: lists of cells would take several times the memory
+        bare: list[tuple[int, str]] = []
+        for number, line in enumerate(read_lines(self.table), 1):
+            id, bar, rest = line.rstrip("\n").partition("|")
+            if bar:
+                ids.append(id)
+                rests.append(rest)
+            elif id.strip():
+                bare.append((number, id))
+        audio = _Audio(self.table.absolute().parent, [*ids, *(id for _, id in bare)])
         header: list[str] = []
-        if lines and not audio.find(lines[0][1][0]) and {"text", "speaker"} & set(named_roles(lines[0][1][1:])):
-            header = lines.pop(0)[1]
+        if ids and not audio.find(ids[0]) and {"text", "speaker"} & set(named_roles(rests[0].split("|"))):
+            header = [ids.pop(0), *rests.pop(0).split("|")]
         dropped: list[Dropped] = []
-        rows: list[tuple[str, str, list[str]]] = []
         listed: set[str] = set()
-        for number, (id, *cells) in lines:
-            if not cells:
-                why = f"line {number} is not ID|text|normalized text"
-                dropped.append(Dropped(id or f"line {number}", "unreadable row", why))
-                listed.update(audio.find(id))
-                continue
+        for number, id in bare:
+            dropped.append(Dropped(id, "unreadable row", f"line {number} is not ID|text|normalized text"))
+            listed.update(audio.find(id))
+        paths: list[str] = []
+        clear: list[bool] = []  # whether an id can only be one file; a missing one may be found later
+        for id in ids:
             found = audio.find(id)
-            if len(found) > 1:
-                dropped.append(Dropped(id, "several files", f"it may be {' or '.join(found[:3])}"))
-            else:
-                rows.append((id, found[0] if found else audio.expected(id), cells))  # a missing one may be found later
+            clear.append(len(found) < 2)
+            paths.append(found[0] if found else audio.expected(id))
             listed.update(found)
-        texts, speaker = _roles([cells for _, _, cells in rows], header, self.columns, self.table)
-        ids, paths = [id for id, _, _ in rows], [path for _, path, _ in rows]
-        spoken = [next((cells[n] for n in texts if n < len(cells) and cells[n].strip()), "") for _, _, cells in rows]
-        speakers = ["" if speaker is None or speaker >= len(cells) else cells[speaker].strip() for _, _, cells in rows]
+            if not clear[-1]:
+                dropped.append(Dropped(id, "several files", f"it may be {' or '.join(found[:3])}"))
+        if not all(clear):
+            ids, paths, rests = ([*compress(column, clear)] for column in (ids, paths, rests))
+        spoken, speakers = _spoken(rests, *_roles(rests, header, self.columns, self.table))
         unlisted = [Dropped(_stem(path), "no transcript", path) for path in audio.paths if path not in listed]
         return Listing(rows_of(ids, paths, spoken, speakers, dropped), dropped, unlisted)
 
@@ -79,12 +85,13 @@ class LJSpeech:
 class _Audio:
     """The audio files that a table's ids may name: in wavs, or in and below the table's folder if they aren't there."""
 
-    def __init__(self, folder: Path, ids: list[str]) -> None:
+    def __init__(self, folder: Path, ids: Sequence[str]) -> None:
         for root in (folder / "wavs", folder):
             self.root, self.paths = root, list(audio_files(root))
-            self._by_stem: dict[str, list[str]] = {}
+            self._by_stem: dict[str, tuple[str, ...]] = {}
             for path in self.paths:
-                self._by_stem.setdefault(_stem(path), []).append(path)
+                stem = _stem(path)
+                self._by_stem[stem] = (*self._by_stem.get(stem, ()), path)
             if any(self.find(id) for id in ids):
                 break
 
@@ -115,22 +122,34 @@ def _within(path: str, whole: str) -> bool:
     return "/" not in whole or os.path.splitext(path)[0].endswith(f"/{whole.removeprefix('./')}")
 
 
+def _spoken(rests: list[str], texts: list[int], speaker: int | None) -> tuple[list[str], list[str]]:
+    """Return the texts and the speakers of lines, given as what follows their ids; see :func:`_roles`. The texts
+    replace ``rests``, so that both are not held at once.
+    """
+    speakers: list[str] = []
+    for row, rest in enumerate(rests):
+        cells = rest.split("|")
+        speakers.append("" if speaker is None or speaker >= len(cells) else cells[speaker].strip())
+        rests[row] = next((cells[n] for n in texts if n < len(cells) and cells[n].strip()), "")
+    return rests, speakers
+
+
 # ---- which column is which ----
 
 
-def _roles(rows: list[list[str]], header: list[str], columns: Columns, table: Path) -> tuple[list[int], int | None]:
+def _roles(rests: list[str], header: list[str], columns: Columns, table: Path) -> tuple[list[int], int | None]:
     """Return the columns of the text, the preferred one first, and of the speaker, if any; counted from 0 after the id.
 
     Args:
-        rows: cells after the id.
+        rests: of the lines, after the id.
         header: all names, or none.
         columns: may name the columns, or number them from 1, which is the id.
 
     Raises:
         UserError: it isn't clear; or no such column.
     """
-    width = max((len(row) for row in rows), default=1)
-    sample = rows[:: max(1, len(rows) // _SAMPLE)]
+    width = 1 + max((rest.count("|") for rest in rests), default=0)
+    sample = [rest.split("|") for rest in rests[:: max(1, len(rests) // _SAMPLE)]]
     cells = [[row[n].strip() if n < len(row) else "" for row in sample] for n in range(width)]
     chosen = {role: _place(columns[role], header, width, table) for role in ("text", "speaker") if columns.get(role)}
     named = {role: places[-1] for role, places in named_roles(header[1:]).items()} | chosen

@@ -97,10 +97,12 @@ def load_pretrained(
 
 
 def check_folder(name: str) -> None:
-    """Check that a name, if it is a path, is the directory of a saved model."""
+    """Check that a name, if it can only be a path, is the directory of a saved model."""
     path = Path(name)
     if path.is_file():
         raise UserError(name, "it is a file", "give the directory of a checkpoint, or its id on the Hub")
+    if not path.exists() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):  # no id of the Hub
+        raise UserError(name, "there is no such directory", "give the directory of a checkpoint, or its id on the Hub")
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(name, "it holds no config.json", "give the directory that save_pretrained wrote")
     for file in sorted(path.iterdir()) if path.is_dir() else ():

@@ -67,6 +67,13 @@ def test_no_such_checkpoint(tmp_path):
             read(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["./model", "runs/mine/model"])
+def test_what_can_only_be_a_directory_is_not_looked_for_on_the_hub(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is no such directory"):
+        read_config(name)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_a_file_that_git_lfs_has_not_fetched_is_named(copied, name):
     folder = copied("wav2vec2-group")

@@ -143,11 +143,13 @@ def _load_local(
         indices = (index_path(cache_dir, Path(shown).absolute(), part, *more) for more in ((), ("found",)))
         files, headers = _headers(paths, Path(shown).absolute(), *indices)
         places = pc.index_in(rows["path"], paths)
-        listed = {one.as_py() for one in files.filter(pc.not_equal(files, paths))}  # known by name only now
+        listed: set[str] = set()  # known by name only now
+        if files is not paths:
+            listed.update(files.filter(pc.not_equal(files, paths)).to_pylist())
+            rows = rows.set_column(rows.column_names.index("path"), "path", files.take(places))
         for row in listing.dropped:
             if row.detail not in listed:
                 report.drop(name, *row)
-        rows = rows.set_column(rows.column_names.index("path"), "path", files.take(places))
         of_channel = _with_channels(rows, headers.take(places), channels)
         tables.append(_with_lengths(*of_channel, report, name, listing.unit))
     table = pa.concat_tables(tables, promote_options="default")
@@ -184,13 +186,16 @@ def _listing(source: Source, part: Part, shown: str) -> Listing:
     return listing
 
 
-def _headers(paths: pa.ChunkedArray, source: Path, index: Path, index_of_found: Path) -> tuple[pa.Array, pa.Table]:
-    """Return the files that distinct paths stand for, and their headers; see :mod:`~sft_speech.corpora.found`."""
+def _headers(paths: pa.Array, source: Path, index: Path, index_of_found: Path) -> tuple[pa.Array, pa.Table]:
+    """Return the files that distinct paths stand for, and their headers; see :mod:`~sft_speech.corpora.found`.
+
+    The files are ``paths`` itself if all of them exist.
+    """
     names = paths.to_pylist()
     headers = scan_files(names, index)
     missing = np.flatnonzero(pc.fill_null(pc.equal(headers["reason"], MISSING), False).to_numpy()).tolist()
     if not missing:
-        return pa.array(names, pa.string()), headers
+        return paths, headers
     gone = {names[row]: row for row in missing}
     present = [path for path in names if path not in gone]
     found = find_missing(list(gone), present, str(source if source.is_dir() else source.parent))

@@ -12,7 +12,7 @@ from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 
 
 def test_no_such_directory(tmp_path):
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="there is no such directory"):
         load_checkpoint(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="it is a file"):

@@ -233,7 +233,7 @@ def test_evaluate(trained, hums, tmp_path, capsys):
         ({"encoder_seconds": 5}, "the encoder takes 4 s"),
         ({"feat_proj_dropout": 0.1}, "a whisper model has no such setting"),
         ({"freeze_encoder": True, "freeze_encoder_steps": 3}, "keep one of them"),
-        ({"model": "a/missing/model"}, "cannot be loaded"),
+        ({"model": "a/missing/model"}, "there is no such directory"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(keys, why, arguments, tiny_encoder, capsys):

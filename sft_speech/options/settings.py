@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="DataclassInstance")
 
+WANTED = {bool: "true or false", int: "a whole number", float: "a number", dict: "a table of `key: value`"}
 DEEPEST = 20  # nested brackets in a settings file
 LONGEST = 1 << 16  # characters of a settings file; a run.yaml has three thousand
 
@@ -85,9 +86,13 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
         items = value
         if isinstance(value, str):  # the commas of `speaker=a,b` belong to one split
             items = [value] if "=" in value else [item.strip() for item in value.split(",") if item.strip()]
+        if isinstance(value, dict) and typing.get_origin(arguments[0]) is dict:  # the only one
+            items = [value]
         if not isinstance(items, list):
             raise wrong_type(key, value, "a list")
         return [coerce(key, item, arguments[0]) for item in items]
+    if origin is dict and isinstance(value, dict):
+        return {coerce(key, name, arguments[0]): item for name, item in value.items()}
     if hint is bool and isinstance(value, bool):
         return value
     if hint is str and isinstance(value, str | int | float):  # YAML's `true`, `42` or `1.5` may be meant as a name
@@ -103,7 +108,7 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
             return number
         if number == int(number):
             return int(number)
-    raise wrong_type(key, value, {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, "text"))
+    raise wrong_type(key, value, WANTED.get(origin or hint, "text"))
 
 
 def shown(value: object) -> str:

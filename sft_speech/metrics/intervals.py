@@ -83,12 +83,31 @@ def bootstrap_intervals(
     Args:
         statistics: sums (R, K) to values (R, M).
     """
-    units, over = _units(units, speakers)
     if len(units) == 0:
-        nothing = statistics(np.zeros((1, units.shape[-1])))
-        return [Interval(float("nan"), float("nan"), over)] * nothing.shape[1]
-    values = np.concatenate([statistics(counts @ units) for counts in _resamples(len(units), seed)])
-    return [_interval(column, over) for column in values.T]
+        nothing = statistics(np.zeros((1, np.shape(units)[-1])))
+        return [Interval(float("nan"), float("nan"), "utterances")] * nothing.shape[1]
+    values, over = replicates(units, statistics, speakers, seed=seed)
+    return [interval_of(column, over) for column in values.T]
+
+
+def replicates(
+    units: np.ndarray,
+    statistics: Statistic,
+    speakers: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[np.ndarray, str]:
+    """Return M statistics of every resample (R, M), and what was resampled: "speakers" or "utterances".
+
+    Args:
+        units: (N, K), N at least 1.
+        statistics: sums (R, K) to values (R, M).
+        speakers, seed: as in :func:`bootstrap_interval`.
+        resamples: R.
+    """
+    drawn, over = _units(units, speakers)
+    return np.concatenate([statistics(counts @ drawn) for counts in _resamples(len(drawn), seed, resamples)]), over
 
 
 def compare(
@@ -113,15 +132,32 @@ def compare(
     """
     if len(first) != len(second) or len(first) == 0:
         raise ValueError(f"a paired test of {len(first)} and {len(second)} utterances")
-    one, over = _units(first, speakers)
-    other, _ = _units(second, speakers)
-    draws = _resamples(len(one), seed)
-    values = np.concatenate([statistic(counts @ one) - statistic(counts @ other) for counts in draws])
-    difference = statistic(one.sum(0, keepdims=True)) - statistic(other.sum(0, keepdims=True))
+    both, width = np.hstack([first, second]), np.shape(first)[1]
+
+    def difference(sums: np.ndarray) -> np.ndarray:
+        return statistic(sums[:, :width]) - statistic(sums[:, width:])
+
+    values, over = replicates(both, difference, speakers, seed=seed)
+    return Comparison(float(difference(both.sum(0, keepdims=True))[0]), interval_of(values, over), p_value_of(values))
+
+
+def p_value_of(differences: np.ndarray) -> float:
+    """Return the two-sided probability of no difference, from the differences (R,) of all resamples."""
     # The smaller tail, doubled; plus one, since a finite number of resamples cannot show a probability of zero.
-    tail = min(int((values <= 0).sum()), int((values >= 0).sum()))
-    p_value = min(1.0, 2 * (tail + 1) / (len(values) + 1))
-    return Comparison(float(difference[0]), _interval(values, over), p_value)
+    tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (len(differences) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number, in the same order: any of them is wrong with the stated probability.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
 
 
 def compare_rows(
@@ -159,17 +195,18 @@ def _units(units: np.ndarray, speakers: Sequence[str] | None) -> tuple[np.ndarra
     return grouped, "speakers"
 
 
-def _resamples(units: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield how often each unit was drawn, (r, U) for r resamples at a time, ``RESAMPLES`` in all."""
+def _resamples(units: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Yield how often each unit was drawn, (r, U) for r resamples at a time."""
     rng = np.random.default_rng(seed)
     rows = max(1, _DRAWS_AT_ONCE // units)
-    for start in range(0, RESAMPLES, rows):
-        count = min(rows, RESAMPLES - start)
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
         drawn = rng.integers(0, units, (count, units)) + np.arange(count)[:, None] * units
         # Floats, because numpy multiplies matrices of integers without BLAS. Sums of counts stay exact up to 2**53.
         yield np.bincount(drawn.ravel(), minlength=count * units).reshape(count, units).astype(float)
 
 
-def _interval(values: np.ndarray, over: str) -> Interval:
+def interval_of(values: np.ndarray, over: str) -> Interval:
+    """Return the 95 % interval of a statistic from its values (R,) in all resamples."""
     low, high = np.quantile(values, [0.025, 0.975])
     return Interval(float(low), float(high), over)

@@ -68,6 +68,7 @@ class Utterance:
         if self.as_written is not None:
             line["word_errors_as_written"] = self.as_written.total
             line["words_as_written"] = self.as_written.reference
+        line |= {"speaker": self.speaker} if self.speaker else {}
         return line | ({"loop": self.loop} if self.loop else {})
 
 

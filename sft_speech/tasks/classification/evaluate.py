@@ -257,8 +257,10 @@ class ClassificationResult:
         return folder / f"{name}.json"
 
     def _row(self, one: Utterance) -> dict[str, Any]:
+        known = {"speaker": one.speaker} if one.speaker else {}
         return {
             "id": one.id,
+            **known,
             "expected": self._named(one.expected),
             "predicted": self._named(one.predicted),
             "seconds": round(one.seconds, 3),

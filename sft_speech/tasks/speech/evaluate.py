@@ -93,6 +93,7 @@ def _utterance(
 ) -> dict[str, Any]:
     checkpoint = generator.checkpoint
     line: dict[str, Any] = {"id": row["id"], "text": row["text"], "seconds": row["seconds"], "problem": ""}
+    line |= {"speaker": row["speaker"]} if row["speaker"] else {}
     try:
         waveform = audio.read_row(row, checkpoint.rate)
     except audio.AudioError as error:

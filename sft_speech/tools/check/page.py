@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator
-from importlib.resources import files
 
 import numpy as np
 
@@ -13,7 +10,7 @@ from sft_speech.audio.read import AudioError, read
 from sft_speech.tools.check import pictures
 from sft_speech.tools.check.checked import Checked
 from sft_speech.tools.check.findings import Case, Finding
-from sft_speech.tools.check.markup import differences, shown, user
+from sft_speech.tools.check.markup import differences, document, shown, user
 from sft_speech.tools.check.texts import pace_outliers, paces
 
 CASES = 30  # listed per finding
@@ -26,20 +23,10 @@ COUNTS = 200  # characters or words in a list
 
 def page(checked: Checked, max_players: int = PLAYERS) -> str:
     """Return the whole page."""
-    style = files("sft_speech").joinpath("tools/check/page.css").read_text("utf-8")
-    fingerprint = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{fingerprint}'"
     report, players = checked.report, _Players(checked, max_players)
     findings = [_finding(number, found, players) for number, found in enumerate(report.findings)]
     body = "\n".join([_verdict(checked), *findings, _splits(checked), _figures(checked), _texts(checked)])
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="referrer" content="no-referrer">\n<meta name="color-scheme" content="light dark">\n'
-        f"<title>{shown(f'Check of {report.source}')}</title>\n<style>{style}</style>\n</head>\n"
-        f"<body>\n<main>\n<h1>Check of {user(report.source)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document(f"Check of {report.source}", body, heading=f"Check of {user(report.source)}")
 
 
 def _verdict(checked: Checked) -> str:

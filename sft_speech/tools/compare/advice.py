@@ -1,0 +1,287 @@
+"""The recommendation of a comparison in words, from its figures and only from them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from sft_speech.options.spec import Metric
+from sft_speech.tasks import spec_of
+from sft_speech.tools.compare.judge import LEVEL, Candidate, Interval, Judgement, Score, Versus, more_utterances
+from sft_speech.tools.push import readable
+
+NAMED = 4  # candidates in a sentence
+NOTABLE = 1.2  # factor of size, speed or time that is worth a word
+
+
+def advice(judgement: Judgement) -> list[str]:
+    """Return the recommendation, a sentence or two per line; the first one says what to take."""
+    lines = [_headline(judgement)]
+    if judgement.candidates and not judgement.useless:
+        lines += [*_left_behind(judgement), *_untrained(judgement), *_power(judgement)]
+    if judgement.candidates:
+        lines += _limits(judgement)
+    lines += [f"{one.name} failed: {one.why}." for one in judgement.others if one.status == "failed"]
+    lines += [f"{one.name} was dropped: {one.why}." for one in judgement.others if one.status == "dropped"]
+    lines += [f"{one.name} has no figure to compare." for one in judgement.others if one.status == "finished"]
+    return [line.replace("..", ".") if line.endswith("..") else line for line in lines]
+
+
+def command(judgement: Judgement) -> str:
+    """Return the command that uses the recommended model; "" if there is none to recommend."""
+    if judgement.chosen is not None:
+        model = str(judgement.chosen.outcome.folder)
+    elif judgement.untrained is not None and judgement.untrained_wins and not judgement.useless:
+        model = judgement.untrained.model
+    else:
+        return ""
+    task = judgement.comparison.task
+    rest = (
+        '"How do you do?" -o speech.wav'
+        if task == "tts"
+        else "speech.wav -o converted.wav"
+        if task == "vc"
+        else "speech.wav"
+    )
+    return f"sft-speech {next(iter(spec_of(task).verbs))} {shlex.quote(model)} {rest}"
+
+
+def _headline(judgement: Judgement) -> str:
+    candidates, chosen = judgement.candidates, judgement.chosen
+    if not candidates:
+        return "No candidate finished, so there is nothing to recommend."
+    best = candidates[0]
+    of_best = _scored(judgement, best)
+    if judgement.useless:
+        chance = judgement.chance
+        why = (
+            ""
+            if chance is None
+            else f", and always answering the most frequent label has {_shown(judgement.metric, chance)}"
+        )
+        return (
+            f"All candidates are useless: the best, {best.name}, has {of_best}{why}. Take none of them: look at the data "
+            "(sft-speech check), train for longer, or start from another model."
+        )
+    if chosen is None and judgement.untrained is not None:
+        before = judgement.untrained
+        return (
+            f"Nothing beats the untrained checkpoint {before.model}: it has {_figure(judgement, before.score)}, and the "
+            f"best candidate, {best.name}, {of_best} ({_differ(judgement.metric, before.best)}). Use it as it is."
+        )
+    assert chosen is not None
+    if len(candidates) == 1:
+        return f"Only {best.name} finished, with {of_best}: there is nothing to compare it with."
+    if not judgement.over:
+        return f"{best.name} has the best figure, {of_best}. Whether that is chance is not known: {_UNTESTED}."
+    if len(judgement.alike) == 1:
+        second = candidates[1]
+        assert second.versus is not None
+        return (
+            f"Take {best.name}: with {of_best} it is better than every other candidate on {_data(judgement)}. "
+            f"The next is {second.name} with {_scored(judgement, second)} ({_tested(judgement, second.versus)})."
+        )
+    names = _names([one.name for one in judgement.alike])
+    return f"{names} can't be told apart on {_data(judgement)}; {_reason(judgement, chosen)}: take {chosen.name}."
+
+
+_UNTESTED = "there are no figures of single utterances"
+
+
+def _reason(judgement: Judgement, chosen: Candidate) -> str:
+    """Return why one of those that cannot be told apart is chosen."""
+    best = judgement.candidates[0]
+    if chosen is best:
+        rivals = [one for one in judgement.alike if one is not best]
+        gains = [gain for one in rivals for gain in _gains(best, one)[:1]]
+        always = gains[0].split(" (")[0] if len(rivals) == 1 and gains else ""
+        return f"{best.name} has the lowest error, {_scored(judgement, best)}".replace(
+            "lowest error", "lowest error" if judgement.metric.best == "min" else "best figure"
+        ) + (f", and is {always}" if always else "")
+    assert chosen.versus is not None
+    gains = _gains(chosen, best)
+    gained = _names(gains) if gains else "no more expensive"
+    return (
+        f"{best.name} has {_scored(judgement, best)}, {chosen.name} {_scored(judgement, chosen)} "
+        f"({_differ(judgement.metric, chosen.versus)}), and {chosen.name} is {gained}"
+    )
+
+
+def _gains(one: Candidate, other: Candidate) -> list[str]:
+    """Return in what one candidate is cheaper than another, with the figures."""
+    gains = []
+    sizes = one.outcome.bytes, other.outcome.bytes
+    if all(sizes) and sizes[1] >= NOTABLE * sizes[0]:
+        gains.append(f"{sizes[1] / sizes[0]:.1f} times smaller ({readable(sizes[0])} against {readable(sizes[1])})")
+    speeds = one.outcome.audio_seconds_per_second, other.outcome.audio_seconds_per_second
+    if speeds[0] and speeds[1] and speeds[0] >= NOTABLE * speeds[1]:
+        gains.append(
+            f"{speeds[0] / speeds[1]:.1f} times faster in use ({speeds[0]:.0f} against {speeds[1]:.0f} x real time)"
+        )
+    times = one.training_seconds, other.training_seconds
+    if times[0] and times[1] and times[1] >= NOTABLE * times[0]:
+        gains.append(
+            f"{times[1] / times[0]:.1f} times cheaper to train ({duration(times[0])} against {duration(times[1])})"
+        )
+    return gains
+
+
+def _left_behind(judgement: Judgement) -> list[str]:
+    """Return why candidates that cannot be told apart from the best, and are smaller than the chosen one, were not taken."""
+    chosen = judgement.chosen
+    lines = []
+    for one in judgement.alike if chosen is not None else []:
+        if one is chosen or one.close or one.versus is None or not (gains := _gains(one, chosen)):
+            continue
+        lines.append(
+            f"{one.name} is {gains[0]} and can't be told apart from the best either, but its {_differ(judgement.metric, one.versus)} "
+            f"is more than one standard error ({_gap(judgement.metric, one.versus.error)}), so it is not taken."
+        )
+    return lines[:NAMED]
+
+
+def _untrained(judgement: Judgement) -> list[str]:
+    before, best = judgement.untrained, judgement.candidates[0]
+    if before is None or judgement.untrained_wins:
+        return []
+    score = f"{before.model} had {_figure(judgement, before.score)} before training"
+    if before.best.p_value >= LEVEL:
+        return [
+            f"{score}, and {best.name} can't be told apart from it ({_tested(judgement, before.best)}): "
+            "that training helps is not shown."
+        ]
+    return [f"{score}; {best.name} is better ({_tested(judgement, before.best)})."]
+
+
+def _power(judgement: Judgement) -> list[str]:
+    """Return how many more utterances would decide between the best and the closest other one."""
+    rivals = [one for one in judgement.alike if one.versus is not None]
+    if not rivals:
+        return []
+    best, rival = judgement.candidates[0], rivals[0]
+    if judgement.chosen in rivals:
+        rival = next(one for one in rivals if one is judgement.chosen)
+    assert rival.versus is not None
+    more = more_utterances(judgement, rival.versus)
+    if more is None:
+        return [f"More utterances would hardly tell {best.name} and {rival.name} apart: their figures are too close."]
+    whose = " of more speakers" if judgement.speakers else ""
+    gap = _gap(judgement.metric, abs(rival.versus.difference))
+    return [
+        f"To show that a difference of {gap} between {best.name} and {rival.name} is real, about {_rounded(more):,} more "
+        f"utterances{whose} would be needed (four times out of five, going by the standard error of "
+        f"{_gap(judgement.metric, rival.versus.error)})."
+    ]
+
+
+def _limits(judgement: Judgement) -> list[str]:
+    """Return what the figures do not show."""
+    lines, number, split = [], len(judgement.candidates), judgement.comparison.splits[judgement.role]
+    if judgement.over and number > 2:
+        lines.append(
+            f"{number - 1} candidates were compared with the best; their p-values are adjusted for that (Holm)."
+        )
+    if judgement.over == "utterances" and judgement.speakers:
+        lines.append(
+            f"{_count(judgement.speakers, 'speaker')}: too few to draw whole speakers, so intervals and p-values are for "
+            "utterances of the same speakers, and too sure of themselves for others."
+        )
+    elif judgement.over == "utterances":
+        lines.append("The speakers are not known: utterances count as independent, which makes intervals too narrow.")
+    lead = judgement.chosen or judgement.candidates[0]
+    tested = [
+        f"{judgement.comparison.splits[role]} {_figure(judgement, lead.scores[role], named=False)}"
+        for role in judgement.tests
+        if role in lead.scores
+    ]
+    if tested:
+        lines.append(f"{split} decided. {lead.name} on splits that did not decide: {', '.join(tested)}.")
+    elif number > 1:
+        lines.append(
+            f"{split} both decided and gives these figures: the best of {number} on the same utterances looks better than "
+            "it is. Set test_splits for a figure to report."
+        )
+    return [*lines, *(f"{note[:1].upper()}{note[1:]}." for note in judgement.notes)]
+
+
+# ---- words for figures ----
+
+
+def _data(judgement: Judgement) -> str:
+    of = f" of {_count(judgement.speakers, 'speaker')}" if judgement.speakers else ""
+    return f"{_count(judgement.utterances, 'utterance')}{of}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _scored(judgement: Judgement, one: Candidate) -> str:
+    return _figure(judgement, one.scores[judgement.role])
+
+
+def _figure(judgement: Judgement, score: Score, named: bool = True) -> str:
+    name = f"{judgement.metric.heading.removesuffix(' %')} " if named else ""
+    return f"{name}{with_interval(judgement.metric, score)}"
+
+
+def with_interval(metric: Metric, score: Score) -> str:
+    """Return a figure with its interval: "12.3 % [10.1, 14.9]"."""
+    around = f" [{number(metric, score.interval.low)}, {number(metric, score.interval.high)}]" if score.interval else ""
+    return f"{_shown(metric, score.value)}{around}"
+
+
+def _shown(metric: Metric, value: float) -> str:
+    return f"{number(metric, value)}{' %' if metric.scale == 100 else ''}"
+
+
+def number(metric: Metric, value: float) -> str:
+    """Return a value of a metric without its unit: percent with one decimal, others with three."""
+    return f"{value * metric.scale:.1f}" if metric.scale == 100 else f"{value * metric.scale:.3f}"
+
+
+def _gap(metric: Metric, value: float) -> str:
+    return f"{number(metric, value)}{' points' if metric.scale == 100 else ''}"
+
+
+def between(metric: Metric, interval: Interval) -> str:
+    """Return an interval of a difference: "-1.1 to 2.3"."""
+    low, high = (number(metric, limit) for limit in (interval.low, interval.high))
+    return f"{_minus(low)} to {_minus(high)}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _differ(metric: Metric, versus: Versus) -> str:
+    gap = _minus(_gap(metric, versus.difference))
+    return f"difference of {gap}, 95 % interval {between(metric, versus.interval)}"
+
+
+def _tested(judgement: Judgement, versus: Versus) -> str:
+    return f"{_differ(judgement.metric, versus)}, {p_value(versus.p_value)}"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value: "p = 0.012"."""
+    return "p < 0.001" if value < 0.001 else f"p = {min(value, 1):.3f}" if value < 0.1 else f"p = {min(value, 1):.2f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in a suitable unit."""
+    for limit, unit, size in ((90, "s", 1), (5400, "min", 60)):
+        if seconds < limit:
+            return f"{seconds / size:.{0 if seconds / size >= 10 else 1}f} {unit}"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _rounded(count: int) -> int:
+    """Return a count with two significant digits."""
+    return int(float(f"{count:.2g}"))
+
+
+def _names(names: Sequence[str]) -> str:
+    if len(names) > NAMED + 1:
+        names = [*names[:NAMED], f"{len(names) - NAMED} others"]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

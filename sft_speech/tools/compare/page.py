@@ -1,0 +1,113 @@
+"""The comparison as one self-contained HTML page: no scripts, no network access, for light and dark screens."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+
+from sft_speech.tools.check.markup import document, shown, user
+from sft_speech.tools.compare.advice import advice, command, with_interval
+from sft_speech.tools.compare.judge import Judgement
+from sft_speech.tools.compare.picture import DARK, LIGHT, picture
+from sft_speech.tools.compare.table import LEGEND, effect_heads, effect_rows, table, title
+
+
+def page(judgement: Judgement) -> str:
+    """Return the whole page."""
+    parts = [_verdict(judgement), _picture(judgement), _table(judgement), _effects(judgement), _made_by(judgement)]
+    style = files("sft_speech").joinpath("tools/compare/page.css").read_text("utf-8")
+    return document(title(judgement), "\n".join(filter(None, parts)), style)
+
+
+def _verdict(judgement: Judgement) -> str:
+    first, *rest = advice(judgement)
+    items = "".join(f"<li>{user(line)}</li>" for line in rest)
+    use = command(judgement)
+    return (
+        f'<p class="verdict">{user(first)}</p>\n{_cards(judgement)}\n'
+        + (
+            f'<div class="scroll" tabindex="0" role="region" aria-label="Command"><pre>{user(use)}</pre></div>\n'
+            if use
+            else ""
+        )
+        + (f'<section><h2>Why, and how sure</h2><ul class="reasons">{items}</ul></section>' if items else "")
+    )
+
+
+def _cards(judgement: Judgement) -> str:
+    cards = {"finished": f"{len(judgement.candidates)} of {len(judgement.candidates) + len(judgement.others)}"}
+    if judgement.utterances:
+        cards["utterances"] = f"{judgement.utterances:,}"
+        cards["speakers"] = f"{judgement.speakers:,}" if judgement.speakers else "?"
+    lead = judgement.chosen
+    if lead is not None:
+        cards[f"{judgement.metric.heading}, recommended"] = with_interval(judgement.metric, lead.scores[judgement.role])
+    body = "".join(f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>" for name, value in cards.items())
+    return f'<dl class="cards">{body}</dl>'
+
+
+def _picture(judgement: Judgement) -> str:
+    images = [picture(judgement, colors) for colors in (LIGHT, DARK)]
+    if images[0] is None:
+        return ""
+    light, dark = (f"data:image/png;base64,{base64.b64encode(image or b'').decode()}" for image in images)
+    what = "Error of each candidate with its interval, and error against cost; the table below has the figures"
+    return (
+        "<section><h2>Error and cost</h2><picture>"
+        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}"><img src="{light}" alt="{what}"></picture>'
+        '<p class="rule">Diamond: recommended. Full: can\'t be told apart from the best. Hollow: worse than the best. '
+        "Numbers are those of the rows.</p></section>"
+    )
+
+
+def _table(judgement: Judgement) -> str:
+    heads, rows = table(judgement)
+    head = "".join(f'<th scope="col">{user(name)}</th>' for name in heads)
+    body = ""
+    for number, row in enumerate(rows):
+        chosen = number < len(judgement.candidates) and judgement.candidates[number] is judgement.chosen
+        cells = "".join(
+            f'<th scope="row">{user(cell)}</th>' if place == 1 else f"<td{_kind(heads[place], cell)}>{user(cell)}</td>"
+            for place, cell in enumerate(row)
+        )
+        body += f"{'<tr class=chosen>' if chosen else '<tr>'}{cells}</tr>"
+    return (
+        '<section><h2>Candidates</h2><div class="scroll" tabindex="0" role="region" aria-label="Candidates">'
+        f'<table class="candidates"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<p class="rule">{shown(LEGEND)}</p></section>'
+    )
+
+
+def _kind(head: str, cell: str) -> str:
+    """Return the class of a cell: statuses are text, everything else is a number."""
+    if head != "status":
+        return ' class="number"'
+    return ' class="why"' if ":" in cell else ' class="status"'
+
+
+def _effects(judgement: Judgement) -> str:
+    rows = list(effect_rows(judgement))
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col">{shown(name)}</th>' for name in effect_heads(judgement))
+    body, before = "", None
+    for key, value, mean, count in rows:
+        name = user(key) if key != before else ""
+        body += (
+            f'<tr><th scope="row">{name}</th><td>{user(value)}</td><td class="number">{mean}</td>'
+            f'<td class="number">{count}</td></tr>'
+        )
+        before = key
+    return (
+        '<section><h2>Mean by setting</h2><div class="scroll" tabindex="0" role="region" aria-label="Mean by setting">'
+        f'<table class="effects"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>'
+    )
+
+
+def _made_by(judgement: Judgement) -> str:
+    if not judgement.comparison.command:
+        return ""
+    return (
+        '<section><h2>Made by</h2><div class="scroll" tabindex="0" role="region" aria-label="Made by">'
+        f"<pre>{user(judgement.comparison.command)}</pre></div></section>"
+    )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from sft_speech.metrics.intervals import Interval
 from sft_speech.options.spec import Metric
 from sft_speech.tasks import spec_of
-from sft_speech.tools.compare.judge import LEVEL, Candidate, Interval, Judgement, Score, Versus, more_utterances
+from sft_speech.tools.compare.judge import LEVEL, Candidate, Judgement, Score, Versus, more_utterances
 from sft_speech.tools.push import readable
 
-NAMED = 4  # candidates in a sentence
+NAMED = 2  # candidates in a sentence besides the best, and sentences of one kind
 NOTABLE = 1.2  # factor of size, speed or time that is worth a word
 
 
@@ -60,14 +61,14 @@ def _headline(judgement: Judgement) -> str:
             else f", and always answering the most frequent label has {_shown(judgement.metric, chance)}"
         )
         return (
-            f"All candidates are useless: the best, {best.name}, has {of_best}{why}. Take none of them: look at the data "
-            "(sft-speech check), train for longer, or start from another model."
+            f"All candidates are useless: the best, {best.name}, has {of_best}{why}. Take none of them: look at the "
+            "data (sft-speech check), train for longer, or start from another model."
         )
     if chosen is None and judgement.untrained is not None:
         before = judgement.untrained
         return (
-            f"Nothing beats the untrained checkpoint {before.model}: it has {_figure(judgement, before.score)}, and the "
-            f"best candidate, {best.name}, {of_best} ({_differ(judgement.metric, before.best)}). Use it as it is."
+            f"Nothing beats the untrained checkpoint {before.model}: it has {_figure(judgement, before.score)}, and "
+            f"the best candidate, {best.name}, {of_best} ({_differ(judgement.metric, before.best)}). Use it as it is."
         )
     assert chosen is not None
     if len(candidates) == 1:
@@ -81,8 +82,12 @@ def _headline(judgement: Judgement) -> str:
             f"Take {best.name}: with {of_best} it is better than every other candidate on {_data(judgement)}. "
             f"The next is {second.name} with {_scored(judgement, second)} ({_tested(judgement, second.versus)})."
         )
-    names = _names([one.name for one in judgement.alike])
-    return f"{names} can't be told apart on {_data(judgement)}; {_reason(judgement, chosen)}: take {chosen.name}."
+    names = [one.name for one in judgement.alike]
+    if len(names) > NAMED + 1:
+        names = [best.name, f"{len(names) - 1} others"]
+    return (
+        f"{_list(names)} can't be told apart on {_data(judgement)}; {_reason(judgement, chosen)}: take {chosen.name}."
+    )
 
 
 _UNTESTED = "there are no figures of single utterances"
@@ -93,17 +98,14 @@ def _reason(judgement: Judgement, chosen: Candidate) -> str:
     best = judgement.candidates[0]
     if chosen is best:
         rivals = [one for one in judgement.alike if one is not best]
-        gains = [gain for one in rivals for gain in _gains(best, one)[:1]]
-        always = gains[0].split(" (")[0] if len(rivals) == 1 and gains else ""
-        return f"{best.name} has the lowest error, {_scored(judgement, best)}".replace(
-            "lowest error", "lowest error" if judgement.metric.best == "min" else "best figure"
-        ) + (f", and is {always}" if always else "")
+        gains = _gains(best, rivals[0]) if len(rivals) == 1 else []
+        of_best = "the lowest error" if judgement.metric.best == "min" else "the best figure"
+        why = "no other within one standard error is clearly smaller, faster or cheaper to train"
+        return f"{best.name} has {of_best}, {_scored(judgement, best)}, and {f'is {_list(gains)}' if gains else why}"
     assert chosen.versus is not None
-    gains = _gains(chosen, best)
-    gained = _names(gains) if gains else "no more expensive"
     return (
         f"{best.name} has {_scored(judgement, best)}, {chosen.name} {_scored(judgement, chosen)} "
-        f"({_differ(judgement.metric, chosen.versus)}), and {chosen.name} is {gained}"
+        f"({_differ(judgement.metric, chosen.versus)}), and {chosen.name} is {_list(_gains(chosen, best))}"
     )
 
 
@@ -127,15 +129,15 @@ def _gains(one: Candidate, other: Candidate) -> list[str]:
 
 
 def _left_behind(judgement: Judgement) -> list[str]:
-    """Return why candidates that cannot be told apart from the best, and are smaller than the chosen one, were not taken."""
-    chosen = judgement.chosen
-    lines = []
-    for one in judgement.alike if chosen is not None else []:
-        if one is chosen or one.close or one.versus is None or not (gains := _gains(one, chosen)):
+    """Return why candidates like the best that are cheaper than the chosen one were not taken."""
+    chosen, lines = judgement.chosen, list[str]()
+    for one in judgement.alike:
+        if chosen is None or one is chosen or one.close or one.versus is None or not (gains := _gains(one, chosen)):
             continue
+        gap, error = (_gap(judgement.metric, abs(value)) for value in (one.versus.difference, one.versus.error))
         lines.append(
-            f"{one.name} is {gains[0]} and can't be told apart from the best either, but its {_differ(judgement.metric, one.versus)} "
-            f"is more than one standard error ({_gap(judgement.metric, one.versus.error)}), so it is not taken."
+            f"{one.name} is {gains[0]}, and can't be told apart from the best either. It is not taken because its "
+            f"figure is {gap} worse, which is more than one standard error ({error})."
         )
     return lines[:NAMED]
 
@@ -162,14 +164,16 @@ def _power(judgement: Judgement) -> list[str]:
     if judgement.chosen in rivals:
         rival = next(one for one in rivals if one is judgement.chosen)
     assert rival.versus is not None
+    if rival.versus.error == 0:
+        return [f"{best.name} and {rival.name} have the same figures on every utterance."]
     more = more_utterances(judgement, rival.versus)
     if more is None:
         return [f"More utterances would hardly tell {best.name} and {rival.name} apart: their figures are too close."]
     whose = " of more speakers" if judgement.speakers else ""
     gap = _gap(judgement.metric, abs(rival.versus.difference))
     return [
-        f"To show that a difference of {gap} between {best.name} and {rival.name} is real, about {_rounded(more):,} more "
-        f"utterances{whose} would be needed (four times out of five, going by the standard error of "
+        f"To show that a difference of {gap} between {best.name} and {rival.name} is real, about {_rounded(more):,} "
+        f"more utterances{whose} would be needed (four times out of five, going by the standard error of "
         f"{_gap(judgement.metric, rival.versus.error)})."
     ]
 
@@ -183,8 +187,8 @@ def _limits(judgement: Judgement) -> list[str]:
         )
     if judgement.over == "utterances" and judgement.speakers:
         lines.append(
-            f"{_count(judgement.speakers, 'speaker')}: too few to draw whole speakers, so intervals and p-values are for "
-            "utterances of the same speakers, and too sure of themselves for others."
+            f"{_count(judgement.speakers, 'speaker')}: too few to draw whole speakers, so intervals and p-values are "
+            "for utterances of the same speakers, and too sure of themselves for others."
         )
     elif judgement.over == "utterances":
         lines.append("The speakers are not known: utterances count as independent, which makes intervals too narrow.")
@@ -198,8 +202,8 @@ def _limits(judgement: Judgement) -> list[str]:
         lines.append(f"{split} decided. {lead.name} on splits that did not decide: {', '.join(tested)}.")
     elif number > 1:
         lines.append(
-            f"{split} both decided and gives these figures: the best of {number} on the same utterances looks better than "
-            "it is. Set test_splits for a figure to report."
+            f"{split} both decided and gives these figures: the best of {number} on the same utterances looks better "
+            "than it is. Set test_splits for a figure to report."
         )
     return [*lines, *(f"{note[:1].upper()}{note[1:]}." for note in judgement.notes)]
 
@@ -281,7 +285,5 @@ def _rounded(count: int) -> int:
     return int(float(f"{count:.2g}"))
 
 
-def _names(names: Sequence[str]) -> str:
-    if len(names) > NAMED + 1:
-        names = [*names[:NAMED], f"{len(names) - NAMED} others"]
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+def _list(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]

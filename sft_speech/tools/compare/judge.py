@@ -88,7 +88,7 @@ class Candidate:
     @property
     def training_seconds(self) -> float | None:
         one = self.outcome
-        return one.updates * one.seconds_per_update if one.seconds_per_update else one.figures.get("train_runtime")
+        return one.updates * one.seconds_per_update if one.seconds_per_update and one.updates else None
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ class Judgement:
 
     @cached_property
     def chosen(self) -> Candidate | None:
-        """The candidate to take: of those close to the best, the smallest, then the fastest, then the cheapest to train.
+        """The candidate to take; None if none is worth it.
 
-        None if none is worth it.
+        Of those close to the best it is the smallest, of these the fastest, of these the cheapest to train.
         """
         if self.useless or self.untrained_wins:
             return None
@@ -266,8 +266,8 @@ class _Split:
             lines, normalizer = rescored(lines, normalizers)
             if normalizer:
                 self.notes.append(
-                    f"{self.split}: the runs normalized transcripts differently, so all are scored under the normalizer "
-                    f"{normalizer} here; the figures in the runs' own files differ"
+                    f"{self.split}: the runs normalized transcripts differently, so all are scored under the "
+                    f"normalizer {normalizer} here; the figures in the runs' own files differ"
                 )
         found = measured([*lines.values()], self.metric.name)
         if found is None or not next(iter(lines.values())):
@@ -366,7 +366,7 @@ def effects(judgement: Judgement) -> dict[str, list[tuple[str, float, int]]]:
             value = one.outcome.settings.get(key, "not set")
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
             by_value.setdefault(text, []).append(one.scores[judgement.role].value)
-        if len(by_value) > 1:
+        if 1 < len(by_value) < len(finished):  # with one candidate per value, a mean says nothing new
             found[key] = by_value
     return {
         key: [(value, sum(figures) / len(figures), len(figures)) for value, figures in sorted(by_value.items())]

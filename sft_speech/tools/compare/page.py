@@ -6,10 +6,12 @@ import base64
 from importlib.resources import files
 
 from sft_speech.tools.check.markup import document, shown, user
-from sft_speech.tools.compare.advice import advice, command, with_interval
+from sft_speech.tools.compare.advice import advice, command, number
 from sft_speech.tools.compare.judge import Judgement
 from sft_speech.tools.compare.picture import DARK, LIGHT, picture
 from sft_speech.tools.compare.table import LEGEND, effect_heads, effect_rows, table, title
+
+NUMBER = ' class="number"'
 
 
 def page(judgement: Judgement) -> str:
@@ -41,7 +43,8 @@ def _cards(judgement: Judgement) -> str:
         cards["speakers"] = f"{judgement.speakers:,}" if judgement.speakers else "?"
     lead = judgement.chosen
     if lead is not None:
-        cards[f"{judgement.metric.heading}, recommended"] = with_interval(judgement.metric, lead.scores[judgement.role])
+        score = lead.scores[judgement.role]
+        cards[f"{judgement.metric.heading}, recommended"] = number(judgement.metric, score.value)
     body = "".join(f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>" for name, value in cards.items())
     return f'<dl class="cards">{body}</dl>'
 
@@ -53,8 +56,8 @@ def _picture(judgement: Judgement) -> str:
     light, dark = (f"data:image/png;base64,{base64.b64encode(image or b'').decode()}" for image in images)
     what = "Error of each candidate with its interval, and error against cost; the table below has the figures"
     return (
-        "<section><h2>Error and cost</h2><picture>"
-        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}"><img src="{light}" alt="{what}"></picture>'
+        '<section><h2>Error and cost</h2><div class="scroll" tabindex="0" role="region" aria-label="Picture"><picture>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}"><img src="{light}" alt="{what}"></picture></div>'
         '<p class="rule">Diamond: recommended. Full: can\'t be told apart from the best. Hollow: worse than the best. '
         "Numbers are those of the rows.</p></section>"
     )
@@ -62,27 +65,22 @@ def _picture(judgement: Judgement) -> str:
 
 def _table(judgement: Judgement) -> str:
     heads, rows = table(judgement)
-    head = "".join(f'<th scope="col">{user(name)}</th>' for name in heads)
+    top = "".join(f'<th scope="col">{user(name)}</th>' for name in heads)
     body = ""
-    for number, row in enumerate(rows):
-        chosen = number < len(judgement.candidates) and judgement.candidates[number] is judgement.chosen
+    for place, row in enumerate(rows):
+        chosen = place < len(judgement.candidates) and judgement.candidates[place] is judgement.chosen
         cells = "".join(
-            f'<th scope="row">{user(cell)}</th>' if place == 1 else f"<td{_kind(heads[place], cell)}>{user(cell)}</td>"
-            for place, cell in enumerate(row)
+            f'<th scope="row">{user(cell)}</th>'
+            if head == "candidate"
+            else f"<td{'' if head == 'status' else NUMBER}>{user(cell)}</td>"
+            for head, cell in zip(heads, row, strict=True)
         )
         body += f"{'<tr class=chosen>' if chosen else '<tr>'}{cells}</tr>"
     return (
         '<section><h2>Candidates</h2><div class="scroll" tabindex="0" role="region" aria-label="Candidates">'
-        f'<table class="candidates"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<table class="candidates"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
         f'<p class="rule">{shown(LEGEND)}</p></section>'
     )
-
-
-def _kind(head: str, cell: str) -> str:
-    """Return the class of a cell: statuses are text, everything else is a number."""
-    if head != "status":
-        return ' class="number"'
-    return ' class="why"' if ":" in cell else ' class="status"'
 
 
 def _effects(judgement: Judgement) -> str:

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 40  # candidates drawn
-LABEL = 44  # characters of a name
+LABEL = 56  # characters of a name
 FAR = 4.0  # errors that are this many times the median are drawn at the edge
 
 
@@ -60,10 +60,11 @@ def picture(judgement: Judgement, colors: Colors = LIGHT) -> bytes | None:
     height = max(2.2 + 0.32 * len(drawn), 3.2 if len(costs) < 2 else 6.0)
     figure = Figure(figsize=(12 if costs else 8, height), layout="constrained", facecolor=colors.paper)
     if costs:
-        left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1), facecolor=colors.paper)
-        panels = right.subplots(len(costs), 1, squeeze=False)[:, 0]
+        halves: Any = figure.subfigures(1, 2, width_ratios=(1.25, 1), facecolor=colors.paper)
+        left, right = halves
+        panels = list(right.subplots(len(costs), 1, squeeze=False)[:, 0])
     else:
-        left, panels = figure, np.array([])
+        left, panels = figure, []
     limit = _limit([judgement.metric.scale * one.scores[judgement.role].value for one in drawn])
     axis = left.subplots()
     _rows(axis, judgement, drawn, limit, colors)
@@ -85,7 +86,7 @@ def _limit(values: list[float]) -> float:
     return far if max(values) > far > 0 else math.inf
 
 
-def _look(judgement: Judgement, one: Candidate, colors: Colors) -> dict[str, object]:
+def _look(judgement: Judgement, one: Candidate, colors: Colors) -> dict[str, Any]:
     """Return marker and colors: a diamond for the recommended, full for those like the best, hollow for the others."""
     if one is judgement.chosen:
         return {"marker": "D", "color": colors.chosen, "markerfacecolor": colors.chosen, "markersize": 7.5}
@@ -195,7 +196,7 @@ def _dress(axis: Axes, x: str, y: str, colors: Colors) -> None:
     axis.set_facecolor(colors.paper)
     axis.set_xlabel(x, color=colors.soft, fontsize=9.5, parse_math=False)
     axis.set_ylabel(y, color=colors.soft, fontsize=9.5)
-    axis.tick_params(colors=colors.ink, labelsize=9, color=colors.line)
+    axis.tick_params(which="both", colors=colors.ink, labelsize=9, color=colors.line)
     axis.grid(axis="x" if not y else "both", color=colors.line, linewidth=0.7)
     axis.set_axisbelow(True)
     for side, spine in axis.spines.items():
@@ -206,4 +207,4 @@ def _dress(axis: Axes, x: str, y: str, colors: Colors) -> None:
 def _shortened(name: str) -> str:
     """Return a name that can be drawn: one line, printable, not too long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-    return line if len(line) <= LABEL else f"{line[: LABEL - 1]}…"
+    return line if len(line) <= LABEL else f"{line[: LABEL // 2]}…{line[-(LABEL // 2 - 1) :]}"

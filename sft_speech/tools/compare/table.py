@@ -10,9 +10,10 @@ from sft_speech.tools.compare.judge import Candidate, Judgement, Score, effects
 from sft_speech.tools.compare.outcomes import Outcome
 from sft_speech.tools.push import readable
 
+HEADS = ("difference", "p", "trained", "share", "size", "peak memory", "s/update", "updates", "training", "speed")
 LEGEND = (
-    "Brackets: 95 % intervals by bootstrap. Difference: to the best, paired on the same utterances, with its 95 % interval "
-    "and the p-value after Holm's adjustment. Speed: audio seconds per second of evaluation."
+    "Brackets: 95 % intervals by bootstrap. Difference: to the best, paired on the same utterances, with its 95 % "
+    "interval and the p-value after Holm's adjustment. Speed: audio seconds per second of evaluation."
 )
 
 
@@ -29,24 +30,12 @@ def _name(metric: Metric) -> str:
 
 def table(judgement: Judgement) -> tuple[list[str], list[list[str]]]:
     """Return the heads and the rows of text of the table; columns that are empty for all are left out."""
-    heads, rows = ["", "candidate"], [_cells(judgement, rank, one) for rank, one in enumerate(judgement.candidates, 1)]
-    splits = judgement.comparison.splits
-    metric = judgement.metric.heading
-    heads += [f"{metric}, {splits[role]}" for role in roles_of(judgement)]
-    heads += [
-        "difference",
-        "p",
-        "trained",
-        "share",
-        "size",
-        "peak memory",
-        "s/update",
-        "updates",
-        "training",
-        "speed",
-        "status",
-    ]
-    rows += [_other_cells(judgement, one) for one in judgement.others]
+    metric, splits = judgement.metric.heading, judgement.comparison.splits
+    scores = [f"{metric}, {splits[role]}" for role in roles_of(judgement)]
+    heads = ["", "candidate", "status", *scores, *HEADS]
+    rows = [_cells(judgement, rank, one) for rank, one in enumerate(judgement.candidates, 1)]
+    unscored = [""] * (len(scores) + 2)
+    rows += [["", one.name, one.status, *unscored, *_costs(one, None)] for one in judgement.others]
     used = [place for place in range(len(heads)) if place == 0 or any(row[place] for row in rows)]
     return [heads[place] for place in used], [[row[place] for place in used] for row in rows]
 
@@ -61,7 +50,7 @@ def _cells(judgement: Judgement, rank: int, one: Candidate) -> list[str]:
             f"{signed} [{between(metric, versus.interval)}]",
             p_value(versus.p_value).removeprefix("p ").lstrip("= "),
         ]
-    return [f"{rank}", one.name, *scores, *against, *_costs(one.outcome, one.training_seconds), _status(judgement, one)]
+    return [f"{rank}", one.name, _status(judgement, one), *scores, *against, *_costs(one.outcome, one.training_seconds)]
 
 
 def _status(judgement: Judgement, one: Candidate) -> str:
@@ -70,13 +59,6 @@ def _status(judgement: Judgement, one: Candidate) -> str:
     if one is judgement.candidates[0]:
         return "best"
     return "like the best" if one.alike and judgement.over else ""
-
-
-def _other_cells(judgement: Judgement, one: Outcome) -> list[str]:
-    """Return the row of a dropped or failed candidate."""
-    empty = [""] * len(roles_of(judgement))
-    status = f"{one.status}: {one.why}" if one.why else one.status
-    return ["", one.name, *empty, "", "", *_costs(one, None), status]
 
 
 def roles_of(judgement: Judgement) -> list[str]:

@@ -128,8 +128,8 @@ def common(lines: Mapping[str, Lines], split: str, most_missing: float) -> tuple
         both = lines[first].keys() & lines[name].keys()
         differ = [id for id in sorted(both) if _reference(lines[first][id]) != _reference(lines[name][id])]
         if len(every) - len(shared) > most_missing * len(every) and lines[first].keys() != lines[name].keys():
-            ours, theirs = len(lines[first]), len(lines[name])
-            why = f"they were evaluated on different utterances of {split} ({ours} and {theirs}, {len(both)} of them in both)"
+            counts = f"{len(lines[first])} and {len(lines[name])}, {len(both)} of them in both"
+            why = f"they were evaluated on different utterances of {split} ({counts})"
             raise UserError(f"{first} and {name}", why, "evaluate both on the same split: sft-speech evaluate")
         if differ:
             why = f"{len(differ)} utterances of {split} have different labels, the first is {differ[0]}"

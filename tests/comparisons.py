@@ -69,7 +69,7 @@ def finished(
     """Return a finished candidate, with its evaluations on the splits "dev" and "test" in a folder of its own."""
     own = folder / f"run{len(list(folder.iterdir()))}"
     write_lines(own / "evaluation", "dev", lines)
-    figures = {f"eval_{metric}": rate(lines)}
+    figures = {f"eval_{metric}": rate(lines)} if lines else {}
     if test is not None:
         write_lines(own / "evaluation", "test", test)
         figures[f"test_{metric}"] = rate(test)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sft_speech.metrics.intervals import bootstrap_interval, compare, compare_rows, mean
+from sft_speech.metrics.intervals import bootstrap_interval, compare, compare_rows, holm, mean, replicates
 from sft_speech.metrics.words import Errors, compare_rates, interval
 
 
@@ -121,3 +121,19 @@ def test_lines_of_two_evaluations_are_paired_by_their_ids():
 def test_other_utterances_are_not_compared(first, second):
     rows, others = ([{"id": id} for id in ids] for ids in (first, second))
     assert compare_rows(rows, others, lambda row: (1, 1), mean) is None
+
+
+def test_holm_multiplies_the_smallest_most_and_keeps_the_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_replicates_of_two_systems_share_their_resamples():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 5, 40).astype(float)
+    twice = np.stack([values, values], axis=1)
+    found, over = replicates(twice, lambda sums: sums, resamples=50)
+    assert (found.shape, over) == ((50, 2), "utterances")
+    assert (found[:, 0] == found[:, 1]).all()
+    assert len(set(found[:, 0])) > 10

@@ -30,6 +30,7 @@ MOST_MISSING = 0.05  # share of the utterances that a candidate may have left ou
 USELESS = 0.9  # error rate
 # Sizes, times and speeds that differ by less than this count as equal; timings of a shared machine vary.
 SAME_SIZE, SAME_TIME = 1.05, 1.2
+ONE = 1.05  # standard errors; a single error more in a single utterance is one, but for the chance of the resamples
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Candidate:
         Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees", 1984, section 3.4.3: take the
         simplest model within one standard error of the best.
         """
-        return self.alike and (self.versus is None or abs(self.versus.difference) <= self.versus.error)
+        return self.alike and (self.versus is None or abs(self.versus.difference) <= ONE * self.versus.error)
 
     @property
     def training_seconds(self) -> float | None:
@@ -321,10 +322,11 @@ class _Split:
 
         differences = self.values[name] - self.values[other]
         difference = self.points[name] - self.points[other]
-        error = float(differences.std())
+        units = len(set(self.speakers)) if self.over == "speakers" else self.utterances
+        # The standard deviation of a bootstrap divides by N, not N - 1.
+        error = float(differences.std()) * math.sqrt(units / max(1, units - 1))
         p_value = 1.0
         if self.utterances >= MIN_UTTERANCES:
-            units = len(set(self.speakers)) if self.over == "speakers" else self.utterances
             by_t = 2 * float(t.sf(abs(difference) / error, units - 1)) if error > 0 else float(difference == 0)
             p_value = max(p_value_of(differences), by_t)
         return Versus(difference, interval_of(differences, self.over), error, p_value)

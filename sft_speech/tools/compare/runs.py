@@ -20,7 +20,8 @@ from sft_speech.tools.compare.outcomes import Comparison, Outcome
 # Options that cannot change the model.
 ASIDE = frozenset(
     "output_dir run_name report_to logging_steps eval_steps save_total_limit resume_from_checkpoint oom_check "
-    "dataloader_num_workers push_to_hub hub_model_id hub_private hub_strategy license allow_pickle trust_remote_code".split()
+    "dataloader_num_workers push_to_hub hub_model_id hub_private hub_strategy license "
+    "allow_pickle trust_remote_code".split()
 )
 
 
@@ -122,7 +123,7 @@ class _Run:
         """
         parameters, size = _weights(self.path)
         updates = max((int(one.get("step", 0)) for one in self._log()), default=0)
-        figures = self.figures
+        figures, seconds = self.figures, self._seconds()
         factor = _json(self.path / "evaluation" / f"{file_stem(split)}.json", missing=True).get("real_time_factor")
         return Outcome(
             name=self.name,
@@ -137,8 +138,7 @@ class _Run:
             bytes=size,
             peak_bytes=int(figures["peak_bytes"]) if "peak_bytes" in figures else None,
             updates=updates,
-            seconds_per_update=figures.get("seconds_per_update", self._seconds() / updates if updates else None)
-            or None,
+            seconds_per_update=figures.get("seconds_per_update", seconds / updates if seconds and updates else None),
             audio_seconds_per_second=1 / factor if factor else None,
         )
 

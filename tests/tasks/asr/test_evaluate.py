@@ -109,7 +109,7 @@ def test_the_two_files_of_the_contract(result, tmp_path):
     assert written == tmp_path / "evaluation" / "test-other.json"
     lines = [json.loads(line) for line in (tmp_path / "evaluation" / "test-other.jsonl").read_text().splitlines()]
     counts = ["word_errors", "words", "character_errors", "characters"]
-    assert list(lines[0]) == ["id", "reference", "hypothesis", "seconds", *counts]
+    assert list(lines[0]) == ["id", "reference", "hypothesis", "seconds", *counts, "speaker"]
     figures = json.loads(written.read_text())
     assert figures["wer"] == sum(line["word_errors"] for line in lines) / sum(line["words"] for line in lines)
     assert figures["wer_interval"][0] <= figures["wer"] <= figures["wer_interval"][1]

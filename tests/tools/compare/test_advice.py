@@ -1,0 +1,254 @@
+"""The recommendation in words, situation by situation, and the files that show it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from comparisons import ACCURACY, classified, compared, finished, recognized
+from markdown_it import MarkdownIt
+
+from sft_speech.tools.compare.advice import advice, command
+from sft_speech.tools.compare.judge import judge
+from sft_speech.tools.compare.outcomes import Outcome
+from sft_speech.tools.compare.report import document, table_csv, write_report
+from sft_speech.tools.compare.table import table
+
+HOSTILE = "<script>alert(1)</script> | *a*\n\u202eb"
+
+
+def errors(share: float, size: int = 40, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).binomial(10, share, size).tolist()
+
+
+def failed(name: str, why: str, status: str = "failed") -> Outcome:
+    return Outcome(name, {}, Path("nowhere"), status, why, {}, [], 0, 0, 0, None, 0, None, None)
+
+
+def test_two_that_cannot_be_told_apart_and_one_is_smaller(tmp_path):
+    of_a, of_b = recognized([1] * 20 + [2] * 20, 10, 2), recognized([1] * 21 + [2] * 19, 10, 2)
+    outcomes = [finished(tmp_path, "a", of_a, bytes=40_000_000), finished(tmp_path, "b", of_b, bytes=120_000_000)]
+    found = judge(compared(outcomes))
+    assert advice(found) == [
+        "b and a can't be told apart on 40 utterances of 2 speakers; b has WER 14.8 % [13.2, 16.2], a WER 15.0 % "
+        "[13.5, 16.5] (difference of 0.2 points, 95 % interval 0.0 to 0.8), and a is 3.0 times smaller (40.0 MB against "
+        "120.0 MB): take a.",
+        "To show that a difference of 0.2 points between b and a is real, about 270 more utterances of more speakers "
+        "would be needed (four times out of five, going by the standard error of 0.2 points).",
+        "2 speakers: too few to draw whole speakers, so intervals and p-values are for utterances of the same speakers, "
+        "and too sure of themselves for others.",
+        "dev both decided and gives these figures: the best of 2 on the same utterances looks better than it is. "
+        "Set test_splits for a figure to report.",
+    ]
+    assert command(found) == f"sft-speech transcribe {outcomes[0].folder} speech.wav"
+
+
+def test_a_clear_winner_with_a_test_split(tmp_path):
+    outcomes = [
+        finished(tmp_path, "good", recognized([1] * 40), test=recognized([2] * 40)),
+        finished(tmp_path, "bad", recognized(errors(0.5)), test=recognized([1] * 40)),
+    ]
+    assert advice(judge(compared(outcomes, test=True))) == [
+        "Take good: with WER 10.0 % [10.0, 10.0] it is better than every other candidate on 40 utterances. The next is "
+        "bad with WER 50.2 % [46.0, 54.5] (difference of 40.2 points, 95 % interval 36.0 to 44.5, p < 0.001).",
+        "The speakers are not known: utterances count as independent, which makes intervals too narrow.",
+        "dev decided. good on splits that did not decide: test 20.0 % [20.0, 20.0].",
+    ]
+
+
+def test_nothing_beats_the_untrained_checkpoint(tmp_path):
+    before = recognized([1] * 40)
+    outcomes = [
+        finished(tmp_path, name, recognized(errors(0.3, seed=seed)), before=before, settings={"model": "tiny.en"})
+        for seed, name in enumerate("ab")
+    ]
+    found = judge(compared(outcomes))
+    assert advice(found)[0].startswith(
+        "Nothing beats the untrained checkpoint tiny.en: it has WER 10.0 % [10.0, 10.0], and the best candidate, "
+    )
+    assert advice(found)[0].endswith("Use it as it is.")
+    assert command(found) == "sft-speech transcribe tiny.en speech.wav"
+    assert found.chosen is None
+
+
+def test_training_that_is_not_shown_to_help(tmp_path):
+    lines, before = recognized([1] * 39 + [2]), recognized([1] * 38 + [2, 2])
+    outcomes = [finished(tmp_path, "a", lines, before=before, settings={"model": "tiny.en"})]
+    text = advice(judge(compared(outcomes)))
+    assert text[0] == "Only a finished, with WER 10.2 % [10.0, 10.8]: there is nothing to compare it with."
+    assert text[1].startswith("tiny.en had WER 10.5 % [10.0, 11.2] before training, and a can't be told apart from it")
+    assert text[1].endswith("that training helps is not shown.")
+
+
+def test_all_are_useless(tmp_path):
+    outcomes = [finished(tmp_path, name, recognized([10 + n] * 40)) for n, name in enumerate("ab")]
+    found = judge(compared(outcomes))
+    assert advice(found)[0] == (
+        "All candidates are useless: the best, a, has WER 100.0 % [100.0, 100.0]. Take none of them: look at the data "
+        "(sft-speech check), train for longer, or start from another model."
+    )
+    assert command(found) == ""
+
+
+def test_a_classifier_that_guesses_is_useless(tmp_path):
+    guesses = (np.random.default_rng(0).random(60) < 0.5).tolist()
+    outcome = finished(tmp_path, "a", classified(guesses), metric="accuracy")
+    text = advice(judge(compared([outcome], ACCURACY)))[0]
+    assert text.startswith("All candidates are useless: the best, a, has accuracy ")
+    assert "and always answering the most frequent label has 50.0 %" in text
+
+
+def test_a_smaller_one_that_is_more_than_a_standard_error_worse_is_not_taken(tmp_path):
+    rng = np.random.default_rng(1)
+    base = rng.integers(1, 5, 40)
+    worse = base + rng.permutation([2] * 7 + [-1] * 6 + [0] * 27)
+    found = judge(
+        compared(
+            [
+                finished(tmp_path, "large", recognized(base.tolist()), bytes=90_000_000),
+                finished(tmp_path, "small", recognized(worse.tolist()), bytes=30_000_000),
+            ]
+        )
+    )
+    versus = found.candidates[1].versus
+    assert versus.p_value > 0.05
+    assert versus.difference > versus.error
+    text = advice(found)
+    assert text[0].endswith(": take large.")
+    assert text[1] == (
+        "small is 3.0 times smaller (30.0 MB against 90.0 MB), and can't be told apart from the best either. It is not "
+        f"taken because its figure is {100 * versus.difference:.1f} points worse, which is more than one standard error "
+        f"({100 * versus.error:.1f} points)."
+    )
+
+
+def test_of_equal_size_the_faster_then_the_cheaper_to_train_is_taken(tmp_path):
+    same = {"bytes": 1000, "updates": 10}
+    outcomes = [
+        finished(tmp_path, "a", recognized([1] * 40), audio_seconds_per_second=10.0, seconds_per_update=1.0, **same),
+        finished(tmp_path, "b", recognized([1] * 40), audio_seconds_per_second=50.0, seconds_per_update=9.0, **same),
+        finished(tmp_path, "c", recognized([1] * 40), audio_seconds_per_second=48.0, seconds_per_update=3.0, **same),
+    ]
+    found = judge(compared(outcomes))
+    assert found.chosen.name == "c"
+    assert "c is 4.8 times faster in use (48 against 10 x real time): take c." in advice(found)[0]
+    assert "a and c have the same figures on every utterance." in advice(found)
+
+
+def test_many_alike_are_counted(tmp_path):
+    outcomes = [finished(tmp_path, f"c{n}", recognized(errors(0.2, seed=n))) for n in range(6)]
+    found = judge(compared(outcomes))
+    best = found.candidates[0].name
+    assert advice(found)[0].startswith(
+        f"{best} and 5 others can't be told apart on 40 utterances; {best} has the lowest"
+    )
+    assert "5 candidates were compared with the best; their p-values are adjusted for that (Holm)." in advice(found)
+
+
+def test_failed_and_dropped_ones_are_named(tmp_path):
+    others = [failed("big", "CUDA out of memory"), failed("slow", "after round 1 at WER 41.0 %", "dropped")]
+    found = judge(compared([*others, finished(tmp_path, "a", recognized([1] * 40))]))
+    assert advice(found)[-2:] == [
+        "big failed: CUDA out of memory.",
+        "slow was dropped: after round 1 at WER 41.0 %.",
+    ]
+    nothing = judge(compared(others[:1]))
+    assert advice(nothing) == [
+        "No candidate finished, so there is nothing to recommend.",
+        "big failed: CUDA out of memory.",
+    ]
+    assert command(nothing) == ""
+
+
+def test_without_figures_of_utterances_no_difference_is_claimed(tmp_path):
+    outcomes = [
+        replace(finished(tmp_path, name, []), figures={"eval_wer": wer}) for name, wer in (("a", 0.2), ("b", 0.1))
+    ]
+    assert advice(judge(compared(outcomes)))[0] == (
+        "b has the best figure, WER 10.0 %. Whether that is chance is not known: there are no figures of single utterances."
+    )
+
+
+def test_the_table(tmp_path):
+    costs: dict[str, Any] = {
+        "trained_parameters": 1000,
+        "parameters": 4000,
+        "bytes": 16_000,
+        "peak_bytes": 2_000_000_000,
+    }
+    costs |= {"seconds_per_update": 0.5, "updates": 300}
+    outcomes = [
+        finished(tmp_path, "a", recognized([1] * 40), test=recognized([2] * 40), **costs),
+        finished(tmp_path, "b", recognized([5] * 40), test=recognized([2] * 40), audio_seconds_per_second=12.0),
+        failed("c", "broken"),
+    ]
+    heads, rows = table(judge(compared(outcomes, test=True)))
+    assert heads == (
+        ["", "candidate", "status", "WER %, dev", "WER %, test", "difference", "p", "trained", "share", "size"]
+        + ["peak memory", "s/update", "updates", "training", "speed"]
+    )
+    assert rows == [
+        ["1", "a", "recommended", "10.0 [10.0, 10.0]", "20.0 [20.0, 20.0]", "", "", "1 k", "25 %", "16.0 kB"]
+        + ["2.0 GB", "0.5", "300", "2.5 min", ""],
+        ["2", "b", "", "50.0 [50.0, 50.0]", "20.0 [20.0, 20.0]", "40.0 [40.0 to 40.0]", "< 0.001", "", "", ""]
+        + ["", "", "", "", "12 x"],
+        ["", "c", "failed"] + [""] * 12,
+    ]
+
+
+def test_the_files(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    outcomes = [
+        finished(runs, name, recognized([n] * 40), settings={"lora_rank": 8 * n}, bytes=1000 * n)
+        for n, name in ((1, "a"), (3, "b"))
+    ]
+    write_report(compared([*outcomes, failed("c", "broken")]), out)
+    assert sorted(file.name for file in out.iterdir()) == [
+        "compare.csv",
+        "compare.html",
+        "compare.md",
+        "compare.png",
+        "result.json",
+    ]
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    result = json.loads((out / "result.json").read_text())
+    assert (result["recommended"], result["utterances"], result["interval_over"]) == ("a", 40, "utterances")
+    assert [(one["name"], one["status"], one["rank"]) for one in result["candidates"]] == [
+        ("a", "finished", 1),
+        ("b", "finished", 2),
+        ("c", "failed", None),
+    ]
+    rows = list(csv.DictReader((out / "compare.csv").read_text().splitlines()))
+    assert [(row["name"], row["eval_wer"], row["setting lora_rank"]) for row in rows[:2]] == [
+        ("a", "0.1", "8"),
+        ("b", "0.3", "24"),
+    ]
+
+
+def test_hostile_names_stay_text(tmp_path):
+    outcomes = [
+        finished(tmp_path, f"{HOSTILE}{n}", recognized([n] * 40), settings={HOSTILE: n % 2}) for n in range(1, 4)
+    ]
+    judgement = judge(compared([*outcomes, failed(HOSTILE, HOSTILE)]))
+    html = MarkdownIt().enable("table").render(document(judgement))
+    assert "<script" not in html
+    assert "<em>" not in html
+    assert html.count("<tr>") == 1 + 4 + 1 + 2  # no name adds a row
+    rows = list(csv.reader(io.StringIO(table_csv(judgement))))
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert rows[1][rows[0].index("name")] == f"{HOSTILE}1"
+
+
+def test_commands_quote_folders(tmp_path):
+    folder = tmp_path / "it's; rm -rf"
+    folder.mkdir()
+    found = judge(compared([finished(folder, "a", recognized([1] * 40))]))
+    assert command(found) == f"sft-speech transcribe '{tmp_path}/it'\"'\"'s; rm -rf/run0' speech.wav"

@@ -41,6 +41,12 @@ def write_report(comparison: Comparison, folder: Path) -> Judgement:
     return judgement
 
 
+def summary(judgement: Judgement) -> str:
+    """Return the recommendation as text for a terminal."""
+    first, *rest = advice(judgement)
+    return "\n".join(filter(None, [first, *(f"- {line}" for line in rest), command(judgement)]))
+
+
 def document(judgement: Judgement) -> str:
     """Return the recommendation and the tables in Markdown."""
     first, *rest = advice(judgement)

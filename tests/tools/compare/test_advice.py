@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from sft_speech.tools.compare.advice import advice, command
 from sft_speech.tools.compare.judge import judge
 from sft_speech.tools.compare.outcomes import Outcome
-from sft_speech.tools.compare.report import document, table_csv, write_report
+from sft_speech.tools.compare.report import document, summary, table_csv, write_report
 from sft_speech.tools.compare.table import table
 
 HOSTILE = "<script>alert(1)</script> | *a*\n\u202eb"
@@ -46,6 +46,11 @@ def test_two_that_cannot_be_told_apart_and_one_is_smaller(tmp_path):
         "Set test_splits for a figure to report.",
     ]
     assert command(found) == f"sft-speech transcribe {outcomes[0].folder} speech.wav"
+    assert summary(found).splitlines() == [
+        advice(found)[0],
+        *(f"- {line}" for line in advice(found)[1:]),
+        command(found),
+    ]
 
 
 def test_a_clear_winner_with_a_test_split(tmp_path):

@@ -16,6 +16,7 @@ from sft_speech.errors import UserError
 from sft_speech.options.spec import Metric
 from sft_speech.tools.compare.judge import effects, judge, more_utterances
 from sft_speech.tools.compare.report import to_dict
+from sft_speech.tools.compare.utterances import common, read_lines
 
 error_counts = st.lists(st.lists(st.integers(0, 12), min_size=8, max_size=8), min_size=2, max_size=4)
 
@@ -215,3 +216,23 @@ def test_the_power_estimate_is_about_right():
                     shown += versus.p_value < 0.05
     assert 40 < np.median([one if one is not None else 10**6 for one in asked]) < 1000
     assert 4 <= shown <= 12
+
+
+def test_utterances_are_drawn_in_the_order_of_their_ids(tmp_path):
+    lines = recognized([1, 2, 3, 4, 5, 6, 7, 8])
+    outcomes = [finished(tmp_path, "a", lines[::-1]), finished(tmp_path, "b", lines[3:] + lines[:3])]
+    read = {one.name: read_lines(one.folder / "evaluation", "dev") for one in outcomes}
+    found, left_out = common(read, "dev", 0.05)
+    assert left_out == 0
+    assert [list(one) for one in found.values()] == [[f"u000{n}" for n in range(8)]] * 2
+
+
+def test_the_checkpoint_before_training_does_not_depend_on_the_order(tmp_path):
+    """Two runs of one model may have decoded it differently before training."""
+    outcomes = [
+        finished(tmp_path, name, recognized([2] * 20), before=recognized([errors] * 20), settings={"model": "tiny"})
+        for name, errors in (("a", 5), ("b", 7))
+    ]
+    for order in (outcomes, outcomes[::-1]):
+        before = judge(compared(order)).untrained
+        assert (before.model, before.score.value) == ("tiny", 0.5)

@@ -27,11 +27,8 @@ def test_measured_speech_and_the_loss_of_a_classifier():
 
 
 def test_macro_f1_of_several_labels():
-    lines = [
-        {"expected": "a|b", "predicted": "a"},
-        {"expected": "b", "predicted": "b"},
-        {"expected": "", "predicted": "a"},
-    ]
+    pairs = [("a|b", "a"), ("b", "b"), ("", "a")]
+    lines = [{"expected": expected, "predicted": predicted} for expected, predicted in pairs]
     # a: 1 hit, 1 wrong: F1 2/3; b: 1 hit, 1 missed: F1 2/3
     assert value(lines, "macro_f1") == pytest.approx(2 / 3)
 

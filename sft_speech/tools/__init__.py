@@ -8,6 +8,9 @@ TOOLS: dict[str, Verb] = {
     "evaluate": Verb("sft_speech.tools.evaluate", "evaluate a model on a corpus"),
     "evaluate-tts": Verb("sft_speech.tools.evaluate_tts", "compare the speech of a model with recordings"),
     "evaluate-vc": Verb("sft_speech.tools.evaluate_vc", "compare converted recordings with their targets"),
+    "compare": Verb(
+        "sft_speech.tools.compare.compare", "train several models or with several settings, and recommend one"
+    ),
     "check": Verb("sft_speech.tools.check.check", "look for errors in a corpus before training"),
     "cut": Verb("sft_speech.tools.cut", "cut long recordings at the ends of sentences"),
     "import-ctranslate2": Verb(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
+from accelerate.utils import gather_object
+
+from sft_speech.training.log_interval import peak_bytes
 from sft_speech.training.nonfinite_steps import FILE
 from sft_speech.training.trainer import ExactTrainer
 
@@ -36,8 +40,37 @@ def training_figures(trainer: ExactTrainer) -> dict[str, float]:
         figures["train_loss"] = sum(loss * n for loss, n in numbers) / sum(n for _, n in numbers)
     if trainer.training_seconds:
         figures["audio_seconds_per_second"] = trainer.audio_seconds / trainer.training_seconds
+    costs: dict[str, float] = {"updates": state.global_step, "peak_bytes": peak_of_run(trainer)}
+    if (seconds := seconds_per_update(state.log_history)) is not None:
+        costs["seconds_per_update"] = seconds
     return {
         **figures,
+        **costs,
+        **parameter_counts(trainer),
         "audio_hours": trainer.plan.hours(state.global_step * accumulation),
         "train_runtime": next(e["train_runtime"] for e in reversed(state.log_history) if "train_runtime" in e),
     }
+
+
+def seconds_per_update(history: list[dict[str, float]]) -> float | None:
+    """Return the seconds of an optimizer step without evaluation, over all starts of a run; None if it was too short.
+
+    The first line of the log counts only if it is the only one: its steps warm up.
+    """
+    lines = [(entry["step"], entry["seconds_per_update"]) for entry in history if "seconds_per_update" in entry]
+    steps = [step - before for (step, _), before in zip(lines, [0, *(step for step, _ in lines)], strict=False)]
+    counted = list(zip(steps, (seconds for _, seconds in lines), strict=True))[1 if len(lines) > 1 else 0 :]
+    return sum(n * seconds for n, seconds in counted) / sum(n for n, _ in counted) if counted else None
+
+
+def peak_of_run(trainer: ExactTrainer) -> int:
+    """Return the peak memory of a process of the run, the largest of all processes and starts; all must call it."""
+    logged = [int(entry["peak_bytes"]) for entry in trainer.state.log_history if "peak_bytes" in entry]
+    return max(gather_object([max([peak_bytes(), *logged])]))
+
+
+def parameter_counts(trainer: ExactTrainer) -> dict[str, float]:
+    """Return how many parameters the model has, and how many of them are trained."""
+    model: Any = trainer.model
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {"trained_parameters": sum(n for n, trained in sizes if trained), "parameters": sum(n for n, _ in sizes)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
+import sys
 import time
 from pathlib import Path
 
@@ -57,3 +59,11 @@ class LogInterval:
         if values.pop("world") != world:
             return cls()
         return cls(**values | {"began": time.monotonic() - values["began"]})
+
+
+def peak_bytes() -> int:
+    """Return the peak memory of this process so far: of its GPU, or its resident set if it has none."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -210,9 +211,12 @@ def finish_run(
     with sharding.whole(trainer):
         for name, rows in corpora.items():
             if name != "train":
+                began = time.monotonic()
                 evaluation, split = task.evaluate_at_end(rows.table), config.corpora[name][1] or name
+                speed = sum(column_of(rows.table, "seconds").to_pylist()) / (time.monotonic() - began)
                 evaluations[name] = evaluation
                 figures |= {f"{name}_{key}": value for key, value in evaluation.metrics().items()}
+                figures[f"{name}_audio_seconds_per_second"] = speed
                 if main:
                     evaluation.save(output / "evaluation", split)
                     logger.info("%s\n%s", split, evaluation.table())

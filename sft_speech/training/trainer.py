@@ -22,7 +22,7 @@ from sft_speech.models import adapt as freezing
 from sft_speech.models.families import family_of
 from sft_speech.training import optimization, sharding
 from sft_speech.training.callbacks import Divergence
-from sft_speech.training.log_interval import LogInterval
+from sft_speech.training.log_interval import LogInterval, peak_bytes
 from sft_speech.training.loss import Criterion
 from sft_speech.training.nonfinite_steps import NonfiniteSteps
 from sft_speech.training.plan import Plan
@@ -255,6 +255,7 @@ class ExactTrainer(SavingTrainer):
             figures["audio_seconds_per_second"] = totals["seconds"] / taken
             self.audio_seconds += totals["seconds"]
             self.training_seconds += taken
+            figures |= {"seconds_per_update": taken / interval.steps, "peak_bytes": peak_bytes()}
         figures |= self.nonfinite_steps.figures()
         self.skipped_audio.judge(int(utterances), int(skipped))
         return figures | ({"left_out_utterances": int(skipped)} if skipped else {})

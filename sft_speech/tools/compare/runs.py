@@ -38,7 +38,7 @@ def outcomes_of_runs(folders: Sequence[str | Path], command: str = "") -> Compar
     if len({path.resolve() for path in paths}) != len(paths) or len(paths) < 2:
         given = " ".join(map(str, paths)) or "no runs"
         raise UserError(given, "a comparison needs at least two different runs", "give their output directories")
-    runs = [_Run(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
+    runs = [Run(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
     first = runs[0]
     for other in runs[1:]:
         if other.spec.name != first.spec.name:
@@ -68,7 +68,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     return ["/".join(one[-length:]) for one in parts]
 
 
-def metric_of(runs: Sequence[_Run]) -> Metric:
+def metric_of(runs: Sequence[Run]) -> Metric:
     """Return the metric that picked the best checkpoint of all runs, or the first one of the task that all have."""
     spec = runs[0].spec
     chosen = {str(one.values.get("metric_for_best_model")) for one in runs}
@@ -79,7 +79,7 @@ def metric_of(runs: Sequence[_Run]) -> Metric:
     return having[0]
 
 
-class _Run:
+class Run:
     """The output directory of a finished run.
 
     Attributes:
@@ -111,7 +111,7 @@ class _Run:
     def has(self, metric: str) -> bool:
         return any(f"{role}_{metric}" in self.figures for role in self.splits)
 
-    def keys_of(self, runs: Sequence[_Run]) -> list[str]:
+    def keys_of(self, runs: Sequence[Run]) -> list[str]:
         """Return the options that may tell runs apart."""
         return sorted({key for one in runs for key in one.values} - ASIDE)
 
@@ -139,8 +139,12 @@ class _Run:
             peak_bytes=int(figures["peak_bytes"]) if "peak_bytes" in figures else None,
             updates=updates,
             seconds_per_update=figures.get("seconds_per_update", seconds / updates if seconds and updates else None),
-            audio_seconds_per_second=1 / factor if factor else None,
+            audio_seconds_per_second=1 / factor if factor else self._speed(),
         )
+
+    def _speed(self) -> float | None:
+        """Return the speed of evaluation; None if that is not how the model is used."""
+        return self.figures.get("eval_audio_seconds_per_second") if self.spec.evaluate is not None else None
 
     def _seconds(self) -> float:
         """Return the seconds of training; 0 if they are not known, because the run was resumed."""

@@ -235,8 +235,12 @@ class Engine:
         return value if value is not None and math.isfinite(value) else None
 
     def figure(self, value: float | None) -> str:
+        """Return a figure that decides, in words."""
         metric = self.metric
-        return f"no {metric.name}" if value is None else f"{metric.heading} {metric.scale * value:.4g}"
+        if value is None:
+            return f"no {metric.name}"
+        unit = " %" if metric.heading.endswith(" %") else ""
+        return f"{metric.heading.removesuffix(unit)} {metric.scale * value:.4g}{unit}"
 
     def outcome(self, candidate: Candidate) -> Outcome:
         """Return what became of a candidate."""

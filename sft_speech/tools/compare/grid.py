@@ -15,7 +15,7 @@ import yaml
 
 from sft_speech.errors import UserError
 from sft_speech.options.names import advice
-from sft_speech.options.settings import parse_yaml, read_yaml, shown, yaml_scalar
+from sft_speech.options.settings import from_command_line, parse_yaml, read_yaml, shown, yaml_scalar
 from sft_speech.options.spec import TaskSpec
 
 STRATEGY = "strategy"  # the setting of a candidate that names its strategy
@@ -136,24 +136,40 @@ def _split(text: str, flag: str, form: str) -> tuple[str, str]:
 
 
 def _values(text: str, key: str, written: str, spec: TaskSpec) -> list[Any]:
-    """Return the values of ``--vary``, written in YAML: ``1,2``, ``[a],[a, b],[]`` or ``a,{model: b, augment: true}``.
+    """Return the values of ``--vary``, each written as after ``--KEY``, or quoted, or a table in YAML.
 
     Raises:
         UserError: it is not YAML, or there is no value.
     """
-    try:
-        values, tree = parse_yaml(f"[{written}\n]")
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UserError(f"--vary {text}", "its values are not valid YAML", "quote those with special signs") from None
-    if not isinstance(values, list) or not isinstance(tree, yaml.SequenceNode) or not values:
-        raise UserError(f"--vary {text}", "it has no values", "write --vary KEY=VALUE,VALUE")
-    hint = typing.get_type_hints(spec.config).get(key)
-    if str in (hint, *typing.get_args(hint)):  # `no` is Norwegian
-        return [
-            node.value if isinstance(value, bool) and isinstance(node, yaml.ScalarNode) else value
-            for value, node in zip(values, tree.value, strict=True)
-        ]
+    hint, values = typing.get_type_hints(spec.config).get(key), []
+    for item in _at_commas(written):
+        if not item:
+            raise UserError(f"--vary {text}", "it has no values", "write --vary KEY=VALUE,VALUE")
+        if item[0] not in "{'\"":
+            values.append(from_command_line(key, item, hint))
+            continue
+        try:
+            values.append(parse_yaml(item)[0])
+        except (yaml.YAMLError, ValueError, RecursionError):
+            why = f"{shown(item)} is not valid YAML"
+            raise UserError(f"--vary {text}", why, "write a table as {key: value, key: value}") from None
     return values
+
+
+def _at_commas(text: str) -> list[str]:
+    """Return the parts of a text between commas outside of brackets and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for sign in text:
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"" and not parts[-1].strip():
+            quote = sign
+        depth += 0 if quote else (sign in "[{") - (sign in "]}")
+        if sign == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts]
 
 
 def _options(text: str, written: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -55,12 +56,11 @@ def training_figures(trainer: ExactTrainer) -> dict[str, float]:
 def seconds_per_update(history: list[dict[str, float]]) -> float | None:
     """Return the seconds of an optimizer step without evaluation, over all starts of a run; None if it was too short.
 
-    The first line of the log counts only if it is the only one: its steps warm up.
+    It is the median of the log lines, which other load on the machine changes little; without the first one, whose
+    steps warm up, unless it is the only one.
     """
-    lines = [(entry["step"], entry["seconds_per_update"]) for entry in history if "seconds_per_update" in entry]
-    steps = [step - before for (step, _), before in zip(lines, [0, *(step for step, _ in lines)], strict=False)]
-    counted = list(zip(steps, (seconds for _, seconds in lines), strict=True))[1 if len(lines) > 1 else 0 :]
-    return sum(n * seconds for n, seconds in counted) / sum(n for n, _ in counted) if counted else None
+    lines = [entry["seconds_per_update"] for entry in history if "seconds_per_update" in entry]
+    return statistics.median(lines[1:] or lines) if lines else None
 
 
 def peak_of_run(trainer: ExactTrainer) -> int:

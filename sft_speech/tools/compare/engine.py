@@ -294,7 +294,8 @@ class Engine:
             entry.results[stage] = result = self.recorded(job, ending)
             self.state.save()
             shown = result["why"] or self.figure(result["figures"].get(f"eval_{self.metric.name}"))
-            logger.info("%s: %s after %.0f s: %s", job.name, result["status"], result["seconds"], shown)
+            if result["why"] or stage != "measure":
+                logger.info("%s: %s after %.0f s: %s", job.name, result["status"], result["seconds"], shown)
             if stage != "1":
                 tidy(folder, whole=stage == "measure")
 

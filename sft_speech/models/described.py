@@ -64,7 +64,7 @@ def steps(names: Collection[str], starts: Mapping[str, int]) -> str:
         return ""
     if len(found) == 1:
         return f" from step {found[0]:,} on"
-    return f" from the top down, from step {found[0]:,} to {found[-1]:,} on"
+    return f" from the top down, step {found[0]:,} to {found[-1]:,}"
 
 
 def layers_in(names: Collection[str], whole: Collection[str], family: Family) -> str:
@@ -77,6 +77,8 @@ def layers_in(names: Collection[str], whole: Collection[str], family: Family) ->
     rest = set(names).difference(*(layers[number] for number in full))
     if not full:
         return " (a part of it)"
+    if rest and len(full) == len(layers.keys() - {None}):
+        return ""  # what else is frozen follows in the line
     ranges: list[list[int]] = []
     for number in full:
         if ranges and ranges[-1][-1] == number - 1:

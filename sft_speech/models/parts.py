@@ -57,8 +57,10 @@ class Parts:
         ]
         self.head = {plain_name(name) for name in head_names(model)}
         named = {"all": set(self.sizes), "head": self.head, "body": set(self.sizes) - self.head}
+        inner = {name for name in self.sizes if name.startswith(self.prefix)}  # with a head that is also the embeddings
+        named["decoder"] = {name for name in inner if self.family.stack_of(name) == "decoder"}
+        named["encoder"] = named["body"] - named["decoder"]
         for stack in ("encoder", "decoder"):
-            named[stack] = {name for name in named["body"] if self.family.stack_of(name) == stack}
             layers = {name for name in named["body"] if (one := self.family.layer_of(name)) and one.stack == stack}
             named[f"{stack}.layers"] = layers
         inside = named["encoder.layers"] | named["decoder.layers"]

@@ -86,4 +86,4 @@ def layers_in(names: Collection[str], whole: Collection[str], family: Family) ->
         else:
             ranges.append([number])
     listed = ", ".join(f"{one[0]}-{one[-1]}" if len(one) > 1 else f"{one[0]}" for one in ranges)
-    return f" layers {listed}{' and other parts' if rest else ''}"
+    return f" layer{'s' if len(full) > 1 else ''} {listed}{' and other parts' if rest else ''}"

@@ -87,7 +87,8 @@ KEYS_WITHOUT_BIAS = {"model.decoder.layers.1.self_attn.k_proj.bias", "model.deco
         (
             "parakeet",
             "encoder.layers.1.norms",
-            names(f"{P}.conv.norm", *(f"{P}.norm_{one}" for one in "feed_forward1 self_att conv feed_forward2 out".split())),
+            names(f"{P}.conv.norm", f"{P}.norm_feed_forward1", f"{P}.norm_self_att")
+            | names(f"{P}.norm_conv", f"{P}.norm_feed_forward2", f"{P}.norm_out"),
         ),
         ("parakeet", "encoder.layers.1.conv.pointwise_conv1", names(f"{P}.conv.pointwise_conv1")),
     ],

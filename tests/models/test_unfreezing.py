@@ -203,7 +203,7 @@ def test_one_line_says_what_is_trained(tiny_model):
     )
     train_only(model, ["head", "encoder.layers.1", "encoder.biases"])
     line = describe(model, 1e-3, 1.0)
-    assert line.startswith("trained: head 1,056 (4.6%) at 0.001, encoder layers 1 and other parts 7,")
+    assert line.startswith("trained: head 1,056 (4.6%) at 0.001, encoder layer 1 and other parts 7,")
     assert "frozen encoder" in line
 
 

@@ -110,7 +110,7 @@ class Unfreezing(TrainerCallback):
             torch.set_grad_enabled(False)
 
     def _reach(self, start: float, _module: nn.Module, _args: Any) -> None:
-        """Build a graph from here on; a gradient checkpoint that runs the layer again is outside the body."""
+        """Build a graph from here on; `generate` also calls the encoder alone, outside the body."""
         if self.grad_was and self.step >= start:
             torch.set_grad_enabled(self.grad_was[-1])
 

@@ -45,7 +45,7 @@ def test_exactly_what_is_chosen_moves_and_is_told(arguments, tmp_path, small, ca
     assert moved(small, tmp_path / "out") == expected
     (line,) = (line for line in caplog.messages if line.startswith("trained: "))
     assert re.match(
-        r"trained: head [\d,]+ \([\d.]+%\) at \S+, encoder layers 1 and other parts .* frozen encoder ", line
+        r"trained: head [\d,]+ \([\d.]+%\) at \S+, encoder layer 1 and other parts .* frozen encoder ", line
     )
 
 

@@ -161,6 +161,9 @@ def test_what_is_not_trained_yet_builds_no_graph(tiny_model, kind):
     with torch.no_grad():
         unfreezing.on_step_begin(None, SimpleNamespace(global_step=0), None)
         assert not run().requires_grad, "an evaluation within the schedule builds no graph either"
+        unfreezing.on_step_begin(None, SimpleNamespace(global_step=unfreezing.last - 1), None)
+        if kind == "whisper":  # as `generate` does
+            assert not model.get_encoder()(torch.zeros(1, 16, 400)).last_hidden_state.requires_grad
         assert not torch.is_grad_enabled()
 
 

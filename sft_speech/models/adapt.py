@@ -1,4 +1,4 @@
-"""Preparation of a model for training: regularization, exact padding, masks, freezing."""
+"""Preparation of a model for training: regularization, exact padding, masks, a frozen feature encoder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-import torch
-from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel, TrainerCallback
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from sft_speech.errors import UserError
 from sft_speech.models.exact import encoders, speecht5
@@ -119,63 +117,3 @@ def head_names(model: PreTrainedModel) -> set[str]:
     named = model.named_parameters(remove_duplicate=False)
     head = {id(parameter) for name, parameter in named if body and not name.startswith(f"{body}.")}
     return {name for name, parameter in model.named_parameters() if id(parameter) in head}
-
-
-class HeadFirst(TrainerCallback):
-    """Trains only the head during the first ``steps`` optimizer steps (``freeze_finetune_updates`` of fairseq).
-
-    The body runs without building a graph, in training mode, SpecAugment included. Its parameters keep
-    ``requires_grad``, since DistributedDataParallel decides once which parameters it averages; meanwhile the trainer
-    gives them a gradient of exactly zero (see ``ExactTrainer.anchor``), removed before the optimizer acts on it.
-    """
-
-    def __init__(self, model: PreTrainedModel, steps: int) -> None:
-        self.body, self.steps, self.frozen = family_of(model.config).body_of(model), steps, False
-        self.shared = {name.removeprefix(f"{family_of(model.config).body_name(model)}.") for name in head_names(model)}
-        self.grad_was: list[bool] = []
-        self.body.register_forward_pre_hook(self._enter)
-        self.body.register_forward_hook(self._leave, always_call=True)
-
-    def _enter(self, _module: nn.Module, _args: Any) -> None:
-        self.grad_was.append(torch.is_grad_enabled())
-        if self.frozen:
-            torch.set_grad_enabled(False)
-
-    def _leave(self, _module: nn.Module, _args: Any, _output: Any) -> None:
-        torch.set_grad_enabled(self.grad_was.pop())
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.frozen = state.global_step < self.steps
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.frozen:
-            for name, parameter in self.body.named_parameters():
-                if name not in self.shared:
-                    parameter.grad = None
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.frozen = False
-
-
-def describe(model: PreTrainedModel, learning_rate: float, layer_decay: float, head_first_steps: int) -> str:
-    """Return one line on what is trained (parameters, share, learning rate) and what is frozen."""
-    head, layer_of = head_names(model), family_of(model.config).layer_of
-    parts: dict[str, list[int]] = {}
-    for name, parameter in model.named_parameters():
-        part = "head" if name in head else "decoder" if ".decoder." in name else "encoder"
-        if not parameter.requires_grad:
-            part = "frozen " + (".".join(name.split(".")[1:2]) or name)
-        parts.setdefault(part, []).append(parameter.numel())
-    total = sum(sum(sizes) for sizes in parts.values())
-    layers = len({layer_of(name) for name, _ in model.named_parameters()} - {None})
-    described = []
-    for part, sizes in sorted(parts.items(), key=lambda item: item[0].startswith("frozen")):
-        line = f"{part} {sum(sizes):,} ({sum(sizes) / total:.1%})"
-        if part == "head":
-            line += f" at {learning_rate:g}"
-        elif part in ("encoder", "decoder"):
-            low = f" down to {learning_rate * layer_decay ** (layers + 1):.2g}" if layer_decay < 1 else ""
-            line += f" at {learning_rate * (layer_decay if layer_decay < 1 else 1):.3g}{low}"
-            line += f" from step {head_first_steps:,} on" if head_first_steps else ""
-        described.append(line)
-    return "trained: " + ", ".join(described)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +32,17 @@ Recognizer = Literal["ctc", "seq2seq", "tdt"]
 Leak = Literal[
     "group norm", "convolutions", "batch norm", "adapter", "stem", "blocks", "subsampler", "postnet", "prenet"
 ]
+
+Stack = Literal["encoder", "decoder"]
+STACKS: tuple[tuple[Stack, str], ...] = (("encoder", "layers"), ("decoder", "decoder_layers"))
+
+
+class Layer(NamedTuple):
+    """A layer: which of its stack, counted from the input, and the name of its module."""
+
+    stack: Stack
+    number: int
+    module: str
 
 
 def unless_group_norm(config: PreTrainedConfig) -> bool:
@@ -114,7 +125,8 @@ class Family:
         body: name of the pretrained part in models whose ``base_model`` it is not.
         feature_encoder: name, within the body, of the convolutions over the waveform.
         convolutions: returns the kernels and strides of the convolutions over the waveform.
-        layers: pattern for the names of weights in layers; its group is the number of the layer.
+        layers: pattern for the names of weights in the encoder's layers; its group is the number of the layer.
+        decoder_layers: the same for the decoder's.
         trained_with_mask: whether plain transformers should give a model of this configuration an attention mask.
         spec_augment: what SpecAugment masks: "hidden" frames, as in wav2vec 2.0, or the log-mel "input"; None: nothing.
         settings: names in its configuration of options that have other names there.
@@ -136,6 +148,7 @@ class Family:
     feature_encoder: str | None = "feature_extractor"
     convolutions: Callable[[PreTrainedConfig], tuple[Sequence[int], Sequence[int]]] = _own_convolutions
     layers: str = r"\bencoder\.layers\.(\d+)\."
+    decoder_layers: str = r"\bdecoder\.layers\.(\d+)\."
     trained_with_mask: Callable[[PreTrainedConfig], bool] = unless_group_norm
     spec_augment: Literal["hidden", "input"] | None = "hidden"
     settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -154,12 +167,21 @@ class Family:
 
     def feature_encoder_of(self, model: PreTrainedModel) -> nn.Module | None:
         """Return the convolutions over the waveform; None for a model that has none."""
-        return getattr(self.body_of(model), self.feature_encoder or "", None)
+        if self.feature_encoder is None:
+            return None
+        return dict(self.body_of(model).named_modules()).get(self.feature_encoder)
 
-    def layer_of(self, name: str) -> int | None:
-        """Return the number of the layer that a weight belongs to; None outside the layers."""
-        match = re.search(self.layers, name)
-        return int(match[1]) if match else None
+    def layer_of(self, name: str) -> Layer | None:
+        """Return the layer that a weight belongs to; None outside the layers."""
+        for stack, pattern in STACKS:
+            match = re.search(getattr(self, pattern), name)
+            if match:
+                return Layer(stack, int(match[1]), name[: match.end() - 1])
+        return None
+
+    def stack_of(self, name: str) -> Stack:
+        """Return whether a weight of the body belongs to the encoder or to the decoder."""
+        return "decoder" if "decoder" in name.split(".") else "encoder"
 
 
 def _wav2vec2(model_type: str, *leaks: Leak, **others: Any) -> Family:
@@ -299,6 +321,7 @@ FAMILIES: dict[str, Family] = {
             processor="SpeechT5Processor",
             feature_encoder="encoder.prenet.feature_encoder",
             layers=r"\bencoder\.wrapped_encoder\.layers\.(\d+)\.",
+            decoder_layers=r"\bdecoder\.wrapped_decoder\.layers\.(\d+)\.",
             trained_with_mask=always,
             spec_augment=None,
             leaks=frozenset({"postnet", "prenet"}),

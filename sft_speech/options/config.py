@@ -24,6 +24,13 @@ class FinetuneConfig:
     revision: str | None = option(None, "branch, tag or commit of the checkpoint on the Hub")
     allow_pickle: bool = option(False, "read pickled weights of a directory that has no safetensors", by_hand=True)
     from_scratch: bool = option(False, "keep the architecture but start from random weights, for comparison")
+    train: list[str] = option(  # noqa: RUF009
+        [], "parts to train, such as head, encoder.layers.8-, norms, biases or `not embeddings`; []: all of the model"
+    )
+    unfreeze_every_steps: int = option(
+        0, "train the head first, and one layer more from the top down every so many optimizer steps; 0: all at once", 0
+    )
+    layerwise_lr_decay: float = option(1.0, "ratio of a layer's learning rate to that of the layer above", 0.1, 1.0)
     language: str | None = option(None, "language of the transcripts, such as 'fr'; null: the checkpoint's")
 
     # The corpora
@@ -174,6 +181,8 @@ class FinetuneConfig:
             if steps > 1 and steps != int(steps):
                 raise UserError(f"{key}: {steps}", "it must be a whole number, or below 1 to be a share", "round it")
         self.check_schedule()
+        if self.train and self.from_scratch:
+            raise UserError("train and from_scratch", "frozen weights would stay random", "remove one of them")
         if self.test_splits and self.eval_split is None and self.eval_source is None and self.train_split is None:
             raise UserError(
                 "test_splits without train_split", "the test utterances would be trained on", "set train_split"
@@ -223,7 +232,6 @@ class FinetuneEncoderConfig(FinetuneConfig):
     # The model
     freeze_feature_encoder: bool = option(True, "never train the convolutions; log-mel models have none")
     freeze_encoder_steps: int = option(0, "optimizer steps at the start that train only the head", 0)
-    layerwise_lr_decay: float = option(1.0, "ratio of a layer's learning rate to that of the layer above", 0.1, 1.0)
 
     # Regularization; null keeps the checkpoint's
     hidden_dropout: float | None = option(None, "after attention and feed-forward; null: the checkpoint's", 0.0, 1.0)

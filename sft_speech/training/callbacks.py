@@ -102,21 +102,35 @@ def tolerate_trackers(trainer: Trainer) -> None:
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """Ends a run whose metric no longer improves; evaluations before a resumption count too."""
+    """Ends a run whose metric no longer improves; evaluations before a resumption count too.
+
+    Args:
+        patience: evaluations in a row without improvement.
+        begins: step from which everything is trained; evaluations up to it do not count against the run.
+    """
+
+    def __init__(self, patience: int, begins: int = 0) -> None:
+        super().__init__(early_stopping_patience=patience)
+        self.begins = begins
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
         before, metric, self.early_stopping_patience_counter = TrainerState(), args.metric_for_best_model, 0
         # The starting checkpoint, step 0, is not a candidate for the best one.
-        for value in (line[metric] for line in state.log_history if metric in line and line["step"] > 0):
-            self.check_metric_value(args, before, control, value)
+        for line in (line for line in state.log_history if metric in line and line["step"] > 0):
+            self.check_metric_value(args, before, control, line[metric])
             if self.early_stopping_patience_counter == 0:
-                before.best_metric = value
+                before.best_metric = line[metric]
+            if line["step"] <= self.begins:
+                self.early_stopping_patience_counter = 0
 
     def on_evaluate(
         self, args: Any, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
     ) -> None:
+        stopping = control.should_training_stop
         super().on_evaluate(args, state, control, metrics, **kwargs)
+        if state.global_step <= self.begins:
+            self.early_stopping_patience_counter, control.should_training_stop = 0, stopping
         count = self.early_stopping_patience_counter
         if count >= self.early_stopping_patience and state.global_step < state.max_steps:
             logger.info("step %d: no improvement in %d evaluations, training ends early", state.global_step, count)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
-
-ADAPTER = ".adapter."  # convolutions between the encoder and the head, usually new
 
 
 def tri_stage(steps: int, warmup_steps: float, hold_share: float, final_scale: float) -> Callable[[float], float]:
@@ -42,36 +40,26 @@ def stretched(schedule: Callable[[float], float], steps: int, run_steps: int) ->
 
 def parameter_groups(
     named_parameters: list[tuple[str, Any]],
-    head: Collection[str],
+    depths: Mapping[str, int],
     decayed: Collection[str],
     *,
-    layer_of: Callable[[str], int | None],
     learning_rate: float,
     weight_decay: float,
     layer_decay: float,
 ) -> list[dict[str, Any]]:
-    """Group parameters by layer and weight decay, from the head down; the log shows the first group's rate.
-
-    The head (and an adapter below it) learns at ``learning_rate``, the top layer at ``learning_rate * layer_decay`` and
-    so on down; what is below the layers (projection, convolutions) counts as one more layer (Clark et al. 2020,
-    ELECTRA).
+    """Group parameters by depth and weight decay, from the head down; the log shows the first group's rate.
 
     Args:
         named_parameters: the trained parameters.
-        head: names of the parameters of the head.
+        depths: how far each is below the output, see :func:`~sft_speech.models.parts.depths_of`; each step down
+            multiplies the rate by ``layer_decay``.
         decayed: names of the parameters under weight decay.
-        layer_of: number of a parameter's layer by its name; None outside the layers.
     """
-    layers = max((layer for name, _ in named_parameters if (layer := layer_of(name)) is not None), default=-1) + 1
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in named_parameters:
-        layer = layer_of(name)
-        depth = layers - layer if layer is not None else layers + 1
-        if name in head or ADAPTER in name or layer_decay == 1.0:
-            depth = 0
-        key = (depth, name in decayed)
+        depth = depths[name] if layer_decay < 1.0 else 0
         group = groups.setdefault(
-            key,
+            (depth, name in decayed),
             {
                 "params": [],
                 "lr": learning_rate * layer_decay**depth,

@@ -31,7 +31,9 @@ from sft_speech.hub import provenance
 from sft_speech.hub.card import LOG, write_card
 from sft_speech.hub.repository import Repository
 from sft_speech.hub.while_training import RunUploads, opened
-from sft_speech.models import adapt
+from sft_speech.models.described import describe
+from sft_speech.models.parts import train_only
+from sft_speech.models.unfreezing import Unfreezing, starts_of
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.training import callbacks, checkpoints, sharding
@@ -148,6 +150,7 @@ def run(
     set_seed(config.seed)
     task = spec.build(config)
     task.load(corpora["train"])
+    train_only(task.model, config.train, head_is_new=not task.can_evaluate_at_start())
     corpora = from_main(processes, lambda: usable_rows(config, task, corpora, report))
     logger.info("%s", report.table())
     task.begin(corpora)
@@ -306,12 +309,17 @@ def build_trainer(
     schedule = None
     if config.lr_scheduler_type == "tri_stage":
         schedule = tri_stage(steps, config.warmup_steps, config.hold_share, config.final_lr_scale)
+    starts = starts_of(task.model, task.head_first_steps, config.unfreeze_every_steps)
+    last = max(starts.values(), default=0)
+    if last >= steps:
+        why = "unfreeze_every_steps" if config.unfreeze_every_steps else "freeze_encoder_steps"
+        logger.warning("%s: the run has %d steps, and the last part would be trained from step %d on", why, steps, last)
     metric = spec.metric(task.metric) if held_out is not None else None
     early_stopping = []
     if metric is None:
         logger.info("no eval_split: there is no best checkpoint and no early stopping; the last weights are kept")
     elif config.early_stopping_patience is not None:
-        early_stopping.append(callbacks.EarlyStopping(config.early_stopping_patience))
+        early_stopping.append(callbacks.EarlyStopping(config.early_stopping_patience, last))
     trainer = ExactTrainer(
         model=task.model,
         args=training_arguments(config, steps, accumulation, reports, metric),
@@ -323,7 +331,8 @@ def build_trainer(
         evaluator=None if held_out is None else lambda: task.evaluate(held_out.table).metrics(),
         save_processor=task.save_processor,
         schedule=schedule,
-        layer_decay=task.layer_decay,
+        layer_decay=config.layerwise_lr_decay,
+        unfreezing=Unfreezing(task.model, starts) if starts else None,
         max_nonfinite_steps=config.max_nonfinite_steps,
         skipped_audio=SkippedAudio(config.max_dropped_share, rows.window),
         keep=config.save_total_limit,
@@ -333,8 +342,7 @@ def build_trainer(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(callbacks.Progress())
     set_seed(config.seed, device_specific=True)  # each process draws different dropout
-    rates = (config.learning_rate, task.layer_decay, task.head_first_steps)
-    logger.info("%s", adapt.describe(task.model, *rates))
+    logger.info("%s", describe(task.model, config.learning_rate, config.layerwise_lr_decay, starts))
     return trainer
 
 

@@ -141,6 +141,9 @@ def begin(config: Any, output: Path, lock: OutputLock) -> Beginning:
     checkpoint = checkpoint_of(given, output)
     if checkpoint is not None and (output / "run.yaml").is_file():
         changed = changed_settings(config, output / "run.yaml")
+        if "train" in changed:  # the optimizer's state is that of the weights that were trained
+            do = "resume with the same parts, or begin another run with --model CHECKPOINT"
+            raise UserError("train", f"the run in {output} trains other parts", do)
         if changed:
             logger.warning("resumed with options that differ from those at its start: %s", ", ".join(changed))
     if checkpoint is None or checkpoint.resolve().parent != output.resolve():

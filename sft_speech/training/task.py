@@ -54,7 +54,6 @@ class Task(ABC, Generic[C]):
         model: the module that is trained; set by :meth:`load`.
         criterion: its loss; set by :meth:`load`.
         max_stretch: the largest factor by which augmentation may lengthen an utterance.
-        layer_decay: learning rate of a layer over that of the layer above.
         head_first_steps: optimizer steps during which only the head is trained.
     """
 
@@ -62,7 +61,6 @@ class Task(ABC, Generic[C]):
     model: PreTrainedModel
     criterion: Criterion
     max_stretch: float = 1.0
-    layer_decay: float = 1.0
     head_first_steps: int = 0
 
     def __init__(self, config: C) -> None:

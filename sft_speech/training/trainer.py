@@ -18,8 +18,10 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from sft_speech.errors import Stopped, UserError
-from sft_speech.models import adapt as freezing
+from sft_speech.models.adapt import head_names
 from sft_speech.models.families import family_of
+from sft_speech.models.parts import depths_of
+from sft_speech.models.unfreezing import Unfreezing
 from sft_speech.training import optimization, sharding
 from sft_speech.training.callbacks import Divergence
 from sft_speech.training.log_interval import LogInterval, peak_bytes
@@ -62,6 +64,7 @@ class ExactTrainer(SavingTrainer):
         save_processor: writes the files that accompany the weights into a directory.
         schedule: factor on the learning rate by step, or None for the one that ``args`` names.
         layer_decay: ratio of a layer's learning rate to that of the layer above.
+        unfreezing: the parts that are trained only from some step on; None: everything is from the start.
         max_nonfinite_steps: the run ends when more of a hundred steps have a non-finite gradient.
         skipped_audio: judges whether too many utterances can no longer be read.
         keep: checkpoints to keep, including the best one; the last one is always kept.
@@ -77,6 +80,7 @@ class ExactTrainer(SavingTrainer):
         save_processor: Callable[[str], None] | None = None,
         schedule: Callable[[float], float] | None = None,
         layer_decay: float = 1.0,
+        unfreezing: Unfreezing | None = None,
         max_nonfinite_steps: int = 10,
         skipped_audio: SkippedAudio | None = None,
         keep: int = 2,
@@ -99,6 +103,9 @@ class ExactTrainer(SavingTrainer):
         self.skipped_audio = skipped_audio or SkippedAudio(max_share=1.0)
         self.audio_seconds, self.training_seconds = 0.0, 0.0  # since the start or resumption
         self.add_callback(Divergence())
+        self.unfreezing = unfreezing
+        if unfreezing is not None:
+            self.add_callback(unfreezing)
 
     # ---- data
 
@@ -163,6 +170,8 @@ class ExactTrainer(SavingTrainer):
             given = f"a batch of step {self.state.global_step + 1}"
             do = f"lower max_batch_seconds (now {self.plan.max_batch_seconds:g}), and resume if there is a checkpoint"
             raise UserError(given, "it does not fit into memory", do) from error
+        if self.unfreezing is not None:
+            self.unfreezing.drop_gradients(self.accelerator.unwrap_model(model))
         self.interval.loss = self.interval.loss + loss
         self.nonfinite_steps.step.losses.append(loss)
         return loss
@@ -181,19 +190,20 @@ class ExactTrainer(SavingTrainer):
     ) -> torch.Tensor:
         summed = self.criterion.loss(model, inputs)
         self.interval.add(summed.figures)
-        loss = summed.total + self.anchor(model)
+        loss = summed.total
+        # LayerDrop may skip all layers with trained weights, if only some are trained.
+        if self.accelerator.num_processes > 1 or not loss.requires_grad:
+            loss = loss + self.anchor(model)
         # DistributedDataParallel averages gradients over processes; we want their sum.
         return loss * self.accelerator.num_processes / num_items_in_batch
 
-    def anchor(self, model: torch.nn.Module) -> torch.Tensor | float:
+    def anchor(self, model: torch.nn.Module) -> torch.Tensor:
         """Return an exact zero that depends on every trained parameter.
 
         With several processes, each parameter must get a gradient, or DistributedDataParallel waits forever for those
         of a layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet. The layers
         of a sharded model (FSDP, with DTensor weights) do this themselves.
         """
-        if self.accelerator.num_processes == 1:
-            return 0.0
         return sum(
             (p.sum() * 0.0 for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)),
             start=torch.zeros((), device=self.args.device),
@@ -205,11 +215,11 @@ class ExactTrainer(SavingTrainer):
         if self.optimizer is None:
             trained: Any = self.model if model is None else model
             cls, kwargs = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            plain = self.accelerator.unwrap_model(trained)
             groups = optimization.parameter_groups(
                 [(name, p) for name, p in trained.named_parameters() if p.requires_grad],
-                freezing.head_names(self.accelerator.unwrap_model(trained)),
+                depths_of(dict(trained.named_parameters()), head_names(plain), family_of(plain.config)),
                 set(self.get_decay_parameter_names(trained)),
-                layer_of=family_of(self.accelerator.unwrap_model(trained).config).layer_of,
                 learning_rate=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
                 layer_decay=self.layer_decay,

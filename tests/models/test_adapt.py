@@ -19,7 +19,6 @@ from transformers import (
 
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import (
-    HeadFirst,
     exact_padding,
     freeze_feature_encoder,
     given_masks,
@@ -61,19 +60,6 @@ def test_each_says_in_one_line_what_it_did(tiny_model, caplog):
     assert not any(one.requires_grad for one in model.wav2vec2.feature_extractor.parameters())
     assert not model.wav2vec2.feature_extractor._requires_grad
     assert head_names(model) == {"lm_head.weight", "lm_head.bias"}
-
-
-def test_a_head_that_is_also_in_the_encoder_is_trained_first(tiny_model):
-    model = tiny_model("granite")
-    assert head_names(model) == {"encoder.out.weight", "encoder.out.bias"}
-    callback = HeadFirst(model, 1)
-    callback.frozen = True
-    model(torch.randn(1, 40, 64)).logits.sum().backward()
-    for parameter in model.encoder.parameters():  # as the trainer gives them
-        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    callback.on_pre_optimizer_step(None, None, None)
-    assert {name for name, one in model.named_parameters() if one.grad is not None} == head_names(model)
-    assert model.ctc_head.weight.grad.abs().sum() > 0
 
 
 def test_what_there_is_nothing_to_do_for_is_left_alone(tiny_model, caplog):

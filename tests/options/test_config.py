@@ -141,6 +141,7 @@ def test_what_every_run_needs_is_asked_for(key, value):
         ({"test_splits": ["test"]}, "test_splits without train_split"),
         ({"streaming": True}, "streaming without max_steps"),
         ({"early_stopping_patience": 3}, "early_stopping_patience without eval_split"),
+        ({"train": ["head"], "from_scratch": True}, "train and from_scratch"),
     ],
 )
 def test_keys_that_contradict_each_other_are_an_error(values, named):

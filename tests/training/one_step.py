@@ -18,6 +18,8 @@ import torch
 from accelerate import PartialState
 from transformers import TrainingArguments, Wav2Vec2Config, Wav2Vec2ForCTC
 
+from sft_speech.models.parts import train_only
+from sft_speech.models.unfreezing import Unfreezing, stages_of
 from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 from sft_speech.tasks.asr.seq2seq.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
@@ -28,7 +30,11 @@ from sft_speech.training.trainer import ExactTrainer
 sys.path.append(str(Path(__file__).parents[1]))
 import tiny_seq2seq
 
-KINDS = ("ctc", "whisper")
+# A kind of model, and what is trained of it: parts, or "late", if some weights are trained only from a later step on.
+KINDS = (
+    "ctc", "whisper", "ctc: head", "ctc: head, encoder.layers.1-", "ctc: norms, biases", "ctc: late",
+    "whisper: decoder.layers.top1, encoder.norms", "whisper: late",
+)  # fmt: skip
 CLIPS = 16
 TEXTS = ("the", "So it is.", "Hut", "a, b, c and so on", "6 times 7", "W", "hello there", "it")
 SIZES = {
@@ -129,6 +135,20 @@ def seq2seq_checkpoint(kind: str) -> Any:
 
 def parts(kind: str, **overrides: Any) -> tuple[Any, Any, Any]:
     """Return the model, the clips and the criterion of a kind."""
+    kind, _, trained = kind.partition(": ")
+    model, clips, criterion = whole_parts(kind, **overrides)
+    if trained and trained != "late":
+        train_only(model, trained.split(", "))
+    return model, clips, criterion
+
+
+def late(model: Any) -> Unfreezing:
+    """Return the callback that trains the lower half of the stages of a model from step 1 on."""
+    stages = stages_of(model)
+    return Unfreezing(model, {name: 1 for stage in stages[len(stages) // 2 :] for name in stage})
+
+
+def whole_parts(kind: str, **overrides: Any) -> tuple[Any, Any, Any]:
     if kind == "ctc":
         model = tiny_model(**overrides)
         return model, Clips(model), CtcCriterion(blank=0)
@@ -159,10 +179,10 @@ class Split(BatchPlan):
 
 def one_step(size: int, batches: int, uneven: bool = False, kind: str = "ctc", **overrides: Any) -> dict[str, float]:
     """Take a step and return its figures."""
-    return step(size, batches, uneven, *parts(kind, **overrides))
+    return step(size, batches, uneven, kind, *parts(kind, **overrides))
 
 
-def step(size: int, batches: int, uneven: bool, model: Any, clips: Any, criterion: Any) -> dict[str, float]:
+def step(size: int, batches: int, uneven: bool, kind: str, model: Any, clips: Any, criterion: Any) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -183,6 +203,7 @@ def step(size: int, batches: int, uneven: bool, model: Any, clips: Any, criterio
             data_collator=clips.collate,
             criterion=criterion,
             plan=Split(clips.seconds, size, batches, uneven),
+            unfreezing=late(model) if kind.endswith("late") else None,
         )
         trainer.train()
         logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
@@ -192,7 +213,7 @@ def step(size: int, batches: int, uneven: bool, model: Any, clips: Any, criterio
 if __name__ == "__main__":
     split = int(sys.argv[1]), int(sys.argv[2]), "uneven" in sys.argv
     made = {kind: parts(kind) for kind in KINDS}  # before there are processes, of which only the first one saves
-    result = {kind: step(*split, *given) for kind, given in made.items()}
+    result = {kind: step(*split, kind, *given) for kind, given in made.items()}
     if PartialState().is_main_process:
         print(json.dumps(result))
     PartialState().destroy_process_group()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sft_speech.models.families import FAMILIES
+from sft_speech.models.parts import depths_of
 from sft_speech.training.optimization import parameter_groups, tri_stage
 
 
@@ -23,9 +24,8 @@ def test_warm_up_in_steps_and_a_last_rate_of_zero():
 
 def rates(names: list[str], decayed: tuple[str, ...] = ()) -> list[tuple[float, float, list[str]]]:
     settings = {"learning_rate": 1.0, "weight_decay": 0.1, "layer_decay": 0.5}
-    layer_of = FAMILIES["wav2vec2"].layer_of
-    named = [(name, name) for name in names]
-    groups = parameter_groups(named, {"lm_head.weight"}, decayed, layer_of=layer_of, **settings)
+    depths = depths_of(names, {"lm_head.weight"}, FAMILIES["wav2vec2"])
+    groups = parameter_groups([(name, name) for name in names], depths, decayed, **settings)
     return [(group["lr"], group["weight_decay"], group["params"]) for group in groups]
 
 

@@ -32,10 +32,10 @@ class RunningBatchNorm(nn.BatchNorm1d):
         )
 
 
-def use_running_statistics(root: nn.Module) -> None:
-    """Replace all batch norms of a module."""
+def use_running_statistics(root: nn.Module, only_frozen: bool = False) -> None:
+    """Replace all batch norms of a module, or those whose weights are not trained."""
     for name, module in list(root.named_modules()):
-        if type(module) is nn.BatchNorm1d:
+        if type(module) is nn.BatchNorm1d and not (only_frozen and any(p.requires_grad for p in module.parameters())):
             replace(root, name, RunningBatchNorm(module))
 
 

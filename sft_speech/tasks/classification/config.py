@@ -35,12 +35,10 @@ class FinetuneClassificationConfig(FinetuneEncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.freeze_encoder and self.freeze_encoder_steps:
-            raise UserError(
-                "freeze_encoder and freeze_encoder_steps",
-                "the first freezes the encoder for the whole run",
-                "keep one of them",
-            )
+        for name in ("freeze_encoder_steps", "unfreeze_every_steps", "train"):
+            if self.freeze_encoder and getattr(self, name):
+                why = "the first freezes the encoder for the whole run"
+                raise UserError(f"freeze_encoder and {name}", why, "keep one of them")
 
     @property
     def columns(self) -> dict[str, str | None]:

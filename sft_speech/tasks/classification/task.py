@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
 from sft_speech.audio import augment
 from sft_speech.corpora.report import CorpusReport
@@ -40,7 +40,7 @@ class Classification(Task[FinetuneClassificationConfig]):
     def __init__(self, config: FinetuneClassificationConfig) -> None:
         super().__init__(config)
         self.metric = config.metric_for_best_model
-        self.layer_decay, self.head_first_steps = config.layerwise_lr_decay, config.freeze_encoder_steps
+        self.head_first_steps = config.freeze_encoder_steps
         self.max_stretch = 1 / augment.SLOWEST if config.augment else 1.0
 
     def load(self, rows: Rows) -> None:
@@ -78,9 +78,6 @@ class Classification(Task[FinetuneClassificationConfig]):
     def cost(self, rows: Rows) -> np.ndarray | None:
         fixed = self.checkpoint.input_seconds
         return None if fixed is None else np.full(len(rows.table), fixed / self.max_stretch)
-
-    def callbacks(self) -> list[TrainerCallback]:
-        return [adapt.HeadFirst(self.model, self.head_first_steps)] if self.head_first_steps else []
 
     def masks(self) -> SpecAugment | None:
         """Return the object that draws the masks of this run; None if the model or the run has none."""

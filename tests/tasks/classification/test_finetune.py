@@ -83,6 +83,8 @@ def test_from_a_corpus_to_a_directory_that_plain_transformers_uses_alike(kind, a
         ("whisper", {}, ("embed_positions",)),
         ("whisper", {"freeze_encoder": True}, ("encoder.",)),
         ("whisper", {"freeze_encoder_steps": 100}, ("encoder.",)),
+        ("ast", {"train": "head,encoder.layers.1-"}, (".embeddings", "layer.0.", "transformer.layernorm")),
+        ("whisper", {"train": "[head, encoder.layers.top1]"}, ("layers.0", "conv", "embed", "encoder.layer_norm")),
         ("convnet", {}, ()),
     ],
 )  # fmt: skip
@@ -233,6 +235,8 @@ def test_evaluate(trained, hums, tmp_path, capsys):
         ({"encoder_seconds": 5}, "the encoder takes 4 s"),
         ({"feat_proj_dropout": 0.1}, "a whisper model has no such setting"),
         ({"freeze_encoder": True, "freeze_encoder_steps": 3}, "keep one of them"),
+        ({"freeze_encoder": True, "train": ["head"]}, "keep one of them"),
+        ({"freeze_encoder": True, "unfreeze_every_steps": 3}, "keep one of them"),
         ({"model": "a/missing/model"}, "there is no such directory"),
     ],
 )  # fmt: skip

@@ -122,6 +122,27 @@ def test_from_a_corpus_to_a_model(arguments, tiny_speaker, tmp_path, monkeypatch
     assert "Synthesizer" in card
 
 
+def test_only_some_parts_are_trained_one_after_another(arguments, tiny_speaker, tmp_path, caplog):
+    """From step 2 on the decoder's layer is trained, from step 4 on the encoder's, and the learning rate falls."""
+    caplog.set_level("INFO", "sft_speech")
+    parts = "[head, decoder.layers.1, encoder.layers.1, not biases]"
+    keys = {"train": parts, "unfreeze_every_steps": 2, "layerwise_lr_decay": 0.5, "samples": 0}
+    assert main(arguments("out", max_steps=4, **keys)) == 0
+    (line,) = (line for line in caplog.messages if line.startswith("trained: "))
+    assert re.search(r"decoder .* from step 2 on, encoder .* from step 4 on, frozen encoder", line), line
+    assert "unfreeze_every_steps: the run has 4 steps, and the last part would be trained from step 4 on" in caplog.text
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (tiny_speaker, tmp_path / "out" / "checkpoint-4")
+    )
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {
+        name
+        for name in before
+        if re.search(r"speech_decoder_postnet|wrapped_decoder\.layers\.1\.", name)
+        and not re.search(r"bias$|running_|num_batches_tracked", name)
+    }
+
+
 def test_a_resumed_run_has_the_same_losses(arguments, tmp_path):
     assert main(arguments("whole", save_total_limit=3)) == 0
     assert main(arguments("parts", max_steps=6, save_total_limit=3)) == 0

@@ -39,7 +39,7 @@ class CtcRecognition(Recognition):
     def __init__(self, config: FinetuneAsrConfig) -> None:
         super().__init__(config)
         config.refuse(SEQ2SEQ_ONLY, "only models that write token by token have it")
-        self.layer_decay, self.head_first_steps = config.layerwise_lr_decay, config.freeze_encoder_steps
+        self.head_first_steps = config.freeze_encoder_steps
 
     def load_for(self, transcripts: Iterable[str]) -> None:
         config = self.config
@@ -93,10 +93,7 @@ class CtcRecognition(Recognition):
         return CTCCollator(self.checkpoint)
 
     def callbacks(self) -> list[TrainerCallback]:
-        found: list[TrainerCallback] = [callbacks.BlankAdvice()]
-        if self.head_first_steps:
-            found.append(adapt.HeadFirst(self.model, self.head_first_steps))
-        return found
+        return [callbacks.BlankAdvice()]
 
 
 def frames_of(frames: Callable[[np.ndarray], np.ndarray], rate: int, seconds: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Options that only CTC models have.
-CTC_ONLY = ("new_vocabulary", "target_lang", "trust_remote_code", "freeze_encoder_steps", "layerwise_lr_decay")
+CTC_ONLY = ("new_vocabulary", "target_lang", "trust_remote_code", "freeze_encoder_steps")
 
 
 class Seq2SeqRecognition(Recognition):

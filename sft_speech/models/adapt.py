@@ -163,6 +163,7 @@ def describe(model: PreTrainedModel, learning_rate: float, layer_decay: float, h
     parts: dict[str, list[int]] = {}
     for name, parameter in model.named_parameters():
         part = "head" if name in head else "decoder" if ".decoder." in name else "encoder"
+        part = f"LoRA of the {part}" if ".lora_" in name else part
         if not parameter.requires_grad:
             part = "frozen " + (".".join(name.split(".")[1:2]) or name)
         parts.setdefault(part, []).append(parameter.numel())
@@ -173,7 +174,7 @@ def describe(model: PreTrainedModel, learning_rate: float, layer_decay: float, h
         line = f"{part} {sum(sizes):,} ({sum(sizes) / total:.1%})"
         if part == "head":
             line += f" at {learning_rate:g}"
-        elif part in ("encoder", "decoder"):
+        elif not part.startswith("frozen"):
             low = f" down to {learning_rate * layer_decay ** (layers + 1):.2g}" if layer_decay < 1 else ""
             line += f" at {learning_rate * (layer_decay if layer_decay < 1 else 1):.3g}{low}"
             line += f" from step {head_first_steps:,} on" if head_first_steps else ""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from sft_speech.errors import UserError
+from sft_speech.options.lora import check_lora
 from sft_speech.options.settings import check_values, option
 from sft_speech.text.codes import language_code
 
@@ -25,6 +26,21 @@ class FinetuneConfig:
     allow_pickle: bool = option(False, "read pickled weights of a directory that has no safetensors", by_hand=True)
     from_scratch: bool = option(False, "keep the architecture but start from random weights, for comparison")
     language: str | None = option(None, "language of the transcripts, such as 'fr'; null: the checkpoint's")
+
+    # Adaptation
+    lora_rank: int = option(
+        0, "train low-rank updates (LoRA) of this rank beside frozen weights; 0: train the weights themselves", 0
+    )
+    lora_alpha: float | None = option(None, "LoRA: scale of the updates times the rank; null: twice the rank", 0.0)
+    lora_dropout: float = option(0.0, "LoRA: dropout of the input of the updates", 0.0, 0.99)
+    lora_targets: list[str] = option(  # noqa: RUF009
+        [], "LoRA: linear layers, by the end of their name or a regular expression; []: all of attention, feed-forward"
+    )
+    use_dora: bool = option(False, "LoRA: learn the norms of the weights apart (DoRA); slower")
+    use_rslora: bool = option(False, "LoRA: divide lora_alpha by the root of the rank (rsLoRA); for high ranks")
+    adapter: str | None = option(
+        None, "LoRA adapter of peft to continue: a directory or a Hub id; it brings its rank and its targets", path=True
+    )
 
     # The corpora
     source: str = option("", "corpus: a folder, a manifest file or a Hub id", path=True)
@@ -174,6 +190,7 @@ class FinetuneConfig:
             if steps > 1 and steps != int(steps):
                 raise UserError(f"{key}: {steps}", "it must be a whole number, or below 1 to be a share", "round it")
         self.check_schedule()
+        check_lora(self)
         if self.test_splits and self.eval_split is None and self.eval_source is None and self.train_split is None:
             raise UserError(
                 "test_splits without train_split", "the test utterances would be trained on", "set train_split"

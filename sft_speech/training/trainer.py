@@ -208,7 +208,8 @@ class ExactTrainer(SavingTrainer):
             groups = optimization.parameter_groups(
                 [(name, p) for name, p in trained.named_parameters() if p.requires_grad],
                 freezing.head_names(self.accelerator.unwrap_model(trained)),
-                set(self.get_decay_parameter_names(trained)),
+                # DoRA's norms of weights are norms like any others
+                {name for name in self.get_decay_parameter_names(trained) if "lora_magnitude" not in name},
                 layer_of=family_of(self.accelerator.unwrap_model(trained).config).layer_of,
                 learning_rate=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,

@@ -14,7 +14,7 @@ from sft_speech.audio import augment
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.metrics.intervals import Comparison
-from sft_speech.models import adapt
+from sft_speech.models import adapt, lora
 from sft_speech.models.families import family_of
 from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.tasks.classification.checkpoint import Checkpoint, load_to_finetune
@@ -53,6 +53,7 @@ class Classification(Task[FinetuneClassificationConfig]):
             preparations.append(freeze_encoder)
         elif config.freeze_feature_encoder and not config.from_scratch:
             preparations.append(adapt.freeze_feature_encoder)
+        preparations += lora.preparations(config, self.checkpoint.new_weights)
         self.model = self.checkpoint.model = adapt.prepare(self.checkpoint.model, preparations)
         self.criterion = ClassificationCriterion(labels.multi)
 

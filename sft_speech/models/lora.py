@@ -89,11 +89,12 @@ def continue_adapter(
     for name, why in reasons.items():
         if why is not None:
             raise UserError(f"adapter {saved.name}", f"{name} cannot be trained: {why}", "start a new adapter")
+    model = load_adapter(model, saved, new_weights, config.lora_dropout)
     if saved.base and saved.base.rstrip("/").split("/")[-1] != config.model.rstrip("/").split("/")[-1]:
         logger.warning(
             "adapter %s was trained on %s, and this run starts from %s", saved.name, saved.base, config.model
         )
-    return load_adapter(model, saved, new_weights, config.lora_dropout)
+    return model
 
 
 def load_adapter(
@@ -109,10 +110,10 @@ def load_adapter(
     saved.check_base(model)
     own = dict(model.named_parameters(remove_duplicate=False))
     fully = {name for name in saved.weights if name in own} | trained_fully(model, new_weights)
-    inject(model, saved.lora_config(dropout), fully)
     try:
+        inject(model, saved.lora_config(dropout), fully)
         result: Any = set_peft_model_state_dict(model, saved.weights)
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise saved.of_another_base(str(error).splitlines()[-1].strip()) from error
     if result.unexpected_keys:
         raise saved.of_another_base(f"the model has no {result.unexpected_keys[0]}")
@@ -121,21 +122,31 @@ def load_adapter(
 
 def inject(model: PreTrainedModel, lora: Any, fully: Collection[str]) -> PreTrainedModel:
     """Add the layers of a configuration of peft; train them and the named weights, and freeze all others."""
-    from peft import inject_adapter_in_model
-
     model.requires_grad_(False)
     family = family_of(model.config)
     # Encoders that require the gradient of their input would run the backward pass through frozen convolutions.
     encoder: Any = family.feature_encoder_of(model)
     if hasattr(encoder, "_requires_grad"):
         encoder._requires_grad = False
-    inject_adapter_in_model(lora, model)
+    add_layers(model, lora)
     use_faster_linear(model)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if plain_name(name) in fully:
             parameter.requires_grad = True
     logger.info("%s", describe(model, lora))
     return model
+
+
+def add_layers(model: Any, lora: Any, *, empty: bool = False) -> None:
+    """Add the layers of a configuration of peft; ``empty``: without memory for their weights."""
+    from peft import inject_adapter_in_model
+
+    try:
+        model.get_input_embeddings()
+    except NotImplementedError:  # peft asks models with tied weights for them, and Granite Speech has none
+        model.get_input_embeddings = nn.Identity
+    inject_adapter_in_model(lora, model, low_cpu_mem_usage=empty)
+    vars(model).pop("get_input_embeddings", None)
 
 
 def trained_fully(model: PreTrainedModel, new_weights: Collection[str]) -> set[str]:
@@ -271,14 +282,12 @@ def merged(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> tuple[Adapt
     Returns:
         The adapter, None if there is none, and the weights of the plain model.
     """
-    from peft import inject_adapter_in_model
-
     if not lora_layers(model):
         return None, dict(weights)
     config: Any = model.peft_config
     with torch.device("meta"):
         plain = type(model)(model.config)
-    inject_adapter_in_model(config["default"], plain, low_cpu_mem_usage=True)
+    add_layers(plain, config["default"], empty=True)
     plain.load_state_dict(weights, strict=False, assign=True)
     plain.tie_weights()
     adapter = merge(plain, [name for name, one in model.named_parameters(remove_duplicate=False) if one.requires_grad])

@@ -12,7 +12,7 @@ from sft_speech.options.lora import check_lora
 from sft_speech.options.settings import check_values, option
 from sft_speech.text.codes import language_code
 
-REGULARIZES = re.compile(r"_dropout$|^layerdrop$|^mask_(time|feature)_")
+REGULARIZES = re.compile(r"^(?!lora_).*_dropout$|^layerdrop$|^mask_(time|feature)_")
 IN_MEMORY = "in memory"  # source or model of a run that got it as a Python object
 
 

@@ -227,7 +227,8 @@ def finish_run(
             task.save(output, weights)
             if adapter is not None:
                 adapter.save(output / "adapter", config.model, config.revision)
-                task.save_processor(output / "adapter")
+                if adapter.whole:  # a new vocabulary; otherwise peft would resize the base for a tokenizer beside it
+                    task.save_processor(output / "adapter")
             honour_umask(output)
             write_whole(output / RESULTS, json.dumps(figures, indent=2) + "\n")
             write_whole(output / LOG, json.dumps({"log_history": trainer.state.log_history}, indent=1) + "\n")

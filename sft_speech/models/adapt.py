@@ -165,7 +165,7 @@ def describe(model: PreTrainedModel, learning_rate: float, layer_decay: float, h
         part = "head" if name in head else "decoder" if ".decoder." in name else "encoder"
         part = f"LoRA of the {part}" if ".lora_" in name else part
         if not parameter.requires_grad:
-            part = "frozen " + (".".join(name.split(".")[1:2]) or name)
+            part = "frozen " + ("head" if name in head else ".".join(name.split(".")[1:2]) or name)
         parts.setdefault(part, []).append(parameter.numel())
     total = sum(sum(sizes) for sizes in parts.values())
     layers = len({layer_of(name) for name, _ in model.named_parameters()} - {None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sft_speech.errors import UserError
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sft_speech.options.config import FinetuneConfig
 
 # Options that describe a new adapter, with their defaults; a saved one has its own.
-OF_A_NEW_ADAPTER = {"lora_alpha": None, "lora_targets": [], "use_dora": False, "use_rslora": False}
+OF_A_NEW_ADAPTER: dict[str, Any] = {"lora_alpha": None, "lora_targets": [], "use_dora": False, "use_rslora": False}
 
 
 def check_lora(config: FinetuneConfig) -> None:

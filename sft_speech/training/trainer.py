@@ -181,19 +181,20 @@ class ExactTrainer(SavingTrainer):
     ) -> torch.Tensor:
         summed = self.criterion.loss(model, inputs)
         self.interval.add(summed.figures)
-        loss = summed.total + self.anchor(model)
+        loss = summed.total
+        # LayerDrop may skip all layers with trained weights, if only some are trained (LoRA).
+        if self.accelerator.num_processes > 1 or not loss.requires_grad:
+            loss = loss + self.anchor(model)
         # DistributedDataParallel averages gradients over processes; we want their sum.
         return loss * self.accelerator.num_processes / num_items_in_batch
 
-    def anchor(self, model: torch.nn.Module) -> torch.Tensor | float:
+    def anchor(self, model: torch.nn.Module) -> torch.Tensor:
         """Return an exact zero that depends on every trained parameter.
 
         With several processes, each parameter must get a gradient, or DistributedDataParallel waits forever for those
         of a layer that LayerDrop skipped (transformers#11452, #30113) or of a body that is not trained yet. The layers
         of a sharded model (FSDP, with DTensor weights) do this themselves.
         """
-        if self.accelerator.num_processes == 1:
-            return 0.0
         return sum(
             (p.sum() * 0.0 for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)),
             start=torch.zeros((), device=self.args.device),

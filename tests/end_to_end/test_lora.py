@@ -77,7 +77,7 @@ def test_its_adapter_is_the_same_model_on_the_base(done, small):
     torch.testing.assert_close(loaded.eval()(clip).logits, merged(clip).logits, rtol=1e-4, atol=1e-4)
     updates = load_file(done / "adapter" / "adapter_model.safetensors")
     assert all(one.any() for one in updates.values())
-    assert sorted({name.rsplit(".", 2)[1] for name in updates})[:2] == ["lora_A", "lora_B"]
+    assert len(updates) in (2 * 12, 3 * 12)
 
 
 def test_resumed_after_a_kill_it_ends_with_the_same_weights(done, tones, small, tmp_path, kind, faulty_run):
@@ -139,6 +139,13 @@ def test_a_whisper(tones, tiny_seq2seq, tmp_path, faulty_run):
     inputs = {"input_features": torch.randn(1, 16, 400), "decoder_input_ids": torch.tensor([[3, 4, 5]])}
     merged = AutoModelForSpeechSeq2Seq.from_pretrained(one)(**inputs).logits
     torch.testing.assert_close(loaded(**inputs).logits, merged, rtol=1e-4, atol=1e-4)
+
+
+def test_steps_that_skip_the_only_trained_layer(tones, small, tmp_path):
+    """LayerDrop skips the only layer that is trained in many steps."""
+    keys = {"lora_rank": 4, "lora_targets": r"[.*layers\.1\..*q_proj]", "layerdrop": 0.7}
+    assert main(command(tones, small, tmp_path, **keys)) == 0
+    assert len(load_file(tmp_path / "adapter" / "adapter_model.safetensors")) == 2
 
 
 @pytest.mark.slow

@@ -212,7 +212,7 @@ def test_damaged_and_missing_files(foreign, tmp_path):
     with pytest.raises(UserError, match="it holds no LoRA weights"):
         read_adapter(str(folder))
     weights.unlink()
-    with pytest.raises(UserError, match="it holds no adapter_model.safetensors"):
+    with pytest.raises(UserError, match=r"it holds no adapter_model\.safetensors"):
         read_adapter(str(folder))
     with pytest.raises(UserError, match="there is no such directory"):
         read_adapter(str(tmp_path / "nowhere"))

@@ -98,7 +98,7 @@ def test_targets_that_cannot_be(tiny_model, family, targets, message):
 
 
 def test_a_rank_above_a_layers_size(tiny_model):
-    with pytest.raises(UserError, match="lora_rank 40: .* is a layer of 32 to 48 features.\n-> use at most 32"):
+    with pytest.raises(UserError, match=r"lora_rank 40: .* is a layer of 32 to 48 features.\n-> use at most 32"):
         adapted(tiny_model("hubert"), lora_rank=40, lora_targets=["intermediate_dense"])
 
 

@@ -27,8 +27,9 @@ from sft_speech.training.trainer import ExactTrainer
 
 sys.path.append(str(Path(__file__).parents[1]))
 import tiny_seq2seq
+from tiny_lora import adapted, randomize
 
-KINDS = ("ctc", "whisper")
+KINDS = ("ctc", "whisper", "lora")
 CLIPS = 16
 TEXTS = ("the", "So it is.", "Hut", "a, b, c and so on", "6 times 7", "W", "hello there", "it")
 SIZES = {
@@ -129,6 +130,9 @@ def seq2seq_checkpoint(kind: str) -> Any:
 
 def parts(kind: str, **overrides: Any) -> tuple[Any, Any, Any]:
     """Return the model, the clips and the criterion of a kind."""
+    if kind == "lora":
+        model = randomize(adapted(tiny_model(**overrides), ["lm_head.weight"], use_dora=True))
+        return model, Clips(model), CtcCriterion(blank=0)
     if kind == "ctc":
         model = tiny_model(**overrides)
         return model, Clips(model), CtcCriterion(blank=0)

@@ -48,7 +48,7 @@ class Classification(Task[FinetuneClassificationConfig]):
         labels = find_labels(rows.table, config)
         longest = float(seconds[seconds <= config.max_seconds].max(initial=0.0))
         self.checkpoint = load_to_finetune(config, labels, longest * self.max_stretch)
-        preparations = [adapt.given_masks]
+        preparations: list[adapt.Preparation] = [adapt.given_masks]
         if config.freeze_encoder:
             preparations.append(freeze_encoder)
         elif config.freeze_feature_encoder and not config.from_scratch:

@@ -55,7 +55,7 @@ class CtcRecognition(Recognition):
             target_lang=config.target_lang,
             language=config.language,
         )
-        preparations = [adapt.given_masks]
+        preparations: list[adapt.Preparation] = [adapt.given_masks]
         if config.freeze_feature_encoder and not config.from_scratch:
             preparations.append(adapt.freeze_feature_encoder)
         preparations += lora.preparations(config, self.checkpoint.new_weights)

@@ -254,6 +254,7 @@ class Adapter:
         mapping = {"base_model_class": self.model_class, "parent_library": "transformers"}
         lora.save_pretrained(str(folder), auto_mapping_dict=mapping)
         save_file(self.weights, folder / WEIGHTS, metadata={"format": "pt"})
+        self.model_config.architectures = [self.model_class]
         self.model_config.save_pretrained(folder)
         write_whole(folder / "README.md", self.readme(base))
 

@@ -38,6 +38,11 @@ def check_lora(config: FinetuneConfig) -> None:
     if getattr(config, "freeze_encoder", False):
         why = "LoRA trains the encoder, freeze_encoder does not"
         raise UserError(f"freeze_encoder and {name}", why, "remove one of them")
+    if config.hub_strategy != "end":
+        why = "its checkpoints hold the updates apart, and cannot be loaded as models"
+        raise UserError(
+            f"hub_strategy {config.hub_strategy} and {name}", why, "remove hub_strategy: end is the default"
+        )
     for target in config.lora_targets:
         try:
             re.compile(target)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -163,3 +165,52 @@ def test_a_sharded_model_trains_like_a_whole_one(tones, small, tmp_path, two_pro
     keys |= {"resume_from_checkpoint": cut / "checkpoint-4", "gradient_checkpointing": True}
     two_pieces(SCRIPT, *command(tones, small, resumed, **keys)[1:])
     assert history(resumed) == [pytest.approx(entry, rel=1e-4) for entry in history(cut)]
+
+
+def test_the_model_and_its_adapter_are_uploaded(done, small, hub, tmp_path, monkeypatch):
+    from huggingface_hub import snapshot_download
+    from peft import PeftModel
+    from transformers import AutoModelForCTC
+
+    assert main(["push", str(done), "me/model"]) == 0
+    files = hub.repos["me/model"].files
+    assert {name for name in files if name.startswith("adapter")} == {
+        f"adapter/{name}" for name in ("README.md", "adapter_config.json", "adapter_model.safetensors", "config.json")
+    }
+    card = files["README.md"].decode()
+    assert re.search(r"Trained with (LoRA|DoRA) of rank 4, alpha 8\. The weights here are merged", card)
+    assert "base_model_relation" not in card
+    assert not [name for name, content in files.items() if str(small).encode() in content]
+    monkeypatch.chdir(tmp_path)
+    base = AutoModelForCTC.from_pretrained(small)
+    there = snapshot_download("me/model")  # peft's own client was made for the real Hub
+    loaded = PeftModel.from_pretrained(base, there, subfolder="adapter").eval()
+    clip = torch.randn(1, 8000)
+    merged = AutoModelForCTC.from_pretrained("me/model")(clip).logits
+    torch.testing.assert_close(loaded(clip).logits, merged, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_adapter_is_uploaded(done, small, tones, hub, tmp_path, monkeypatch, capsys):
+    before = (done / "README.md").read_text()
+    assert main(["push", str(done), "me/adapter", "--adapter_only"]) == 0
+    assert (done / "README.md").read_text() == before
+    files = hub.repos["me/adapter"].files
+    named = {"README.md", "adapter_config.json", "adapter_model.safetensors", "config.json", ".gitattributes"}
+    assert {name for name in files if not name.startswith("plots/")} == named
+    card = files["README.md"].decode()
+    assert "base_model_relation: adapter\n" in card
+    assert "library_name: peft\n" in card
+    assert 'ADAPTER = "me/adapter"' in card
+    assert "This repository holds only the adapter." in card
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == small.name
+    monkeypatch.chdir(tmp_path)
+    assert main(["merge", "me/adapter", "-o", "merged", "--base", str(small)]) == 0
+    one, other = (load_file(path / "model.safetensors") for path in (tmp_path / "merged", done))
+    torch.testing.assert_close(one, other)
+    assert main(["push", str(small), "me/small", "--adapter_only"]) == 2
+
+
+def test_a_run_without_lora_has_no_adapter_to_upload(done, tmp_path, capsys):
+    copy = shutil.copytree(done, tmp_path / "copy", ignore=shutil.ignore_patterns("adapter", "checkpoint-*"))
+    assert main(["push", str(copy), "me/model", "--adapter_only", "--dry_run"]) == 2
+    assert "it has no adapter: the run did not use LoRA" in capsys.readouterr().err

@@ -86,10 +86,9 @@ def merge_adapter(
             allow_pickle=allow_pickle,
             new_head=saved.model_config is not None,
         )
-        tied = getattr(model, "all_tied_weights_keys", {})
-        missing = [name for name in new if name not in saved.weights and name not in tied]
+        missing = set(new) - saved.weights.keys() - own_weights(model)
         if missing:
-            raise saved.of_another_base(f"{base} has no {missing[0]}, nor has the adapter")
+            raise saved.of_another_base(f"{base} has no {min(missing)}, nor has the adapter")
         merge(load_adapter(model, saved))
         with quiet():
             model.save_pretrained(part)
@@ -116,6 +115,16 @@ def model_class(saved: SavedAdapter, config: PreTrainedConfig) -> Any:
             return found
     why = f"its base is of an unknown class, {named or config.architectures}"
     raise UserError(f"adapter {saved.name}", why, "give a base of transformers with --base MODEL")
+
+
+def own_weights(model: Any) -> set[str]:
+    """Return the names of weights that need no file: tied ones, and the sinusoids of a Whisper, of any length."""
+    import torch
+
+    with torch.device("meta"):
+        made = type(model)(model.config)
+    fixed = {name for name, one in made.named_parameters() if not one.requires_grad}
+    return fixed | set(getattr(model, "all_tied_weights_keys", {}))
 
 
 def files_beside(adapter: str, base: str, revision: str | None) -> list[Path]:

@@ -117,11 +117,9 @@ def read_adapter(name: str, *, allow_pickle: bool = False) -> SavedAdapter:
         raise UserError(given, f"it holds no {CONFIG}", do)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(config, dict) or not isinstance(config.get("r"), int):
-            raise ValueError("it has no rank")
-    except (OSError, ValueError) as error:
-        if isinstance(error, ValueError) and "peft_type" in file.read_text(encoding="utf-8", errors="replace"):
-            check_kind(given, config if isinstance(config, dict) else {})
+        if not isinstance(config, dict):
+            raise ValueError("it is no table")
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(given, f"its {CONFIG} cannot be read ({first_line(error)})", "download it again") from error
     check_kind(given, config)
     try:
@@ -132,7 +130,15 @@ def read_adapter(name: str, *, allow_pickle: bool = False) -> SavedAdapter:
         raise unreadable(given, error, "download it again") from error
     if not any(".lora_" in key for key in weights):
         raise UserError(given, "it holds no LoRA weights", "give the directory that peft's save_pretrained wrote")
-    return SavedAdapter(name, config, weights, model_config_of(name))
+    saved = SavedAdapter(name, config, weights, model_config_of(name))
+    try:
+        saved.lora_config()
+        if not saved.rank > 0:
+            raise ValueError(f"rank {saved.rank}")
+    except Exception as error:  # peft checks some values, and others fail where they are used
+        why = f"its {CONFIG} has values that cannot be used ({first_line(error)})"
+        raise UserError(given, why, "download it again") from error
+    return saved
 
 
 def check_kind(given: str, config: dict[str, Any]) -> None:
@@ -141,10 +147,10 @@ def check_kind(given: str, config: dict[str, Any]) -> None:
     if kind != "LORA":
         raise UserError(given, f"it is {kind}, not LoRA", "give an adapter of LoRA, DoRA or rsLoRA")
     start = config.get("init_lora_weights")
-    if start not in PLAIN_STARTS:
+    if isinstance(start, list | dict) or start not in PLAIN_STARTS:
         do = "convert it with peft: save_pretrained(DIR, path_initial_model_for_weight_conversion=...)"
         raise UserError(given, f"its start ({start}) changed the weights of its base", do)
-    others = [key for key, value in config.items() if value and key not in WITHOUT_EFFECT and key not in KEPT]
+    others = [key for key, value in config.items() if value and key not in {*WITHOUT_EFFECT, *KEPT}]
     if others:
         why = f"it uses {others[0]}, which is not supported"
         raise UserError(given, why, "merge it with peft, and start from the merged model")

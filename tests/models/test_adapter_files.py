@@ -170,7 +170,8 @@ def changed(folder, **settings):
     [
         ({"peft_type": "IA3"}, "it is IA3, not LoRA"),
         ({"peft_type": "PREFIX_TUNING", "r": None}, "it is PREFIX_TUNING, not LoRA"),
-        ({"r": "many"}, "its adapter_config.json cannot be read (it has no rank)"),
+        ({"r": "many"}, "its adapter_config.json has values that cannot be used (invalid literal for int()"),
+        ({"r": 0}, "its adapter_config.json has values that cannot be used (rank 0)"),
         ({"init_lora_weights": "pissa"}, "its start (pissa) changed the weights of its base"),
         ({"layer_replication": [[0, 1]]}, "it uses layer_replication, which is not supported"),
         ({"something_of_tomorrow": {"a": 1}}, "it uses something_of_tomorrow, which is not supported"),

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING,
@@ -120,7 +119,8 @@ def load_to_finetune(config: FinetuneClassificationConfig, labels: Labels, longe
         new_head=True,
     )
     if "layer_weights" in new:  # transformers leaves it as torch.empty made it (5.23)
-        model.layer_weights = nn.Parameter(torch.full_like(model.layer_weights, 1 / model.layer_weights.numel()))
+        weights: Any = model.layer_weights
+        nn.init.constant_(weights, 1 / len(weights))
     new += renew_head(model, len(labels.names)) if not same else []
     if isinstance(extractor, WhisperFeatureExtractor):
         shorten(model, extractor, config.encoder_seconds or max(1, math.ceil(longest)))

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import gzip
 import io
+import json
 import string
 import tempfile
 import zlib
@@ -235,7 +236,30 @@ def ctranslate2_seeds() -> list[bytes]:
     return [bytes([number]) + faster_whisper()[name] for number, name in enumerate(IMPORTED)]
 
 
+def adapter(data: bytes, folder: Path) -> None:
+    """Read a LoRA adapter; the first byte decides whether the rest is its settings or its weights."""
+    from sft_speech.models.adapter_files import CONFIG, WEIGHTS, read_adapter
+
+    settings, weights = (one[1:] for one in adapter_seeds())
+    files = {CONFIG: settings, WEIGHTS: weights, (CONFIG, WEIGHTS)[bool(data) and data[0] % 2]: data[1:]}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with refusals():
+        read_adapter(str(folder)).lora_config()
+
+
+@cache
+def adapter_seeds() -> list[bytes]:
+    import torch
+    from safetensors.torch import save
+
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "rank_pattern": {"fc1": 1}, "init_lora_weights": True}
+    weights = {f"base_model.model.fc1.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
+    return [b"\0" + json.dumps(settings).encode(), b"\1" + save(weights)]
+
+
 TARGETS = {
+    "adapter": Target(adapter, adapter_seeds),
     "settings": Target(settings, settings_seeds),
     "command_line": Target(command_line, command_line_seeds),
     "language_model": Target(language_model, language_model_seeds),

@@ -16,7 +16,7 @@ import yaml
 
 from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.errors import UserError
-from sft_speech.hub import markdown, provenance
+from sft_speech.hub import adapters, markdown, provenance
 from sft_speech.hub.plots import plots
 from sft_speech.hub.published import on_hub, published, published_command
 from sft_speech.models.language import LANGUAGE, read_card
@@ -257,7 +257,8 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
         datasets=list(sources) or None,
         language=language(run),
         license=run.config.license or base_license(run, ask_hub),
-        library_name="transformers",
+        library_name=spec.card.library,
+        base_model_relation=spec.card.relation,
         pipeline_tag=spec.card.tag,
         tags=["speech", *spec.card.about, "sft_speech"],
         eval_results=results or None,
@@ -292,6 +293,7 @@ def opening(run: Run) -> list[str]:
     model = f"[{markdown.text(base)}](https://huggingface.co/{base})" if base else markdown.text(run.shown("model"))
     on = f"{markdown.text(run.shown('source'))} ({markdown.text(split)})"
     lines = [f"{model} fine-tuned for {run.spec.summary} on {on}.\n"]
+    lines += adapters.about(run.folder, run.spec.card.relation is not None) if run.figures else []
     if not run.figures:
         step = run.history[-1]["step"] if run.history else 0
         lines.append(f"**Training is not finished**: this is the model after {step} steps.\n")

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from sft_speech.errors import UserError
-from sft_speech.hub import provenance
-from sft_speech.hub.card import LOG, Run
+from sft_speech.hub import adapters, provenance
+from sft_speech.hub.card import CARD, LOG, Run, card_files
 from sft_speech.hub.published import published
 from sft_speech.options.settings import read_yaml
 from sft_speech.options.spec import TaskSpec
@@ -40,6 +40,7 @@ MODEL = (
     "speakers.safetensors",
     "*.py",
 )
+OF_ADAPTERS = (f"{adapters.FOLDER}/*", "adapter_config.json", "adapter_model.safetensors")
 EVALUATIONS, PICTURES = "evaluation/*.json", "evaluation/*.png"
 ABOUT = ("README.md", "run.yaml", "all_results.json", LOG, "plots/*.png")
 LICENSES = ("LICENSE*", "NOTICE*")
@@ -130,9 +131,10 @@ def uploads(
         with_checkpoints: include every complete checkpoint.
         with_evaluations: include evaluations that do not belong to the run.
     """
-    found = model_files(folder)
+    run = Run(folder, spec, all_evaluations=with_evaluations)
+    found = model_files(folder) + adapter_files(run, f"{adapters.FOLDER}/")
     paths = [path for pattern in (*ABOUT, *LICENSES) for path in folder.glob(pattern) if path.is_file()]
-    for evaluation in Run(folder, spec, all_evaluations=with_evaluations).evaluation_files:
+    for evaluation in run.evaluation_files:
         paths += [file for file in (evaluation, evaluation.with_suffix(".png")) if file.is_file()]
     for path in paths:
         name = path.relative_to(folder).as_posix()
@@ -148,12 +150,51 @@ def model_files(folder: Path) -> list[Upload]:
     return [Upload(path.name, path) for pattern in MODEL for path in sorted(folder.glob(pattern)) if path.is_file()]
 
 
+def adapter_files(run: Run, prefix: str = "") -> list[Upload]:
+    """Return the files of the adapter of a run, with the public name of its base; none if it has no adapter.
+
+    Args:
+        prefix: of their paths in the repository.
+    """
+    found = []
+    for path in sorted((run.folder / adapters.FOLDER).glob("*")):
+        content: Path | bytes = path
+        if path.name in (adapters.CONFIG, CARD):
+            text = path.read_text(encoding="utf-8")
+            content = adapters.public(text, run.config.model, run.shown("model")).encode()
+        if path.is_file():
+            found.append(Upload(f"{prefix}{path.name}", content))
+    return found
+
+
+def adapter_uploads(folder: Path, spec: TaskSpec, repository: str, *, ask_hub: bool = False) -> list[Upload]:
+    """Return the files of a repository that holds only the adapter of a run, with a card of its own.
+
+    Args:
+        repository: its id, which the card names.
+        ask_hub: look up the license of the base model on the Hub.
+
+    Raises:
+        UserError: the run has no adapter.
+    """
+    adapters.check_adapter(folder)
+    run = Run(folder, spec)
+    run = Run(folder, adapters.alone(spec, folder, run.config.model, run.shown("model")))
+    card = card_files(run, repository, ask_hub=ask_hub)
+    found = [file for file in adapter_files(run) if file.path != CARD]
+    return sorted([*found, *(Upload(*one) for one in card.items())], key=lambda file: file.path)
+
+
 def is_replaced(path: str) -> bool:
     """Return whether a file of a repository belongs to one model or its figures, so that another model replaces it.
 
     Code does not: handler.py may belong to an endpoint.
     """
-    patterns = [pattern for pattern in (*MODEL, *ABOUT, EVALUATIONS, PICTURES) if pattern.count("/") == path.count("/")]
+    patterns = [
+        pattern
+        for pattern in (*MODEL, *ABOUT, *OF_ADAPTERS, EVALUATIONS, PICTURES)
+        if pattern.count("/") == path.count("/")
+    ]
     return not path.endswith(".py") and any(fnmatch(path, pattern) for pattern in patterns)
 
 
@@ -205,7 +246,7 @@ def at_home(folder: Path, going: list[Upload]) -> list[tuple[str, int, str]]:
         if path.is_file() and name not in up:
             shown = name if name.startswith("evaluation/") else name.split("/")[0]
             stays[shown] = stays.get(shown, 0) + path.stat().st_size
-    uploaded_folders = {name.split("/")[0] for name in up if name.startswith("checkpoint-")}
+    uploaded_folders = {name.split("/")[0] for name in up if name.startswith(("checkpoint-", f"{adapters.FOLDER}/"))}
     return [
         (name, size, next(why for pattern, why in REASONS_TO_STAY if fnmatch(name, pattern)))
         for name, size in stays.items()

@@ -127,6 +127,11 @@ class Family:
         convolutions: returns the kernels and strides of the convolutions over the waveform.
         layers: pattern for the names of weights in the encoder's layers; its group is the number of the layer.
         decoder_layers: the same for the decoder's.
+        lora_targets: pattern for the names of the linear layers that get LoRA by default: attention and feed-forward
+            (QLoRA, arXiv 2305.14314, section 4, and "LoRA Without Regret", Thinking Machines 2025, find that all of
+            them are needed to match full fine-tuning).
+        without_lora: pattern for the names of linear layers that cannot have it, because the module around them reads
+            their weights instead of calling them.
         trained_with_mask: whether plain transformers should give a model of this configuration an attention mask.
         spec_augment: what SpecAugment masks: "hidden" frames, as in wav2vec 2.0, or the log-mel "input"; None: nothing.
         settings: names in its configuration of options that have other names there.
@@ -149,6 +154,9 @@ class Family:
     convolutions: Callable[[PreTrainedConfig], tuple[Sequence[int], Sequence[int]]] = _own_convolutions
     layers: str = r"\bencoder\.layers\.(\d+)\."
     decoder_layers: str = r"\bdecoder\.layers\.(\d+)\."
+    # not the small adapters of MMS
+    lora_targets: str = r"(?:en|de)coder\.layers?\.\d+\.(?!adapter_layer\.)"
+    without_lora: str = r"\btdnn\.\d+\.kernel$"
     trained_with_mask: Callable[[PreTrainedConfig], bool] = unless_group_norm
     spec_augment: Literal["hidden", "input"] | None = "hidden"
     settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -218,7 +226,14 @@ FAMILIES: dict[str, Family] = {
     for row in (
         _wav2vec2("wav2vec2", "group norm", "convolutions", "adapter"),
         _wav2vec2("hubert", "group norm", "convolutions", "batch norm"),
-        _wav2vec2("wavlm", "group norm", "convolutions", "adapter"),
+        _wav2vec2(
+            "wavlm",
+            "group norm",
+            "convolutions",
+            "adapter",
+            lora_targets=r"\bencoder\.layers\.\d+\.feed_forward\.",
+            without_lora=r"\battention\.[qkv]_proj$|\battention\.out_proj$|\btdnn\.\d+\.kernel$",
+        ),
         _wav2vec2("data2vec-audio", "convolutions", "adapter"),
         _wav2vec2("wav2vec2-conformer", "group norm", "convolutions", "batch norm", "adapter"),
         _wav2vec2("unispeech", "group norm", "convolutions"),
@@ -311,6 +326,7 @@ FAMILIES: dict[str, Family] = {
             extractor_options=_ast_options,
             feature_encoder=None,
             layers=r"\baudio_spectrogram_transformer\.layers\.(\d+)\.",
+            lora_targets=r"\baudio_spectrogram_transformer\.layers\.\d+\.",
             trained_with_mask=never,
             spec_augment=None,
         ),

@@ -86,6 +86,9 @@ def load_pretrained(
             )
     except Exception as error:  # damaged files, wrong shapes and the Hub each raise errors of their own
         raise unreadable(name, error, do) from error
+    if any(".lora_A." in key for key in found["unexpected_keys"]):
+        why = "its weights hold the updates of LoRA apart: it is a checkpoint of a run"
+        raise UserError(name, why, "finish the run with --resume_from_checkpoint, and use its output directory")
     mismatched = {key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]}
     weights = list(model.state_dict())
     new = [key for key in weights if key in mismatched or key in found["missing_keys"]]
@@ -103,6 +106,9 @@ def check_folder(name: str) -> None:
         raise UserError(name, "it is a file", "give the directory of a checkpoint, or its id on the Hub")
     if not path.exists() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):  # no id of the Hub
         raise UserError(name, "there is no such directory", "give the directory of a checkpoint, or its id on the Hub")
+    if (path / "adapter_config.json").is_file():
+        do = f"make a model of it and its base: sft-speech merge {shlex.quote(name)} -o DIR"
+        raise UserError(name, "it is an adapter", f"{do}; to continue its training, set `adapter:`")
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(name, "it holds no config.json", "give the directory that save_pretrained wrote")
     for file in sorted(path.iterdir()) if path.is_dir() else ():

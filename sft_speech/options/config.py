@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from sft_speech.errors import UserError
+from sft_speech.options.lora import check_lora
 from sft_speech.options.settings import check_values, option
 from sft_speech.text.codes import language_code
 
-REGULARIZES = re.compile(r"_dropout$|^layerdrop$|^mask_(time|feature)_")
+REGULARIZES = re.compile(r"^(?!lora_).*_dropout$|^layerdrop$|^mask_(time|feature)_")
 IN_MEMORY = "in memory"  # source or model of a run that got it as a Python object
 
 
@@ -32,6 +33,21 @@ class FinetuneConfig:
     )
     layerwise_lr_decay: float = option(1.0, "ratio of a layer's learning rate to that of the layer above", 0.1, 1.0)
     language: str | None = option(None, "language of the transcripts, such as 'fr'; null: the checkpoint's")
+
+    # Adaptation
+    lora_rank: int = option(
+        0, "train low-rank updates (LoRA) of this rank beside frozen weights; 0: train the weights themselves", 0
+    )
+    lora_alpha: float | None = option(None, "LoRA: scale of the updates times the rank; null: twice the rank", 0.0)
+    lora_dropout: float = option(0.0, "LoRA: dropout of the input of the updates", 0.0, 0.99)
+    lora_targets: list[str] = option(  # noqa: RUF009
+        [], "LoRA: linear layers, by the end of their name or a regular expression; []: all of attention, feed-forward"
+    )
+    use_dora: bool = option(False, "LoRA: learn the norms of the weights apart (DoRA); slower")
+    use_rslora: bool = option(False, "LoRA: divide lora_alpha by the root of the rank (rsLoRA); for high ranks")
+    adapter: str | None = option(
+        None, "LoRA adapter of peft to continue: a directory or a Hub id; it brings its rank and its targets", path=True
+    )
 
     # The corpora
     source: str = option("", "corpus: a folder, a manifest file or a Hub id", path=True)
@@ -183,6 +199,7 @@ class FinetuneConfig:
         self.check_schedule()
         if self.train and self.from_scratch:
             raise UserError("train and from_scratch", "frozen weights would stay random", "remove one of them")
+        check_lora(self)
         if self.test_splits and self.eval_split is None and self.eval_source is None and self.train_split is None:
             raise UserError(
                 "test_splits without train_split", "the test utterances would be trained on", "set train_split"

@@ -62,6 +62,8 @@ class Card:
         usage: lines of Python; NAME stands for the model.
         loss_unit: unit of the training loss.
         sections: further Markdown lines for the directory of a run.
+        library: library that loads the model.
+        relation: the Hub's name of the relation to the base, if the Hub should not guess.
     """
 
     tag: str
@@ -69,6 +71,8 @@ class Card:
     usage: str
     loss_unit: str
     sections: Callable[[Path], list[str]] = lambda folder: []
+    library: str = "transformers"
+    relation: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sft_speech.options.spec import TaskSpec
 from sft_speech.redact import redact
+
+if TYPE_CHECKING:
+    from sft_speech.hub.files import Upload
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also upload and show evaluation/*.json of corpora or splits that the run did not evaluate",
     )
     parser.add_argument(
+        "--adapter_only", action="store_true", help="upload only the LoRA adapter of the run, with a card of its own"
+    )
+    parser.add_argument(
         "--dry_run", action="store_true", help="write the card, and list the files that would and would not be uploaded"
     )
 
 
 def main(args: argparse.Namespace) -> None:
     """Write the card, then upload or list the files."""
-    from sft_speech.hub.card import write_card
-    from sft_speech.hub.files import at_home, check_finished, uploads
+    from sft_speech.hub.files import at_home, check_finished
     from sft_speech.hub.repository import check_name, explained, hide_bars, open_repository
     from sft_speech.tasks import task_of
 
@@ -56,9 +63,7 @@ def main(args: argparse.Namespace) -> None:
             hide_bars()
         repository = open_repository(args.repository, private=args.private, branch=args.revision)
         name = repository.id
-    if not write_card(folder, spec, name, ask_hub=not args.dry_run, all_evaluations=args.with_evaluations):
-        logger.warning("%s was edited and is uploaded unchanged (delete it to have it rewritten)", folder / "README.md")
-    files = uploads(folder, spec, with_checkpoints=args.with_checkpoints, with_evaluations=args.with_evaluations)
+    files = files_to_upload(folder, spec, name, args)
     if args.dry_run:
         print("\n".join(listing([(file.path, file.size, "") for file in files])))
         where = "private" if args.private else "public, unless its owner's default is private"
@@ -69,6 +74,18 @@ def main(args: argparse.Namespace) -> None:
     with explained(f"push to {name}", "then repeat the same command: it continues where it stopped"):
         repository.upload(files, f"Upload of {len(files)} files by sft_speech")
     print(redact(f"{len(files)} files, {readable(sum(file.size for file in files))}: {repository.url}"))
+
+
+def files_to_upload(folder: Path, spec: TaskSpec, name: str, args: argparse.Namespace) -> list[Upload]:
+    """Write the card, and return the files to upload; with ``--adapter_only`` the directory keeps its own card."""
+    from sft_speech.hub.card import write_card
+    from sft_speech.hub.files import adapter_uploads, uploads
+
+    if args.adapter_only:
+        return adapter_uploads(folder, spec, name, ask_hub=not args.dry_run)
+    if not write_card(folder, spec, name, ask_hub=not args.dry_run, all_evaluations=args.with_evaluations):
+        logger.warning("%s was edited and is uploaded unchanged (delete it to have it rewritten)", folder / "README.md")
+    return uploads(folder, spec, with_checkpoints=args.with_checkpoints, with_evaluations=args.with_evaluations)
 
 
 def listing(rows: Sequence[tuple[str, int, str]]) -> list[str]:

@@ -31,6 +31,7 @@ from sft_speech.hub import provenance
 from sft_speech.hub.card import LOG, write_card
 from sft_speech.hub.repository import Repository
 from sft_speech.hub.while_training import RunUploads, opened
+from sft_speech.models import lora
 from sft_speech.models.described import describe
 from sft_speech.models.parts import train_only
 from sft_speech.models.unfreezing import Unfreezing, starts_of
@@ -209,6 +210,8 @@ def finish_run(
     figures, evaluations = training_figures(trainer) | before.figures(), {}
     log_counts(figures)
     trainer.plan.complete()
+    # What is evaluated is what is saved; the pieces of a sharded model are merged once they are gathered.
+    adapter = None if trainer.is_fsdp_enabled else lora.merge(task.model)
     if main:
         report.save(output / "corpus_report.json")
     with sharding.whole(trainer):
@@ -225,9 +228,15 @@ def finish_run(
                     logger.info("%s\n%s", split, evaluation.table())
     weights = sharding.gathered(trainer)
     if main:
+        if weights is not None:
+            adapter, weights = lora.merged(task.model, weights)
         before.report(evaluations)
         with checkpoints.disk_errors(output, "resume with --resume_from_checkpoint auto"):
             task.save(output, weights)
+            if adapter is not None:
+                adapter.save(output / "adapter", config.model, config.revision)
+                if adapter.whole:  # a new vocabulary; otherwise peft would resize the base for a tokenizer beside it
+                    task.save_processor(output / "adapter")
             honour_umask(output)
             write_whole(output / RESULTS, json.dumps(figures, indent=2) + "\n")
             write_whole(output / LOG, json.dumps({"log_history": trainer.state.log_history}, indent=1) + "\n")

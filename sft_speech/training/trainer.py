@@ -219,7 +219,8 @@ class ExactTrainer(SavingTrainer):
             groups = optimization.parameter_groups(
                 [(name, p) for name, p in trained.named_parameters() if p.requires_grad],
                 depths_of(dict(trained.named_parameters()), head_names(plain), family_of(plain.config)),
-                set(self.get_decay_parameter_names(trained)),
+                # DoRA's norms of weights are norms like any others
+                {name for name in self.get_decay_parameter_names(trained) if "lora_magnitude" not in name},
                 learning_rate=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
                 layer_decay=self.layer_decay,

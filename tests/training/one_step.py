@@ -29,10 +29,11 @@ from sft_speech.training.trainer import ExactTrainer
 
 sys.path.append(str(Path(__file__).parents[1]))
 import tiny_seq2seq
+from tiny_lora import adapted, randomize
 
 # A kind of model, and what is trained of it: parts, or "late", if some weights are trained only from a later step on.
 KINDS = (
-    "ctc", "whisper", "ctc: head", "ctc: head, encoder.layers.1-", "ctc: norms, biases", "ctc: late",
+    "ctc", "whisper", "lora", "ctc: head", "ctc: head, encoder.layers.1-", "ctc: norms, biases", "ctc: late",
     "whisper: decoder.layers.top1, encoder.norms", "whisper: late",
 )  # fmt: skip
 CLIPS = 16
@@ -149,6 +150,9 @@ def late(model: Any) -> Unfreezing:
 
 
 def whole_parts(kind: str, **overrides: Any) -> tuple[Any, Any, Any]:
+    if kind == "lora":
+        model = randomize(adapted(tiny_model(**overrides), ["lm_head.weight"], use_dora=True))
+        return model, Clips(model), CtcCriterion(blank=0)
     if kind == "ctc":
         model = tiny_model(**overrides)
         return model, Clips(model), CtcCriterion(blank=0)

@@ -14,7 +14,7 @@ from sft_speech.audio import augment
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.metrics.intervals import Comparison
-from sft_speech.models import adapt
+from sft_speech.models import adapt, lora
 from sft_speech.models.families import family_of
 from sft_speech.models.spec_augment import SpecAugment
 from sft_speech.tasks.classification.checkpoint import Checkpoint, load_to_finetune
@@ -48,11 +48,12 @@ class Classification(Task[FinetuneClassificationConfig]):
         labels = find_labels(rows.table, config)
         longest = float(seconds[seconds <= config.max_seconds].max(initial=0.0))
         self.checkpoint = load_to_finetune(config, labels, longest * self.max_stretch)
-        preparations = [adapt.given_masks]
+        preparations: list[adapt.Preparation] = [adapt.given_masks]
         if config.freeze_encoder:
             preparations.append(freeze_encoder)
         elif config.freeze_feature_encoder and not config.from_scratch:
             preparations.append(adapt.freeze_feature_encoder)
+        preparations += lora.preparations(config, self.checkpoint.new_weights)
         self.model = self.checkpoint.model = adapt.prepare(self.checkpoint.model, preparations)
         self.criterion = ClassificationCriterion(labels.multi)
 

@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from sft_speech.corpora.report import file_stem
 from sft_speech.inference.batching import sorted_batches
 from sft_speech.metrics.intervals import Comparison, compare_rows, mean
+from sft_speech.models import lora
 from sft_speech.models.adapt import exact_padding, prepare
 from sft_speech.tasks.speech.checkpoint import Model, SpeechCheckpoint, load_speech_checkpoint
 from sft_speech.tasks.speech.collator import SpeechCollator
@@ -59,7 +60,8 @@ class SpeechTask(Task[C]):
 
     def load(self, rows: Rows) -> None:
         self.checkpoint = self.load_checkpoint(rows)
-        self.checkpoint.model = prepare(self.checkpoint.model, [exact_padding])
+        preparations = [exact_padding, *lora.preparations(self.config, self.checkpoint.new_weights)]
+        self.checkpoint.model = prepare(self.checkpoint.model, preparations)
         self.model = self.checkpoint.model
         self.criterion = SpectrogramCriterion(self.model)
 

@@ -271,3 +271,37 @@ def test_a_clip_longer_than_the_encoder_is_cut(arguments, tiny_encoder, tmp_path
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32)
     whole, cut = Classifier(tmp_path / "out", device="cpu")([(noise, RATE), (noise[:RATE], RATE)])
     assert dict(whole) == pytest.approx(dict(cut), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2-group", "wavlm", "whisper", "ast"])
+def test_lora_trains_updates_and_the_new_head(kind, arguments, tiny_encoder, tmp_path):
+    base, heads = tiny_encoder(kind), ("classifier.", "projector.")
+    keys = {"lora_rank": 2, "weighted_layers": "true"} if kind == "wav2vec2-group" else {"lora_rank": 2}
+    assert main(arguments(base, **keys)) == 0
+    weights = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    whole = {name.removeprefix("base_model.model.") for name in weights if ".lora_" not in name}
+    assert {name for name in whole if not name.startswith(heads)} == (
+        {"layer_weights"} if "weighted_layers" in keys else set()
+    )
+    assert any(name.startswith("classifier.") for name in whole)
+    assert [name for name, one in weights.items() if not one.any()] == []
+    assert main(["merge", str(tmp_path / "out" / "adapter"), "-o", str(tmp_path / "merged")]) == 0
+    merged, saved = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "out"))
+    torch.testing.assert_close(merged, saved, rtol=1e-4, atol=1e-5)
+
+
+def test_a_small_network_from_random_weights_takes_no_lora(arguments, capsys):
+    assert main(arguments("convnet", lora_rank=2)) == 2
+    assert "has no linear layers in attention or feed-forward" in capsys.readouterr().err
+
+
+def test_the_mean_of_the_layers_starts_even(settings, tiny_encoder):
+    """In transformers 5.23 these weights start as whatever was in memory."""
+    from sft_speech.tasks.classification.checkpoint import load_to_finetune
+    from sft_speech.tasks.classification.labels import Labels
+
+    base = tiny_encoder("wav2vec2-group")
+    for _ in range(3):
+        torch.full((3,), 9.0)  # freed at once, and so likely what the weights would be
+        made = load_to_finetune(settings(base, weighted_layers=True), Labels(("a", "b")), 1.0)
+        assert made.model.layer_weights.tolist() == pytest.approx([1 / 3] * 3)

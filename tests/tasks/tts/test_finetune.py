@@ -250,3 +250,22 @@ def test_bad_input_gives_a_line_before_training(arguments, tmp_path, capsys, key
 def test_an_x_vector_model_of_another_size_is_refused(arguments, tiny_x_vectors, capsys):
     assert main(arguments(speaker_encoder=tiny_x_vectors())) == 2
     assert "32 numbers, the model takes 16" in capsys.readouterr().err
+
+
+def test_lora_trains_new_letters_fully(arguments, tiny_speaker, tmp_path, corpus, write_metadata):
+    files = [str(corpus / f"{number}.wav") for number in range(8)]
+    rows = [{"file_name": file, "text": f"schön {n}", "speaker": "a"} for n, file in enumerate(files)]
+    keys = {"language": "de", "new_characters": "true", "train_split": ":6", "eval_split": "[6:]", "lora_rank": 2}
+    assert main(arguments(source=write_metadata(tmp_path, rows), learning_rate=1e-2, **keys)) == 0
+    out = tmp_path / "out"
+    before, after = load_file(tiny_speaker / "model.safetensors"), load_file(out / "model.safetensors")
+    letters = "speecht5.encoder.prenet.embed_tokens.weight"
+    moved = {name for name, weights in before.items() if not torch.equal(weights, after[name])}
+    layers = {name for name in before if re.search(r"wrapped_..coder\.layers\..*(_proj|_dense)\.weight", name)}
+    assert moved == {letters} | layers
+    assert after[letters].shape[0] == before[letters].shape[0] + 1
+    settings = json.loads((out / "adapter" / "adapter_config.json").read_text())
+    assert settings["modules_to_save"] == [letters.removesuffix(".weight")]
+    assert main(["merge", str(out / "adapter"), "-o", str(tmp_path / "merged")]) == 0
+    torch.testing.assert_close(load_file(tmp_path / "merged" / "model.safetensors"), after)
+    assert (tmp_path / "merged" / "speakers.safetensors").read_bytes() == (out / "speakers.safetensors").read_bytes()

@@ -341,3 +341,14 @@ def test_long_recordings_are_cut_at_quiet_points():
     assert len(pieces(waveform[: 5 * RATE], RATE)) == 1
     fading = np.linspace(1, 0, int(15.05 * RATE), dtype=np.float32)
     assert [len(part) >= RATE for part in pieces(fading, RATE)] == [True, True]
+
+
+def test_lora_converts(arguments, tiny_conversion, tmp_path):
+    assert main(arguments(lora_rank=2, learning_rate=1e-2)) == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (tiny_conversion, tmp_path / "out"))
+    moved = {name for name, weights in before.items() if not torch.equal(weights, after[name])}
+    assert moved == {
+        name for name in before if "coder.layers." in name and name.endswith(("_proj.weight", "_dense.weight"))
+    }
+    weights = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert all(one.any() for one in weights.values())

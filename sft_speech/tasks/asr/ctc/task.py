@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from sft_speech.audio import augment
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.models import adapt
+from sft_speech.models import adapt, lora
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint, load_checkpoint
 from sft_speech.tasks.asr.ctc.collator import CTCCollator
@@ -55,9 +55,10 @@ class CtcRecognition(Recognition):
             target_lang=config.target_lang,
             language=config.language,
         )
-        preparations = [adapt.given_masks]
+        preparations: list[adapt.Preparation] = [adapt.given_masks]
         if config.freeze_feature_encoder and not config.from_scratch:
             preparations.append(adapt.freeze_feature_encoder)
+        preparations += lora.preparations(config, self.checkpoint.new_weights)
         self.checkpoint.model = adapt.prepare(self.checkpoint.model, preparations)
         self.model = self.checkpoint.model
         self.criterion = self.objective()

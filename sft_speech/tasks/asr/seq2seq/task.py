@@ -14,7 +14,7 @@ from sft_speech.audio import augment
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.select import Reason
 from sft_speech.errors import UserError
-from sft_speech.models import adapt
+from sft_speech.models import adapt, lora
 from sft_speech.models.front_end import WhisperFrontEnd
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.results import EvaluationResult
@@ -70,7 +70,8 @@ class Seq2SeqRecognition(Recognition):
         warn_of_capitals(
             [self.checkpoint.normalizer(text).text for text in islice(self.cleaned(transcripts), SAMPLED_TEXTS)]
         )
-        self.model = self.checkpoint.model = adapt.prepare(self.checkpoint.model, [adapt.given_masks])
+        preparations = [adapt.given_masks, *lora.preparations(config, self.checkpoint.new_weights)]
+        self.model = self.checkpoint.model = adapt.prepare(self.checkpoint.model, preparations)
         self.criterion = Seq2SeqCriterion(config.label_smoothing)
 
     def check_language(self) -> None:

@@ -133,7 +133,8 @@ def test_labels_that_fit():
     assert unaligned(1, [1, 2, 3], 3) == ("more labels than frames", "3 labels of at least 1 each, 3 frames")
 
 
-def test_trained_evaluated_and_transcribed(transducer, tmp_path, capsys):
+@pytest.mark.parametrize("strategy", [{"freeze_encoder_steps": 1}, {"lora_rank": 2}])
+def test_trained_evaluated_and_transcribed(transducer, tmp_path, capsys, strategy):
     lines = ["audio,text"]
     for number, waveform in enumerate(waveforms()[:4]):
         soundfile.write(tmp_path / f"{number}.wav", waveform, 16000)
@@ -142,7 +143,7 @@ def test_trained_evaluated_and_transcribed(transducer, tmp_path, capsys):
     keys = {
         "model": transducer, "source": tmp_path / "clips.csv", "train_split": ":0.75", "eval_split": "[0.75:]",
         "output_dir": tmp_path / "out", "max_batch_seconds": 3, "max_steps": 4, "eval_steps": 4, "learning_rate": 1e-3,
-        "warmup_steps": 0, "freeze_encoder_steps": 1, "dataloader_num_workers": 0, "report_to": "none",
+        "warmup_steps": 0, "dataloader_num_workers": 0, "report_to": "none", **strategy,
     }  # fmt: skip
     assert main(["finetune-asr", *(part for key, value in keys.items() for part in (f"--{key}", str(value)))]) == 0
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())

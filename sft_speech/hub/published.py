@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import yaml
+
+from sft_speech.options.settings import parse_yaml
 from sft_speech.redact import redact
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -46,8 +51,20 @@ def published_command(line: list[str], on_disk: frozenset[str]) -> list[str]:
     for word in line:
         name, equals, value = word.partition("=")
         if word.startswith("--") and equals:
-            shown.append(f"{name}={published(value, name.removeprefix('--') in on_disk)}")
+            shown.append(f"{name}={published_argument(value, name.removeprefix('--') in on_disk)}")
         else:
-            shown.append(published(word, key in on_disk))
+            shown.append(published_argument(word, key in on_disk))
             key = word.removeprefix("--") if word.startswith("--") else ""
     return shown
+
+
+def published_argument(text: str, on_disk: bool) -> str:
+    """Return an argument without paths; that of an option of tables, such as ``[{source: a/b}]``, stays one."""
+    if text.startswith(("[", "{")):
+        with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+            value = parse_yaml(text)[0]
+            if any(isinstance(one, dict) for one in (value if isinstance(value, list) else [value])):
+                return yaml.safe_dump(
+                    published(value), default_flow_style=True, sort_keys=False, width=math.inf
+                ).strip()
+    return str(published(text, on_disk))

@@ -22,7 +22,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from sft_speech.corpora import load_corpus, rows_of_dataset
-from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.report import CorpusReport, source_name
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import Stopped
 from sft_speech.files import honour_umask, write_whole
@@ -31,9 +31,10 @@ from sft_speech.hub.card import LOG, write_card
 from sft_speech.hub.repository import Repository
 from sft_speech.hub.while_training import RunUploads, opened
 from sft_speech.models import adapt
+from sft_speech.models.interpolate import Start
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import Metric, TaskSpec
-from sft_speech.training import callbacks, checkpoints, sharding
+from sft_speech.training import callbacks, checkpoints, interpolation, keep, sharding
 from sft_speech.training.before import BeforeAndAfter
 from sft_speech.training.ending import first_error_only
 from sft_speech.training.figures import log_counts, training_figures
@@ -94,7 +95,7 @@ class FinetuneResult:
     """
 
     output_dir: Path
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     finished: bool = False
 
@@ -147,6 +148,8 @@ def run(
     set_seed(config.seed)
     task = spec.build(config)
     task.load(corpora["train"])
+    keep.check_task(config, task)
+    start = interpolation.keep_start(config, task, beginning.checkpoint)
     corpora = from_main(processes, lambda: usable_rows(config, task, corpora, report))
     logger.info("%s", report.table())
     task.begin(corpora)
@@ -172,8 +175,10 @@ def run(
     trainer.add_callback(before)
     with stop.training():
         trainer.train(resume_from_checkpoint=str(beginning.checkpoint) if beginning.checkpoint else None)
-    figures = finish_run(config, spec, task, corpora, trainer, report, repository, before)
+    figures = finish_run(config, spec, task, corpora, trainer, report, repository, before, start)
     if processes.is_main_process:
+        if start is not None:
+            start.file.unlink(missing_ok=True)
         lock.mark(finished=True)
         if repository is not None:
             uploads.push_at_end()
@@ -195,30 +200,35 @@ def finish_run(
     report: CorpusReport,
     repository: Repository | None,
     before: BeforeAndAfter,
-) -> dict[str, float]:
+    start: Start | None,
+) -> dict[str, Any]:
     """Evaluate the model and write the final output of the run. Return its figures.
 
     Args:
         repository: where the model will be pushed; the card names it.
+        start: weights at the start, if those of the saved model are interpolated.
     """
     output, main = Path(config.output_dir), trainer.is_world_process_zero()
-    figures, evaluations = training_figures(trainer) | before.figures(), {}
+    figures: dict[str, Any] = training_figures(trainer) | before.figures()
+    evaluations = {}
     log_counts(figures)
     trainer.plan.complete()
     if main:
         report.save(output / "corpus_report.json")
+    mixed = interpolation.interpolate(config, task, spec.metric(task.metric), corpora, trainer, start)
     with sharding.whole(trainer):
-        for name, rows in corpora.items():
-            if name != "train":
-                evaluation, split = task.evaluate_at_end(rows.table), config.corpora[name][1] or name
-                evaluations[name] = evaluation
-                figures |= {f"{name}_{key}": value for key, value in evaluation.metrics().items()}
-                if main:
-                    evaluation.save(output / "evaluation", split)
-                    logger.info("%s\n%s", split, evaluation.table())
+        for name in config.reported:
+            evaluation, split = task.evaluate_at_end(corpora[name].table), config.title(name)
+            evaluations[name] = evaluation
+            figures |= {f"{name}_{key}": value for key, value in evaluation.metrics().items()}
+            if main:
+                evaluation.save(output / "evaluation", split)
+                logger.info("%s\n%s", split, evaluation.table())
     weights = sharding.gathered(trainer)
     if main:
         before.report(evaluations)
+        kept = keep.report(config, before, evaluations, mixed.get("unmixed", {}))
+        figures |= ({"keep": kept} if kept else {}) | ({"interpolation": mixed} if mixed else {})
         with checkpoints.disk_errors(output, "resume with --resume_from_checkpoint auto"):
             task.save(output, weights)
             honour_umask(output)
@@ -232,7 +242,7 @@ def finish_run(
 def load_splits(config: FinetuneConfig, report: CorpusReport, given: Given) -> dict[str, Rows]:
     """Return the rows of every split by its role in the run."""
     corpora: dict[str, Rows] = {}
-    for name, (source, split) in config.corpora.items():
+    for name in config.corpora:
         if name in given.data:
             dropped = CorpusReport() if name in config.streamed else report
             rows = rows_of_dataset(
@@ -240,14 +250,15 @@ def load_splits(config: FinetuneConfig, report: CorpusReport, given: Given) -> d
             )
             corpora[name] = StreamedRows(Stream(rows, dropped)) if name in config.streamed else StoredRows(rows)
             continue
+        place = config.place(name)
         load = partial(
             load_corpus,
-            source,
-            split,
+            place.source,
+            place.split,
             name=name,
-            config=config.source_config,
-            columns=config.columns,
-            channel=config.channel,
+            config=place.config,
+            columns=place.columns,
+            channel=place.channel,
         )
         if name in config.streamed:
             readers = accelerate.PartialState().num_processes * max(1, config.dataloader_num_workers)
@@ -279,7 +290,7 @@ def warn_of_overlap(config: FinetuneConfig, corpora: dict[str, Rows]) -> None:
     if "train" in config.streamed:
         return
     for name, rows in corpora.items():
-        if name == "train" or config.corpora[name][0] != config.source:
+        if name == "train" or source_name(config.corpora[name][0]) != source_name(config.source):
             continue
         same = pc.is_in(column_of(corpora["train"].table, "id"), column_of(rows.table, "id").combine_chunks())
         shared = pc.sum(same).as_py()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +43,14 @@ class Checkpoint:
         front_end: waveforms to the inputs of the model.
         labels: classes by their id.
         head_is_new: whether the head is random, so that the model cannot classify yet.
+        new_weights: names of the weights that the checkpoint lacked, and that are random at the start.
     """
 
     model: PreTrainedModel
     front_end: FrontEnd
     labels: Labels
     head_is_new: bool = False
+    new_weights: list[str] = field(default_factory=list)
 
     @property
     def rate(self) -> int:
@@ -123,7 +125,7 @@ def load_to_finetune(config: FinetuneClassificationConfig, labels: Labels, longe
     head = f"new weights, random until trained: {few}" if new else "the head is kept because it has these labels"
     logger.info("%s: %d labels; %s", name, len(labels.names), head)
     head_is_new = not same or config.from_scratch or plain or bool(set(new) & head_names(model))
-    return Checkpoint(exact_padding(model), make_front_end(model.config, extractor), labels, head_is_new)
+    return Checkpoint(exact_padding(model), make_front_end(model.config, extractor), labels, head_is_new, new)
 
 
 def read_classifier_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:

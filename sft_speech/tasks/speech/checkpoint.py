@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,12 +46,14 @@ class SpeechCheckpoint:
         tokenizer: tokenizer of its texts; voice conversion only saves it.
         extractor: extractor of its spectrograms.
         speakers: its voices.
+        new_weights: names of weights that the checkpoint lacked, such as the embeddings of new letters.
     """
 
     model: Model
     tokenizer: SpeechT5Tokenizer
     extractor: SpeechT5FeatureExtractor
     speakers: Speakers
+    new_weights: list[str] = field(default_factory=list)
 
     @property
     def config(self) -> SpeechT5Config:

@@ -39,6 +39,10 @@ def add_characters(checkpoint: SpeechCheckpoint, transcripts: Iterable[str]) -> 
         before = checkpoint.tokenizer
         checkpoint.tokenizer = extended(before, added)
         _extend_embeddings(checkpoint, before, added)
+        embeddings = checkpoint.model.get_input_embeddings()
+        checkpoint.new_weights += [
+            f"{name}.weight" for name, one in checkpoint.model.named_modules() if one is embeddings
+        ]
         logger.info("letters added to the vocabulary: %s", " ".join(added))
     return added
 

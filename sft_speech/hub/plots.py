@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sft_speech.options.spec import TaskSpec
+from sft_speech.options.spec import Metric, TaskSpec
 
 Curve = tuple[str, Sequence[float], list[float]]  # label, steps, values
 
@@ -30,12 +30,18 @@ def plots(log: list[dict[str, Any]], spec: TaskSpec, figures: Mapping[str, Any] 
     pictures = {f"plots/{file}": draw(title, curves) for file, (title, curves) in drawn.items() if curves}
     mixed = (figures or {}).get("interpolation", {})
     if len(mixed.get("curve", [])) > 1:
-        metric, points = spec.metric(mixed["metric"]), mixed["curve"]
-        values = [metric.scale * point[metric.name] for point in points]
-        line = (metric.heading, [point["share"] for point in points], values)
-        title = f"{metric.heading} on the evaluation split"
-        pictures["plots/interpolation.png"] = draw(title, [line], "share of the trained weights", mixed["share"])
+        pictures["plots/interpolation.png"] = interpolation_plot(mixed, spec.metric(mixed["metric"]))
     return pictures
+
+
+def interpolation_plot(mixed: Mapping[str, Any], metric: Metric) -> bytes:
+    """Return a PNG of the metric of each share of the trained weights; the share that is used is marked."""
+    shares, values = zip(
+        *((point["share"], metric.scale * point[metric.name]) for point in mixed["curve"]), strict=True
+    )
+    lines: list[Curve] = [(metric.heading, shares, list(values))]
+    title = f"{metric.heading} on the evaluation split"
+    return draw(title, lines, "share of the trained weights", mixed["share"])
 
 
 def curve(log: list[dict[str, Any]], key: str, label: str, scale: float = 1.0) -> Curve:

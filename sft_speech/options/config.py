@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 from sft_speech.errors import UserError
 from sft_speech.options.keep import KEEP, SELECT, Place, check_keep, keep_places
 from sft_speech.options.settings import check_values, option
+from sft_speech.options.sources import IN_MEMORY as IN_MEMORY
 from sft_speech.text.codes import language_code
 
 REGULARIZES = re.compile(r"_dropout$|^layerdrop$|^mask_(time|feature)_")
-IN_MEMORY = "in memory"  # source or model of a run that got it as a Python object
 
 
 @dataclasses.dataclass

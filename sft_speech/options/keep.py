@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from sft_speech.errors import UserError
-from sft_speech.options.sources import columns_of, read_tables
+from sft_speech.options.sources import IN_MEMORY, columns_of, read_tables
 
 if TYPE_CHECKING:
     from sft_speech.options.config import FinetuneConfig
@@ -103,7 +103,8 @@ def name_of(place: Place) -> str:
     """Return a name of a corpus and its split that can be that of a file."""
     path = PurePath(place.source.rstrip("/"))
     corpus = path.stem if re.fullmatch(r"\.[A-Za-z]\w{1,5}", path.suffix) else path.name
-    parts = filter(None, (corpus, place.config, place.split))
+    named = (corpus, place.config) if place.source != IN_MEMORY else ()
+    parts = filter(None, (*named, place.split))
     return re.sub(r"[^\w.+,=-]+", "_", "_".join(parts)).strip("_")
 
 

@@ -10,6 +10,8 @@ from sft_speech.errors import UserError
 from sft_speech.files import expanded
 from sft_speech.options.settings import coerce, shown
 
+IN_MEMORY = "in memory"  # source or model of a run that got it as a Python object
+
 # What names a corpus, or a part of one, and their types.
 CORPUS: Mapping[str, Any] = {
     "source": str,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -74,9 +74,10 @@ class Start:
                     start = saved.get_tensor(name)
                     if is_mixed(name, end[name], self.new) and start.shape == end[name].shape:
                         yield name, start
-        except (OSError, RuntimeError, ValueError) as error:
+        except (SafetensorError, OSError) as error:
             why = f"the weights at the start of the run cannot be read ({error})"
-            raise UserError(str(self.file), why, "resume with --resume_from_checkpoint auto") from error
+            do = "remove the file if it is there, and resume with --resume_from_checkpoint auto"
+            raise UserError(str(self.file), why, do) from error
 
 
 def is_mixed(name: str, weights: Tensor, new: Collection[str]) -> bool:

@@ -108,8 +108,8 @@ def finetune(
         values |= {"streaming": True} if isinstance(train, datasets.IterableDataset) else {}
     settings = load_config(spec.config, None if config is None else str(config), values)
     for role, place in keep_places(settings).items():
-        if place.source == IN_MEMORY and place.split in (keep or {}):
-            rows[role] = (keep or {})[place.split]
+        if keep and place.source == IN_MEMORY and place.split is not None:
+            rows[role] = keep[place.split]
     from sft_speech.training.run import Given, fine_tune
 
     with contextlib.nullcontext() if named else tempfile.TemporaryDirectory() as copy:

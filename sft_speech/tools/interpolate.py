@@ -208,12 +208,14 @@ def other_words(start: str, end: str, configs: tuple[PreTrainedConfig, PreTraine
 
 
 def of_words(model: PreTrainedModel) -> set[str]:
-    """Return the names of the weights with a row for each word or label: the head, and embeddings."""
+    """Return the names of the weights with a row for each word or label: the head, and embeddings of words."""
+    from torch import nn
+
     from sft_speech.models.adapt import head_names
 
     size = getattr(model.config, "vocab_size", None)
-    rows = {name for name, one in model.named_parameters() if one.ndim == 2 and len(one) == size}
-    return rows | head_names(model)
+    tables = {id(one.weight) for one in model.modules() if isinstance(one, nn.Embedding) and one.num_embeddings == size}
+    return {name for name, one in model.named_parameters() if id(one) in tables} | head_names(model)
 
 
 def points_of(args: argparse.Namespace, start: Start) -> tuple[list[Point], Metric]:

@@ -17,7 +17,7 @@ import accelerate
 
 from sft_speech.errors import UserError
 from sft_speech.metrics.intervals import Comparison
-from sft_speech.models.interpolate import Mixture, Start, weights_of
+from sft_speech.models.interpolate import LORA, Mixture, Start, weights_of
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.keep import KEEP, SELECT
 from sft_speech.options.spec import Metric
@@ -140,10 +140,11 @@ def compare_all(
     return found
 
 
-def keep_start(config: FinetuneConfig, task: Task[Any], resumed: Path | None) -> Start | None:
+def keep_start(config: FinetuneConfig, task: Task[Any], trainer: ExactTrainer, resumed: Path | None) -> Start | None:
     """Write the weights of the loaded checkpoint, if they are needed at the end; on the main process.
 
     Args:
+        trainer: the trainer of the run, before training starts.
         resumed: the checkpoint that the run resumes from; the file of its run is used.
 
     Raises:
@@ -151,10 +152,14 @@ def keep_start(config: FinetuneConfig, task: Task[Any], resumed: Path | None) ->
     """
     if config.interpolate is None:
         return None
-    output, new = Path(config.output_dir), task.new_weights()
-    if not weights_of(task.model).keys() - set(new):
+    output, new, names = Path(config.output_dir), task.new_weights(), weights_of(task.model).keys()
+    if not names - set(new):
         why = "all weights of the model are new, so there is no start to return to"
         raise UserError("interpolate", why, "leave it out, or start from a pretrained model")
+    if trainer.is_fsdp_enabled and any(LORA in name for name in names):
+        why = "the updates of a sharded model are merged after its evaluation"
+        do = "launch with configs/accelerate/multi_gpu.yaml, or mix afterwards: sft-speech interpolate START END -o DIR"
+        raise UserError("interpolate with LoRA under FSDP", why, do)
     file = output / START
     own = resumed is not None and resumed.resolve().parent == output.resolve()
     if accelerate.PartialState().is_main_process and not (own and file.is_file()):

@@ -149,13 +149,13 @@ def run(
     task = spec.build(config)
     task.load(corpora["train"])
     keep.check_task(config, task)
-    start = interpolation.keep_start(config, task, beginning.checkpoint)
     corpora = from_main(processes, lambda: usable_rows(config, task, corpora, report))
     logger.info("%s", report.table())
     task.begin(corpora)
 
     trainer = build_trainer(config, spec, task, corpora, processes, reports, report)
     sharding.check_resumable(trainer, beginning.checkpoint)
+    start = interpolation.keep_start(config, task, trainer, beginning.checkpoint)
     trainer.stop, trainer.before_saving = stop, partial(keep_output, config, task, lock)
     for callback in (*given.callbacks, stop):
         trainer.add_callback(callback)

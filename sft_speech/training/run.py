@@ -7,7 +7,6 @@ import dataclasses
 import gc
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -16,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import accelerate
 import pyarrow.compute as pc
-import torch
 from accelerate.utils import set_seed
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from sft_speech.corpora import load_corpus, rows_of_dataset
@@ -33,8 +31,9 @@ from sft_speech.hub.while_training import RunUploads, opened
 from sft_speech.models import adapt
 from sft_speech.models.interpolate import Start
 from sft_speech.options.config import FinetuneConfig
-from sft_speech.options.spec import Metric, TaskSpec
+from sft_speech.options.spec import TaskSpec
 from sft_speech.training import callbacks, checkpoints, interpolation, keep, sharding
+from sft_speech.training.arguments import PATIENCE_HOURS, training_arguments
 from sft_speech.training.before import BeforeAndAfter
 from sft_speech.training.ending import first_error_only
 from sft_speech.training.figures import log_counts, training_figures
@@ -51,7 +50,6 @@ from sft_speech.training.start import (
     keep_output,
     main_first,
     on_cpu,
-    tensorboard_folder,
     trackers,
 )
 from sft_speech.training.stop import Stop
@@ -65,9 +63,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESULTS = "all_results.json"
-# Hours that processes wait for one that reads headers: NCCL's own half hour is too short for large scans
-# (accelerate#2528).
-PATIENCE_HOURS = 4
 
 
 @dataclasses.dataclass
@@ -343,44 +338,3 @@ def build_trainer(
     rates = (config.learning_rate, task.layer_decay, task.head_first_steps)
     logger.info("%s", adapt.describe(task.model, *rates))
     return trainer
-
-
-def training_arguments(
-    config: FinetuneConfig, steps: int, accumulation: int, reports: list[str], metric: Metric | None
-) -> TrainingArguments:
-    """Return the arguments of the Hugging Face Trainer.
-
-    Args:
-        metric: picks the best checkpoint; None without an evaluation split.
-    """
-    bf16 = config.bf16
-    os.environ["TENSORBOARD_LOGGING_DIR"] = tensorboard_folder(config.output_dir)
-    cuda = torch.cuda.is_available() and not on_cpu()
-    every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
-    staged = config.lr_scheduler_type == "tri_stage"
-    same = (
-        "output_dir learning_rate adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm seed logging_steps "
-        "dataloader_num_workers run_name optim"
-    ).split()
-    return TrainingArguments(
-        **{name: getattr(config, name) for name in same},
-        activation_checkpointing=config.gradient_checkpointing,  # its present name in transformers
-        max_steps=steps,
-        gradient_accumulation_steps=accumulation,
-        lr_scheduler_type="constant" if staged else config.lr_scheduler_type,
-        warmup_steps=0 if staged else config.warmup_steps,
-        bf16=cuda and torch.cuda.is_bf16_supported(including_emulation=False) if bf16 is None else bf16,
-        eval_strategy="steps" if metric else "no",
-        eval_steps=every if metric else None,
-        save_strategy="steps",
-        save_steps=every,
-        load_best_model_at_end=metric is not None,
-        metric_for_best_model=f"eval_{metric.name}" if metric else None,
-        greater_is_better=metric.best == "max" if metric else None,
-        report_to=reports,
-        remove_unused_columns=False,
-        logging_nan_inf_filter=False,  # a NaN loss should be visible in the log
-        ddp_timeout=PATIENCE_HOURS * 3600,
-        disable_tqdm=False,
-        use_cpu=on_cpu(),
-    )

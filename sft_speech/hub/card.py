@@ -187,7 +187,7 @@ class Run:
         for key in ("eval_source", "source"):
             if source == getattr(self.config, key):
                 return self.shown(key)
-        return str(published(source, not on_hub(source)))
+        return str(published(source, "keep_splits" in self.on_disk))
 
     def owns(self, path: Path, figures: dict[str, Any]) -> bool:
         """Return whether an evaluation file is of a split that the run evaluated."""
@@ -200,7 +200,7 @@ class Run:
         for path, figures in self.evaluation_files.items():
             if self.owns(path, figures):
                 source, split = self.splits[path.stem]
-                other = source if on_hub(source) else None  # of keep_splits
+                other = source if on_hub(source) and "keep_splits" not in self.on_disk else None
                 yield split, self.corpus(source), self.from_hub(keys[source]) if source in keys else other, figures
             else:  # evaluated later, on another corpus
                 source = figures.get("source", "")

@@ -27,12 +27,12 @@ def published(value: Any, on_disk: bool = False) -> Any:
     """Return a value with each path cut to its last part, and tokens hidden.
 
     Args:
-        on_disk: the value is known to be a path, whatever it looks like.
+        on_disk: the value, or one in it, is known to be a path, whatever it looks like.
     """
     if isinstance(value, dict):
-        return {key: published(one) for key, one in value.items()}
+        return {key: published(one, on_disk) for key, one in value.items()}
     if isinstance(value, list):
-        return [published(one) for one in value]
+        return [published(one, on_disk) for one in value]
     if not isinstance(value, str):
         return value
     is_path = "/" in value or "\\" in value or value.startswith("~")

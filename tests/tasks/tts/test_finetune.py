@@ -229,3 +229,19 @@ def test_bad_input_gives_a_line_before_training(arguments, tmp_path, capsys, key
 def test_an_x_vector_model_of_another_size_is_refused(arguments, tiny_x_vectors, capsys):
     assert main(arguments(speaker_encoder=tiny_x_vectors())) == 2
     assert "32 numbers, the model takes 16" in capsys.readouterr().err
+
+
+def test_it_keeps_and_is_mixed(arguments, tiny_speaker, tmp_path):
+    """The statistics of batch norms are mixed, too; the difference of losses has an interval."""
+    keys = {"keep_splits": "[speaker=anna]", "samples": 0}
+    assert main(arguments(**keys, interpolate=1)) == 0
+    assert main(arguments(output="mixed", **keys, interpolate=0.5)) == 0
+    start, end, found = (
+        load_file(one / "model.safetensors") for one in (tiny_speaker, tmp_path / "out", tmp_path / "mixed")
+    )
+    for name, one in found.items():
+        if one.is_floating_point():
+            torch.testing.assert_close(one, (start[name] + end[name]) / 2)
+    (row,) = json.loads((tmp_path / "mixed" / "all_results.json").read_text())["keep"]
+    assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+    assert row["after"] != row["unmixed"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from sft_speech.options.settings import parse_yaml
+from sft_speech.options.settings import is_table, parse_yaml
 from sft_speech.redact import redact
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -63,8 +63,7 @@ def published_argument(text: str, on_disk: bool) -> str:
     if text.startswith(("[", "{")):
         with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
             value = parse_yaml(text)[0]
-            if any(isinstance(one, dict) for one in (value if isinstance(value, list) else [value])):
-                return yaml.safe_dump(
-                    published(value), default_flow_style=True, sort_keys=False, width=math.inf
-                ).strip()
+            if any(is_table(one) for one in (value if isinstance(value, list) else [value])):
+                public = published(value, on_disk)
+                return yaml.safe_dump(public, default_flow_style=True, sort_keys=False, width=math.inf).strip()
     return str(published(text, on_disk))

@@ -5,10 +5,11 @@ See :mod:`sft_speech.models.interpolate`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def search(
     evaluations: dict[float, Evaluation] = {}
     for share in SHARES:
         mixture.set(share)
-        evaluations[share] = evaluate(rows)
+        with no_warnings():
+            evaluations[share] = evaluate(rows)
     values = {share: one.metrics()[metric.name] for share, one in evaluations.items() if metric.name in one.metrics()}
     if not values:
         why = f"no share has a finite {metric.name} on the evaluation split"
@@ -124,6 +126,18 @@ def search(
             point = Point(share, value, point.difference, error, sum(found) / len(found))
         points.append(point)
     return points
+
+
+@contextlib.contextmanager
+def no_warnings() -> Iterator[None]:
+    """Suppress warnings of evaluations, such as of hypotheses that loop: most of these models are not used."""
+    tasks = logging.getLogger("sft_speech.tasks")
+    level = tasks.level
+    tasks.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        tasks.setLevel(level)
 
 
 def compare_all(

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from sft_speech.corpora.report import CorpusReport
 
 
-def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
+def add_corpus_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add ``--source`` and the options that choose a part of it."""
-    parser.add_argument("--source", required=True, help="corpus: a folder, a manifest file or a Hub id")
+    parser.add_argument("--source", required=required, help="corpus: a folder, a manifest file or a Hub id")
     parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
     parser.add_argument("--split", metavar="SPLIT", help="split to evaluate on; join several with '+' [all rows]")
     for role in ("audio", "text", "speaker"):

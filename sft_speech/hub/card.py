@@ -16,14 +16,16 @@ import yaml
 
 from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.errors import UserError
-from sft_speech.hub import adapters, markdown, provenance
+from sft_speech.hub import adapters, forgetting, markdown, provenance
+from sft_speech.hub.cells import cell, decoding
 from sft_speech.hub.plots import plots
 from sft_speech.hub.published import on_hub, published, published_command
 from sft_speech.models.language import LANGUAGE, read_card
 from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.keep import KEEP
 from sft_speech.options.names import current
 from sft_speech.options.settings import read_yaml
-from sft_speech.options.spec import Metric, TaskSpec
+from sft_speech.options.spec import TaskSpec
 from sft_speech.redact import redact
 from sft_speech.text.codes import base_of, known_code
 
@@ -159,21 +161,33 @@ class Run:
     @cached_property
     def splits(self) -> dict[str, tuple[str, str]]:
         """Corpus and split that the run evaluated, by the stem of the evaluation file."""
-        roles = {role: found for role, found in self.config.corpora.items() if role != "train"}
-        return {file_stem(split or role): (source, split or role) for role, (source, split) in roles.items()}
+        config, roles = self.config, self.config.corpora
+        return {
+            file_stem(config.title(role)): (roles[role][0], roles[role][1] or role.removeprefix(KEEP))
+            for role in config.reported
+        }
 
     @cached_property
     def before(self) -> dict[tuple[str, str], dict[str, Any]]:
         """The figures of the starting checkpoint, by split and corpus as :meth:`evaluations` names them."""
-        found, corpus = {}, self.shown("eval_source" if self.config.eval_source else "source")
-        for role, (_, split) in self.config.corpora.items():
+        found = {}
+        for role in self.config.reported:
             keys = {metric.name: f"before_{role}_{metric.name}" for metric in self.spec.metrics}
             figures = {name: self.figures[key] for name, key in keys.items() if key in self.figures}
-            saved = _read(self.folder / "evaluation" / "before" / f"{file_stem(split or role)}.json")
+            stem = file_stem(self.config.title(role))
+            saved = _read(self.folder / "evaluation" / "before" / f"{stem}.json")
             if figures and "normalizer" in saved:
                 figures["normalizer"] = saved["normalizer"]
-            found[split or role, corpus] = figures
+            source, split = self.splits[stem]
+            found[split, self.corpus(source)] = figures
         return found
+
+    def corpus(self, source: str) -> str:
+        """Return the name of a corpus of this run, without the folders of a path."""
+        for key in ("eval_source", "source"):
+            if source == getattr(self.config, key):
+                return self.shown(key)
+        return str(published(source, "keep_splits" in self.on_disk))
 
     def owns(self, path: Path, figures: dict[str, Any]) -> bool:
         """Return whether an evaluation file is of a split that the run evaluated."""
@@ -182,10 +196,12 @@ class Run:
 
     def evaluations(self) -> Iterator[tuple[str, str, str | None, dict[str, Any]]]:
         """Yield for each evaluation file its split, its corpus, the corpus's id on the Hub or None, and the figures."""
-        key = "eval_source" if self.config.eval_source else "source"
+        keys = {self.config.source: "source", self.config.eval_source: "eval_source"}
         for path, figures in self.evaluation_files.items():
             if self.owns(path, figures):
-                yield self.splits[path.stem][1], self.shown(key), self.from_hub(key), figures
+                source, split = self.splits[path.stem]
+                other = source if on_hub(source) and "keep_splits" not in self.on_disk else None
+                yield split, self.corpus(source), self.from_hub(keys[source]) if source in keys else other, figures
             else:  # evaluated later, on another corpus
                 source = figures.get("source", "")
                 yield path.stem, str(published(source)), source if source and on_hub(source) else None, figures
@@ -210,7 +226,7 @@ def _read(path: Path) -> dict[str, Any]:
 def card_files(run: Run, repository: str | None = None, *, ask_hub: bool = False) -> dict[str, bytes]:
     """Return README.md and plots/*.png by name; see :func:`write_card` for the arguments."""
     name = repository or run.folder.resolve().name
-    pictures = plots(run.history, run.spec)
+    pictures = plots(run.history, run.spec, run.figures)
     found = pictures or {f"plots/{path.name}": b"" for path in sorted((run.folder / "plots").glob("*.png"))}
     parts = [
         f"---\n{metadata(run, name, ask_hub)}\n---\n",
@@ -218,6 +234,7 @@ def card_files(run: Run, repository: str | None = None, *, ask_hub: bool = False
         *opening(run),
         "## Figures\n",
         *figures_table(run),
+        *forgetting.sections(run.figures, run.spec),
         "## Use\n",
         markdown.code(run.spec.card.usage.replace("NAME", json.dumps(name)), "python") + "\n",
         *run.spec.card.sections(run.folder),
@@ -334,22 +351,6 @@ def figures_table(run: Run) -> list[str]:
     return lines
 
 
-def cell(figures: dict[str, Any], metric: Metric) -> str:
-    value, interval = figures.get(metric.name), figures.get(f"{metric.name}_interval")
-    if value is None:
-        return "–"
-    shown = f"{metric.scale * value:.2f}"
-    if not interval or None in interval:
-        return shown
-    low, high = (metric.scale * limit for limit in interval)
-    return f"{shown} ({low:.2f} to {high:.2f})"
-
-
-def decoding(figures: dict[str, Any]) -> str:
-    found = figures.get("decoding", {})
-    return "greedy" if found.get("search", "greedy") == "greedy" else f"beam, {published(str(found.get('lm')), True)}"
-
-
 def data_table(run: Run) -> str:
     """Return a table of the rows kept and dropped, without ids of utterances."""
     rows, splits = [], {role: split or "all of it" for role, (_, split) in run.config.corpora.items()}
@@ -387,7 +388,7 @@ def training(run: Run) -> list[str]:
         if start["command"]:  # absent if started from Python
             command = shlex.join(["sft-speech", *published_command(start["command"], run.on_disk)])
             lines.append(markdown.code(command) + "\n")
-    options = {key: run.shown(key) if isinstance(value, str) else value for key, value in run.settings.items()}
+    options = {key: published(value, key in run.on_disk) for key, value in run.settings.items()}
     lines.append("Options that differ from the defaults:\n")
     lines.append(markdown.code(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), "yaml") + "\n")
     if start:

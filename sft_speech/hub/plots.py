@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sft_speech.options.spec import TaskSpec
+from sft_speech.options.spec import Metric, TaskSpec
 
-Curve = tuple[str, list[int], list[float]]  # label, steps, values
+Curve = tuple[str, Sequence[float], list[float]]  # label, steps, values
 
 
-def plots(log: list[dict[str, Any]], spec: TaskSpec) -> dict[str, bytes]:
-    """Return PNG files by name, from the entries of a trainer's log; figures logged once are not plotted."""
-    figures = [curve(log, f"eval_{one.name}", one.heading, one.scale) for one in spec.metrics if one.curve]
+def plots(log: list[dict[str, Any]], spec: TaskSpec, figures: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+    """Return PNG files by name, from the entries of a trainer's log; figures logged once are not plotted.
+
+    Args:
+        figures: those of a finished run; they may have the curve of an interpolation.
+    """
+    found = [curve(log, f"eval_{one.name}", one.heading, one.scale) for one in spec.metrics if one.curve]
     losses = [curve(log, "loss", "training"), curve(log, "eval_loss", "evaluation")]
     wanted = {
         "loss.png": (f"loss, {spec.card.loss_unit}", losses),
-        "evaluation.png": ("evaluation", figures),
+        "evaluation.png": ("evaluation", found),
         "learning_rate.png": ("learning rate", [curve(log, "learning_rate", "learning rate")]),
         "gradient.png": ("norm of the gradient", [curve(log, "grad_norm", "norm of the gradient")]),
     }
     drawn = {file: (title, [one for one in curves if len(one[1]) > 1]) for file, (title, curves) in wanted.items()}
-    return {f"plots/{file}": draw(title, curves) for file, (title, curves) in drawn.items() if curves}
+    pictures = {f"plots/{file}": draw(title, curves) for file, (title, curves) in drawn.items() if curves}
+    mixed = (figures or {}).get("interpolation", {})
+    if len(mixed.get("curve", [])) > 1:
+        pictures["plots/interpolation.png"] = interpolation_plot(mixed, spec.metric(mixed["metric"]))
+    return pictures
+
+
+def interpolation_plot(mixed: Mapping[str, Any], metric: Metric) -> bytes:
+    """Return a PNG of the metric of each share of the trained weights; the share that is used is marked."""
+    shares, values = zip(
+        *((point["share"], metric.scale * point[metric.name]) for point in mixed["curve"]), strict=True
+    )
+    lines: list[Curve] = [(metric.heading, shares, list(values))]
+    title = f"{metric.heading} on the evaluation split"
+    return draw(title, lines, "share of the trained weights", mixed["share"])
 
 
 def curve(log: list[dict[str, Any]], key: str, label: str, scale: float = 1.0) -> Curve:
@@ -31,14 +50,17 @@ def curve(log: list[dict[str, Any]], key: str, label: str, scale: float = 1.0) -
     return label, [step for step, _ in found], [value for _, value in found]
 
 
-def draw(title: str, curves: list[Curve]) -> bytes:
+def draw(title: str, curves: list[Curve], over: str = "optimizer step", chosen: float | None = None) -> bytes:
+    """Return curves as PNG; ``chosen`` is marked by a vertical line."""
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
     figure = Figure(figsize=(7, 3.5))
     axis = figure.subplots(gridspec_kw={"left": 0.1, "right": 0.98, "bottom": 0.15, "top": 0.9})
     for label, steps, values in curves:
         axis.plot(steps, values, label=label, marker="o" if len(steps) <= 30 else None, markersize=3)
-    axis.set(title=title, xlabel="optimizer step")
+    if chosen is not None:
+        axis.axvline(chosen, color="gray", linestyle="--")
+    axis.set(title=title, xlabel=over)
     axis.grid(alpha=0.3)
     axis.set_ylim(bottom=0)
     if len(curves) > 1:

@@ -57,7 +57,7 @@ def about_this_start(
         "from": resumed.name if resumed else None,
         "command": list(config.command_line),
         "preset": Path(config.preset).name if config.preset else None,
-        "on_disk": [key for key, value in values.items() if isinstance(value, str) and os.path.exists(value)],
+        "on_disk": [key for key, value in values.items() if is_on_disk(value)],
         "device": name,
         "processes": processes,
         "cores": psutil.cpu_count(),
@@ -66,6 +66,13 @@ def about_this_start(
         "python": platform.python_version(),
         "versions": {package: version(package) for package in STACK},
     }
+
+
+def is_on_disk(value: Any) -> bool:
+    """Return whether a value is a path that exists, or a list of tables one of which has such a source."""
+    if isinstance(value, list):
+        return any(is_on_disk(one.get("source")) for one in value if isinstance(one, dict))
+    return isinstance(value, str) and os.path.exists(value)
 
 
 def version(package: str) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import yaml
+
+from sft_speech.options.settings import is_table, parse_yaml
 from sft_speech.redact import redact
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -22,12 +27,12 @@ def published(value: Any, on_disk: bool = False) -> Any:
     """Return a value with each path cut to its last part, and tokens hidden.
 
     Args:
-        on_disk: the value is known to be a path, whatever it looks like.
+        on_disk: the value, or one in it, is known to be a path, whatever it looks like.
     """
     if isinstance(value, dict):
-        return {key: published(one) for key, one in value.items()}
+        return {key: published(one, on_disk) for key, one in value.items()}
     if isinstance(value, list):
-        return [published(one) for one in value]
+        return [published(one, on_disk) for one in value]
     if not isinstance(value, str):
         return value
     is_path = "/" in value or "\\" in value or value.startswith("~")
@@ -46,8 +51,19 @@ def published_command(line: list[str], on_disk: frozenset[str]) -> list[str]:
     for word in line:
         name, equals, value = word.partition("=")
         if word.startswith("--") and equals:
-            shown.append(f"{name}={published(value, name.removeprefix('--') in on_disk)}")
+            shown.append(f"{name}={published_argument(value, name.removeprefix('--') in on_disk)}")
         else:
-            shown.append(published(word, key in on_disk))
+            shown.append(published_argument(word, key in on_disk))
             key = word.removeprefix("--") if word.startswith("--") else ""
     return shown
+
+
+def published_argument(text: str, on_disk: bool) -> str:
+    """Return an argument without paths; that of an option of tables, such as ``[{source: a/b}]``, stays one."""
+    if text.startswith(("[", "{")):
+        with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+            value = parse_yaml(text)[0]
+            if any(is_table(one) for one in (value if isinstance(value, list) else [value])):
+                public = published(value, on_disk)
+                return yaml.safe_dump(public, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+    return str(published(text, on_disk))

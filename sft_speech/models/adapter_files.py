@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -244,6 +244,18 @@ class Adapter:
             weights |= {one.replace(".base_layer.", "."): state[one] for one in names}
         kept = {f"{PREFIX}{name}": one.detach().to("cpu", copy=True).contiguous() for name, one in weights.items()}
         return cls(config["default"], kept, sorted(whole), type(model).__name__, model.config)
+
+    def scaled(self, share: float) -> Adapter | None:
+        """Return the adapter with a share of its updates, as interpolation leaves them; None for a share of DoRA, whose
+        updates are not linear in its weights.
+        """
+        if share == 1:
+            return self
+        if self.lora.use_dora:
+            logger.info("no adapter is written: DoRA has none for an interpolated model")
+            return None
+        weights = {name: share * one if ".lora_B." in name else one for name, one in self.weights.items()}
+        return replace(self, weights=weights)
 
     def save(self, folder: Path, base: str, revision: str | None = None) -> None:
         """Write it as peft loads it.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from sft_speech.errors import UserError
+from sft_speech.options.keep import KEEP, SELECT, Place, check_keep, keep_places
 from sft_speech.options.lora import check_lora
 from sft_speech.options.settings import check_values, option
+from sft_speech.options.sources import IN_MEMORY as IN_MEMORY
 from sft_speech.text.codes import language_code
 
 REGULARIZES = re.compile(r"^(?!lora_).*_dropout$|^layerdrop$|^mask_(time|feature)_")
-IN_MEMORY = "in memory"  # source or model of a run that got it as a Python object
 
 
 @dataclasses.dataclass
@@ -56,6 +57,9 @@ class FinetuneConfig:
     eval_source: str | None = option(None, "corpus of eval_split and test_splits, if not source", path=True)
     eval_split: str | None = option(None, "split to evaluate during training; it selects the best checkpoint")
     test_splits: list[str] = option([], "splits to evaluate once, at the end, each on its own")  # noqa: RUF009
+    keep_splits: list[dict[str, Any] | str] = option(  # noqa: RUF009
+        [], "splits, or tables {source, split} of other corpora, that it should not get worse on; only reported"
+    )
     audio_column: str | None = option(None, "column of the audio, if it is not recognized by its name")
     text_column: str | None = option(None, "column of the transcript, if it is not recognized by its name")
     speaker_column: str | None = option(None, "column of the speaker, if it is not recognized by its name")
@@ -106,6 +110,10 @@ class FinetuneConfig:
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: no clipping", 0.0)
     max_nonfinite_steps: int = option(
         10, "steps with a NaN or infinite gradient are skipped; more than this in 100 steps end the run", 0
+    )
+
+    interpolate: float | Literal["auto"] | None = option(
+        None, "share of the trained weights in a mean with those at the start (WiSE-FT); auto: chosen on eval_split"
     )
 
     # The machine
@@ -206,6 +214,7 @@ class FinetuneConfig:
             )
         if self.early_stopping_patience is not None and "eval" not in self.corpora:
             raise UserError("early_stopping_patience without eval_split", "nothing is evaluated", "set eval_split too")
+        check_keep(self)
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
             raise UserError("no steps", "nothing would be trained", "set max_steps or num_train_epochs above 0")
 
@@ -221,6 +230,12 @@ class FinetuneConfig:
 
     @property
     def corpora(self) -> dict[str, tuple[str, str | None]]:
+        """Source and split by role: those of :attr:`own_corpora`, and of ``keep_splits`` as ``keep_CORPUS_SPLIT``."""
+        kept = {role: (place.source, place.split) for role, place in keep_places(self).items()}
+        return self.own_corpora | kept
+
+    @property
+    def own_corpora(self) -> dict[str, tuple[str, str | None]]:
         """Source and split by role: "train", "eval", and every test split under its own name."""
         other = self.eval_source or self.source
         roles = {"train": (self.source, self.train_split)}
@@ -229,6 +244,21 @@ class FinetuneConfig:
         # A corpus may call its test split "eval", or have only a split "train".
         taken = ("train", "eval")
         return roles | {f"test_{split}" if split in taken else split: (other, split) for split in self.test_splits}
+
+    @property
+    def reported(self) -> list[str]:
+        """Roles of the corpora that are evaluated at the end."""
+        return [role for role in self.corpora if role != "train" and not role.startswith(SELECT)]
+
+    def place(self, role: str) -> Place:
+        """Return where the rows of a role are read from."""
+        source, split = self.corpora[role]
+        own = Place(source, split, self.source_config, self.columns, self.channel)
+        return keep_places(self).get(role, own)
+
+    def title(self, role: str) -> str:
+        """Return the name of a role in the names of files and in messages."""
+        return role if role.startswith((KEEP, SELECT)) else self.corpora[role][1] or role
 
     @property
     def streamed(self) -> frozenset[str]:

@@ -65,7 +65,8 @@ def check_values(config: DataclassInstance) -> None:
         if field.metadata.get("path") and isinstance(value, str):
             value = expanded(value, field.name)
         low, high = field.metadata.get("low"), field.metadata.get("high")
-        if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
+        number = None if isinstance(value, str) else value  # 'auto' is in no range
+        if number is not None and ((low is not None and number < low) or (high is not None and number > high)):
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"
             raise UserError(f"{field.name}: {value}", "it is out of range", f"use a value {bounds}")
         setattr(config, field.name, value)
@@ -75,9 +76,13 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
     """Convert a value to the type of its field; YAML, for example, reads the number `1e-4` as text."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        if value is None or value == "":
+        if type(None) in arguments and (value is None or value == ""):
             return None
-        return coerce(key, value, next(a for a in arguments if a is not type(None)))
+        choices = [a for a in arguments if a is not type(None)]
+        words = [word for a in choices if typing.get_origin(a) is Literal for word in typing.get_args(a)]
+        if isinstance(value, str) and (value in words or str in choices):  # 'auto' instead of a number, or a table
+            return value
+        return coerce(key, value, choices[0])
     if origin is Literal:
         if not isinstance(value, str) or value not in arguments:
             raise UserError(f"{key}: {shown(value)}", "there is no such choice", f"use one of {', '.join(arguments)}")
@@ -86,7 +91,8 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
         items = value
         if isinstance(value, str):  # the commas of `speaker=a,b` belong to one split
             items = [value] if "=" in value else [item.strip() for item in value.split(",") if item.strip()]
-        if isinstance(value, dict) and typing.get_origin(arguments[0]) is dict:  # the only one
+        kinds = [typing.get_origin(kind) for kind in (arguments[0], *typing.get_args(arguments[0]))]
+        if isinstance(value, dict) and dict in kinds:  # the only one
             items = [value]
         if not isinstance(items, list):
             raise wrong_type(key, value, "a list")
@@ -263,10 +269,16 @@ def from_command_line(key: str, text: str, hint: Any) -> Any:
         value = parse_yaml(text)[0]
     except (yaml.YAMLError, ValueError, RecursionError):
         raise wrong_type(key, text, "valid YAML") from None
-    if hint == list[str]:
-        texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
-        return [] if value is None else value if texts else text
+    if typing.get_origin(hint) is list and str in (*typing.get_args(hint), *typing.get_args(typing.get_args(hint)[0])):
+        tables = typing.get_args(hint)[0] is not str
+        fits = isinstance(value, list) and all(isinstance(one, str) or (tables and is_table(one)) for one in value)
+        return [] if value is None else value if fits or (tables and is_table(value)) else text
     return value
+
+
+def is_table(value: object) -> bool:
+    """Return whether a value is a table with keys of text."""
+    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
 
 
 def yaml_scalar(value: object) -> str:

@@ -34,6 +34,10 @@ class Metric:
     indexed: bool = False
     curve: bool = False
 
+    def shown(self, value: float | None, sign: str = "") -> str:
+        """Return a value or, with the sign "+", a difference as text, scaled and without a unit."""
+        return "–" if value is None else f"{self.scale * value:{sign}{'.2f' if self.scale == 100 else '.4f'}}"
+
 
 @dataclass(frozen=True)
 class Verb:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sft_speech.errors import RESUMABLE, UserError
 from sft_speech.options.config import IN_MEMORY
+from sft_speech.options.keep import keep_places
 from sft_speech.options.settings import add_config_arguments, config_from_arguments, load_config
 from sft_speech.options.spec import TaskSpec
 from sft_speech.tasks import spec_of
@@ -62,6 +63,7 @@ def finetune(
     train: Corpus | None = None,
     eval: Corpus | None = None,
     test: Mapping[str, Corpus] | None = None,
+    keep: Mapping[str, Corpus] | None = None,
     output_dir: str | Path,
     task: str = "asr",
     processor: Any = None,
@@ -78,6 +80,8 @@ def finetune(
             the options.
         eval: rows that are evaluated during training and select the best checkpoint.
         test: rows that are evaluated at the end, by the name for their figures.
+        keep: rows that the model should not get worse on, by name; they are evaluated before and after training. Other
+            corpora are named by the option ``keep_splits``.
         output_dir: directory of the model and of everything about the run.
         task: "asr", "classification", "tts" or "vc".
         processor: processor of a loaded model.
@@ -93,15 +97,19 @@ def finetune(
     spec = spec_of(task)
     data = {"train": train, "eval": eval, **(test or {})}
     rows = {role: corpus for role, corpus in data.items() if corpus is not None}
-    if rows and train is None:
-        raise UserError("eval or test without train", "there is nothing to train on", "pass train=")
+    if (rows or keep) and train is None:
+        raise UserError("eval, test or keep without train", "there is nothing to train on", "pass train=")
     named = isinstance(model, str | Path)
     values = dict(options) | {"model": str(model) if named else IN_MEMORY, "output_dir": str(output_dir)}
     if rows:
         values |= {"source": IN_MEMORY, "train_split": "train", "eval_split": "eval" if "eval" in rows else None}
         values |= {"test_splits": [role for role in rows if role not in ("train", "eval")]}
+        values["keep_splits"] = [*options.get("keep_splits", []), *(keep or {})]
         values |= {"streaming": True} if isinstance(train, datasets.IterableDataset) else {}
     settings = load_config(spec.config, None if config is None else str(config), values)
+    for role, place in keep_places(settings).items():
+        if keep and place.source == IN_MEMORY and place.split is not None:
+            rows[role] = keep[place.split]
     from sft_speech.training.run import Given, fine_tune
 
     with contextlib.nullcontext() if named else tempfile.TemporaryDirectory() as copy:

@@ -17,6 +17,7 @@ TOOLS: dict[str, Verb] = {
         "sft_speech.tools.import_ctranslate2", "make a transformers directory of a faster-whisper model"
     ),
     "merge": Verb("sft_speech.tools.merge", "make a plain model of a LoRA adapter and its base"),
+    "interpolate": Verb("sft_speech.tools.interpolate", "mix the weights of a model before and after fine-tuning"),
     "push": Verb("sft_speech.tools.push", "upload the result of a run to the Hub"),
     "doctor": Verb("sft_speech.tools.doctor", "look for errors in this machine and its installation"),
     "make-demo-corpus": Verb("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),

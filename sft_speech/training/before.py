@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sft_speech.corpora.report import file_stem
 from sft_speech.corpora.rows import column_of
 from sft_speech.metrics.intervals import Comparison
 from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.keep import KEEP
 from sft_speech.options.spec import Metric
 from sft_speech.training.rows import Rows
 from sft_speech.training.saving import preserved_rng
@@ -80,7 +81,7 @@ class BeforeAndAfter(TrainerCallback, ExportableState):
     Args:
         config: options of the run.
         task: the task of the run.
-        corpora: rows by role; all but "train" are evaluated.
+        corpora: rows by role; those of ``config.reported`` are evaluated.
         trainer: the trainer of the run.
         metric: the metric that picks the best checkpoint.
         evaluated: called on the main process once the evaluation has succeeded, before step 1.
@@ -99,7 +100,7 @@ class BeforeAndAfter(TrainerCallback, ExportableState):
         evaluated: Callable[[], None],
     ) -> None:
         self.config, self.task, self.trainer, self.metric = config, task, trainer, metric
-        self.held_out = {role: rows for role, rows in corpora.items() if role != "train"}
+        self.held_out = {role: corpora[role] for role in config.reported}
         self.folder = Path(config.output_dir) / FOLDER
         self.evaluated = evaluated
         self.found: dict[str, dict[str, Any]] = {}
@@ -114,27 +115,28 @@ class BeforeAndAfter(TrainerCallback, ExportableState):
         if self.trainer.resumed_from is not None:
             # The Trainer requires the entry; checkpoints of older versions lack it.
             self.found = state.stateful_callbacks.setdefault(name, self.state())["attributes"]["found"]
-        elif self.config.evaluate_before and self.held_out and self.task.can_evaluate_at_start():
-            self.evaluate()
+        elif self.task.can_evaluate_at_start():
+            # What is to be kept means nothing without the figures before.
+            self.evaluate([role for role in self.held_out if self.config.evaluate_before or role.startswith(KEEP)])
         if main:
             self.evaluated()
 
-    def evaluate(self) -> None:
+    def evaluate(self, roles: Sequence[str]) -> None:
         """Evaluate the starting checkpoint and log its figures as those of step 0."""
         trainer = self.trainer
+        if not roles:
+            return
         with trainer.stop.at_once(), preserved_rng(trainer.args.device), whole(trainer):
-            for role, rows in self.held_out.items():
+            for role in roles:
+                rows = self.held_out[role]
                 evaluation = self.task.evaluate_at_start(rows.table)
                 self.found[role] = {"figures": evaluation.metrics(), "utterances": digest(rows)}
                 if trainer.is_world_process_zero():
-                    evaluation.save(self.folder, self.split_of(role))
+                    evaluation.save(self.folder, self.config.title(role))
                     found = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics().items())
-                    logger.info("%s before training: %s", self.split_of(role), found)
+                    logger.info("%s before training: %s", self.config.title(role), found)
         if "eval" in self.found:
             trainer.log({f"eval_{name}": value for name, value in self.found["eval"]["figures"].items()})
-
-    def split_of(self, role: str) -> str:
-        return self.config.corpora[role][1] or role
 
     def figures(self) -> dict[str, float]:
         """Return the figures of the starting checkpoint on the splits of this run: ``before_eval_wer``, ..."""
@@ -157,7 +159,7 @@ class BeforeAndAfter(TrainerCallback, ExportableState):
         before, after = self.found[role]["figures"].get(name), evaluation.metrics().get(name)
         if before is None or after is None:
             return None
-        split = self.split_of(role)
+        split = self.config.title(role)
         return Change(split, self.metric, before, after, self.compare(split, evaluation))
 
     def compare(self, split: str, evaluation: Evaluation) -> Comparison | None:
@@ -177,9 +179,10 @@ class BeforeAndAfter(TrainerCallback, ExportableState):
         """Log what training has changed on each split, and warn if it is for the worse.
 
         Args:
-            evaluations: those of the trained model, by role.
+            evaluations: those of the trained model, by role; ``keep_splits`` are reported elsewhere.
         """
-        changes = [change for role, one in evaluations.items() if (change := self.change(role, one)) is not None]
+        own = {role: one for role, one in evaluations.items() if not role.startswith(KEEP)}
+        changes = [change for role, one in own.items() if (change := self.change(role, one)) is not None]
         for change in changes:
             logger.info("%s", change)
         if worse := [str(change) for change in changes if change.worse]:

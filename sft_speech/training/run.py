@@ -7,7 +7,6 @@ import dataclasses
 import gc
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -17,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import accelerate
 import pyarrow.compute as pc
-import torch
 from accelerate.utils import set_seed
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from sft_speech.corpora import load_corpus, rows_of_dataset
-from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.report import CorpusReport, source_name
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import Stopped
 from sft_speech.files import honour_umask, write_whole
@@ -33,11 +31,13 @@ from sft_speech.hub.repository import Repository
 from sft_speech.hub.while_training import RunUploads, opened
 from sft_speech.models import lora
 from sft_speech.models.described import describe
+from sft_speech.models.interpolate import Start
 from sft_speech.models.parts import train_only
 from sft_speech.models.unfreezing import Unfreezing, starts_of
 from sft_speech.options.config import FinetuneConfig
-from sft_speech.options.spec import Metric, TaskSpec
-from sft_speech.training import callbacks, checkpoints, sharding
+from sft_speech.options.spec import TaskSpec
+from sft_speech.training import callbacks, checkpoints, interpolation, keep, sharding
+from sft_speech.training.arguments import PATIENCE_HOURS, training_arguments
 from sft_speech.training.before import BeforeAndAfter
 from sft_speech.training.ending import first_error_only
 from sft_speech.training.figures import log_counts, training_figures
@@ -54,7 +54,6 @@ from sft_speech.training.start import (
     keep_output,
     main_first,
     on_cpu,
-    tensorboard_folder,
     trackers,
 )
 from sft_speech.training.stop import Stop
@@ -68,9 +67,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESULTS = "all_results.json"
-# Hours that processes wait for one that reads headers: NCCL's own half hour is too short for large scans
-# (accelerate#2528).
-PATIENCE_HOURS = 4
 
 
 @dataclasses.dataclass
@@ -98,7 +94,7 @@ class FinetuneResult:
     """
 
     output_dir: Path
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     finished: bool = False
 
@@ -152,12 +148,14 @@ def run(
     task = spec.build(config)
     task.load(corpora["train"])
     train_only(task.model, config.train, head_is_new=not task.can_evaluate_at_start())
+    keep.check_task(config, task)
     corpora = from_main(processes, lambda: usable_rows(config, task, corpora, report))
     logger.info("%s", report.table())
     task.begin(corpora)
 
     trainer = build_trainer(config, spec, task, corpora, processes, reports, report)
     sharding.check_resumable(trainer, beginning.checkpoint)
+    start = interpolation.keep_start(config, task, trainer, beginning.checkpoint)
     trainer.stop, trainer.before_saving = stop, partial(keep_output, config, task, lock)
     for callback in (*given.callbacks, stop):
         trainer.add_callback(callback)
@@ -177,8 +175,10 @@ def run(
     trainer.add_callback(before)
     with stop.training():
         trainer.train(resume_from_checkpoint=str(beginning.checkpoint) if beginning.checkpoint else None)
-    figures = finish_run(config, spec, task, corpora, trainer, report, repository, before)
+    figures = finish_run(config, spec, task, corpora, trainer, report, repository, before, start)
     if processes.is_main_process:
+        if start is not None:
+            start.file.unlink(missing_ok=True)
         lock.mark(finished=True)
         if repository is not None:
             uploads.push_at_end()
@@ -200,37 +200,42 @@ def finish_run(
     report: CorpusReport,
     repository: Repository | None,
     before: BeforeAndAfter,
-) -> dict[str, float]:
+    start: Start | None,
+) -> dict[str, Any]:
     """Evaluate the model and write the final output of the run. Return its figures.
 
     Args:
         repository: where the model will be pushed; the card names it.
+        start: weights at the start, if those of the saved model are interpolated.
     """
     output, main = Path(config.output_dir), trainer.is_world_process_zero()
-    figures, evaluations = training_figures(trainer) | before.figures(), {}
+    figures: dict[str, Any] = training_figures(trainer) | before.figures()
+    evaluations = {}
     log_counts(figures)
     trainer.plan.complete()
     # What is evaluated is what is saved; the pieces of a sharded model are merged once they are gathered.
     adapter = None if trainer.is_fsdp_enabled else lora.merge(task.model)
     if main:
         report.save(output / "corpus_report.json")
+    mixed = interpolation.interpolate(config, task, spec.metric(task.metric), corpora, trainer, start)
+    adapter = adapter and adapter.scaled(mixed.get("share", 1.0))
     with sharding.whole(trainer):
-        for name, rows in corpora.items():
-            if name != "train":
-                began = time.monotonic()
-                evaluation, split = task.evaluate_at_end(rows.table), config.corpora[name][1] or name
-                speed = sum(column_of(rows.table, "seconds").to_pylist()) / (time.monotonic() - began)
-                evaluations[name] = evaluation
-                figures |= {f"{name}_{key}": value for key, value in evaluation.metrics().items()}
-                figures[f"{name}_audio_seconds_per_second"] = speed
-                if main:
-                    evaluation.save(output / "evaluation", split)
-                    logger.info("%s\n%s", split, evaluation.table())
+        for name in config.reported:
+            rows, split, began = corpora[name].table, config.title(name), time.monotonic()
+            evaluation = evaluations[name] = task.evaluate_at_end(rows)
+            speed = sum(column_of(rows, "seconds").to_pylist()) / (time.monotonic() - began)
+            figures |= {f"{name}_{key}": value for key, value in evaluation.metrics().items()}
+            figures[f"{name}_audio_seconds_per_second"] = speed
+            if main:
+                evaluation.save(output / "evaluation", split)
+                logger.info("%s\n%s", split, evaluation.table())
     weights = sharding.gathered(trainer)
     if main:
         if weights is not None:
             adapter, weights = lora.merged(task.model, weights)
         before.report(evaluations)
+        kept = keep.report(config, before, evaluations, mixed.get("unmixed", {}))
+        figures |= ({"keep": kept} if kept else {}) | ({"interpolation": mixed} if mixed else {})
         with checkpoints.disk_errors(output, "resume with --resume_from_checkpoint auto"):
             task.save(output, weights)
             if adapter is not None:
@@ -248,7 +253,7 @@ def finish_run(
 def load_splits(config: FinetuneConfig, report: CorpusReport, given: Given) -> dict[str, Rows]:
     """Return the rows of every split by its role in the run."""
     corpora: dict[str, Rows] = {}
-    for name, (source, split) in config.corpora.items():
+    for name in config.corpora:
         if name in given.data:
             dropped = CorpusReport() if name in config.streamed else report
             rows = rows_of_dataset(
@@ -256,14 +261,15 @@ def load_splits(config: FinetuneConfig, report: CorpusReport, given: Given) -> d
             )
             corpora[name] = StreamedRows(Stream(rows, dropped)) if name in config.streamed else StoredRows(rows)
             continue
+        place = config.place(name)
         load = partial(
             load_corpus,
-            source,
-            split,
+            place.source,
+            place.split,
             name=name,
-            config=config.source_config,
-            columns=config.columns,
-            channel=config.channel,
+            config=place.config,
+            columns=place.columns,
+            channel=place.channel,
         )
         if name in config.streamed:
             readers = accelerate.PartialState().num_processes * max(1, config.dataloader_num_workers)
@@ -295,7 +301,7 @@ def warn_of_overlap(config: FinetuneConfig, corpora: dict[str, Rows]) -> None:
     if "train" in config.streamed:
         return
     for name, rows in corpora.items():
-        if name == "train" or config.corpora[name][0] != config.source:
+        if name == "train" or source_name(config.corpora[name][0]) != source_name(config.source):
             continue
         same = pc.is_in(column_of(corpora["train"].table, "id"), column_of(rows.table, "id").combine_chunks())
         shared = pc.sum(same).as_py()
@@ -353,44 +359,3 @@ def build_trainer(
     set_seed(config.seed, device_specific=True)  # each process draws different dropout
     logger.info("%s", describe(task.model, config.learning_rate, config.layerwise_lr_decay, starts))
     return trainer
-
-
-def training_arguments(
-    config: FinetuneConfig, steps: int, accumulation: int, reports: list[str], metric: Metric | None
-) -> TrainingArguments:
-    """Return the arguments of the Hugging Face Trainer.
-
-    Args:
-        metric: picks the best checkpoint; None without an evaluation split.
-    """
-    bf16 = config.bf16
-    os.environ["TENSORBOARD_LOGGING_DIR"] = tensorboard_folder(config.output_dir)
-    cuda = torch.cuda.is_available() and not on_cpu()
-    every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
-    staged = config.lr_scheduler_type == "tri_stage"
-    same = (
-        "output_dir learning_rate adam_beta1 adam_beta2 adam_epsilon weight_decay max_grad_norm seed logging_steps "
-        "dataloader_num_workers run_name optim"
-    ).split()
-    return TrainingArguments(
-        **{name: getattr(config, name) for name in same},
-        activation_checkpointing=config.gradient_checkpointing,  # its present name in transformers
-        max_steps=steps,
-        gradient_accumulation_steps=accumulation,
-        lr_scheduler_type="constant" if staged else config.lr_scheduler_type,
-        warmup_steps=0 if staged else config.warmup_steps,
-        bf16=cuda and torch.cuda.is_bf16_supported(including_emulation=False) if bf16 is None else bf16,
-        eval_strategy="steps" if metric else "no",
-        eval_steps=every if metric else None,
-        save_strategy="steps",
-        save_steps=every,
-        load_best_model_at_end=metric is not None,
-        metric_for_best_model=f"eval_{metric.name}" if metric else None,
-        greater_is_better=metric.best == "max" if metric else None,
-        report_to=reports,
-        remove_unused_columns=False,
-        logging_nan_inf_filter=False,  # a NaN loss should be visible in the log
-        ddp_timeout=PATIENCE_HOURS * 3600,
-        disable_tqdm=False,
-        use_cpu=on_cpu(),
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -108,6 +108,10 @@ class Task(ABC, Generic[C]):
     def data_check(self) -> str:
         """Return the command that looks for errors in the data of this run; "" if there is none."""
         return ""
+
+    def new_weights(self) -> Collection[str]:
+        """Return the names of weights that the starting checkpoint lacks, such as those of a new head."""
+        return ()
 
     def can_evaluate_at_start(self) -> bool:
         """Return whether the checkpoint can do the task before it is trained: its head is not new."""

@@ -55,3 +55,14 @@ def test_a_killed_run_resumes_to_the_same_weights(command, tmp_path, faulty_run)
     assert main([*again, "--resume_from_checkpoint=auto"]) == 0
     killed, whole = (tmp_path / name / "model.safetensors" for name in ("killed", "out"))
     assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_it_has_what_every_task_has_against_forgetting(command, tmp_path):
+    """Its starting checkpoint cannot be evaluated, and its metric has no interval."""
+    assert main([*command, "--interpolate", "auto"]) == 0
+    figures = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    mixed = figures["interpolation"]
+    assert mixed["rule"] == "the share with the best close on the evaluation split"
+    best = max(row["close"] for row in mixed["curve"])
+    assert mixed["share"] == min(row["share"] for row in mixed["curve"] if row["close"] == best)
+    assert figures["eval_close"] == best

@@ -63,6 +63,7 @@ def assert_the_same(one: Path, other: Path) -> None:
 def recognition_command(arguments: list[str], output: Path) -> list[str]:
     """Return the command of a run whose evaluation data cannot be divided evenly."""
     keys = {"mask_time_prob": 0.3, "report_to": "tensorboard", "eval_split": "dev-tones:11"}
+    keys |= {"keep_splits": "dev-tones:5", "interpolate": 0.5}
     return changed(arguments, **STEP, **keys, test_splits="train-tones:13", output_dir=output)
 
 
@@ -84,6 +85,7 @@ def test_four_processes_are_one_run_until_one_of_them_is_killed(arguments, tmp_p
     assert main(recognition_command(arguments, one)) == 0
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")  # set by that run
     keys = {"layerdrop": 0.5, "freeze_encoder_steps": 2, "max_steps": 4, "eval_steps": 2, "max_batch_seconds": 2}
+    keys |= {"interpolate": "auto"}
     runs = [
         {"arguments": recognition_command(arguments, four)},
         {"arguments": changed(arguments, **keys, gradient_checkpointing="true", output_dir=hard)},
@@ -95,6 +97,7 @@ def test_four_processes_are_one_run_until_one_of_them_is_killed(arguments, tmp_p
     assert [process["batches"] for process in first] == [8] * 4
     assert sum(process["seconds"] for process in first) == pytest.approx(8 * 34.4)
     assert len(losses(hard)) == 4
+    assert len(json.loads((hard / "all_results.json").read_text())["interpolation"]["curve"]) == 11
     # Only one process writes files, except the random states, which torch opens without an audit event.
     wrote = {re.sub(r"\.\w+\.part$", "", name) for name in first[0]["wrote"]}
     assert {"run.yaml", "all_results.json", "README.md"} <= wrote
@@ -148,7 +151,7 @@ def test_a_run_resumes_after_any_failure_of_one_of_two_processes(arguments, tmp_
     """Each launch first resumes the run that failed in the one before."""
     one, failed = tmp_path / "one", None
     run = changed(recognition_command(arguments, one), max_steps=4, eval_steps=2, report_to="none")
-    run = changed(run, evaluate_before=False)  # the first evaluation to fail is that of step 2
+    run = changed(run, evaluate_before=False, keep_splits="[]")  # the first evaluation to fail is that of step 2
     assert main(run) == 0
     for fault in ("training", "evaluation", "killed"):
         output = tmp_path / fault

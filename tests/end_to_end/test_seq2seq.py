@@ -174,3 +174,21 @@ def test_a_sharded_whisper_trains_like_a_whole_one(tones, whisper, tmp_path, two
     keys |= {"gradient_checkpointing": True, "resume_from_checkpoint": checkpoint}
     two_pieces(SCRIPT, *command(tones, whisper, resumed, **keys)[1:])
     assert losses(resumed) == pytest.approx(losses(cut), rel=1e-4)
+
+
+def test_the_figures_of_a_mixed_whisper_are_of_what_is_saved(tones, whisper, tmp_path):
+    """Those as plain transformers uses it, too; its fixed positions stay."""
+    keys = {"eval_split": "dev-tones:4", "keep_splits": "dev-tones[4:7]", "interpolate": 0.5, "max_steps": 4}
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert main(command(tones, whisper, out, **keys)) == 0
+    assert main(command(tones, whisper, whole, **keys | {"interpolate": 1})) == 0
+    start, end, found = (load_file(one / "model.safetensors") for one in (whisper, whole, out))
+    assert all(torch.allclose(one, (start[name] + end[name]) / 2, atol=1e-6) for name, one in found.items())
+    assert torch.equal(found["model.encoder.embed_positions.weight"], start["model.encoder.embed_positions.weight"])
+    figures = json.loads((out / "all_results.json").read_text())
+    assert {"eval_wer_plain", "keep_LibriSpeech_dev-tones_4_7_wer_plain"} <= figures.keys()
+    again = tmp_path / "again"
+    place = ["--source", str(tones), "--split", "dev-tones:4", "-o", str(again)]
+    assert main(["evaluate", str(out), *place]) == 0
+    saved = json.loads((again / "evaluation" / "dev-tones_4.json").read_text())
+    assert (saved["wer"], saved["cer"]) == (figures["eval_wer"], figures["eval_cer"])

@@ -30,7 +30,7 @@ def close(output: Path) -> list:
 
 
 def transcripts(output: Path) -> dict[str, str]:
-    (file,) = (output / "evaluation").glob("*.jsonl")
+    (file,) = (output / "evaluation").glob("dev-tones*.jsonl")
     return {row["id"]: row["hypothesis"] for row in map(json.loads, file.read_text().splitlines())}
 
 
@@ -43,6 +43,7 @@ def test_a_sharded_model_trains_like_a_whole_one(arguments, tones, tmp_path, two
 
     keys = "--layerdrop 0.5 --freeze_encoder_steps 5 --layerwise_lr_decay 0.8 --gradient_accumulation_steps 2".split()
     keys += "--mask_time_prob 0.3 --max_batch_seconds 1.2 --eval_split dev-tones:11 --save_total_limit 3".split()
+    keys += "--interpolate 0.6 --keep_splits dev-tones:5".split()
     run = [SCRIPT, *arguments[1:], *keys]
     whole, cut, resumed = (tmp_path / name for name in ("whole", "cut", "resumed"))
     two_processes(*run, "--output_dir", str(whole))

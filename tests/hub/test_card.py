@@ -102,6 +102,30 @@ def test_figures_come_from_the_evaluation_files(folder):
     assert "| 5.00 (4.00 to 7.00) |" in card(folder)[1]
 
 
+def test_what_a_run_kept(folder, tmp_path):
+    """Of a corpus on the Hub, and of one on this disk, whose folder stays private."""
+    private = tmp_path / "secret" / "mine"
+    private.mkdir(parents=True)
+    settings = yaml.safe_load((folder / "run.yaml").read_text())
+    tables = [{"source": "org/other", "split": "test"}, {"source": str(private), "split": "dev"}]
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"keep_splits": tables, "interpolate": "auto"}))
+    for name, wer in (("keep_other_test", 0.25), ("keep_mine_dev", 0.75)):
+        write(folder / "evaluation" / f"{name}.json", figures(wer))
+    results = json.loads((folder / "all_results.json").read_text())
+    write(folder / "all_results.json", results | {"before_keep_other_test_wer": 0.5})
+    head, body = card(folder)
+    found = [(one["dataset"]["type"], one["dataset"]["split"]) for one in head["model-index"][0]["results"]]
+    assert {("org/other", "test"), ("mine", "dev")} < set(found)
+    assert "org/other" in head["datasets"]
+    assert "| test (before fine-tuning) | org/other | 7 | 0.50 | 50.00 |" in body
+    assert "| test | org/other | 7 | 0.50 | 25.00 (24.00 to 27.00) |" in body
+    assert "| dev | mine | 7 | 0.50 | 75.00 (74.00 to 77.00) |" in body
+    assert "secret" not in (folder / CARD).read_text()
+    files = {upload.path: upload for upload in uploads(folder, task_of(folder))}
+    assert "evaluation/keep_other_test.json" in files
+    assert b"secret" not in files["run.yaml"].content()
+
+
 def test_figures_before_fine_tuning(folder):
     results = json.loads((folder / "all_results.json").read_text())
     before = {"before_eval_wer": 0.5, "before_test_wer": 0.6, "before_test_cer": 0.4, "before_test_eval_wer": 0.7}

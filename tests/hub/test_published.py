@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sft_speech.hub.provenance import is_on_disk
 from sft_speech.hub.published import on_hub, published, published_command
 
 
@@ -54,3 +55,22 @@ def test_a_command_line():
         "--source",
         "d",
     ]
+
+
+def test_a_command_line_with_tables():
+    tables = "[test, {source: /disk/anna/acme, split: dev}, {source: a/b}]"
+    public = "[test, {source: acme, split: dev}, {source: a/b}]"
+    assert published_command(["--keep_splits", tables, f"--keep_splits={tables}"], frozenset()) == [
+        "--keep_splits",
+        public,
+        f"--keep_splits={public}",
+    ]
+    assert published_command(["--keep_splits", "{source: a/b}"], frozenset({"keep_splits"}))[1] == "{source: b}"
+    assert published_command(["--test_splits", "[150:]"], frozenset()) == ["--test_splits", "[150:]"]
+
+
+def test_tables_with_a_source_on_this_disk(tmp_path):
+    assert is_on_disk([{"split": "a"}, {"source": str(tmp_path)}])
+    assert is_on_disk(str(tmp_path))
+    assert not is_on_disk([{"split": "a"}, {"source": "a/b"}, "c"])
+    assert published([{"source": "clients/acme"}], on_disk=True) == [{"source": "acme"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,10 @@ class Recognition(Task[FinetuneAsrConfig]):
         if IN_MEMORY in (self.config.source, self.config.model):
             return ""
         return f"sft-speech check --config {shlex.quote(str(Path(self.config.output_dir, 'run.yaml')))}"
+
+    def new_weights(self) -> Collection[str]:
+        found: list[str] = self.checkpoint.new_weights
+        return found
 
     def can_evaluate_at_start(self) -> bool:
         return not self.checkpoint.head_is_new

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,10 @@ class Classification(Task[FinetuneClassificationConfig]):
         if not adapt.masks_are_on(self.model.config):
             return None
         return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
+
+    def new_weights(self) -> Collection[str]:
+        found: list[str] = self.checkpoint.new_weights
+        return found
 
     def can_evaluate_at_start(self) -> bool:
         return not self.checkpoint.head_is_new

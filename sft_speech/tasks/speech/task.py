@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,6 +121,10 @@ class SpeechTask(Task[C]):
             logger.warning("no speaker_encoder is set: voices are represented by %s", encoder.name)
         with main_first(accelerate.PartialState()):  # the other processes read the embeddings that it caches
             return voices_of(corpora.values(), encoder, checkpoint.rate, size, config.trim_db)
+
+    def new_weights(self) -> Collection[str]:
+        found: list[str] = self.checkpoint.new_weights
+        return found
 
     def can_evaluate_at_start(self) -> bool:
         return not self.config.from_scratch

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from sft_speech.errors import UserError
+from sft_speech.options.keep import tables_of
 from sft_speech.options.settings import option
 from sft_speech.tasks.speech.config import FinetuneSpeechConfig
 
@@ -31,6 +32,9 @@ class FinetuneVcConfig(FinetuneSpeechConfig):
         if self.from_source is None and any(given.values()):
             key = next(key for key, value in given.items() if value)
             raise UserError(key, "it needs from_source", "set from_source to the corpus of the recordings to convert")
+        if any(table.keys() - {"split", "select"} for table in tables_of(self)):
+            why = "the recordings to convert are those of `source`"
+            raise UserError("keep_splits of another corpus", why, "name only splits, as in `keep_splits: [test]`")
 
     @property
     def columns(self) -> dict[str, str | None]:

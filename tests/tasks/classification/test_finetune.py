@@ -305,3 +305,31 @@ def test_the_mean_of_the_layers_starts_even(settings, tiny_encoder):
         torch.full((3,), 9.0)  # freed at once, and so likely what the weights would be
         made = load_to_finetune(settings(base, weighted_layers=True), Labels(("a", "b")), 1.0)
         assert made.model.layer_weights.tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_a_classifier_keeps_and_is_mixed(arguments, tiny_encoder, hums, tmp_path, capsys):
+    """A second run starts from the first, so that it has the same labels."""
+    assert main(arguments(tiny_encoder("wav2vec2-layer"), output="first")) == 0
+    first = tmp_path / "first"
+    keys = {"keep_splits": "[speaker=bob]", "interpolate": "auto", "learning_rate": 1e-3}
+    assert main(arguments(first, **keys)) == 0
+    figures = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    name = f"keep_{hums.name}_speaker=bob"
+    assert figures["keep"][0]["before"] == figures[f"before_{name}_accuracy"]
+    mixed = figures["interpolation"]
+    good = [row["share"] for row in mixed["curve"] if row["difference"] <= row["standard_error"]]
+    assert mixed["share"] == min(good)
+    assert main(arguments(tiny_encoder("wav2vec2-layer"), **keys, output="new")) == 2
+    assert "keep_splits: the head of the model is new" in capsys.readouterr().err
+    assert main(arguments("convnet", interpolate=0.5, output="new")) == 2
+    assert "interpolate: all weights of the model are new" in capsys.readouterr().err
+
+
+def test_trained_classifiers_are_mixed(arguments, tiny_encoder, hums, tmp_path, capsys):
+    assert main(arguments(tiny_encoder("wav2vec2-layer"), output="first")) == 0
+    assert main(arguments(tmp_path / "first", learning_rate=1e-3)) == 0
+    pair = ["interpolate", str(tmp_path / "first"), str(tmp_path / "out"), "--source", str(hums)]
+    label = ["--label_column", "pitch", "-o", str(tmp_path / "mixed"), "--split"]
+    assert main([*pair, *label, "speaker=bob"]) == 0
+    assert json.loads((tmp_path / "mixed" / "interpolation.json").read_text())["metric"] == "accuracy"
+    Classifier(tmp_path / "mixed", device="cpu")

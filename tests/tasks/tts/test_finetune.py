@@ -269,3 +269,19 @@ def test_lora_trains_new_letters_fully(arguments, tiny_speaker, tmp_path, corpus
     assert main(["merge", str(out / "adapter"), "-o", str(tmp_path / "merged")]) == 0
     torch.testing.assert_close(load_file(tmp_path / "merged" / "model.safetensors"), after)
     assert (tmp_path / "merged" / "speakers.safetensors").read_bytes() == (out / "speakers.safetensors").read_bytes()
+
+
+def test_it_keeps_and_is_mixed(arguments, tiny_speaker, tmp_path):
+    """The statistics of batch norms are mixed, too; the difference of losses has an interval."""
+    keys = {"keep_splits": "[speaker=anna]", "samples": 0}
+    assert main(arguments(**keys, interpolate=1)) == 0
+    assert main(arguments(output="mixed", **keys, interpolate=0.5)) == 0
+    start, end, found = (
+        load_file(one / "model.safetensors") for one in (tiny_speaker, tmp_path / "out", tmp_path / "mixed")
+    )
+    for name, one in found.items():
+        if one.is_floating_point():
+            torch.testing.assert_close(one, (start[name] + end[name]) / 2)
+    (row,) = json.loads((tmp_path / "mixed" / "all_results.json").read_text())["keep"]
+    assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+    assert row["after"] != row["unmixed"]

@@ -87,6 +87,15 @@ def arguments(tiny_conversion, voices, tmp_path):
     return build
 
 
+def test_it_keeps_and_is_mixed(arguments, tmp_path):
+    assert main(arguments(keep_splits="[7:]", interpolate=0.5, samples=0)) == 0
+    figures = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    (row,) = figures["keep"]
+    assert row["split"].startswith("keep_high")
+    assert row["interval"][0] <= row["difference"] <= row["interval"][1]
+    assert figures["interpolation"]["not_mixed"] == []
+
+
 def test_from_two_corpora_to_a_model(arguments, tiny_conversion, voices, tmp_path, capsys):
     assert main(arguments(max_steps=30, eval_steps=15, logging_steps=5)) == 0
     out = tmp_path / "out"

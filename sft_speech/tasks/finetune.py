@@ -110,7 +110,8 @@ def finetune(
     for role, place in keep_places(settings).items():
         if keep and place.source == IN_MEMORY and place.split is not None:
             rows[role] = keep[place.split]
-    from sft_speech.training.run import Given, fine_tune
+    from sft_speech.training.corpora import Given
+    from sft_speech.training.run import fine_tune
 
     with contextlib.nullcontext() if named else tempfile.TemporaryDirectory() as copy:
         if copy is not None:

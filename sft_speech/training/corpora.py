@@ -39,7 +39,7 @@ class Given:
 
     Args:
         data: rows by their role ("train", "eval", names of test splits), in place of ``config.source``; those of
-            ``sources`` by their names.
+            ``sources`` as "train/NAME".
         callbacks: callbacks of the trainer.
     """
 
@@ -64,7 +64,7 @@ def load_splits(config: FinetuneConfig, report: CorpusReport, given: Given) -> d
 def load_sources(config: FinetuneConfig, report: CorpusReport, given: Given) -> Rows:
     """Return the rows to train on, of the option ``sources``."""
     parts = parts_of(config)
-    data = [given.data.get(part.name) for part in parts]
+    data = [given.data.get(f"train/{part.name}") for part in parts]
     if config.streamed:
         streams = [
             open_stream(config, part.place, part.name if len(parts) > 1 else "train", rows, report)

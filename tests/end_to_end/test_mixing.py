@@ -67,3 +67,120 @@ def test_a_run_on_two_corpora(mixed, tmp_path, caplog):
     card = (out / "README.md").read_text()
     assert "LibriSpeech" in card
     assert "other" in card
+
+
+def losses(folder: Path) -> list[tuple]:
+    keys = ("loss", "grad_norm", "loss_LibriSpeech", "loss_other")
+    return [tuple(entry.get(key) for key in keys) for entry in log_of(folder) if "loss" in entry]
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_resumed_run_has_the_same_losses_and_weights(mixed, tmp_path, workers):
+    keys = ["--max_steps", "12", "--eval_steps", "4", "--save_total_limit", "4", "--dataloader_num_workers", workers]
+    command = [*mixed, *keys, "--augment", "--hidden_dropout", "0.1", "--gradient_accumulation_steps", "2"]
+    assert main(command) == 0
+    whole = losses(tmp_path / "out")
+    assert len(whole) == 12
+    for step in (4, 8):
+        resumed = tmp_path / f"resumed-{step}"
+        more = ["--resume_from_checkpoint", str(tmp_path / "out" / f"checkpoint-{step}"), "--output_dir", str(resumed)]
+        assert main([*command, *more]) == 0
+        assert losses(resumed) == whole
+        weights = [(folder / "model.safetensors").read_bytes() for folder in (resumed, tmp_path / "out")]
+        assert weights[0] == weights[1]
+
+
+def test_a_single_source_is_the_run_that_it_was(arguments, tones, tmp_path):
+    assert main([*arguments, "--augment"]) == 0
+    table = {"source": str(tones), "split": "train-tones", "weight": 7}
+    other = mix(arguments, table)
+    assert main([*other, "--augment", "--eval_split", "dev-tones", "--output_dir", str(tmp_path / "one")]) == 0
+    one, out = tmp_path / "one", tmp_path / "out"
+    assert losses(one) == losses(out)
+    assert (one / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    assert json.loads((one / "corpus_report.json").read_text()) == json.loads((out / "corpus_report.json").read_text())
+    assert "LibriSpeech (train-tones)" in (one / "README.md").read_text()
+
+
+def test_two_processes_have_the_losses_of_one(mixed, tmp_path, two_processes):
+    """The first step takes the same utterances only if a batch per process takes what two of one process take."""
+    script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
+    command = [script, *mixed[1:], "--max_steps", "4", "--eval_steps", "2"]
+    two_processes(*command)
+    out, resumed = tmp_path / "out", tmp_path / "resumed"
+    found = losses(out)
+    assert len(found) == 4
+    assert all(one[2] or one[3] for one in found)
+    more = ["--output_dir", str(resumed), "--resume_from_checkpoint", str(out / "checkpoint-2")]
+    two_processes(*command, *more)
+    assert losses(resumed) == found
+
+
+def test_max_hours_is_a_subset_that_is_stated(arguments, tones, second, tmp_path, caplog):
+    tables = [
+        {"source": str(tones), "split": "train-tones", "max_hours": 0.005},
+        {"source": str(second), "split": "train-tones"},
+    ]
+    assert main([*mix(arguments, *tables), "--max_steps", "1"]) == 0
+    report = json.loads((tmp_path / "out" / "corpus_report.json").read_text())
+    assert report["LibriSpeech"]["kept"]["hours"] == pytest.approx(0.005, abs=1 / 3600)
+    assert "a random subset of" in caplog.text
+    assert "(a subset, max_hours 0.005)" in caplog.text
+
+
+def test_utterances_of_any_source_that_are_evaluated_too_are_warned_of(arguments, tones, second, caplog):
+    tables = [
+        {"source": str(tones), "split": "train-tones"},
+        {"source": str(second), "split": "train-tones+dev-tones", "eval_split": "dev-tones"},
+    ]
+    assert main([*mix(arguments, *tables), "--max_steps", "1"]) == 0
+    assert "eval_other: 12 of its 12 utterances are trained on as well" in caplog.text
+
+
+def test_bad_rows_name_their_source(arguments, tones, second, tmp_path, capsys):
+    bad = tmp_path / "bad"
+    shutil.copytree(second, bad)
+    lines = next(bad.rglob("1-10.trans.txt"))
+    words = lines.read_text().splitlines()
+    lines.write_text("\n".join(["1-10-0000 " + "AH BEE SEA DO " * 40, *words[1:]]) + "\n")
+    tables = [{"source": str(tones), "split": "train-tones"}, {"source": str(bad), "split": "train-tones"}]
+    assert main([*mix(arguments, *tables), "--max_steps", "1"]) == 2
+    shown = capsys.readouterr().err
+    assert "corpus bad: 1 of 16 rows" in shown
+    assert "bad/1-10-0000" in shown
+    lines.write_text("".join(f"{line.split()[0]} {'AH BEE SEA DO ' * 40}\n" for line in words))
+    assert main([*mix(arguments, *tables), "--max_steps", "1", "--max_dropped_share", "1"]) == 2
+    assert "sources: bad: no row of it can be used" in capsys.readouterr().err
+
+
+def test_an_empty_source_is_named(arguments, tones, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "metadata.csv").write_text("file_name,text\n")
+    tables = [{"source": str(tones), "split": "train-tones"}, {"source": str(tmp_path / "empty")}]
+    assert main([*mix(arguments, *tables), "--max_steps", "1"]) == 2
+    assert str(tmp_path / "empty") in capsys.readouterr().err
+
+
+def test_a_vocabulary_is_built_from_all_sources(arguments, tones, second, tmp_path):
+    other = tmp_path / "letters"
+    shutil.copytree(second, other)
+    for lines in other.rglob("*.trans.txt"):
+        lines.write_text("".join(f"{line.split()[0]} XYLO\n" for line in lines.read_text().splitlines()))
+    tables = [{"source": str(tones), "split": "train-tones"}, {"source": str(other), "split": "train-tones"}]
+    assert main([*mix(arguments, *tables), "--max_steps", "1", "--new_vocabulary"]) == 0
+    vocabulary = json.loads((tmp_path / "out" / "vocab.json").read_text())
+    assert set("abexylo") <= {token.lower() for token in vocabulary}
+
+
+def test_check_reads_one_corpus_at_a_time(mixed, tmp_path, tones, capsys):
+    assert main([*mixed, "--max_steps", "1"]) == 0
+    assert main(["check", "--config", str(tmp_path / "out" / "run.yaml")]) == 2
+    assert f"sft-speech check {tones} --split train-tones" in capsys.readouterr().err
+
+
+def test_keep_splits_beside_a_mix(arguments, tones, second, tmp_path, caplog):
+    tables = [{"source": str(tones), "split": "train-tones"}, {"source": str(second), "split": "train-tones"}]
+    kept = json.dumps([{"source": str(second), "split": "dev-tones"}])
+    assert main([*mix(arguments, *tables), "--max_steps", "1", "--keep_splits", kept]) == 0
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert "keep_other_dev-tones_wer" in results

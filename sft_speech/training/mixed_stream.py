@@ -125,15 +125,18 @@ class Interleaved:
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Continue from a state; None is the beginning of an epoch."""
         count = len(self.parts)
-        state = state or {"passes": [0] * count, "given": [0.0] * count, "readers": [None] * count}
-        self.passes, self.given, self.states = [*state["passes"]], np.array(state["given"]), [*state["readers"]]
+        zeros = [0] * count
+        state = state or {"passes": zeros, "used": zeros, "given": zeros, "readers": [None] * count}
+        self.passes, self.used, self.states = [*state["passes"]], [*state["used"]], [*state["readers"]]
+        self.given = np.array(state["given"], dtype=float)
         self.rows: list[datasets.IterableDataset] = []
         self.begun = [False] * count  # whether a reader has given a row since it was opened
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of all readers, how often each has ended, and the seconds that each has given."""
+        """Return the state of all readers, how often each has ended, the rows of it used since, and its seconds."""
         return {
             "passes": [*self.passes],
+            "used": [*self.used],
             "given": self.given.tolist(),
             "readers": [
                 one.state_dict() if begun else state
@@ -144,6 +147,7 @@ class Interleaved:
     def give_back(self, row: Row) -> None:
         """Count a row as not given, because it cannot be used."""
         self.given[row["place"]] -= row["seconds"]
+        self.used[row["place"]] -= 1
 
     def open(self, place: int) -> Iterator[Row]:
         """Return the rows of a pass over a corpus; its shards come in another order each time."""
@@ -157,23 +161,23 @@ class Interleaved:
     def __iter__(self) -> Iterator[Row]:
         self.rows = [opened() for opened in self.opened]
         readers = [self.open(place) for place in range(len(self.parts))]
-        empty = [False] * len(self.parts)  # whether a pass has given no row yet
         while True:
             # The corpus to which the next second belongs is the one furthest behind, relative to its share.
             place = int(np.argmin(self.given / self.shares))
             row = next(readers[place], None)
             if row is None:
-                if empty[place]:
+                if not self.used[place]:  # it would never catch up
                     name = printable(self.parts[place].name)
-                    raise UserError(f"sources: {name}", "a reader finds no row of it", "lower dataloader_num_workers")
+                    why = "no row of it that a worker reads can be used"
+                    raise UserError(f"sources: {name}", why, "remove it, or lower dataloader_num_workers")
                 self.passes[place] += 1
                 if min(self.passes) > 0:
                     return
-                self.states[place], empty[place] = None, True
+                self.states[place], self.used[place] = None, 0
                 readers[place] = self.open(place)
                 continue
-            empty[place], self.begun[place] = False, True
-            part, again = self.parts[place], self.passes[place]
+            part, again, self.begun[place] = self.parts[place], self.passes[place], True
             self.given[place] += row["seconds"]
+            self.used[place] += 1
             more = {"id": f"{part.name}/{row['id']}", "source": part.name, "place": place, "again": again}
             yield {**row, **more, **({"language": part.place.language} if part.place.language else {})}

@@ -23,6 +23,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport, Dropped
+from sft_speech.errors import UserError
 from sft_speech.inference.batching import cut
 from sft_speech.text.normalize import Normalized
 from sft_speech.training.plan import POOL_BATCHES, REPEAT, REPEATS
@@ -136,6 +137,7 @@ class Item(NamedTuple):
     seconds: float = 0.0
     read: Read | None = None  # with the first batch of a pool
     sources: dict[str, float] | None = None  # seconds of each, in a mix
+    error: tuple[str, str, str] | None = None  # what a UserError says, which a worker cannot raise
 
 
 class PooledBatches(IterableDataset):
@@ -179,6 +181,13 @@ class PooledBatches(IterableDataset):
     def __iter__(self) -> Iterator[Item]:
         worker = get_worker_info()
         number = worker.id if worker else 0
+        try:
+            yield from self.items(number)
+        except UserError as error:
+            yield Item(number, error=(error.given, error.why, error.do))
+
+    def items(self, number: int) -> Iterator[Item]:
+        """Yield the batches of a worker."""
         if number <= self.last:  # a loader begins with its first worker; those up to `last` skip a turn
             yield Item(number)
         position = self.positions[number]

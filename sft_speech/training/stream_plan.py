@@ -113,8 +113,14 @@ class StreamPlan(Plan):
         return StreamLoader(self, batches, options)
 
     def take(self, item: Item) -> dict[str, Any] | None:
-        """Record that an item was taken from the loader; return its batch, if there is one."""
+        """Record that an item was taken from the loader; return its batch, if there is one.
+
+        Raises:
+            UserError: a worker cannot go on.
+        """
         place = self.place
+        if item.error is not None:
+            raise UserError(*item.error)
         if item.read is None and item.batch is None:  # a skipped turn
             return None
         if item.read is not None:

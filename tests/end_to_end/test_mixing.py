@@ -7,8 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from sharded_tones import shard
 
+from sft_speech import UserError, finetune, load_corpus
 from sft_speech.cli import main
+from sft_speech.training import stream
 
 
 @pytest.fixture(scope="session")
@@ -102,8 +105,7 @@ def test_a_single_source_is_the_run_that_it_was(arguments, tones, tmp_path):
     assert "LibriSpeech (train-tones)" in (one / "README.md").read_text()
 
 
-def test_two_processes_have_the_losses_of_one(mixed, tmp_path, two_processes):
-    """The first step takes the same utterances only if a batch per process takes what two of one process take."""
+def test_two_processes_train_on_a_mix_and_resume(mixed, tmp_path, two_processes):
     script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
     command = [script, *mixed[1:], "--max_steps", "4", "--eval_steps", "2"]
     two_processes(*command)
@@ -184,3 +186,81 @@ def test_keep_splits_beside_a_mix(arguments, tones, second, tmp_path, caplog):
     assert main([*mix(arguments, *tables), "--max_steps", "1", "--keep_splits", kept]) == 0
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert "keep_other_dev-tones_wer" in results
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_streams_are_mixed_and_resumed(arguments, tones, tmp_path, workers, monkeypatch, caplog):
+    monkeypatch.setattr(stream, "POOL_BATCHES", 2)
+    sources = [shard(tones, tmp_path / "LibriSpeech", (20, 17, 11)), shard(tones, tmp_path / "other", (24, 24))]
+    tables = [
+        {"source": str(one), "split": "train", "weight": number} for number, one in zip((1, 3), sources, strict=True)
+    ]
+    keys = ["--streaming", "--max_steps", "12", "--eval_steps", "4", "--save_total_limit", "4", "--augment"]
+    command = [*mix(arguments, *tables), *keys, "--dataloader_num_workers", workers, "--max_batch_seconds", "12"]
+    assert main(command) == 0
+    out, resumed = tmp_path / "out", tmp_path / "resumed"
+    whole = losses(out)
+    assert len(whole) == 12
+    assert main([*command, "--resume_from_checkpoint", str(out / "checkpoint-4"), "--output_dir", str(resumed)]) == 0
+    assert losses(resumed) == whole
+    assert "hours of each source in the run: " in caplog.text
+    place = json.loads((out / "checkpoint-12" / "stream_0.json").read_text())["sources"]
+    assert place["other"] / sum(place.values()) == pytest.approx(0.75, abs=0.1), "pools are shuffled"
+
+
+def test_two_processes_share_a_mix_of_streams(arguments, tones, tmp_path, two_processes):
+    sources = [shard(tones, tmp_path / "LibriSpeech", (20, 17, 11)), shard(tones, tmp_path / "other", (24, 24))]
+    tables = [{"source": str(source), "split": "train", "weight": 1} for source in sources]
+    script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
+    command = [script, *mix(arguments, *tables)[1:], "--streaming", "--save_total_limit", "3"]
+    two_processes(*command)
+    out, resumed = tmp_path / "out", tmp_path / "resumed"
+    two_processes(*command, "--output_dir", str(resumed), "--resume_from_checkpoint", str(out / "checkpoint-4"))
+    assert losses(resumed) == losses(out)
+
+
+PYTHON = {"max_steps": 4, "logging_steps": 1, "eval_steps": 2, "max_batch_seconds": 6.0, "dataloader_num_workers": 0}
+
+
+def test_from_python_the_run_is_that_of_the_command_line(mixed, tones, second, small, tmp_path):
+    assert main([*mixed, "--max_steps", "4", "--eval_steps", "2"]) == 0
+    roots = {"LibriSpeech": tones, "other": second}
+    train, held_out = (
+        {name: load_corpus(root, split) for name, root in roots.items()} for split in ("train-tones", "dev-tones")
+    )
+    result = finetune(
+        small,
+        train=train,
+        eval=held_out,
+        sources=[{"source": "other", "weight": 3}, {"source": "LibriSpeech", "weight": 1}],
+        output_dir=tmp_path / "python",
+        learning_rate=1e-3,
+        mask_time_length=2,
+        report_to="none",
+        **PYTHON,
+    )
+    assert losses(tmp_path / "python") == losses(tmp_path / "out")
+    command = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    names = ["eval_wer", "eval_LibriSpeech_wer", "eval_other_wer", "train_loss_other"]
+    assert [result.metrics[name] for name in names] == [command[name] for name in names]
+
+
+def test_what_python_refuses(tones, small, tmp_path):
+    rows = load_corpus(tones, "train-tones")
+    given = {"output_dir": tmp_path / "out", "report_to": "none", **PYTHON}
+    with pytest.raises(UserError, match=r"sources: othr: train has no corpus of this name.\n-> did you mean other"):
+        finetune(small, train={"a": rows, "other": rows}, sources=[{"source": "a"}, {"source": "othr"}], **given)
+    with pytest.raises(UserError, match="train: a: sources has no table for it"):
+        finetune(small, train={"a": rows, "b": rows}, sources=[{"source": "b"}], **given)
+    with pytest.raises(UserError, match="train: some are stored and others are streamed"):
+        finetune(small, train={"a": rows, "b": rows.to_iterable_dataset()}, **given)
+    with pytest.raises(UserError, match="eval: c: train has no corpus of this name"):
+        finetune(small, train={"a": rows, "b": rows}, eval={"c": rows}, **given)
+
+
+def test_a_plain_mix_from_python_has_every_utterance_once(tones, second, small, tmp_path):
+    train = {"a": load_corpus(tones, "train-tones"), "b": load_corpus(second, "train-tones")}
+    given = PYTHON | {"max_steps": -1, "num_train_epochs": 1, "learning_rate": 1e-3}
+    result = finetune(small, train=train, output_dir=tmp_path / "out", report_to="none", **given)
+    hours = sum(sum(rows["seconds"]) for rows in train.values()) / 3600
+    assert result.metrics["audio_hours"] == pytest.approx(hours)

@@ -267,3 +267,22 @@ def test_a_clip_longer_than_the_encoder_is_cut(arguments, tiny_encoder, tmp_path
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32)
     whole, cut = Classifier(tmp_path / "out", device="cpu")([(noise, RATE), (noise[:RATE], RATE)])
     assert dict(whole) == pytest.approx(dict(cut), abs=1e-3)
+
+
+def test_two_sources_with_columns_of_their_own(arguments, hums, tmp_path):
+    """Their labels together are those of the model; each has its loss."""
+    other = shutil.copytree(hums, tmp_path / "other")
+    table = other / "metadata.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0].replace("pitch", "height"), *lines[1:]]).replace("low", "deep") + "\n")
+    tables = [
+        {"source": str(hums), "split": "speaker=anna", "label_column": "pitch", "weight": 1},
+        {"source": str(other), "split": "speaker=anna", "label_column": "height", "weight": 3},
+    ]
+    command = [one for one in arguments("convnet") if not one.startswith(("--source", "--train_split", "--label"))]
+    keys = [f"--sources={json.dumps(tables)}", f"--eval_source={hums}", "--label_column=pitch"]
+    assert main([*command, *keys]) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert set(config["id2label"].values()) == {"high", "low", "mid", "deep"}
+    figures = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert {"eval_accuracy", f"train_loss_{hums.name}", "train_loss_other"} <= figures.keys()

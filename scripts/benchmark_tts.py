@@ -185,7 +185,7 @@ def prepared(args: argparse.Namespace, folder: Path, model: str | None = None) -
     """Return our task with the speaker embeddings of the corpus, and its usable rows."""
     from sft_speech.corpora.report import CorpusReport
     from sft_speech.tasks.tts.task import Synthesis
-    from sft_speech.training.run import Given, load_splits
+    from sft_speech.training.corpora import Given, load_splits
 
     config, report = settings(args, folder, model), CorpusReport()
     corpora, task = load_splits(config, report, Given()), Synthesis(config)

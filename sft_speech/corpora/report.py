@@ -88,6 +88,12 @@ class CorpusReport:
     def _split(self, split: str) -> _Split:
         return self._splits.setdefault(split, _Split())
 
+    def renamed(self, split: str, name: str) -> CorpusReport:
+        """Return a report whose entries for ``split`` become entries of this one for ``name``."""
+        other = CorpusReport()
+        other._splits[split] = self._split(name)
+        return other
+
     def drop(self, split: str, id: str, reason: str, detail: str = "") -> None:
         """Add a dropped row; ``reason`` is a short category, ``detail`` describes this row's case."""
         self._split(split).dropped.setdefault(reason, []).append(Dropped(id, reason, detail))

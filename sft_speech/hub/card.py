@@ -18,6 +18,7 @@ from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.errors import UserError
 from sft_speech.hub import adapters, forgetting, markdown, provenance
 from sft_speech.hub.cells import cell, decoding
+from sft_speech.hub.data import Trained, data_table, trained_of_sources
 from sft_speech.hub.plots import plots
 from sft_speech.hub.published import on_hub, published, published_command
 from sft_speech.models.language import LANGUAGE, read_card
@@ -182,12 +183,21 @@ class Run:
             found[split, self.corpus(source)] = figures
         return found
 
+    @cached_property
+    def trained(self) -> list[Trained]:
+        """The corpora that were trained on."""
+        if self.config.sources:
+            return trained_of_sources(self.config.sources, self.on_disk)
+        source = self.config.source
+        return [Trained(source, self.shown("source"), self.from_hub("source"), self.config.train_split or "all of it")]
+
     def corpus(self, source: str) -> str:
         """Return the name of a corpus of this run, without the folders of a path."""
         for key in ("eval_source", "source"):
             if source == getattr(self.config, key):
                 return self.shown(key)
-        return str(published(source, "keep_splits" in self.on_disk))
+        known = {one.source: one.shown for one in self.trained}
+        return known.get(source) or str(published(source, "keep_splits" in self.on_disk))
 
     def owns(self, path: Path, figures: dict[str, Any]) -> bool:
         """Return whether an evaluation file is of a split that the run evaluated."""
@@ -200,7 +210,9 @@ class Run:
         for path, figures in self.evaluation_files.items():
             if self.owns(path, figures):
                 source, split = self.splits[path.stem]
-                other = source if on_hub(source) and "keep_splits" not in self.on_disk else None
+                known = {one.source: one.on_the_hub for one in self.trained}
+                public = on_hub(source) and "keep_splits" not in self.on_disk
+                other = known.get(source, source if public else None)  # of sources or keep_splits
                 yield split, self.corpus(source), self.from_hub(keys[source]) if source in keys else other, figures
             else:  # evaluated later, on another corpus
                 source = figures.get("source", "")
@@ -239,7 +251,7 @@ def card_files(run: Run, repository: str | None = None, *, ask_hub: bool = False
         markdown.code(run.spec.card.usage.replace("NAME", json.dumps(name)), "python") + "\n",
         *run.spec.card.sections(run.folder),
         "## Data\n",
-        data_table(run),
+        data_table(run.report, run.config),
         "## Training\n",
         *[f"![{Path(file).stem.replace('_', ' ')}]({file})\n" for file in found],
         *training(run),
@@ -267,7 +279,8 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
         for metric in spec.metrics
         if metric.indexed and figures.get(metric.name) is not None
     ]
-    sources = dict.fromkeys(filter(None, [run.from_hub("source"), *(source for _, _, source, _ in run.evaluations())]))
+    trained = [one.on_the_hub for one in run.trained]
+    sources = dict.fromkeys(filter(None, [*trained, *(source for _, _, source, _ in run.evaluations())]))
     data = ModelCardData(
         model_name=name.split("/")[-1],
         base_model=base,
@@ -306,9 +319,9 @@ def base_license(run: Run, ask_hub: bool) -> str | None:
 
 
 def opening(run: Run) -> list[str]:
-    base, split = run.from_hub("model"), run.config.train_split or "all of it"
+    base = run.from_hub("model")
     model = f"[{markdown.text(base)}](https://huggingface.co/{base})" if base else markdown.text(run.shown("model"))
-    on = f"{markdown.text(run.shown('source'))} ({markdown.text(split)})"
+    on = ", ".join(f"{markdown.text(one.shown)} ({markdown.text(one.split)})" for one in run.trained)
     lines = [f"{model} fine-tuned for {run.spec.summary} on {on}.\n"]
     lines += adapters.about(run.folder, run.spec.card.relation is not None) if run.figures else []
     if not run.figures:
@@ -349,28 +362,6 @@ def figures_table(run: Run) -> list[str]:
     if loops := sum(figures.get("loops", 0) for *_, figures in found):
         lines.append(f"Hypotheses that were likely not spoken (loops, or text for silence): {loops}.\n")
     return lines
-
-
-def data_table(run: Run) -> str:
-    """Return a table of the rows kept and dropped, without ids of utterances."""
-    rows, splits = [], {role: split or "all of it" for role, (_, split) in run.config.corpora.items()}
-    for role, found in run.report.items():
-        counts = {reason: len(ids) for reason, ids in found["dropped"]["reasons"].items()}
-        why = ", ".join(
-            f"{reason} {counts[reason]:,}" for reason in sorted(counts, key=counts.__getitem__, reverse=True)
-        )
-        kept = found["kept"]
-        rows.append(
-            [
-                role,
-                splits.get(role, ""),
-                f"{kept['rows']:,}",
-                f"{kept['hours']:.2f}",
-                f"{found['dropped']['rows']:,}",
-                why,
-            ]
-        )
-    return markdown.table(["for", "split", "utterances kept", "hours", "dropped", "why"], rows) + "\n"
 
 
 def training(run: Run) -> list[str]:

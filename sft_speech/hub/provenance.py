@@ -57,7 +57,8 @@ def about_this_start(
         "from": resumed.name if resumed else None,
         "command": list(config.command_line),
         "preset": Path(config.preset).name if config.preset else None,
-        "on_disk": [key for key, value in values.items() if is_on_disk(value)],
+        "on_disk": [key for key, value in values.items() if is_on_disk(value)]
+        + [f"sources.{number}" for number, one in enumerate(config.sources) if is_on_disk(one["source"])],
         "device": name,
         "processes": processes,
         "cores": psutil.cpu_count(),

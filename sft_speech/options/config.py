@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from sft_speech.errors import UserError
 from sft_speech.options.keep import KEEP, SELECT, Place, check_keep, keep_places
 from sft_speech.options.lora import check_lora
+from sft_speech.options.mixing import check_sources, common_source, eval_places, parts_of
 from sft_speech.options.settings import check_values, option
 from sft_speech.options.sources import IN_MEMORY as IN_MEMORY
 from sft_speech.text.codes import language_code
@@ -54,6 +55,10 @@ class FinetuneConfig:
     source: str = option("", "corpus: a folder, a manifest file or a Hub id", path=True)
     source_config: str | None = option(None, "configuration of a Hub dataset, e.g. 'clean' of openslr/librispeech_asr")
     train_split: str | None = option(None, "split to train on; join several with '+'")
+    sources: list[dict[str, Any]] = option(  # noqa: RUF009
+        [],
+        "in place of source and train_split: tables {source, split, weight or temperature, max_hours, eval_split}",
+    )
     eval_source: str | None = option(None, "corpus of eval_split and test_splits, if not source", path=True)
     eval_split: str | None = option(None, "split to evaluate during training; it selects the best checkpoint")
     test_splits: list[str] = option([], "splits to evaluate once, at the end, each on its own")  # noqa: RUF009
@@ -175,10 +180,12 @@ class FinetuneConfig:
         check_values(self)
         if self.language is not None:
             self.language = language_code(self.language)
+        check_sources(self)
         for key in ("model", "source", "output_dir"):
-            if not getattr(self, key):
+            if not getattr(self, key) and not (key == "source" and self.sources):
                 raise UserError(f"no {key}", "it is required", f"set `{key}:` in the YAML or pass --{key} VALUE")
-        if self.train_split is None and self.eval_split is not None and self.eval_source is None:
+        whole = self.train_split is None and self.eval_source is None and not self.sources
+        if whole and self.eval_split is not None:
             raise UserError(
                 "eval_split without train_split", "the evaluation utterances would be trained on", "set both"
             )
@@ -208,11 +215,11 @@ class FinetuneConfig:
         if self.train and self.from_scratch:
             raise UserError("train and from_scratch", "frozen weights would stay random", "remove one of them")
         check_lora(self)
-        if self.test_splits and self.eval_split is None and self.eval_source is None and self.train_split is None:
+        if whole and self.test_splits and self.eval_split is None:
             raise UserError(
                 "test_splits without train_split", "the test utterances would be trained on", "set train_split"
             )
-        if self.early_stopping_patience is not None and "eval" not in self.corpora:
+        if self.early_stopping_patience is not None and not self.selecting:
             raise UserError("early_stopping_patience without eval_split", "nothing is evaluated", "set eval_split too")
         check_keep(self)
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
@@ -236,14 +243,29 @@ class FinetuneConfig:
 
     @property
     def own_corpora(self) -> dict[str, tuple[str, str | None]]:
-        """Source and split by role: "train", "eval", and every test split under its own name."""
-        other = self.eval_source or self.source
+        """Source and split by role: "train", "eval", ``eval_NAME`` for those of ``sources``, and every test split under
+        its own name.
+        """
+        other = self.held_out_source
         roles = {"train": (self.source, self.train_split)}
+        if self.sources:
+            roles["train"] = (" + ".join(part.name for part in parts_of(self)), None)
         if self.eval_split is not None or self.eval_source is not None:
             roles["eval"] = (other, self.eval_split)
+        roles |= {role: (place.source, place.split) for role, place in eval_places(self).items()}
         # A corpus may call its test split "eval", or have only a split "train".
         taken = ("train", "eval")
         return roles | {f"test_{split}" if split in taken else split: (other, split) for split in self.test_splits}
+
+    @property
+    def held_out_source(self) -> str:
+        """Corpus of ``eval_split`` and ``test_splits``: that of ``eval_source``, or else the one that is trained on."""
+        return self.eval_source or self.source or common_source(self.sources)
+
+    @property
+    def selecting(self) -> list[str]:
+        """Roles that select the best checkpoint: "eval", or else the evaluation splits of ``sources`` together."""
+        return ["eval"] if "eval" in self.own_corpora else list(eval_places(self))
 
     @property
     def reported(self) -> list[str]:
@@ -254,11 +276,12 @@ class FinetuneConfig:
         """Return where the rows of a role are read from."""
         source, split = self.corpora[role]
         own = Place(source, split, self.source_config, self.columns, self.channel)
-        return keep_places(self).get(role, own)
+        return (keep_places(self) | eval_places(self)).get(role, own)
 
     def title(self, role: str) -> str:
         """Return the name of a role in the names of files and in messages."""
-        return role if role.startswith((KEEP, SELECT)) else self.corpora[role][1] or role
+        own = role.startswith((KEEP, SELECT)) or role in eval_places(self)
+        return role if own else self.corpora[role][1] or role
 
     @property
     def streamed(self) -> frozenset[str]:

@@ -25,6 +25,7 @@ class Place:
         config: configuration of a dataset on the Hub.
         columns: names of columns by role.
         channel: channel of recordings of several.
+        language: language of all its rows; None: their own, or that of the run.
     """
 
     source: str
@@ -32,6 +33,7 @@ class Place:
     config: str | None
     columns: Mapping[str, str | None]
     channel: Any
+    language: str | None = None
 
 
 def check_keep(config: FinetuneConfig) -> None:
@@ -88,7 +90,7 @@ def keep_places(config: FinetuneConfig) -> dict[str, Place]:
             columns = {role: name for role, name in config.columns.items() if role not in named or name is None}
             own, source = table.get("source_config"), table["source"]
         else:
-            columns, source = dict(config.columns), config.eval_source or config.source
+            columns, source = dict(config.columns), config.held_out_source
             own = table.get("source_config", config.source_config)
         split, channel = table.get("split"), table.get("channel", config.channel)
         place = Place(source, split, own, columns | columns_of(table), channel)

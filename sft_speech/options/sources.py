@@ -58,6 +58,6 @@ def read_tables(
     return tables
 
 
-def columns_of(table: Mapping[str, Any]) -> dict[str, str]:
+def columns_of(table: Mapping[str, Any], roles: Sequence[str] = ("audio", "text", "speaker")) -> dict[str, str]:
     """Return the columns that a table names, by role."""
-    return {role: table[f"{role}_column"] for role in ("audio", "text", "speaker") if table.get(f"{role}_column")}
+    return {role: table[f"{role}_column"] for role in roles if table.get(f"{role}_column")}

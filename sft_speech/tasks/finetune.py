@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sft_speech.errors import RESUMABLE, UserError
 from sft_speech.options.config import IN_MEMORY
 from sft_speech.options.keep import keep_places
+from sft_speech.options.mixing import parts_of
 from sft_speech.options.settings import add_config_arguments, config_from_arguments, load_config
 from sft_speech.options.spec import TaskSpec
 from sft_speech.tasks import spec_of
@@ -60,8 +62,8 @@ class FinetuneVerb:
 def finetune(
     model: str | Path | PreTrainedModel,
     *,
-    train: Corpus | None = None,
-    eval: Corpus | None = None,
+    train: Corpus | Mapping[str, Corpus] | None = None,
+    eval: Corpus | Mapping[str, Corpus] | None = None,
     test: Mapping[str, Corpus] | None = None,
     keep: Mapping[str, Corpus] | None = None,
     output_dir: str | Path,
@@ -76,9 +78,12 @@ def finetune(
     Args:
         model: id on the Hub, directory, or loaded model, which is copied and stays unchanged.
         train: rows to train on: those of :func:`~sft_speech.load_corpus`, or any dataset with a column of audio (paths,
-            bytes, arrays, decoded or not) and the column that the task learns. None: ``source`` names them, see
-            the options.
-        eval: rows that are evaluated during training and select the best checkpoint.
+            bytes, arrays, decoded or not) and the column that the task learns. Several corpora are a mapping,
+            ``{"digits": a, "news": b}``; tables of the option ``sources`` name them to give them shares:
+            ``sources=[{"source": "digits", "weight": 3}, {"source": "news", "weight": 1}]``. Without it, every
+            utterance comes once per epoch. None: ``source`` or ``sources`` names what is trained on, see the options.
+        eval: rows that are evaluated during training and select the best checkpoint. Of a mapping with names of
+            ``train``, each is evaluated alone, and the mean selects.
         test: rows that are evaluated at the end, by the name for their figures.
         keep: rows that the model should not get worse on, by name; they are evaluated before and after training. Other
             corpora are named by the option ``keep_splits``.
@@ -92,25 +97,33 @@ def finetune(
     Raises:
         UserError: the options, the model or the data cannot be used.
     """
-    import datasets
-
     spec = spec_of(task)
-    data = {"train": train, "eval": eval, **(test or {})}
-    rows = {role: corpus for role, corpus in data.items() if corpus is not None}
-    if (rows or keep) and train is None:
+    mixed, apart = by_name(train), by_name(eval)
+    data = {"train": None if mixed else train, "eval": None if apart else eval, **(test or {})}
+    rows: dict[str, Any] = {role: corpus for role, corpus in data.items() if corpus is not None}
+    if (rows or apart or keep) and train is None:
         raise UserError("eval, test or keep without train", "there is nothing to train on", "pass train=")
     named = isinstance(model, str | Path)
     values = dict(options) | {"model": str(model) if named else IN_MEMORY, "output_dir": str(output_dir)}
-    if rows:
-        values |= {"source": IN_MEMORY, "train_split": "train", "eval_split": "eval" if "eval" in rows else None}
+    if train is not None:
+        if mixed:
+            values["sources"] = tables_of_mix(mixed, values.get("sources"), apart)
+        else:
+            values |= {"source": IN_MEMORY, "train_split": "train"}
+        values |= {"eval_split": "eval" if "eval" in rows else None}
         values |= {"test_splits": [role for role in rows if role not in ("train", "eval")]}
         values["keep_splits"] = [*options.get("keep_splits", []), *(keep or {})]
-        values |= {"streaming": True} if isinstance(train, datasets.IterableDataset) else {}
+        values |= {"streaming": True} if are_streams(mixed.values() if mixed else [train]) else {}
     settings = load_config(spec.config, None if config is None else str(config), values)
     for role, place in keep_places(settings).items():
         if keep and place.source == IN_MEMORY and place.split is not None:
             rows[role] = keep[place.split]
-    from sft_speech.training.run import Given, fine_tune
+    for part, name in zip(parts_of(settings) if mixed else [], mixed, strict=True):
+        rows[f"train/{part.name}"] = mixed[name]
+        if name in apart:
+            rows[f"eval_{part.name}"] = apart[name]
+    from sft_speech.training.corpora import Given
+    from sft_speech.training.run import fine_tune
 
     with contextlib.nullcontext() if named else tempfile.TemporaryDirectory() as copy:
         if copy is not None:
@@ -119,3 +132,50 @@ def finetune(
                 part.save_pretrained(copy)
             settings.started_with(copy)
         return fine_tune(settings, spec, Given(rows, tuple(callbacks)))
+
+
+def by_name(given: Any) -> dict[str, Corpus]:
+    """Return several corpora by their names; {} if it is one corpus, which is no mapping."""
+    return dict(given) if isinstance(given, Mapping) else {}
+
+
+def are_streams(given: Iterable[Any]) -> bool:
+    """Return whether corpora are streams.
+
+    Raises:
+        UserError: some are, and others are not.
+    """
+    import datasets
+
+    found = [isinstance(one, datasets.IterableDataset) for one in given]
+    if any(found) and not all(found):
+        why = "some are stored and others are streamed"
+        raise UserError("train", why, "make all of them streams: dataset.to_iterable_dataset(num_shards=16)")
+    return any(found)
+
+
+def tables_of_mix(
+    train: Mapping[str, Any], given: Sequence[Mapping[str, Any]] | None, eval: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the option ``sources`` for corpora in memory, in their order.
+
+    Args:
+        train: the corpora by name.
+        given: the option from Python, whose ``source`` is such a name.
+        eval: rows to evaluate, by the same names.
+
+    Raises:
+        UserError: a name is in one of them only.
+    """
+    tables = {str(one.get("source")): dict(one) for one in given or [{"source": name} for name in train]}
+    for what, names in (("sources", tables), ("eval", eval)):
+        for name in names:
+            if name not in train:
+                near = difflib.get_close_matches(name, train, 1) or list(train)
+                raise UserError(f"{what}: {name}", "train has no corpus of this name", f"did you mean {near[0]}?")
+    if missing := [name for name in train if name not in tables]:
+        raise UserError(f"train: {missing[0]}", "sources has no table for it", "add one, or leave it out of train")
+    more = {
+        name: {"source": IN_MEMORY, "split": name} | ({"eval_split": "eval"} if name in eval else {}) for name in train
+    }
+    return [tables[name] | more[name] for name in train]

@@ -22,6 +22,7 @@ from sft_speech.options.keep import KEEP
 from sft_speech.options.spec import Metric
 from sft_speech.training.rows import Rows
 from sft_speech.training.saving import preserved_rng
+from sft_speech.training.selection import figures_of
 from sft_speech.training.sharding import whole
 from sft_speech.training.task import Evaluation, Task
 from sft_speech.training.trainer import ExactTrainer
@@ -135,8 +136,9 @@ class BeforeAndAfter(TrainerCallback, ExportableState):
                     evaluation.save(self.folder, self.config.title(role))
                     found = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics().items())
                     logger.info("%s before training: %s", self.config.title(role), found)
-        if "eval" in self.found:
-            trainer.log({f"eval_{name}": value for name, value in self.found["eval"]["figures"].items()})
+        figures = figures_of(self.config, {role: found["figures"] for role, found in self.found.items()})
+        if figures:
+            trainer.log({f"eval_{name}": value for name, value in figures.items()})
 
     def figures(self) -> dict[str, float]:
         """Return the figures of the starting checkpoint on the splits of this run: ``before_eval_wer``, ..."""

@@ -39,6 +39,12 @@ def training_figures(trainer: ExactTrainer) -> dict[str, float]:
     figures = {name: count for name, count in counts.items() if count}
     if numbers:  # none if the run is shorter than its logging interval
         figures["train_loss"] = sum(loss * n for loss, n in numbers) / sum(n for _, n in numbers)
+    for name in trainer.by_source.names:
+        own = [
+            entry[f"loss_{name}"] for entry in state.log_history if math.isfinite(entry.get(f"loss_{name}", math.nan))
+        ]
+        if own:
+            figures[f"train_loss_{name}"] = sum(own) / len(own)
     if trainer.training_seconds:
         figures["audio_seconds_per_second"] = trainer.audio_seconds / trainer.training_seconds
     costs: dict[str, float] = {"updates": state.global_step, "peak_bytes": peak_of_run(trainer)}

@@ -15,10 +15,12 @@ class LossOutput:
     Args:
         total: scalar, the sum of the losses of the batch's utterances.
         figures: scalars by name, summed until the next line of the log.
+        each: (B,) losses of the B utterances, whose sum is ``total``; None if they are not known.
     """
 
     total: torch.Tensor
     figures: dict[str, torch.Tensor] = field(default_factory=dict)
+    each: torch.Tensor | None = None
 
 
 class Criterion(Protocol):

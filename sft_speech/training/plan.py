@@ -26,6 +26,36 @@ logger = logging.getLogger(__name__)
 # Lengths are sorted within a pool of about this many batches per process: 100 keep padding near 1 %, while the
 # utterances that share a batch still change with every epoch.
 POOL_BATCHES = 100
+# Added to the epoch of an utterance for each time that it came before in the same epoch, so that its augmentation and
+# masks, which are seeded by (seed, epoch, utterance), differ.
+REPEAT = 1 << 20
+REPEATS = 1 << 12  # repeats that differ: seeds of numpy have 32 bits
+
+
+class Draw(Protocol):
+    """The utterances of each epoch.
+
+    An utterance is a key ``occurrence * N + index``, where N is the number of rows, and ``occurrence`` is how often it
+    came before in the same epoch. Keys are below ``copies * N``.
+    """
+
+    @property
+    def copies(self) -> int:
+        """Return the largest number of times that an utterance may come in an epoch."""
+
+    def keys(self, epoch: int) -> np.ndarray:
+        """Return the keys (M,) of an epoch, each once; a pure function of the epoch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Everything:
+    """Draws each of ``count`` rows once in every epoch."""
+
+    count: int
+    copies: int = 1
+
+    def keys(self, epoch: int) -> np.ndarray:
+        return np.arange(self.count)
 
 
 class EpochPlan(Sequence[list[list[int]]]):
@@ -34,7 +64,7 @@ class EpochPlan(Sequence[list[list[int]]]):
     Held in arrays: lists of lists of numbers would take ten times the memory, in every process.
 
     Args:
-        order: (N,) utterances, those of a batch next to each other.
+        order: (M,) keys of utterances (:class:`Draw`), those of a batch next to each other.
         spans: (steps, world, 2) begin and end of each batch in ``order``.
     """
 
@@ -50,8 +80,8 @@ class EpochPlan(Sequence[list[list[int]]]):
         return [self.order[begin:end].tolist() for begin, end in self.spans[step].tolist()]
 
     def longest(self, seconds: np.ndarray) -> np.ndarray:
-        """Return the seconds (steps, world) of each batch's longest utterance."""
-        return seconds[self.order[self.spans[..., 1] - 1]]
+        """Return the seconds (steps, world) of each batch's longest utterance, of the seconds (N,) of all rows."""
+        return seconds[self.order[self.spans[..., 1] - 1] % len(seconds)]
 
     def padded(self, seconds: np.ndarray) -> np.ndarray:
         """Return the padded seconds (steps, world) of each batch."""
@@ -124,8 +154,8 @@ class Place:
 
     Args:
         epoch: the current epoch.
-        left: (M,) utterances still to come in this epoch; None for all. Those of the next epoch have N added, and so
-            on, where N is the number of utterances in the corpus.
+        left: keys of the utterances still to come in this epoch; None for all. Those of the next epoch have
+            ``copies * N`` added, and so on (:class:`Draw`).
         span: how many epochs ``left`` reaches into.
     """
 
@@ -137,26 +167,26 @@ class Place:
         return Place(self.epoch + self.span)
 
     def epochs(self, utterances: int) -> float:
-        """Return the number of epochs done, for a corpus of so many utterances."""
+        """Return the number of epochs done, if an epoch has so many utterances."""
         return self.epoch if self.left is None else self.epoch + self.span - len(self.left) / utterances
 
 
-def rest_of_epoch(seconds: np.ndarray, split: Split, place: Place) -> tuple[Place, EpochPlan]:
+def rest_of_epoch(seconds: np.ndarray, split: Split, place: Place, draw: Draw) -> tuple[Place, EpochPlan]:
     """Plan the rest of an epoch; with fewer utterances than processes, the next epoch is added to it."""
     count = len(seconds)
-    left, span = np.arange(count) if place.left is None else place.left, place.span
+    left, span = draw.keys(place.epoch) if place.left is None else place.left, place.span
     while len(left) < split.world:
-        left, span = np.concatenate([left, span * count + np.arange(count)]), span + 1
+        left, span = np.concatenate([left, span * count * draw.copies + draw.keys(place.epoch + span)]), span + 1
     given = {"seed": split.seed, "epoch": place.epoch, "world": split.world}
     plan = epoch_plan(seconds[left % count], split.max_batch_seconds, **given)
     return Place(place.epoch, left, span), EpochPlan(left[plan.order], plan.spans)
 
 
-def after(seconds: np.ndarray, split: Split, place: Place) -> Place:
+def after(seconds: np.ndarray, split: Split, place: Place, draw: Draw) -> Place:
     """Return the position after all batches of a split, starting from ``place``."""
     batches = split.batches
     while batches > 0:
-        place, plan = rest_of_epoch(seconds, split, place)
+        place, plan = rest_of_epoch(seconds, split, place, draw)
         if batches < len(plan):
             trained = [plan.order[begin:end] for begin, end in plan.spans[:batches].reshape(-1, 2)]
             left = np.setdiff1d(plan.order, np.concatenate(trained))
@@ -219,6 +249,7 @@ class BatchPlan(Plan):
         accumulation: batches of this process in an optimizer step.
         max_epochs: epochs after which the run ends; None if ``batches`` decides it.
         corpus: its :func:`same_corpus.identity`, to detect a run resumed with another corpus.
+        draw: the utterances of each epoch; None for all of them.
 
     Attributes:
         done: batches that a resumed run skips.
@@ -236,9 +267,11 @@ class BatchPlan(Plan):
         accumulation: int = 1,
         max_epochs: float | None = None,
         corpus: dict[str, Any] | None = None,
+        draw: Draw | None = None,
     ) -> None:
         self.corpus = corpus if rank == 0 else None
         self.seconds = np.asarray(seconds, dtype=float)
+        self.draw: Draw = draw or Everything(len(self.seconds))
         self.max_batch_seconds, self.batches, self.seed = max_batch_seconds, batches, seed
         self.rank, self.world, self.done = rank, world, 0
         self.accumulation, self.max_epochs = accumulation, max_epochs
@@ -251,17 +284,25 @@ class BatchPlan(Plan):
         return self.batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield batches of (epoch, utterance): the epoch decides how an utterance is augmented this time."""
-        count, place = len(self.seconds), self.start
+        """Yield batches of (epoch, utterance): the epoch decides how an utterance is augmented this time, see
+        :data:`REPEAT`.
+        """
+        place = self.start
         left, first = self.batches - self.done, self.done - self.begun
         while left > 0:  # epochs already done are planned again to be skipped
             if place.left is None:
                 plan = self.epoch(place.epoch)
             else:
-                place, plan = rest_of_epoch(self.seconds, self.split(), place)
+                place, plan = rest_of_epoch(self.seconds, self.split(), place, self.draw)
             for step in range(first, min(len(plan), first + left)):
-                yield [(place.epoch + key // count, key % count) for key in plan[step][self.rank]]
+                yield [self.utterance(place.epoch, key) for key in plan[step][self.rank]]
             left, first, place = left - max(0, len(plan) - first), max(0, first - len(plan)), place.next()
+
+    def utterance(self, epoch: int, key: int) -> tuple[int, int]:
+        """Return (epoch, index) of a key that counts from an epoch on."""
+        number, index = divmod(key, len(self.seconds))
+        later, occurrence = divmod(number, self.draw.copies)
+        return epoch + later + occurrence % REPEATS * REPEAT, index
 
     @cached_property
     def per_epoch(self) -> int:
@@ -271,8 +312,9 @@ class BatchPlan(Plan):
     def epoch(self, epoch: int) -> EpochPlan:
         """Return the :func:`epoch_plan` of an epoch of this run; the last one is cached."""
         if self._last is None or self._last[0] != epoch:
-            given = {"seed": self.seed, "epoch": epoch, "world": self.world}
-            self._last = epoch, epoch_plan(self.seconds, self.max_batch_seconds, **given)
+            keys, given = self.draw.keys(epoch), {"seed": self.seed, "epoch": epoch, "world": self.world}
+            plan = epoch_plan(self.seconds[keys % len(self.seconds)], self.max_batch_seconds, **given)
+            self._last = epoch, EpochPlan(keys[plan.order], plan.spans)
         return self._last[1]
 
     def loader(self, utterances: Dataset, **options: Any) -> DataLoader:
@@ -293,13 +335,13 @@ class BatchPlan(Plan):
         self.past, own = (parts[:-1], parts[-1].batches) if same else (parts, 0)
         self.begun, self.start = batches - own, Place()
         for part in self.past:
-            self.start = after(self.seconds, part, self.start)
+            self.start = after(self.seconds, part, self.start, self.draw)
         if not same and self.rank == 0:
-            left = len(self.seconds) if self.start.left is None else len(self.start.left)
-            logger.warning("%s", now.change(parts[-1], left))
+            left = self.draw.keys(self.start.epoch) if self.start.left is None else self.start.left
+            logger.warning("%s", now.change(parts[-1], len(left)))
         self.first_whole = self.begun
         if self.start.left is not None:
-            self.start, plan = rest_of_epoch(self.seconds, now, self.start)
+            self.start, plan = rest_of_epoch(self.seconds, now, self.start, self.draw)
             self.first_whole += len(plan)
         if self.max_epochs is not None:
             steps = round((self.batches_at(self.max_epochs) - batches) / self.accumulation)
@@ -329,19 +371,24 @@ class BatchPlan(Plan):
     def _epochs(self) -> tuple[float, float]:
         """The epochs done when this split began, and when its first whole epoch begins."""
         whole = self.start.epoch if self.start.left is None else self.start.next().epoch
-        return self.start.epochs(len(self.seconds)), whole
+        return self.start.epochs(len(self.draw.keys(self.start.epoch))), whole
+
+    @cached_property
+    def first_epoch(self) -> np.ndarray:
+        """Indices (M,) of the utterances of the first epoch."""
+        return self.draw.keys(0) % len(self.seconds)
 
     def hours(self, batches: int) -> float:
-        return float(self.epochs(batches) * self.seconds.sum() / 3600)
+        return float(self.epochs(batches) * self.seconds[self.first_epoch].sum() / 3600)
 
     def padding(self) -> float:
         """Return the ratio of padding to real seconds in the first epoch."""
-        return float(self.epoch(0).padded(self.seconds).sum() / self.seconds.sum() - 1)
+        return float(self.epoch(0).padded(self.seconds).sum() / self.seconds[self.first_epoch].sum() - 1)
 
     def worst(self) -> list[int]:
         """Return the costliest batch of the first epoch, which is in its first step."""
         step, rank = self.epoch(0).costliest(self.seconds)
-        return self.epoch(0)[step][rank]
+        return [key % len(self.seconds) for key in self.epoch(0)[step][rank]]
 
     def rehearsal(self, utterances: Any) -> list[Any]:
         return [utterances[(0, index)] for index in self.worst()]

@@ -8,20 +8,16 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import accelerate
-import pyarrow.compute as pc
 from accelerate.utils import set_seed
-from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-from sft_speech.corpora import load_corpus, rows_of_dataset
-from sft_speech.corpora.report import CorpusReport, source_name
+from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.errors import Stopped
 from sft_speech.files import honour_umask, write_whole
@@ -35,16 +31,19 @@ from sft_speech.models.interpolate import Start
 from sft_speech.models.parts import train_only
 from sft_speech.models.unfreezing import Unfreezing, starts_of
 from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.mixing import parts_of
 from sft_speech.options.spec import TaskSpec
 from sft_speech.training import callbacks, checkpoints, interpolation, keep, sharding
 from sft_speech.training.arguments import PATIENCE_HOURS, training_arguments
 from sft_speech.training.before import BeforeAndAfter
+from sft_speech.training.corpora import Given, load_splits, usable_rows
 from sft_speech.training.ending import first_error_only
 from sft_speech.training.figures import log_counts, training_figures
 from sft_speech.training.lock import OutputLock
 from sft_speech.training.oom_check import oom_check
 from sft_speech.training.optimization import tri_stage
-from sft_speech.training.rows import Rows, StoredRows, StreamedRows
+from sft_speech.training.rows import Rows
+from sft_speech.training.selection import evaluator, figures_of
 from sft_speech.training.skipped_audio import SkippedAudio
 from sft_speech.training.start import (
     begin,
@@ -57,29 +56,12 @@ from sft_speech.training.start import (
     trackers,
 )
 from sft_speech.training.stop import Stop
-from sft_speech.training.stream import Stream
 from sft_speech.training.task import Task
 from sft_speech.training.trainer import ExactTrainer
-
-if TYPE_CHECKING:
-    import datasets
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "all_results.json"
-
-
-@dataclasses.dataclass
-class Given:
-    """What a run gets from Python, besides its options.
-
-    Args:
-        data: rows by their role ("train", "eval", names of test splits), in place of ``config.source``.
-        callbacks: callbacks of the trainer.
-    """
-
-    data: Mapping[str, datasets.Dataset | datasets.IterableDataset] = dataclasses.field(default_factory=dict)
-    callbacks: Sequence[TrainerCallback] = ()
 
 
 @dataclasses.dataclass
@@ -229,6 +211,8 @@ def finish_run(
             if main:
                 evaluation.save(output / "evaluation", split)
                 logger.info("%s\n%s", split, evaluation.table())
+    selected = figures_of(config, {role: one.metrics() for role, one in evaluations.items()})
+    figures |= {f"eval_{key}": value for key, value in selected.items()}
     weights = sharding.gathered(trainer)
     if main:
         if weights is not None:
@@ -250,65 +234,6 @@ def finish_run(
     return figures
 
 
-def load_splits(config: FinetuneConfig, report: CorpusReport, given: Given) -> dict[str, Rows]:
-    """Return the rows of every split by its role in the run."""
-    corpora: dict[str, Rows] = {}
-    for name in config.corpora:
-        if name in given.data:
-            dropped = CorpusReport() if name in config.streamed else report
-            rows = rows_of_dataset(
-                given.data[name], columns=config.columns, channel=config.channel, name=name, report=dropped
-            )
-            corpora[name] = StreamedRows(Stream(rows, dropped)) if name in config.streamed else StoredRows(rows)
-            continue
-        place = config.place(name)
-        load = partial(
-            load_corpus,
-            place.source,
-            place.split,
-            name=name,
-            config=place.config,
-            columns=place.columns,
-            channel=place.channel,
-        )
-        if name in config.streamed:
-            readers = accelerate.PartialState().num_processes * max(1, config.dataloader_num_workers)
-            corpora[name] = StreamedRows(Stream.opened(load, name, readers, report))
-        else:
-            corpora[name] = StoredRows(load(report=report))
-    return corpora
-
-
-def usable_rows(
-    config: FinetuneConfig, task: Task[Any], corpora: dict[str, Rows], report: CorpusReport
-) -> dict[str, Rows]:
-    """Return the usable rows; the others go to the report.
-
-    Raises:
-        UserError: too few rows can be used.
-    """
-    corpora = {name: task.usable(name, rows, report) for name, rows in corpora.items()}
-    if accelerate.PartialState().is_main_process:
-        report.save(Path(config.output_dir) / "corpus_report.json")
-    report.check(config.max_dropped_share)
-    report.warn_of_notes()
-    warn_of_overlap(config, corpora)
-    return corpora
-
-
-def warn_of_overlap(config: FinetuneConfig, corpora: dict[str, Rows]) -> None:
-    """Warn about utterances that are both trained and evaluated on; not possible for a stream."""
-    if "train" in config.streamed:
-        return
-    for name, rows in corpora.items():
-        if name == "train" or source_name(config.corpora[name][0]) != source_name(config.source):
-            continue
-        same = pc.is_in(column_of(corpora["train"].table, "id"), column_of(rows.table, "id").combine_chunks())
-        shared = pc.sum(same).as_py()
-        if shared:
-            logger.warning("%s: %d of its %d utterances are trained on as well", name, shared, len(rows.table))
-
-
 def build_trainer(
     config: FinetuneConfig,
     spec: TaskSpec,
@@ -319,7 +244,7 @@ def build_trainer(
     report: CorpusReport,
 ) -> ExactTrainer:
     """Return the trainer of a run; log what is trained and at which rates."""
-    rows, held_out = corpora["train"], corpora.get("eval")
+    rows, evaluate = corpora["train"], evaluator(config, task, corpora)
     plan, accumulation, steps = rows.plan(config, processes, report, task.cost(rows), task.max_stretch)
     schedule = None
     if config.lr_scheduler_type == "tri_stage":
@@ -329,7 +254,7 @@ def build_trainer(
     if last >= steps:
         why = "unfreeze_every_steps" if config.unfreeze_every_steps else "freeze_encoder_steps"
         logger.warning("%s: the run has %d steps, and the last part would be trained from step %d on", why, steps, last)
-    metric = spec.metric(task.metric) if held_out is not None else None
+    metric = spec.metric(task.metric) if evaluate is not None else None
     early_stopping = []
     if metric is None:
         logger.info("no eval_split: there is no best checkpoint and no early stopping; the last weights are kept")
@@ -339,11 +264,13 @@ def build_trainer(
         model=task.model,
         args=training_arguments(config, steps, accumulation, reports, metric),
         train_dataset=task.dataset(rows),
-        eval_dataset=held_out and held_out.table,  # the plain Trainer requires one; only the evaluator reads it
+        # The plain Trainer requires one; only the evaluator reads it.
+        eval_dataset=None if evaluate is None else corpora[config.selecting[0]].table,
         data_collator=task.collator(),
         criterion=task.criterion,
         plan=plan,
-        evaluator=None if held_out is None else lambda: task.evaluate(held_out.table).metrics(),
+        evaluator=evaluate,
+        sources=[part.name for part in parts] if len(parts := parts_of(config)) > 1 else (),
         save_processor=task.save_processor,
         schedule=schedule,
         layer_decay=config.layerwise_lr_decay,

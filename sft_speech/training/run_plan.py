@@ -12,6 +12,7 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.training import same_corpus
+from sft_speech.training.draw import MixedDraw
 from sft_speech.training.plan import BatchPlan
 from sft_speech.training.stream import Stream
 from sft_speech.training.stream_plan import StreamPlan
@@ -29,21 +30,29 @@ def budget(config: FinetuneConfig, world: int) -> tuple[float, int]:
 
 
 def plan_run(
-    config: FinetuneConfig, rows: Any, seconds: np.ndarray, processes: Any, max_stretch: float = 1.0
+    config: FinetuneConfig,
+    rows: Any,
+    seconds: np.ndarray,
+    processes: Any,
+    max_stretch: float = 1.0,
+    draw: MixedDraw | None = None,
 ) -> tuple[BatchPlan, int, int]:
     """Plan a run. Return its batches, the batches per optimizer step, and the optimizer steps; log them in one line.
 
     Args:
         seconds: (N,) cost of each row in a batch.
         max_stretch: the largest factor by which augmentation may lengthen an utterance.
+        draw: the utterances of each epoch; None for all of them.
     """
     world = processes.num_processes
-    if len(seconds) < world:
+    if (len(seconds) if draw is None else len(draw.keys(0))) < world:
         why = f"there are {world} processes, and each needs one"
         raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
     batch_seconds, accumulation = budget(config, world)
     batch_seconds /= max_stretch
     rank, corpus = processes.process_index, same_corpus.identity(rows, seconds)
+    if draw is not None:
+        corpus["passes"] = draw.passes.tolist()
     plan = BatchPlan(
         seconds,
         batch_seconds,
@@ -54,6 +63,7 @@ def plan_run(
         accumulation=accumulation,
         max_epochs=None if config.max_steps > 0 else config.num_train_epochs,
         corpus=corpus,
+        draw=draw,
     )
     wanted = max(1, round(config.num_train_epochs * plan.per_epoch / accumulation))
     steps = config.max_steps if config.max_steps > 0 else wanted

@@ -43,6 +43,8 @@ def compare(corpus: dict[str, Any], checkpoint: Path) -> None:
     if before != corpus:
         shown = ["{utterances:,} utterances of {hours:.2f} h".format(**one) for one in (before, corpus)]
         what = "{} then, {} now".format(*shown) if shown[0] != shown[1] else "other ids or lengths"
+        if before | {"passes": None} == corpus | {"passes": None}:
+            what = "other shares of the sources"
         logger.warning(
             "the training corpus has changed since %s (%s): utterances come in a different order from here on, some "
             "of this epoch twice, others not at all",

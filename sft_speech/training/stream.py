@@ -23,9 +23,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport, Dropped
+from sft_speech.errors import UserError
 from sft_speech.inference.batching import cut
 from sft_speech.text.normalize import Normalized
-from sft_speech.training.plan import POOL_BATCHES
+from sft_speech.training.plan import POOL_BATCHES, REPEAT, REPEATS
 
 if TYPE_CHECKING:
     import datasets
@@ -77,10 +78,10 @@ class Stream:
         logger.warning("the vocabulary is built from the first %d transcripts of the stream, not from all", TRANSCRIPTS)
         yield from self.first_texts(TRANSCRIPTS)
 
-    def first_texts(self, count: int) -> list[str]:
-        """Return at most this many transcripts, from the beginning."""
+    def first_texts(self, count: int, name: str = "train") -> list[str]:
+        """Return at most this many transcripts, from the beginning; ``name`` is that of the rows in ``left_out``."""
         texts = [row["text"] for row in islice(self.rows, count)]
-        self.left_out.take("train")  # these rows are read again in training
+        self.left_out.take(name)  # these rows are read again in training
         return texts
 
     def is_dealt(self, world: int) -> bool:
@@ -90,11 +91,19 @@ class Stream:
         """
         return self.rows.num_shards % world == 0 or self.rows.num_shards >= SHARDS_EACH * world
 
-    def share(self, rank: int, world: int) -> datasets.IterableDataset:
-        """Return the rows of one process."""
+    def share(self, rank: int, world: int, dealt: bool | None = None) -> datasets.IterableDataset:
+        """Return the rows of one process.
+
+        Args:
+            dealt: whether each process reads its own shards; None: see :meth:`is_dealt`.
+        """
         from datasets.distributed import split_dataset_by_node
 
-        return split_dataset_by_node(self.rows, rank, world, "shards" if self.is_dealt(world) else "examples")
+        dealt = self.is_dealt(world) if dealt is None else dealt
+        return split_dataset_by_node(self.rows, rank, world, "shards" if dealt else "examples")
+
+    def check_readers(self, world: int, workers: int) -> None:
+        """Check that there are enough shards for the workers of each process; workers without one have no rows."""
 
 
 class Position(NamedTuple):
@@ -127,6 +136,8 @@ class Item(NamedTuple):
     pool: int = 0
     seconds: float = 0.0
     read: Read | None = None  # with the first batch of a pool
+    sources: dict[str, float] | None = None  # seconds of each, in a mix
+    error: tuple[str, str, str] | None = None  # what a UserError says, which a worker cannot raise
 
 
 class PooledBatches(IterableDataset):
@@ -157,6 +168,8 @@ class PooledBatches(IterableDataset):
         self.stream, self.rank, self.world, self.rows = stream, rank, world, stream.share(rank, world)
         self.utterance, self.collate = utterance, collate
         self.max_batch_seconds, self.seed = max_batch_seconds, seed
+        # The rows of a mix keep account of the seconds that are used.
+        self.give_back: Callable[[Row], None] = getattr(self.rows, "give_back", lambda row: None)
         self.set_out(0, [Position()], -1)
 
     def set_out(self, epoch: int, positions: list[Position], last: int) -> None:
@@ -168,6 +181,13 @@ class PooledBatches(IterableDataset):
     def __iter__(self) -> Iterator[Item]:
         worker = get_worker_info()
         number = worker.id if worker else 0
+        try:
+            yield from self.items(number)
+        except UserError as error:
+            yield Item(number, error=(error.given, error.why, error.do))
+
+    def items(self, number: int) -> Iterator[Item]:
+        """Yield the batches of a worker."""
         if number <= self.last:  # a loader begins with its first worker; those up to `last` skip a turn
             yield Item(number)
         position = self.positions[number]
@@ -177,14 +197,20 @@ class PooledBatches(IterableDataset):
             rows.clear()  # each batch is freed once it is handed over
             for place in range(taken, len(batches)):
                 batch, batches[place] = batches[place], []
-                utterances = [self.utterance(row, self.epoch, zlib.crc32(row["id"].encode())) for row in batch]
+                utterances = [self.made_of(row) for row in batch]
                 yield Item(
                     number,
                     self.collate(utterances) if batch else None,
                     pool,
                     float(sum(row["seconds"] for row in batch)),
                     None if place else read,
+                    seconds_by_source(batch),
                 )
+
+    def made_of(self, row: Row) -> Any:
+        """Return the utterance of a row, whose augmentation differs each time that it comes in an epoch."""
+        again = row.get("again", 0) % REPEATS * REPEAT
+        return self.utterance(row, self.epoch + again, zlib.crc32(row["id"].encode()))
 
     def pools(self, state: str | None) -> Iterator[tuple[Read, list[Row]]]:
         """Yield pools of usable rows, each with a record of what was read for it."""
@@ -204,6 +230,7 @@ class PooledBatches(IterableDataset):
                 report.note("train", row["id"], normalized)
                 if reason is not None:
                     dropped.append(Dropped(row["id"], *reason))
+                    self.give_back(row)
                     continue
                 rows.append({**row, "text": normalized.text})
                 seconds, size = seconds + row["seconds"], size + len(row["audio"]["bytes"] or b"")
@@ -229,6 +256,16 @@ class PooledBatches(IterableDataset):
         order = rng.permutation(len(rows))
         batches = cut(order[np.argsort(seconds[order], kind="stable")], seconds, self.max_batch_seconds)
         return [[rows[index] for index in batches[place]] for place in rng.permutation(len(batches))]
+
+
+def seconds_by_source(rows: list[Row]) -> dict[str, float] | None:
+    """Return the seconds of each source in the rows of a mix; None for other rows."""
+    if not rows or "source" not in rows[0]:
+        return None
+    found: dict[str, float] = {}
+    for row in rows:
+        found[row["source"]] = found.get(row["source"], 0.0) + row["seconds"]
+    return found
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:

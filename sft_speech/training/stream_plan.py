@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Place:
     seconds: float = 0.0  # of audio in the batches
     rows: int = 0  # read in the first epoch
     read: float = 0.0  # seconds of those rows
+    sources: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds in the batches, of a mix
 
 
 class StreamPlan(Plan):
@@ -88,6 +89,7 @@ class StreamPlan(Plan):
             utterances: its ``made_of(row, epoch, number)`` makes one; the number is a hash of the row's id.
         """
         before, self.readers = self.readers, [self.world, max(1, options["num_workers"])]
+        self.stream.check_readers(*self.readers)
         if not before:
             self.place.positions = [Position()] * self.readers[1]
         elif before != self.readers:
@@ -111,8 +113,14 @@ class StreamPlan(Plan):
         return StreamLoader(self, batches, options)
 
     def take(self, item: Item) -> dict[str, Any] | None:
-        """Record that an item was taken from the loader; return its batch, if there is one."""
+        """Record that an item was taken from the loader; return its batch, if there is one.
+
+        Raises:
+            UserError: a worker cannot go on.
+        """
         place = self.place
+        if item.error is not None:
+            raise UserError(*item.error)
         if item.read is None and item.batch is None:  # a skipped turn
             return None
         if item.read is not None:
@@ -124,6 +132,8 @@ class StreamPlan(Plan):
         place.last = item.worker
         place.batches += item.batch is not None
         place.seconds += item.seconds
+        for name, seconds in (item.sources or {}).items():
+            place.sources[name] = place.sources.get(name, 0.0) + seconds
         return item.batch
 
     def note(self, read: Read) -> None:
@@ -157,6 +167,8 @@ class StreamPlan(Plan):
             self.report.check(self.max_dropped_share)
             logger.info("the first epoch has %d batches:\n%s", place.batches, self.report.table())
             self.report.warn_of_notes()
+            if place.sources:
+                logger.info("hours of each source: %s", hours_of(place.sources))
         self.next_epoch()
 
     def next_epoch(self) -> None:
@@ -217,6 +229,8 @@ class StreamPlan(Plan):
             *(get("train") for get in (report.dropped, report.missing, report.notes)),
         )
         rows, seconds, dropped, missing, notes = zip(*gather_object([mine]), strict=True)
+        if self.place.sources:
+            logger.info("hours of each source in the run: %s", hours_of(self.place.sources))
         self.report.take("train")
         for row in chain.from_iterable(dropped):
             self.report.drop("train", *row)
@@ -225,6 +239,12 @@ class StreamPlan(Plan):
         for one in notes:
             self.report.add_notes("train", one)
         self.report.keep("train", sum(rows), sum(seconds))
+
+
+def hours_of(seconds: Mapping[str, float]) -> str:
+    """Return the hours and shares of sources, as far as this process has trained on them."""
+    whole = sum(seconds.values()) or 1.0
+    return ", ".join(f"{name} {own / 3600:.2f} ({own / whole:.2%})" for name, own in seconds.items())
 
 
 class StreamLoader:

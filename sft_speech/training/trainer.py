@@ -6,7 +6,7 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sft_speech.models.families import family_of
 from sft_speech.models.parts import depths_of
 from sft_speech.models.unfreezing import Unfreezing
 from sft_speech.training import optimization, sharding
+from sft_speech.training.by_source import BySource
 from sft_speech.training.callbacks import Divergence
 from sft_speech.training.log_interval import LogInterval, peak_bytes
 from sft_speech.training.loss import Criterion
@@ -68,6 +69,8 @@ class ExactTrainer(SavingTrainer):
         max_nonfinite_steps: the run ends when more of a hundred steps have a non-finite gradient.
         skipped_audio: judges whether too many utterances can no longer be read.
         keep: checkpoints to keep, including the best one; the last one is always kept.
+        sources: names of the corpora of a mix, whose losses are logged, see
+            :class:`~sft_speech.training.by_source.BySource`.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class ExactTrainer(SavingTrainer):
         max_nonfinite_steps: int = 10,
         skipped_audio: SkippedAudio | None = None,
         keep: int = 2,
+        sources: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         kwargs["args"].ddp_find_unused_parameters = False  # `anchor` leaves none unused
@@ -94,7 +98,7 @@ class ExactTrainer(SavingTrainer):
             raise UserError("distributed_type DEEPSPEED", why, "launch with configs/accelerate/fsdp.yaml")
         sharding.prepare(self)
         self.criterion, self.plan, self.utterances = criterion, plan, train_dataset
-        self.evaluator = evaluator
+        self.evaluator, self.by_source = evaluator, BySource(sources)
         self.schedule, self.layer_decay, self.scheduled_steps = schedule, layer_decay, self.args.max_steps
         self.model_accepts_loss_kwargs = False  # keeps the count of labels out of the model's forward
         self.loss_is_scaled_for_ga = True
@@ -151,6 +155,7 @@ class ExactTrainer(SavingTrainer):
             contents = batch.pop(CONTENTS)
             self.interval.skipped += contents["skipped"]
             self.interval.utterances += contents["skipped"] + len(contents["ids"])
+            self.interval.add(self.by_source.begin(batch, contents["ids"], self.criterion, device))
         count = sum(self.criterion.count(batch) for batch in batches)
         if self.accelerator.num_processes == 1:  # no need to wait for the device
             return batches, max(1, count)
@@ -188,8 +193,9 @@ class ExactTrainer(SavingTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
+        inputs, sources = self.by_source.taken(inputs)
         summed = self.criterion.loss(model, inputs)
-        self.interval.add(summed.figures)
+        self.interval.add(summed.figures | self.by_source.losses(summed, sources))
         loss = summed.total
         # LayerDrop may skip all layers with trained weights, if only some are trained.
         if self.accelerator.num_processes > 1 or not loss.requires_grad:
@@ -261,6 +267,7 @@ class ExactTrainer(SavingTrainer):
         loss, utterances, skipped, *sums = self.accelerator.reduce(stacked, "sum").tolist()
         totals = dict(zip(names, sums, strict=True))
         figures = {"loss": loss / self.accelerator.num_processes / interval.steps} | self.criterion.report(totals)
+        figures |= self.by_source.report(totals)
         if "seconds" in totals:
             taken = interval.seconds()
             figures["audio_seconds_per_second"] = totals["seconds"] / taken

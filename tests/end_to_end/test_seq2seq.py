@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from sft_speech.cli import main
+from sft_speech.tasks.asr.seq2seq.transcripts import Transcripts
 
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
 
@@ -192,3 +193,32 @@ def test_the_figures_of_a_mixed_whisper_are_of_what_is_saved(tones, whisper, tmp
     assert main(["evaluate", str(out), *place]) == 0
     saved = json.loads((again / "evaluation" / "dev-tones_4.json").read_text())
     assert (saved["wer"], saved["cer"]) == (figures["eval_wer"], figures["eval_cer"])
+
+
+def test_each_source_of_a_mix_has_its_language(tones, whisper, tmp_path):
+    """The tokens that the decoder is given tell them apart, in training and in the evaluation of each."""
+    tables = [
+        {"source": str(tones), "split": "train-tones", "language": "de", "eval_split": "dev-tones"},
+        {"source": str(tones), "split": "train-tones:0.4", "language": "en"},
+    ]
+    given = command(tones, whisper, tmp_path / "out", max_steps=2, eval_steps=2, sources=json.dumps(tables))
+    kept, words = [], iter(given)
+    for word in words:
+        if word in ("--source", "--train_split", "--language"):
+            next(words)
+        else:
+            kept.append(word)
+    tokens = set()
+    plain = Transcripts.prefix
+
+    def watched(self, language, *args, **more):
+        tokens.add(language)
+        return plain(self, language, *args, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transcripts, "prefix", watched)
+        assert main(kept) == 0
+    assert {"de", "en"} <= tokens
+    assert "eval_LibriSpeech_train-tones_wer" in " ".join(
+        json.loads((tmp_path / "out" / "all_results.json").read_text())
+    )

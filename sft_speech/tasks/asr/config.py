@@ -69,6 +69,12 @@ class FinetuneAsrConfig(FinetuneEncoderConfig):
                 raise UserError(f"{field.name} {value}", why, f"leave {field.name} out")
 
     @property
+    def several_languages(self) -> bool:
+        """Whether each row has its own language."""
+        own = any("language" in table or "language_column" in table for table in self.sources)
+        return own or self.language_column is not None
+
+    @property
     def columns(self) -> dict[str, str | None]:
         named = {"language": self.language_column} if self.language_column else {}
         return {**super().columns, **named}

@@ -93,9 +93,10 @@ class Recognition(Task[FinetuneAsrConfig]):
 
     def begin(self, corpora: Mapping[str, Rows]) -> None:
         """Choose the metric, if the options leave it open."""
-        chosen, held_out = self.config.metric_for_best_model, corpora.get("eval")
-        if chosen is None and held_out is not None and not is_spaced(self.checkpoint, held_out.texts()):
-            self.metric = "cer"
+        if self.config.metric_for_best_model is None:
+            held_out = [corpora[role].texts() for role in self.config.selecting]
+            if not all(is_spaced(self.checkpoint, texts) for texts in held_out):
+                self.metric = "cer"
 
     def masks(self) -> SpecAugment | None:
         """Return the object that draws the masks of this run; None if it has none."""
@@ -104,7 +105,7 @@ class Recognition(Task[FinetuneAsrConfig]):
         return SpecAugment(self.model.config, self.checkpoint.front_end.masked_frames, self.config.seed)
 
     def data_check(self) -> str:
-        if IN_MEMORY in (self.config.source, self.config.model):
+        if IN_MEMORY in (self.config.source, self.config.model) or self.config.sources:
             return ""
         return f"sft-speech check --config {shlex.quote(str(Path(self.config.output_dir, 'run.yaml')))}"
 

@@ -44,7 +44,8 @@ class ClassificationCriterion:
             known = self.known(labels)
             correct = (right.all(-1) if self.multi_label else right) & known
             figures = {"correct": correct.sum(), "utterances": known.sum(), "seconds": batch["seconds"]}
-        return LossOutput(self.losses(logits, labels).sum(), figures)
+        losses = self.losses(logits, labels)
+        return LossOutput(losses.sum(), figures, losses.detach())
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss (B,) of each utterance, 0 without labels.

@@ -132,7 +132,7 @@ class SpectrogramCriterion:
         """Return the sum of the losses of a batch of the collator."""
         losses = self.losses(model, batch)
         figures = {name: getattr(losses, name).sum().detach() for name in (*PARTS, "frames")}
-        return LossOutput(losses.total.sum(), figures | {"seconds": batch["seconds"]})
+        return LossOutput(losses.total.sum(), figures | {"seconds": batch["seconds"]}, losses.total.detach())
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
         """Return the parts of the loss as means over frames."""

@@ -93,7 +93,8 @@ class SpeechTask(Task[C]):
 
     def begin(self, corpora: Mapping[str, Rows]) -> None:
         """Compute the embeddings of all speakers, and choose the samples."""
-        config, held_out = self.config, corpora.get("eval")
+        config = self.config
+        held_out = next((corpora[role] for role in config.selecting), None)
         self.checkpoint.speakers = self.voices({name: rows.table for name, rows in corpora.items()})
         if held_out is not None and config.samples and accelerate.PartialState().is_main_process:
             # The shortest: an untrained model rarely stops before its limit, which grows with the input.

@@ -32,6 +32,9 @@ class FinetuneVcConfig(FinetuneSpeechConfig):
         if self.from_source is None and any(given.values()):
             key = next(key for key, value in given.items() if value)
             raise UserError(key, "it needs from_source", "set from_source to the corpus of the recordings to convert")
+        if self.sources:
+            why = "the recordings to convert are those of one source"
+            raise UserError("sources", why, "set source and train_split; put several corpora into one table")
         if any(table.keys() - {"split", "select"} for table in tables_of(self)):
             why = "the recordings to convert are those of `source`"
             raise UserError("keep_splits of another corpus", why, "name only splits, as in `keep_splits: [test]`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,12 @@ def planned_run(args: argparse.Namespace) -> tuple[FinetuneAsrConfig, dict[str, 
     if args.model is not None and not read_yaml(args.config).get("model"):
         given["model"] = args.model
     config = load_config(FinetuneAsrConfig, args.config, given | {"output_dir": "none"})
+    if config.sources:
+        first = config.sources[0]
+        command = shlex.join(
+            ["sft-speech", "check", first["source"], *(["--split", first["split"]] * ("split" in first))]
+        )
+        raise UserError("--config with sources", "one corpus is checked at a time", f"for the first: {command}")
     config = dataclasses.replace(config, streaming=False)
     corpora = config.corpora
     return config, corpora, ["train" if name == "train" else "evaluation" for name in corpora]

@@ -333,3 +333,22 @@ def test_trained_classifiers_are_mixed(arguments, tiny_encoder, hums, tmp_path, 
     assert main([*pair, *label, "speaker=bob"]) == 0
     assert json.loads((tmp_path / "mixed" / "interpolation.json").read_text())["metric"] == "accuracy"
     Classifier(tmp_path / "mixed", device="cpu")
+
+
+def test_two_sources_with_columns_of_their_own(arguments, hums, tmp_path):
+    """Their labels together are those of the model; each has its loss."""
+    other = shutil.copytree(hums, tmp_path / "other")
+    table = other / "metadata.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0].replace("pitch", "height"), *lines[1:]]).replace("low", "deep") + "\n")
+    tables = [
+        {"source": str(hums), "split": "speaker=anna", "label_column": "pitch", "weight": 1},
+        {"source": str(other), "split": "speaker=anna", "label_column": "height", "weight": 3},
+    ]
+    command = [one for one in arguments("convnet") if not one.startswith(("--source", "--train_split", "--label"))]
+    keys = [f"--sources={json.dumps(tables)}", f"--eval_source={hums}", "--label_column=pitch"]
+    assert main([*command, *keys]) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert set(config["id2label"].values()) == {"high", "low", "mid", "deep"}
+    figures = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert {"eval_accuracy", f"train_loss_{hums.name}", "train_loss_other"} <= figures.keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -285,3 +286,16 @@ def test_it_keeps_and_is_mixed(arguments, tiny_speaker, tmp_path):
     (row,) = json.loads((tmp_path / "mixed" / "all_results.json").read_text())["keep"]
     assert row["interval"][0] <= row["difference"] <= row["interval"][1]
     assert row["after"] != row["unmixed"]
+
+
+def test_speakers_of_two_sources_that_share_a_name_are_two_voices(arguments, corpus, tmp_path):
+    other = shutil.copytree(corpus, tmp_path / "other")
+    tables = [{"source": str(corpus), "split": ":8"}, {"source": str(other), "split": ":8"}]
+    command = [one for one in arguments(max_steps=2, eval_steps=2) if not one.startswith(("--source", "--train_split"))]
+    keys = [f"--sources={json.dumps(tables)}", f"--eval_source={corpus}", "--eval_split=[8:]"]
+    assert main([*command, *keys]) == 0
+    figures = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert {f"train_loss_{corpus.name}", "train_loss_other"} <= figures.keys()
+    voices = load_speech_checkpoint(tmp_path / "out").speakers
+    assert voices["other/anna"] @ voices["other/bob"] < 0.999
+    assert voices[f"{corpus.name}/anna"] @ voices["other/anna"] > 0.999, "they are the same recordings"

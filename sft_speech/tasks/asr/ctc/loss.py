@@ -74,7 +74,8 @@ class CtcCriterion:
                 "zeroed": unfitting(frames, labels).sum(),
                 "seconds": batch["seconds"],
             }
-        return LossOutput(ctc_losses(logits, frames, labels, self.blank).sum(), figures)
+        losses = ctc_losses(logits, frames, labels, self.blank)
+        return LossOutput(losses.sum(), figures, losses.detach())
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
         """Return the share of blank frames, and the number of utterances whose loss was set to zero, if any."""

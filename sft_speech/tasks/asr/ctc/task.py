@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from sft_speech.audio import augment
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
+from sft_speech.errors import UserError
 from sft_speech.models import adapt, lora
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint, load_checkpoint
@@ -39,6 +40,8 @@ class CtcRecognition(Recognition):
     def __init__(self, config: FinetuneAsrConfig) -> None:
         super().__init__(config)
         config.refuse(SEQ2SEQ_ONLY, "only models that write token by token have it")
+        if config.several_languages:
+            raise UserError("sources: language", "only models that write token by token have it", "leave it out")
         self.head_first_steps = config.freeze_encoder_steps
 
     def load_for(self, transcripts: Iterable[str]) -> None:

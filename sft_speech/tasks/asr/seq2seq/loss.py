@@ -59,7 +59,8 @@ class Seq2SeqCriterion:
                 "correct": ((logits.argmax(-1) == labels) & learned).sum(),
                 "seconds": batch["seconds"],
             }
-        return LossOutput(token_losses(logits, labels, self.smoothing).sum(), figures)
+        losses = token_losses(logits, labels, self.smoothing)
+        return LossOutput(losses.sum(), figures, losses.detach())
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
         """Return the share of labels that were the most probable token, given the ones before them."""

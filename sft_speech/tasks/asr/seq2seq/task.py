@@ -58,7 +58,7 @@ class Seq2SeqRecognition(Recognition):
             allow_pickle=config.allow_pickle,
             from_scratch=config.from_scratch,
             language=config.language,
-            any_language=config.language_column is not None,
+            any_language=config.several_languages,
             lower_case=config.lower_case,
         )
         if self.checkpoint.transcripts.first_timestamp is None:
@@ -76,10 +76,11 @@ class Seq2SeqRecognition(Recognition):
 
     def check_language(self) -> None:
         """Raise UserError if it is not known which language a model of several is to write."""
-        transcripts, column = self.checkpoint.transcripts, self.config.language_column
+        transcripts, column = self.checkpoint.transcripts, self.config.several_languages
         if column and not transcripts.languages:
-            do = "remove language_column, or take a multilingual checkpoint"
-            raise UserError(f"language_column {column}", f"{self.config.model} writes one language", do)
+            given = f"language_column {self.config.language_column}" if self.config.language_column else "language"
+            do = f"remove {given.split()[0]}, or take a multilingual checkpoint"
+            raise UserError(given, f"{self.config.model} writes one language", do)
         if transcripts.languages and transcripts.language is None and not column:
             do = "set `language: de`, for example, or language_column for a multilingual corpus"
             raise UserError("no language", f"{self.config.model} writes {len(transcripts.languages)} languages", do)

@@ -65,7 +65,7 @@ class TdtCriterion:
         apart = {"labels", "frames", "seconds"}
         features = {name: value for name, value in batch.items() if name not in apart}
         losses = utterance_losses(model, self.config, features, batch["frames"], batch["labels"])
-        return LossOutput(losses.sum(), {"seconds": batch["seconds"]})
+        return LossOutput(losses.sum(), {"seconds": batch["seconds"]}, losses.detach())
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
         """Return no further figures."""

@@ -9,6 +9,7 @@ TOOLS: dict[str, Verb] = {
     "evaluate-tts": Verb("sft_speech.tools.evaluate_tts", "compare the speech of a model with recordings"),
     "evaluate-vc": Verb("sft_speech.tools.evaluate_vc", "compare converted recordings with their targets"),
     "check": Verb("sft_speech.tools.check.check", "look for errors in a corpus before training"),
+    "find-lr": Verb("sft_speech.tools.find_lr", "find the learning rate of a run, with a picture"),
     "cut": Verb("sft_speech.tools.cut", "cut long recordings at the ends of sentences"),
     "import-ctranslate2": Verb(
         "sft_speech.tools.import_ctranslate2", "make a transformers directory of a faster-whisper model"

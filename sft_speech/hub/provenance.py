@@ -60,6 +60,7 @@ def about_this_start(
         "on_disk": [key for key, value in values.items() if isinstance(value, str) and os.path.exists(value)],
         "device": name,
         "processes": processes,
+        "max_batch_seconds": config.batch_seconds,
         "cores": psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,

@@ -65,7 +65,8 @@ def check_values(config: DataclassInstance) -> None:
         if field.metadata.get("path") and isinstance(value, str):
             value = expanded(value, field.name)
         low, high = field.metadata.get("low"), field.metadata.get("high")
-        if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
+        bounded = value is not None and not isinstance(value, str)
+        if bounded and ((low is not None and value < low) or (high is not None and value > high)):
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"
             raise UserError(f"{field.name}: {value}", "it is out of range", f"use a value {bounds}")
         setattr(config, field.name, value)
@@ -77,7 +78,17 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
     if origin in (Union, types.UnionType):
         if value is None or value == "":
             return None
-        return coerce(key, value, next(a for a in arguments if a is not type(None)))
+        words = [word for one in arguments[1:] for word in typing.get_args(one)]  # those of `float | Literal["auto"]`
+        if words and not isinstance(value, str):
+            return coerce(key, value, arguments[0])
+        if value in words:
+            return value
+        try:
+            return coerce(key, value, next(a for a in arguments if a is not type(None)))
+        except UserError as error:
+            if not words:
+                raise
+            raise wrong_type(key, value, f"{error.why.removeprefix('it must be ')} or {', '.join(words)}") from None
     if origin is Literal:
         if not isinstance(value, str) or value not in arguments:
             raise UserError(f"{key}: {shown(value)}", "there is no such choice", f"use one of {', '.join(arguments)}")

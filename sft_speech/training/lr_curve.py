@@ -15,16 +15,17 @@ LEAST_FALL = 0.01  # share of the loss; a curve that falls less is flat
 NOISE = 4.0  # standard deviations of the noise; a curve that falls less is flat
 LEVEL = 0.1  # share of the updates at the start, whose loss counts as that of the checkpoint
 RISEN = 0.1  # share of the fall; the loss rises where it is above its minimum by more
-BELOW_RISE = 10.0  # a rate is used that is at most the one at which the loss rises, divided by this
-SPAN = 4.0  # highest over lowest rate of the range
+BELOW_RISE = 10.0  # the highest rate to use is the one from which on the loss rises, divided by this
+SPAN = 4.0  # at least, the highest over the lowest rate of the range
 
 
 @dataclass(frozen=True)
 class Curve:
     """The loss by learning rate, and the rates to use.
 
-    The rate at which the loss falls fastest (Smith 2017, arXiv 1506.01186, section 3.3; fastai's "steepest") is the
-    highest one to use, or a tenth of the one at which it rises, if that is lower.
+    The range ends at a tenth of the rate from which on the loss rises (Smith 2017, arXiv 1506.01186, section 3.3;
+    fastai's "minimum"), and begins where the loss falls fastest (fastai's "steep") or lower. An easy corpus is learned
+    while the rate is still low; where the loss falls fastest then says little about how high the rate may be.
 
     Args:
         rates: (N,) learning rate of each update, growing.
@@ -33,7 +34,7 @@ class Curve:
         start: loss of the checkpoint.
         fastest: rate at which the loss falls fastest; None if the curve is flat.
         rises: rate from which on the loss rises; None if it does not, up to the highest rate.
-        high: highest rate to use; None if the curve is flat.
+        low, high: lowest and highest rate to use; None if the curve is flat.
     """
 
     rates: np.ndarray
@@ -42,32 +43,25 @@ class Curve:
     start: float
     fastest: float | None
     rises: float | None
-    high: float | None
-
-    @property
-    def low(self) -> float | None:
-        """Lowest rate to use."""
-        return None if self.high is None else self.high / SPAN
+    low: float | None = None
+    high: float | None = None
 
     @property
     def suggested(self) -> float | None:
         """The middle of the range, on a logarithmic scale."""
-        return None if self.high is None else self.high / math.sqrt(SPAN)
+        return None if self.low is None or self.high is None else math.sqrt(self.low * self.high)
 
     def words(self) -> str:
         """Return the suggestion with its reason."""
         end = f"{shown(float(self.rates[-1]))}, the highest rate that was tried"
         rising = f"rises from {shown(self.rises)} on" if self.rises else f"does not rise up to {end}"
-        if self.fastest is None or self.suggested is None or self.high is None:
-            fall = f"{max(0.0, 100 * (1 - self.smooth.min() / self.start)):.1f} %" if self.start > 0 else "hardly"
-            do = "use a small learning rate, or look whether anything is trained" if self.rises else "raise --high"
+        if self.fastest is None or self.low is None or self.high is None or self.suggested is None:
+            fall = f"{max(0.0, 100 * (1 - self.smooth.min() / self.start)):.1f} %" if self.start > 0 else "0 %"
+            do = "use a small rate, and look at what is trained" if self.rises else "look at what is trained"
             return f"the curve is flat: the loss falls by at most {fall}, and {rising}. No rate is suggested: {do}"
-        low, high = shown(self.high / SPAN), shown(self.high)
-        why = "" if self.high == self.fastest else ", a tenth of where it rises"
         return (
-            f"the loss falls fastest at {shown(self.fastest)} and {rising}: "
-            f"use a learning rate of {low} to {high}{why}; "
-            f"in the middle is --learning_rate {shown(self.suggested)}"
+            f"the loss falls fastest at {shown(self.fastest)} and {rising}: use a learning rate of "
+            f"{shown(self.low)} to {shown(self.high)}; in the middle is --learning_rate {shown(self.suggested)}"
         )
 
     def table(self) -> str:
@@ -124,7 +118,7 @@ def read_curve(rates: np.ndarray, losses: np.ndarray) -> Curve:
     """
     start = float(np.median(losses[: max(3, round(LEVEL * len(losses)))]))
     fall = start - losses.min()
-    smooth = smoothed(np.minimum(losses, start + max(fall, LEAST_FALL * abs(start))))  # a jump at the end stays there
+    smooth = smoothed(np.minimum(losses, start + max(fall, 3 * LEAST_FALL * abs(start))))  # a jump at the end stays there
     lowest = int(smooth.argmin())
     fall = start - float(smooth[lowest])
     noise = float(np.std((losses - smooth)[: lowest + 1]))
@@ -133,10 +127,10 @@ def read_curve(rates: np.ndarray, losses: np.ndarray) -> Curve:
     risen[: lowest + 1] = False
     rises = float(rates[risen.argmax()]) if risen.any() else None
     if flat or lowest == 0:
-        return Curve(rates, losses, smooth, start, None, rises, None)
+        return Curve(rates, losses, smooth, start, None, rises)
     fastest = float(rates[np.gradient(smooth)[: lowest + 1].argmin()])
-    high = fastest if rises is None else min(fastest, rises / BELOW_RISE)
-    return Curve(rates, losses, smooth, start, fastest, rises, high)
+    high = fastest if rises is None else rises / BELOW_RISE
+    return Curve(rates, losses, smooth, start, fastest, rises, min(fastest, high / SPAN), high)
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import TaskSpec
+from sft_speech.training import batch_seconds
 from sft_speech.training.callbacks import Divergence
 from sft_speech.training.ending import first_error_only
 from sft_speech.training.loss import Criterion, LossOutput
@@ -40,9 +41,10 @@ from sft_speech.training.trainer import ExactTrainer
 
 logger = logging.getLogger(__name__)
 
-PROBES = 4  # batches of each process that the loss is measured on
+PROBES = 4  # batches of each process that the loss is measured on; the curve begins when they are complete
 LEAST_POINTS = 10
-TOO_HIGH = 4.0  # ends when the smoothed loss is this many times its minimum
+TOO_HIGH = 4.0  # ends when the smoothed loss is this many times its minimum...
+LOST = 0.5  # ...and this share of what it had fallen is lost again: a minimum near 0 is soon exceeded 4 times
 DECAY = 0.7  # of the running mean that decides this
 BOARD = "TENSORBOARD_LOGGING_DIR"
 
@@ -114,6 +116,7 @@ def range_trainer(
     task.load(corpora["train"])
     corpora = from_main(processes, lambda: usable_rows(config, task, corpora, report))
     task.begin(corpora)
+    batch_seconds.settle(config, task, corpora["train"], processes)
     trainer = build_trainer(config, spec, task, corpora, processes, [], report)
     trainer.args.save_strategy = SaveStrategy.NO
     trainer.remove_callback(Divergence)  # the test ends by diverging
@@ -146,13 +149,15 @@ class RangeTest(TrainerCallback):
         return self.low ** (1 - share) * self.high**share
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if len(self.probe.batches) < PROBES:
+            return
         loss = self.loss()
         if math.isfinite(loss):
             self.rates.append(self.rate(state.global_step - 1))
             self.losses.append(loss)
             self.mean = DECAY * self.mean + (1 - DECAY) * loss
             self.lowest = min(self.lowest, mean := self.mean / (1 - DECAY ** len(self.losses)))
-        if not math.isfinite(loss) or mean > TOO_HIGH * self.lowest:
+        if not math.isfinite(loss) or mean > max(TOO_HIGH, 1 + LOST * (self.losses[0] / self.lowest - 1)) * self.lowest:
             logger.info("the loss explodes at a learning rate of %.1e: the test ends", self.rate(state.global_step - 1))
             control.should_training_stop = True
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import accelerate
 import pyarrow.compute as pc
-import torch
 from accelerate.utils import set_seed
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
@@ -33,7 +32,7 @@ from sft_speech.hub.while_training import RunUploads, opened
 from sft_speech.models import adapt
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import Metric, TaskSpec
-from sft_speech.training import callbacks, checkpoints, sharding
+from sft_speech.training import batch_seconds, callbacks, checkpoints, sharding
 from sft_speech.training.before import BeforeAndAfter
 from sft_speech.training.ending import first_error_only
 from sft_speech.training.figures import log_counts, training_figures
@@ -52,6 +51,7 @@ from sft_speech.training.start import (
     on_cpu,
     tensorboard_folder,
     trackers,
+    uses_bf16,
 )
 from sft_speech.training.stop import Stop
 from sft_speech.training.stream import Stream
@@ -150,6 +150,7 @@ def run(
     corpora = from_main(processes, lambda: usable_rows(config, task, corpora, report))
     logger.info("%s", report.table())
     task.begin(corpora)
+    batch_seconds.settle(config, task, corpora["train"], processes, beginning.checkpoint)
 
     trainer = build_trainer(config, spec, task, corpora, processes, reports, report)
     sharding.check_resumable(trainer, beginning.checkpoint)
@@ -325,6 +326,8 @@ def build_trainer(
         keep=config.save_total_limit,
         callbacks=[*task.callbacks(), *early_stopping],
     )
+    if config.measured_batch_seconds is not None:
+        trainer.add_callback(batch_seconds.MeasuredBatch(config.measured_batch_seconds))
     callbacks.tolerate_trackers(trainer)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(callbacks.Progress())
@@ -342,9 +345,7 @@ def training_arguments(
     Args:
         metric: picks the best checkpoint; None without an evaluation split.
     """
-    bf16 = config.bf16
     os.environ["TENSORBOARD_LOGGING_DIR"] = tensorboard_folder(config.output_dir)
-    cuda = torch.cuda.is_available() and not on_cpu()
     every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
     staged = config.lr_scheduler_type == "tri_stage"
     same = (
@@ -358,7 +359,7 @@ def training_arguments(
         gradient_accumulation_steps=accumulation,
         lr_scheduler_type="constant" if staged else config.lr_scheduler_type,
         warmup_steps=0 if staged else config.warmup_steps,
-        bf16=cuda and torch.cuda.is_bf16_supported(including_emulation=False) if bf16 is None else bf16,
+        bf16=uses_bf16(config),
         eval_strategy="steps" if metric else "no",
         eval_steps=every if metric else None,
         save_strategy="steps",

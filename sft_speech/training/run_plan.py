@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 def budget(config: FinetuneConfig, world: int) -> tuple[float, int]:
     """Return padded seconds per batch and batches per optimizer step, so that a step has about ``update_seconds``."""
     if config.update_seconds is None:
-        return config.max_batch_seconds, config.gradient_accumulation_steps
+        return config.batch_seconds, config.gradient_accumulation_steps
     share = config.update_seconds / world
-    accumulation = max(1, math.ceil(share / config.max_batch_seconds))
+    accumulation = max(1, math.ceil(share / config.batch_seconds))
     return share / accumulation, accumulation
 
 

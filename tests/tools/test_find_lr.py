@@ -13,6 +13,7 @@ import toy_task
 
 from sft_speech.cli import main
 from sft_speech.tasks import TASKS
+from sft_speech.tools import find_lr
 from sft_speech.training.loss import LossOutput
 
 
@@ -63,6 +64,25 @@ def test_the_rate_fits_the_distance_to_the_optimum(command, tmp_path, capsys, di
     assert found["fastest"] == pytest.approx(0.075 * distance, rel=0.3)
     assert found["rises"] == pytest.approx(0.3 * distance, rel=0.4)
     assert found["high"] == found["rises"] / 10 < found["fastest"]
-    assert found["low"] < found["suggested"] < found["high"]
+    assert found["low"] == found["high"] / 4
     assert found["words"] in capsys.readouterr().out
-    assert "a tenth of where it rises" in found["words"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--low=1", "--high=0.1"], "--low 1 --high 0.1: the rate must grow from above 0"),
+        (["--low=0"], "the rate must grow"),
+        (["--updates=5"], "--updates 5: a curve needs at least 20 points"),
+        (["--task=tts", "--freeze_encoder_steps=5"], "--freeze_encoder_steps: the task tts has no such option"),
+        (["--config=missing.yaml"], "it cannot be read"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words, message, capsys):
+    assert main(["find-lr", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_task_is_that_of_the_folder_of_presets():
+    assert find_lr.task_of_file("configs/classification/convnet.yaml") == "classification"
+    assert find_lr.task_of_file("mine/run.yaml") == find_lr.task_of_file(None) == "asr"

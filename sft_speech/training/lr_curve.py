@@ -118,7 +118,9 @@ def read_curve(rates: np.ndarray, losses: np.ndarray) -> Curve:
     """
     start = float(np.median(losses[: max(3, round(LEVEL * len(losses)))]))
     fall = start - losses.min()
-    smooth = smoothed(np.minimum(losses, start + max(fall, 3 * LEAST_FALL * abs(start))))  # a jump at the end stays there
+    smooth = smoothed(
+        np.minimum(losses, start + max(fall, 3 * LEAST_FALL * abs(start)))
+    )  # a jump at the end stays there
     lowest = int(smooth.argmin())
     fall = start - float(smooth[lowest])
     noise = float(np.std((losses - smooth)[: lowest + 1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,23 @@ def test_the_base_and_the_output_of_the_run_are_not_touched(tones, small, tmp_pa
 
 def test_two_processes_find_about_the_same_rate(tones, small, tmp_path, two_processes):
     keys = {"model": small, "source": tones, "train_split": "train-tones", "output": tmp_path / "found"}
-    keys |= {"max_batch_seconds": 6, "dataloader_num_workers": 0, "mask_time_length": 2, "updates": 20, "low": 1e-4}
+    keys |= {"max_batch_seconds": "auto", "update_seconds": 12, "dataloader_num_workers": 0, "mask_time_length": 2}
+    keys |= {"updates": 20, "low": 1e-4}
     options = [f"--{key}={value}" for key, value in keys.items()]
     two_processes(str(ROOT / "scripts/find_lr.py"), *options)
     two = json.loads((tmp_path / "found/find_lr.json").read_text())
-    assert main(["find-lr", *options, "--max_batch_seconds=12"]) == 0
+    assert main(["find-lr", *options]) == 0
     one = json.loads((tmp_path / "found/find_lr.json").read_text())
     assert two["fastest"] == pytest.approx(one["fastest"], rel=1.0)
     assert two["start_loss"] == pytest.approx(one["start_loss"], rel=0.2)
+
+
+def test_a_streamed_corpus_and_the_largest_batch_that_fits(tones, small, tmp_path, caplog):
+    keys = {"model": small, "source": tones, "train_split": "train-tones", "output": tmp_path / "found"}
+    keys |= {"streaming": "true", "max_steps": 9, "max_batch_seconds": "auto", "update_seconds": 8, "max_seconds": 2}
+    keys |= {"dataloader_num_workers": 0, "mask_time_length": 2, "updates": 20, "low": 1e-4}
+    with caplog.at_level(logging.INFO):
+        assert main(["find-lr", *(f"--{key}={value}" for key, value in keys.items())]) == 0
+    assert "max_batch_seconds auto: batches of 8 s" in caplog.text
+    assert "update_seconds needs no more" in caplog.text
+    assert json.loads((tmp_path / "found/find_lr.json").read_text())["updates"] > 10

@@ -100,6 +100,18 @@ def test_the_command_on_synthetic_speech_by_the_embedded_recognizer(tmp_path, ca
         assert len(list(csv.DictReader(file))) < 4
 
 
+@pytest.mark.parametrize(("channel", "expected"), [(None, [""]), ("right", ["right"])])
+def test_the_manifest_names_the_channel_that_was_chosen(tmp_path, channel, expected):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "call.wav", 0.1 * rng.normal(size=(16000, 2)), 16000)
+    (tmp_path / "calls.csv").write_text("audio,text\ncall.wav,hello\n")
+    model, manifest = str(files("sft_speech") / "assets/wav2vec2-small"), str(tmp_path / "cut.csv")
+    arguments = ["cut", str(tmp_path / "calls.csv"), "--recognizer", model, "-o", manifest]
+    assert cli.main([*arguments, *(["--channel", channel] if channel else [])]) == 0
+    with open(manifest) as file:
+        assert [row.get("channel") or "" for row in csv.DictReader(file)] == expected
+
+
 def test_the_source_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "corpus.csv").write_text("audio,text\n")
     assert cli.main(["cut", str(tmp_path / "corpus.csv"), "--recognizer", "m", "-o", str(tmp_path / "corpus.csv")]) == 2

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sft_speech.audio.channels import name_of
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.inference.batching import sorted_batches
@@ -121,12 +122,14 @@ class Classification:
         seconds: length of the audio.
         audio: path of the recording; "" if it was given in memory.
         error: why it could not be read; "" if it could.
+        channel: "left", "right" or the number of the channel; "" for all of them, mixed.
     """
 
     labels: list[tuple[str, float]]
     seconds: float
     audio: str = ""
     error: str = ""
+    channel: str = ""
 
 
 class Classifier:
@@ -198,14 +201,15 @@ class Classifier:
         )
         for logits in found:
             recording = given.pop(0)
+            channel = "" if recording.channel is None else name_of(recording.channel)
             if isinstance(logits, AudioError):
                 logger.warning("%s cannot be classified: %s", recording.name or "a recording", logits)
-                yield Classification([], 0.0, recording.name, str(logits))
+                yield Classification([], 0.0, recording.name, str(logits), channel)
                 continue
             shares = probabilities(logits, checkpoint.labels.multi)
             order = np.argsort(-shares, kind="stable").tolist()
             labels = [(names[id], float(shares[id])) for id in order]
-            yield Classification(labels, recording.seconds, recording.name)
+            yield Classification(labels, recording.seconds, recording.name, channel=channel)
 
 
 def probabilities(logits: Tensor, multi: bool) -> np.ndarray:

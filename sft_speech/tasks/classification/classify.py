@@ -49,7 +49,8 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.top < 1:
         raise UserError(f"--top {args.top}", "there is nothing to show", "give 1 or more")
-    from sft_speech.inference.channels import MIX, recordings_of
+    from sft_speech.audio.channels import MIX
+    from sft_speech.inference.channels import recordings_of
     from sft_speech.inference.inputs import STDIN, given_audio
     from sft_speech.tasks.classification.classifier import Classifier
 

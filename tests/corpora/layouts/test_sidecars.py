@@ -194,5 +194,5 @@ def test_labels_come_from_folders(fill):
 
 
 def test_no_recording_has_a_transcript(fill):
-    with pytest.raises(UserError, match=r"no corpus of a known layout.*\n.*a.wav and a.txt"):
+    with pytest.raises(UserError, match=r"(?s)no corpus of a known layout.*\n.*a.wav and a.txt"):
         open_source(fill({"a.wav": "", "README.txt": "About.", "x/b.txt": "b"}))

@@ -199,9 +199,8 @@ def test_classify(trained, hums, tmp_path, capsys):
 
 def test_classify_channels(trained, hums, tmp_path, monkeypatch, capsys):
     left, right = (soundfile.read(hums / f"{number}.wav")[0] for number in (0, 1))
-    both = np.zeros((max(len(left), len(right)), 2))
-    both[: len(left), 0], both[: len(right), 1] = left, right
-    soundfile.write(tmp_path / "call.wav", both, 16000, subtype="FLOAT")
+    left, right = (channel[: min(len(left), len(right))] for channel in (left, right))
+    soundfile.write(tmp_path / "call.wav", np.stack([left, right], 1), 16000, subtype="FLOAT")
     soundfile.write(tmp_path / "mono.wav", left, 16000, subtype="FLOAT")
 
     def classify(*arguments, code=0):

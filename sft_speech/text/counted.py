@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 
-def counted(number: int, what: str) -> str:
-    """Return a number and what it counts, in the plural unless it is 1.
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number and what it counts: 1 utterance is, 2 utterances are.
 
     Args:
-        what: in the singular; its last word gets the plural: "usable row".
+        one: what is counted, in the singular; a verb may follow.
+        several: the same in the plural, if more changes than the end of ``one``.
     """
-    if number == 1:
-        return f"1 {what}"
-    return f"{number:,} {what}{'es' if what.endswith(('ch', 'sh', 's', 'x')) else 's'}"
+    plural = several or f"{one}{'es' if one.endswith(('ch', 'sh', 's', 'x')) else 's'}"
+    return f"{number:,} {one if number == 1 else plural}"

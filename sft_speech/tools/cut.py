@@ -27,6 +27,7 @@ from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.generation import Generation
 from sft_speech.tasks.asr.languages import add_language_arguments
+from sft_speech.text.counted import counted
 from sft_speech.text.unspelt import warn_of_unspelt
 
 if TYPE_CHECKING:
@@ -101,13 +102,14 @@ def main(args: argparse.Namespace) -> None:
                 counts += write_segments(table, row, found, args.max_seconds, args.max_error_rate)
     unfinished.replace(output)
     short = len(corpus) - counts["cut"]
-    print(f"{short} recordings are short enough; {counts['cut']} were cut into {counts['written']} segments")
+    enough = counted(short, "recording is", "recordings are")
+    done = counted(counts["cut"], "was", "were")
+    print(f"{enough} short enough; {done} cut into {counted(counts['written'], 'segment')}")
     limit = f"{100 * args.max_error_rate:.0f} %"
     print(f"{counts['left_out']} left out: a CER above {limit}, or nothing was recognized")
     if long := counts["long"]:
-        print(
-            f"{long} segments are still longer than {args.max_seconds:g} s: no end of a sentence was recognized in them"
-        )
+        still = counted(long, "segment is", "segments are")
+        print(f"{still} still longer than {args.max_seconds:g} s: no end of a sentence was recognized there")
     print(output)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sft_speech.redact import redact
+from sft_speech.text.counted import counted
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +68,8 @@ def main(args: argparse.Namespace) -> None:
             print("\nnot uploaded:\n" + "\n".join(listing(stays)))
         return
     with explained(f"push to {name}", "then repeat the same command: it continues where it stopped"):
-        repository.upload(files, f"Upload of {len(files)} files by sft_speech")
-    print(redact(f"{len(files)} files, {readable(sum(file.size for file in files))}: {repository.url}"))
+        repository.upload(files, f"Upload of {counted(len(files), 'file')} by sft_speech")
+    print(redact(f"{counted(len(files), 'file')}, {readable(sum(file.size for file in files))}: {repository.url}"))
 
 
 def listing(rows: Sequence[tuple[str, int, str]]) -> list[str]:

@@ -17,6 +17,8 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as transformers_logging
 
+from sft_speech.text.counted import counted
+
 logger = logging.getLogger(__name__)
 
 SHOWN = {
@@ -119,7 +121,9 @@ class EarlyStopping(EarlyStoppingCallback):
         super().on_evaluate(args, state, control, metrics, **kwargs)
         count = self.early_stopping_patience_counter
         if count >= self.early_stopping_patience and state.global_step < state.max_steps:
-            logger.info("step %d: no improvement in %d evaluations, training ends early", state.global_step, count)
+            logger.info(
+                "step %d: no improvement in %s, training ends early", state.global_step, counted(count, "evaluation")
+            )
 
 
 class Divergence(TrainerCallback):

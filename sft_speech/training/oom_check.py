@@ -12,6 +12,7 @@ import logging
 import torch
 
 from sft_speech.errors import UserError
+from sft_speech.text.counted import counted
 from sft_speech.training.trainer import ExactTrainer, is_memory_error
 from sft_speech.training.trial import copies_of_weights, trial_step
 
@@ -60,5 +61,5 @@ def too_large(trainer: ExactTrainer, seconds: float, worst: list[int]) -> UserEr
     do = budget if len(worst) > 1 else f"lower max_seconds below {longest:.0f}"
     if not trainer.args.activation_checkpointing:
         do += " or set gradient_checkpointing"
-    given = f"the worst batch ({len(worst)} utterances, {seconds:.0f} padded s)"
+    given = f"the worst batch ({counted(len(worst), 'utterance')}, {seconds:.0f} padded s)"
     return UserError(given, "it does not fit into memory", do)

@@ -29,6 +29,7 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import TaskSpec
+from sft_speech.text.counted import counted
 from sft_speech.training import batch_seconds
 from sft_speech.training.callbacks import Divergence
 from sft_speech.training.ending import first_error_only
@@ -185,7 +186,7 @@ class RangeTest(TrainerCallback):
         """
         if len(self.losses) < LEAST_POINTS:
             why = f"the loss was finite after only {len(self.losses)} of them"
-            raise UserError(f"{self.trainer.args.max_steps} updates", why, "set a lower --low, or check the data")
+            raise UserError(counted(self.trainer.args.max_steps, "update"), why, "set a lower --low, or check the data")
         return read_curve(np.array(self.rates), np.array(self.losses))
 
 

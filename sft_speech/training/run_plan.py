@@ -11,6 +11,7 @@ import numpy as np
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneConfig
+from sft_speech.text.counted import counted
 from sft_speech.training import same_corpus
 from sft_speech.training.plan import BatchPlan
 from sft_speech.training.stream import Stream
@@ -40,7 +41,7 @@ def plan_run(
     world = processes.num_processes
     if len(seconds) < world:
         why = f"there are {world} processes, and each needs one"
-        raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
+        raise UserError(counted(len(seconds), "utterance"), why, "launch fewer processes")
     batch_seconds, accumulation = budget(config, world)
     batch_seconds /= max_stretch
     rank, corpus = processes.process_index, same_corpus.identity(rows, seconds)
@@ -59,11 +60,17 @@ def plan_run(
     steps = config.max_steps if config.max_steps > 0 else wanted
     plan.batches = steps * accumulation
     logger.info(
-        "train: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
-        *(len(seconds), seconds.sum() / 3600, 100 * plan.padding()),
-        *(steps, accumulation, world, batch_seconds, plan.epochs(plan.batches)),
+        "train: %s, %.2f h, %.1f %% padding; %s = %.1f epochs",
+        *(counted(len(seconds), "utterance"), seconds.sum() / 3600, 100 * plan.padding()),
+        *(described(steps, accumulation, world, batch_seconds), plan.epochs(plan.batches)),
     )
     return plan, accumulation, steps
+
+
+def described(steps: int, accumulation: int, world: int, batch_seconds: float) -> str:
+    """Return the steps of a run in words: 9 steps of 2 x 1 batches of 100 s."""
+    batches = "batch" if accumulation * world == 1 else "batches"
+    return f"{counted(steps, 'step')} of {accumulation} x {world} {batches} of {batch_seconds:.0f} s"
 
 
 def plan_stream(
@@ -84,7 +91,8 @@ def plan_stream(
         world=world,
     )
     logger.info(
-        "train: a stream of %d shards; %d steps of %d x %d batches of %.0f s",
-        *(stream.rows.num_shards, config.max_steps, accumulation, world, batch_seconds / max_stretch),
+        "train: a stream of %s; %s",
+        counted(stream.rows.num_shards, "shard"),
+        described(config.max_steps, accumulation, world, batch_seconds / max_stretch),
     )
     return plan, accumulation, config.max_steps

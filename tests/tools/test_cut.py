@@ -85,7 +85,7 @@ def test_the_command_on_synthetic_speech_by_the_embedded_recognizer(tmp_path, ca
     model, manifest = str(files("sft_speech") / "assets/wav2vec2-small"), str(tmp_path / "cut.csv")
     arguments = ["cut", str(tmp_path), "--recognizer", model, "-o", manifest, "--max_seconds", "3.5"]
     assert cli.main([*arguments, "--max_error_rate", "1"]) == 0
-    assert "1 recordings are short enough; 1 were cut into 3 segments" in capsys.readouterr().out
+    assert "1 recording is short enough; 1 was cut into 3 segments" in capsys.readouterr().out
     corpus = load_corpus(manifest)
     assert corpus["text"] == [*said, said[0]]
     assert corpus["id"] == ["long-0", "long-1", "long-2", "short"]

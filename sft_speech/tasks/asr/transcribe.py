@@ -33,6 +33,7 @@ from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
 from sft_speech.tasks.asr.languages import add_language_arguments
+from sft_speech.text.counted import counted
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -245,7 +246,8 @@ def _check_finished(output: Path, recordings: int, format: str) -> None:
     with open(output, "rb") as file:
         lines = sum(1 for _ in file)
     if lines > recordings or (format == "jsonl" and lines < recordings):
-        why = f"{output} holds {lines} transcripts, {recordings} recordings are given"
+        given = counted(recordings, "recording is", "recordings are")
+        why = f"{output} holds {counted(lines, 'transcript')}, {given} given"
         raise UserError("--resume", why, "choose another -o, or remove it to transcribe all of them again")
     logger.info("%s already exists: nothing is left to do", output)
 
@@ -281,9 +283,9 @@ def _incomplete(args: argparse.Namespace, recordings: int) -> bool:
 def _report(read: int, recordings: int) -> int:
     """Log how many recordings could not be transcribed; return the exit code, 1 if there are any."""
     if not read:
-        raise UserError(f"{recordings} recordings", "none of them could be transcribed", "see the messages above")
+        raise UserError(counted(recordings, "recording"), "none of them could be transcribed", "see the messages above")
     if read < recordings:
-        logger.warning("%d of %d recordings could not be transcribed", recordings - read, recordings)
+        logger.warning("%d of %s could not be transcribed", recordings - read, counted(recordings, "recording"))
     return int(read < recordings)
 
 

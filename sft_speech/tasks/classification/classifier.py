@@ -25,6 +25,7 @@ from sft_speech.inference.computing import computed
 from sft_speech.inference.inputs import find_audio
 from sft_speech.models.load import chosen_device
 from sft_speech.tasks.classification.checkpoint import Checkpoint, load_classifier
+from sft_speech.text.counted import counted
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def _forward(device: torch.device, model: torch.nn.Module, batch: _Batch) -> Ten
         with torch.no_grad():
             return model(**inputs).logits
     except torch.OutOfMemoryError as error:
-        given = f"a batch of {len(batch.recordings)} recordings"
+        given = f"a batch of {counted(len(batch.recordings), 'recording')}"
         raise UserError(given, "it does not fit into memory", "set a smaller --max_batch_seconds") from error
     finally:
         batch.inputs = {}

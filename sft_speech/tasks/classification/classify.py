@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from sft_speech.corpora.arguments import add_channel_argument
 from sft_speech.errors import UserError, printable
 from sft_speech.options.settings import add_pickle_argument
+from sft_speech.text.counted import counted
 
 if TYPE_CHECKING:
     from sft_speech.tasks.classification.classifier import Classification
@@ -81,9 +82,9 @@ def main(args: argparse.Namespace) -> int:
             failed += bool(found.error)
             write(stream, found, args.format, args.top, channels)
     if failed == len(files):
-        raise UserError(f"{failed} recordings", "none of them could be classified", "see the messages above")
+        raise UserError(counted(failed, "recording"), "none of them could be classified", "see the messages above")
     if failed:
-        logger.warning("%d of %d recordings could not be classified", failed, len(files))
+        logger.warning("%d of %s could not be classified", failed, counted(len(files), "recording"))
     return int(failed > 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -45,21 +46,21 @@ Measure = Callable[[float], int | None]
 
 
 def largest_that_fits(measure: Measure, unit: float, most: float, room: int) -> float | None:
-    """Return the largest batch that fits, within about :data:`CLOSE`; it was measured.
+    """Return the largest batch that fits, within about :data:`CLOSE`; it, or a larger one, was measured.
 
     The next size is predicted by a line through the last two that fitted, and halves the distance to the smallest one
     that did not fit. Memory may grow faster than that, and in steps.
 
     Args:
         measure: returns the bytes that a batch of so many seconds takes, or None if memory runs out.
-        unit: seconds of the longest utterance; batches are multiples of it.
-        most: seconds that are not exceeded.
+        unit: seconds of the longest utterance; multiples of it are measured.
+        most: seconds that are not exceeded, except by a single utterance.
         room: bytes that may be used.
 
     Returns:
         Seconds; None if a single utterance does not fit.
     """
-    fits, before, fails = (0, 0), (0, 0), max(1, int(most / unit)) + 1
+    fits, before, fails = (0, 0), (0, 0), math.ceil(most / unit) + 1
     limit, size = fails, 1
     for _ in range(MEASUREMENTS):
         used = measure(size * unit)
@@ -75,7 +76,7 @@ def largest_that_fits(measure: Measure, unit: float, most: float, room: int) -> 
         size = min(size, fails - 1)
         if size - fits[0] < max(1, CLOSE * fits[0]):
             break
-    return fits[0] * unit
+    return min(fits[0] * unit, max(unit, most))
 
 
 def _next_size(before: tuple[int, int], fits: tuple[int, int], room: int) -> int:
@@ -120,13 +121,10 @@ def settle(
         )
     least = float(min(everywhere))
     config.started_with_batches_of(least)
-    why = (
-        f"{trial.used[least] / 2**30:.1f} of {memory / 2**30:.1f} GiB"
-        if least in trial.used
-        else "what another process has memory for"
-    )
-    bound = f"; {trial.reason}" if least + trial.unit > trial.most else ""
-    logger.info("%s: batches of %g s (%s%s)", given, least, why, bound)
+    used = min(bytes for length, bytes in trial.used.items() if length >= least)  # of this process
+    bound = f"; {trial.reason}" if least == trial.most else ""
+    why = f"{used / 2**30:.1f} of {memory / 2**30:.1f} GiB{bound}"
+    logger.info("%s: batches of %g s (%s)", given, least, why)
 
 
 class Trial:

@@ -27,6 +27,7 @@ from sft_speech.corpora.rows import CHANNEL, SCHEMA, Layout, Listing, is_text, u
 from sft_speech.corpora.splits import SPLITS, unknown
 from sft_speech.corpora.texts import decoded
 from sft_speech.errors import UserError
+from sft_speech.text.counted import counted
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class _Rows:
         """Log what cannot be known of these rows."""
         tiers = Counter({tier: rows for tier, rows in self._tiers.items() if tier})
         if len(tiers) > 1:
-            names = ", ".join(f"{tier} ({rows:,} rows)" for tier, rows in tiers.most_common(5))
+            names = ", ".join(f"{tier} ({counted(rows, 'row')})" for tier, rows in tiers.most_common(5))
             line = "%s: the text is in tiers of different names: %s; --text_column NAME takes one of them"
             logger.warning(line, source, names)
 

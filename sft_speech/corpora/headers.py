@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from sft_speech.audio.read import Audio, AudioError, probe
 from sft_speech.files import open_whole
+from sft_speech.text.counted import counted
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def _log_notes(paths: Sequence[str], headers: pa.Table) -> None:
     for row in np.flatnonzero(noted.to_numpy()).tolist():
         notes.setdefault(headers["detail"][row].as_py(), []).append(paths[row])
     for note, files in notes.items():
-        logger.warning("%d files: %s (%s)", len(files), note, some(files))
+        logger.warning("%s: %s (%s)", counted(len(files), "file"), note, some(files))
 
 
 def some(names: Sequence[str]) -> str:

@@ -16,11 +16,14 @@ from sft_speech.corpora.layouts.manifest import METADATA
 from sft_speech.corpora.rows import Layout, Source
 from sft_speech.corpora.tables import SUFFIXES
 from sft_speech.errors import UserError
+from sft_speech.text.counted import counted
 
-EXPECTED = ", ".join(
+EXPECTED = "\n   - ".join(
     [
+        "one of these:",
         *(layout.expected for layout in LAYOUTS),
-        "an archive of one of these (.tar, .tar.gz, .zip, ...), or a dataset on the Hub (OWNER/NAME)",
+        "an archive of one of these (.tar, .tar.gz, .zip, ...)",
+        "a dataset on the Hub (OWNER/NAME)",
     ]
 )
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -81,8 +84,9 @@ def _layout_of(path: Path, columns: Columns) -> Layout:
 
 
 def _contents(folder: Path) -> str:
-    kinds = Counter("folders" if path.is_dir() else f"*{path.suffix or path.name}" for path in folder.iterdir())
-    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5)) or "nothing"
+    kinds = Counter("folder" if path.is_dir() else f"*{path.suffix or path.name}" for path in folder.iterdir())
+    shown = (counted(count, kind) if kind == "folder" else f"{count:,} {kind}" for kind, count in kinds.most_common(5))
+    return ", ".join(shown) or "nothing"
 
 
 def _near(path: Path) -> Path | None:

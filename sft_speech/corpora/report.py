@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from sft_speech.errors import UserError, printable
 from sft_speech.files import write_whole
+from sft_speech.text.counted import counted
 from sft_speech.text.normalize import Normalized
 from sft_speech.text.scripts import most_common_script
 
@@ -151,7 +152,7 @@ class CorpusReport:
             shown = ", ".join(f"{printable(one)} {-count:,}" for count, one in counts[:_COUNTS_SHOWN])
             more = f" and {len(counts) - _COUNTS_SHOWN} more" if len(counts) > _COUNTS_SHOWN else ""
             first = next(id for one, id in note.first.items() if note.counts[one] >= least)
-            line = f"{what}: {shown}{more} ({note.rows:,} rows, the first is {printable(first)})"
+            line = f"{what}: {shown}{more} ({counted(note.rows, 'row')}, the first is {printable(first)})"
             lines.append(f"{line}; {do}" if advice else line)
         return lines
 
@@ -209,7 +210,7 @@ class CorpusReport:
                     do = f"the vocabulary lacks {most_common_script(split.missing)} letters: {NEW_VOCABULARY}"
                 raise UserError(
                     f"corpus {name}",
-                    f"{split.lost:,} of {split.rows + split.lost:,} rows ({split.share:.1%}) cannot be used, "
+                    f"{split.lost:,} of {counted(split.rows + split.lost, 'row')} ({split.share:.1%}) cannot be used, "
                     f"more than max_dropped_share = {max_dropped_share:.1%}\n{self.table()}",
                     do,
                 )

@@ -27,6 +27,7 @@ import numpy as np
 from sft_speech.corpora.espeak import ESPEAK_RATE, Voice, speak
 from sft_speech.errors import UserError
 from sft_speech.options.parser import add_output_argument
+from sft_speech.text.counted import counted
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +244,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("make-demo-corpus", "it needs one directory to write to", "give it once, as DIR or with -o")
     folder = make_corpus(Path(args.folder or args.output), seed=args.seed, minutes=args.minutes, reader=args.reader)
     if args.reader:
-        print(f"{len(list((folder / 'wavs').iterdir()))} utterances by {args.reader}")
+        print(f"{counted(len(list((folder / 'wavs').iterdir())), 'utterance')} by {args.reader}")
         return
     for split in TIMBRES:
-        print(f"{split}: {len(list((folder / split).glob('*/*/*.flac')))} utterances")
+        print(f"{split}: {counted(len(list((folder / split).glob('*/*/*.flac'))), 'utterance')}")

@@ -61,6 +61,7 @@ def about_this_start(
         + [f"sources.{number}" for number, one in enumerate(config.sources) if is_on_disk(one["source"])],
         "device": name,
         "processes": processes,
+        "max_batch_seconds": config.batch_seconds,
         "cores": psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,

@@ -21,6 +21,7 @@ from sft_speech.audio.codecs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, is_audio
 from sft_speech.audio.kinds import is_text, may_be_audio
 from sft_speech.corpora.columns import NAMES
 from sft_speech.errors import UserError
+from sft_speech.text.counted import counted
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def find_audio(given: Iterable[str | Path]) -> list[Path]:
             twice += str(path) in found
             found.setdefault(str(path), path)
     if twice:
-        logger.warning("%d recordings are given twice, and read once", twice)
+        logger.warning("%s given twice, and read once", counted(twice, "recording is", "recordings are"))
     return list(found.values())
 
 
@@ -171,7 +172,13 @@ def _in_folder(folder: Path) -> list[Path]:
         has = f"; it holds {names}{more}" if skipped else "; it is empty"
         raise UserError(f"{folder}", f"there is no audio file under it{has}", "give a folder of recordings")
     if skipped:
-        logger.info("%s: %d files that are no recordings are skipped: %s%s", folder, len(skipped), names, more)
+        logger.info(
+            "%s: %s skipped: %s%s",
+            folder,
+            counted(len(skipped), "file that is no recording is", "files that are no recordings are"),
+            names,
+            more,
+        )
     return files
 
 

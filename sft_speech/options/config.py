@@ -83,8 +83,8 @@ class FinetuneConfig:
     )
 
     # Batches and length
-    max_batch_seconds: float = option(
-        100.0, "seconds of padded audio per batch and process; raise it until memory is full", 0.1
+    max_batch_seconds: float | Literal["auto"] = option(
+        100.0, "seconds of padded audio per batch and process; 'auto': as many as fit into memory, measured", 0.1
     )
     update_seconds: float | None = option(
         None, "seconds of audio per optimizer step over all processes; sets gradient_accumulation_steps", 0.1
@@ -162,11 +162,21 @@ class FinetuneConfig:
     command_line: ClassVar[Sequence[str]] = ()
     preset: ClassVar[str | None] = None
     model_copy: ClassVar[str | None] = None
+    measured_batch_seconds: ClassVar[float | None] = None
 
     @property
     def checkpoint(self) -> str:
         """Directory or Hub id to load the model from; for a model passed from Python, its copy."""
         return self.model_copy or self.model
+
+    @property
+    def batch_seconds(self) -> float:
+        """``max_batch_seconds`` as a number: the measured one of ``auto``."""
+        if self.max_batch_seconds != "auto":
+            return self.max_batch_seconds
+        if self.measured_batch_seconds is None:
+            raise UserError("max_batch_seconds auto", "only a run measures it", "give a number")
+        return self.measured_batch_seconds
 
     def started_by(self, command_line: Sequence[str], preset: str | None) -> None:
         """Record the command line and the YAML of the run."""
@@ -175,6 +185,10 @@ class FinetuneConfig:
     def started_with(self, model_copy: str) -> None:
         """Record the directory that the loaded model was copied to."""
         vars(self).update(model_copy=model_copy)
+
+    def started_with_batches_of(self, seconds: float) -> None:
+        """Record what ``max_batch_seconds: auto`` was measured to be."""
+        vars(self).update(measured_batch_seconds=seconds)
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -79,10 +79,15 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
         if type(None) in arguments and (value is None or value == ""):
             return None
         choices = [a for a in arguments if a is not type(None)]
-        words = [word for a in choices if typing.get_origin(a) is Literal for word in typing.get_args(a)]
-        if isinstance(value, str) and (value in words or str in choices):  # 'auto' instead of a number, or a table
+        words = [word for one in choices[1:] for word in typing.get_args(one)]  # those of `float | Literal["auto"]`
+        if isinstance(value, str) and (value in words or str in choices):  # or a text instead of a table
             return value
-        return coerce(key, value, choices[0])
+        try:
+            return coerce(key, value, choices[0])
+        except UserError as error:
+            if not words or not isinstance(value, str):
+                raise
+            raise wrong_type(key, value, f"{error.why.removeprefix('it must be ')} or {', '.join(words)}") from None
     if origin is Literal:
         if not isinstance(value, str) or value not in arguments:
             raise UserError(f"{key}: {shown(value)}", "there is no such choice", f"use one of {', '.join(arguments)}")
@@ -228,17 +233,23 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
         loader.dispose()
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, cls: type[DataclassInstance]) -> None:
-    """Add ``--config FILE`` and one ``--key VALUE`` for every field."""
+def add_config_arguments(
+    parser: argparse.ArgumentParser, *classes: type[DataclassInstance], without: Collection[str] = ()
+) -> None:
+    """Add ``--config FILE`` and one ``--key VALUE`` for every field of the classes; the first one explains it."""
     parser.add_argument("--config", metavar="FILE", help="YAML with any of the keys below")
     group = parser.add_argument_group("keys, which override the YAML")
-    for field in dataclasses.fields(cls):
+    found = {field.name: field for cls in reversed(classes) for field in dataclasses.fields(cls)}
+    for name in dict.fromkeys(field.name for cls in classes for field in dataclasses.fields(cls)):
+        field = found[name]
+        if name in without:
+            continue
         default = field.default if field.default is not dataclasses.MISSING else []
         by_hand = "; command line only" if field.metadata["by_hand"] else ""
         help = field.metadata["help"].replace("%", "%%") + f"{by_hand} [{yaml_scalar(default)}]"
-        flags = OUTPUT if field.name == "output_dir" else (f"--{field.name}",)
+        flags = OUTPUT if name == "output_dir" else (f"--{name}",)
         group.add_argument(
-            *flags, dest=field.name, nargs="?", const="true", default=argparse.SUPPRESS, metavar="V", help=help
+            *flags, dest=name, nargs="?", const="true", default=argparse.SUPPRESS, metavar="V", help=help
         )
 
 

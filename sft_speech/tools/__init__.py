@@ -12,6 +12,7 @@ TOOLS: dict[str, Verb] = {
         "sft_speech.tools.compare.compare", "train several models or with several settings, and recommend one"
     ),
     "check": Verb("sft_speech.tools.check.check", "look for errors in a corpus before training"),
+    "find-lr": Verb("sft_speech.tools.find_lr", "find the learning rate of a run, with a picture"),
     "cut": Verb("sft_speech.tools.cut", "cut long recordings at the ends of sentences"),
     "import-ctranslate2": Verb(
         "sft_speech.tools.import_ctranslate2", "make a transformers directory of a faster-whisper model"

@@ -21,11 +21,13 @@ import numpy as np
 from sft_speech.audio.channels import name_of
 from sft_speech.audio.read import quietest
 from sft_speech.audio.units import samples_of
+from sft_speech.corpora.arguments import add_channel_argument
 from sft_speech.errors import UserError
 from sft_speech.options.parser import add_output_argument
 from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.generation import Generation
 from sft_speech.tasks.asr.languages import add_language_arguments
+from sft_speech.text.counted import counted
 from sft_speech.text.unspelt import warn_of_unspelt
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recognizer", metavar="MODEL", required=True, help="directory of a recognizer, or its Hub id")
     add_output_argument(parser, "the manifest to write", metavar="FILE.csv", folder=False, required=True)
     parser.add_argument("--split", metavar="SPLIT", help="rows to cut; several splits are joined by '+' [all rows]")
+    add_channel_argument(parser)
     parser.add_argument("--max_seconds", type=float, default=15.0, help="cut recordings that are longer [15]")
     parser.add_argument("--max_error_rate", type=float, default=0.3, help="leave out segments with a higher CER [0.3]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
@@ -73,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.corpora import load_corpus
     from sft_speech.tasks.asr.transcriber import Transcriber
 
-    corpus = load_corpus(args.source, args.split)
+    corpus = load_corpus(args.source, args.split, channel=args.channel)
     if any(audio["bytes"] is not None for audio in corpus["audio"]):
         raise UserError(args.source, "its audio is inside tables, but a manifest names files", "extract it into files")
     transcriber = Transcriber(
@@ -99,13 +102,14 @@ def main(args: argparse.Namespace) -> None:
                 counts += write_segments(table, row, found, args.max_seconds, args.max_error_rate)
     unfinished.replace(output)
     short = len(corpus) - counts["cut"]
-    print(f"{short} recordings are short enough; {counts['cut']} were cut into {counts['written']} segments")
+    enough = counted(short, "recording is", "recordings are")
+    done = counted(counts["cut"], "was", "were")
+    print(f"{enough} short enough; {done} cut into {counted(counts['written'], 'segment')}")
     limit = f"{100 * args.max_error_rate:.0f} %"
     print(f"{counts['left_out']} left out: a CER above {limit}, or nothing was recognized")
     if long := counts["long"]:
-        print(
-            f"{long} segments are still longer than {args.max_seconds:g} s: no end of a sentence was recognized in them"
-        )
+        still = counted(long, "segment is", "segments are")
+        print(f"{still} still longer than {args.max_seconds:g} s: no end of a sentence was recognized there")
     print(output)
 
 

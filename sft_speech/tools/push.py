@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sft_speech.options.spec import TaskSpec
 from sft_speech.redact import redact
+from sft_speech.text.counted import counted
 
 if TYPE_CHECKING:
     from sft_speech.hub.files import Upload
@@ -72,8 +73,8 @@ def main(args: argparse.Namespace) -> None:
             print("\nnot uploaded:\n" + "\n".join(listing(stays)))
         return
     with explained(f"push to {name}", "then repeat the same command: it continues where it stopped"):
-        repository.upload(files, f"Upload of {len(files)} files by sft_speech")
-    print(redact(f"{len(files)} files, {readable(sum(file.size for file in files))}: {repository.url}"))
+        repository.upload(files, f"Upload of {counted(len(files), 'file')} by sft_speech")
+    print(redact(f"{counted(len(files), 'file')}, {readable(sum(file.size for file in files))}: {repository.url}"))
 
 
 def files_to_upload(folder: Path, spec: TaskSpec, name: str, args: argparse.Namespace) -> list[Upload]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-import torch
 from transformers import TrainingArguments
 
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import Metric
-from sft_speech.training.start import on_cpu, tensorboard_folder
+from sft_speech.training.start import on_cpu, tensorboard_folder, uses_bf16
 
 # Hours that processes wait for one that reads headers: NCCL's own half hour is too short for large scans
 # (accelerate#2528).
@@ -24,9 +23,7 @@ def training_arguments(
     Args:
         metric: picks the best checkpoint; None without an evaluation split.
     """
-    bf16 = config.bf16
     os.environ["TENSORBOARD_LOGGING_DIR"] = tensorboard_folder(config.output_dir)
-    cuda = torch.cuda.is_available() and not on_cpu()
     every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
     staged = config.lr_scheduler_type == "tri_stage"
     same = (
@@ -40,7 +37,7 @@ def training_arguments(
         gradient_accumulation_steps=accumulation,
         lr_scheduler_type="constant" if staged else config.lr_scheduler_type,
         warmup_steps=0 if staged else config.warmup_steps,
-        bf16=cuda and torch.cuda.is_bf16_supported(including_emulation=False) if bf16 is None else bf16,
+        bf16=uses_bf16(config),
         eval_strategy="steps" if metric else "no",
         eval_steps=every if metric else None,
         save_strategy="steps",

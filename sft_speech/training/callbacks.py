@@ -17,6 +17,8 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as transformers_logging
 
+from sft_speech.text.counted import counted
+
 logger = logging.getLogger(__name__)
 
 SHOWN = {
@@ -133,7 +135,9 @@ class EarlyStopping(EarlyStoppingCallback):
             self.early_stopping_patience_counter, control.should_training_stop = 0, stopping
         count = self.early_stopping_patience_counter
         if count >= self.early_stopping_patience and state.global_step < state.max_steps:
-            logger.info("step %d: no improvement in %d evaluations, training ends early", state.global_step, count)
+            logger.info(
+                "step %d: no improvement in %s, training ends early", state.global_step, counted(count, "evaluation")
+            )
 
 
 class Divergence(TrainerCallback):

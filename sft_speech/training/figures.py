@@ -9,6 +9,7 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
+from sft_speech.text.counted import counted
 from sft_speech.training.log_interval import peak_bytes
 from sft_speech.training.nonfinite_steps import FILE
 from sft_speech.training.trainer import ExactTrainer
@@ -19,13 +20,14 @@ logger = logging.getLogger(__name__)
 def log_counts(figures: dict[str, float]) -> None:
     """Log how many utterances and steps had no effect on the model."""
     messages = {
-        "left_out_utterances": "utterances were left out because they could no longer be read (see the messages above)",
-        "skipped_steps": f"steps were skipped because their gradients were not finite (see {FILE})",
-        "zeroed_utterances": "utterances had no effect because their transcripts are too long for their audio",
+        "left_out_utterances": "left out because they could no longer be read (see the messages above)",
+        "skipped_steps": f"skipped because their gradients were not finite (see {FILE})",
+        "zeroed_utterances": "without effect because their transcripts are too long for their audio",
     }
     for name, what in messages.items():
         if name in figures:
-            logger.info("%d %s", figures[name], what)
+            thing = "step" if "steps" in name else "utterance"
+            logger.info("%s %s", counted(int(figures[name]), f"{thing} was", f"{thing}s were"), what)
 
 
 def training_figures(trainer: ExactTrainer) -> dict[str, float]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 
 import torch
-from accelerate.utils import send_to_device
 
 from sft_speech.errors import UserError
+from sft_speech.text.counted import counted
 from sft_speech.training.trainer import ExactTrainer, is_memory_error
+from sft_speech.training.trial import copies_of_weights, trial_step
 
 logger = logging.getLogger(__name__)
 
@@ -29,29 +30,24 @@ def oom_check(trainer: ExactTrainer) -> None:
     plan, model = trainer.plan, trainer.accelerator.unwrap_model(trainer.model)
     worst = plan.worst()
     seconds = len(worst) * float(plan.seconds[worst].max())
-    trained = [p for p in model.parameters() if p.requires_grad]
     cuda = trainer.args.device.type == "cuda"
     if trainer.args.activation_checkpointing:  # the trainer enables it only when training starts
         model.activation_checkpointing_enable()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    with torch.random.fork_rng(devices=[trainer.args.device] if cuda else []):
-        try:
-            copies = 0 if trainer.args.optim == "adafactor" else 2  # AdamW's moments
-            copies += trainer.accelerator.num_processes > 1  # buffers for communication
-            reserved = [torch.empty_like(p) for p in trained for _ in range(copies)]
-            batch = trainer.data_collator(plan.rehearsal(trainer.utterances))
-            model.train()
-            with trainer.accelerator.autocast():
-                summed = trainer.criterion.loss(model, send_to_device(batch, trainer.args.device))
-            summed.total.backward()
-        except Exception as error:
-            if not is_memory_error(error):
-                raise
-            raise too_large(trainer, seconds, worst) from error
-        finally:
-            model.zero_grad(set_to_none=True)
-            reserved = []  # noqa: F841 - frees them
+    try:
+        trial_step(
+            model,
+            trainer.criterion,
+            lambda: trainer.data_collator(plan.rehearsal(trainer.utterances)),
+            trainer.args.device,
+            copies=copies_of_weights(trainer.args.optim, trainer.accelerator.num_processes),
+            autocast=trainer.accelerator.autocast(),
+        )
+    except Exception as error:
+        if not is_memory_error(error):
+            raise
+        raise too_large(trainer, seconds, worst) from error
     if cuda:
         used = torch.cuda.max_memory_allocated() / 2**30
         total = torch.cuda.get_device_properties(trainer.args.device).total_memory / 2**30
@@ -65,5 +61,5 @@ def too_large(trainer: ExactTrainer, seconds: float, worst: list[int]) -> UserEr
     do = budget if len(worst) > 1 else f"lower max_seconds below {longest:.0f}"
     if not trainer.args.activation_checkpointing:
         do += " or set gradient_checkpointing"
-    given = f"the worst batch ({len(worst)} utterances, {seconds:.0f} padded s)"
+    given = f"the worst batch ({counted(len(worst), 'utterance')}, {seconds:.0f} padded s)"
     return UserError(given, "it does not fit into memory", do)

@@ -17,12 +17,13 @@ from sft_speech.options.config import FinetuneConfig
 from sft_speech.training.plan import Plan
 from sft_speech.training.run_plan import plan_run, plan_stream
 from sft_speech.training.skipped_audio import WINDOW
-from sft_speech.training.stream import Stream
+from sft_speech.training.stream import Stream, noise
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
+LONGEST = 16  # utterances
 Cost = Callable[[np.ndarray], np.ndarray]
 
 
@@ -49,6 +50,16 @@ class Rows(Protocol):
         Args:
             cost: returns the costs (N,) of rows in a batch from their seconds (N,); None: they are their seconds.
             rules: those of :func:`~sft_speech.corpora.select.select_usable`.
+        """
+
+    def longest(
+        self, config: FinetuneConfig, utterances: Any, seconds: np.ndarray | None
+    ) -> tuple[list[Any], np.ndarray]:
+        """Return the costliest utterances, not collated, at most :data:`LONGEST`, and the costs of all rows.
+
+        Args:
+            utterances: the training data of the task.
+            seconds: as for :meth:`plan`.
         """
 
     def plan(
@@ -95,10 +106,20 @@ class StoredRows:
         seconds: np.ndarray | None,
         max_stretch: float,
     ) -> tuple[Plan, int, int]:
-        if seconds is None:
-            lengths = column_of(self.table, "seconds").to_numpy()
-            seconds = self.cost(lengths) if self.cost else lengths
-        return plan_run(config, self.table, seconds, processes, max_stretch)
+        return plan_run(config, self.table, self.costs(seconds), processes, max_stretch)
+
+    def costs(self, seconds: np.ndarray | None) -> np.ndarray:
+        if seconds is not None:
+            return seconds
+        lengths = column_of(self.table, "seconds").to_numpy()
+        return self.cost(lengths) if self.cost else lengths
+
+    def longest(
+        self, config: FinetuneConfig, utterances: Any, seconds: np.ndarray | None
+    ) -> tuple[list[Any], np.ndarray]:
+        costs = self.costs(seconds)
+        read = (utterances[(0, int(index))] for index in np.argsort(-costs, kind="stable")[:LONGEST])
+        return [one for one in read if one is not None], costs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,3 +154,10 @@ class StreamedRows:
         max_stretch: float,
     ) -> tuple[Plan, int, int]:
         return plan_stream(config, self.stream, processes, report, max_stretch)
+
+    def longest(
+        self, config: FinetuneConfig, utterances: Any, seconds: np.ndarray | None
+    ) -> tuple[list[Any], np.ndarray]:
+        lengths = np.array([config.max_seconds])  # no row has been read; the longest one that may come is made up
+        made = utterances.made_of(noise(config.max_seconds, utterances.rate), 0, 0)
+        return [made], self.stream.cost(lengths) if self.stream.cost else lengths

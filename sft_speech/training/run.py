@@ -33,7 +33,7 @@ from sft_speech.models.unfreezing import Unfreezing, starts_of
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.mixing import parts_of
 from sft_speech.options.spec import TaskSpec
-from sft_speech.training import callbacks, checkpoints, interpolation, keep, sharding
+from sft_speech.training import batch_seconds, callbacks, checkpoints, interpolation, keep, sharding
 from sft_speech.training.arguments import PATIENCE_HOURS, training_arguments
 from sft_speech.training.before import BeforeAndAfter
 from sft_speech.training.corpora import Given, load_splits, usable_rows
@@ -126,14 +126,12 @@ def run(
 
     report = CorpusReport()
     corpora = from_main(processes, lambda: load_splits(config, report, given))
-    set_seed(config.seed)
-    task = spec.build(config)
-    task.load(corpora["train"])
-    train_only(task.model, config.train, head_is_new=not task.can_evaluate_at_start())
+    task = load_task(config, spec, corpora["train"])
     keep.check_task(config, task)
     corpora = from_main(processes, lambda: usable_rows(config, task, corpora, report))
     logger.info("%s", report.table())
     task.begin(corpora)
+    batch_seconds.settle(config, task, corpora["train"], processes, beginning.checkpoint)
 
     trainer = build_trainer(config, spec, task, corpora, processes, reports, report)
     sharding.check_resumable(trainer, beginning.checkpoint)
@@ -165,6 +163,19 @@ def run(
         if repository is not None:
             uploads.push_at_end()
     return FinetuneResult(output, figures, trainer.state.log_history, finished=True)
+
+
+def load_task(config: FinetuneConfig, spec: TaskSpec, rows: Rows) -> Task[Any]:
+    """Return the task of a run with its model loaded, and frozen but for the parts to train.
+
+    Args:
+        rows: the rows to train on.
+    """
+    set_seed(config.seed)
+    task = spec.build(config)
+    task.load(rows)
+    train_only(task.model, config.train, head_is_new=not task.can_evaluate_at_start())
+    return task
 
 
 def finished_result(output: Path) -> FinetuneResult:
@@ -280,6 +291,8 @@ def build_trainer(
         keep=config.save_total_limit,
         callbacks=[*task.callbacks(), *early_stopping],
     )
+    if config.measured_batch_seconds is not None:
+        trainer.add_callback(batch_seconds.MeasuredBatch(config.measured_batch_seconds))
     callbacks.tolerate_trackers(trainer)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(callbacks.Progress())

@@ -11,6 +11,7 @@ import numpy as np
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneConfig
+from sft_speech.text.counted import counted
 from sft_speech.training import same_corpus
 from sft_speech.training.draw import MixedDraw
 from sft_speech.training.plan import BatchPlan
@@ -23,9 +24,9 @@ logger = logging.getLogger(__name__)
 def budget(config: FinetuneConfig, world: int) -> tuple[float, int]:
     """Return padded seconds per batch and batches per optimizer step, so that a step has about ``update_seconds``."""
     if config.update_seconds is None:
-        return config.max_batch_seconds, config.gradient_accumulation_steps
+        return config.batch_seconds, config.gradient_accumulation_steps
     share = config.update_seconds / world
-    accumulation = max(1, math.ceil(share / config.max_batch_seconds))
+    accumulation = max(1, math.ceil(share / config.batch_seconds))
     return share / accumulation, accumulation
 
 
@@ -47,7 +48,7 @@ def plan_run(
     world = processes.num_processes
     if (len(seconds) if draw is None else len(draw.keys(0))) < world:
         why = f"there are {world} processes, and each needs one"
-        raise UserError(f"{len(seconds)} utterances", why, "launch fewer processes")
+        raise UserError(counted(len(seconds), "utterance"), why, "launch fewer processes")
     batch_seconds, accumulation = budget(config, world)
     batch_seconds /= max_stretch
     rank, corpus = processes.process_index, same_corpus.identity(rows, seconds)
@@ -69,11 +70,17 @@ def plan_run(
     steps = config.max_steps if config.max_steps > 0 else wanted
     plan.batches = steps * accumulation
     logger.info(
-        "train: %d utterances, %.2f h, %.1f %% padding; %d steps of %d x %d batches of %.0f s = %.1f epochs",
-        *(len(seconds), seconds.sum() / 3600, 100 * plan.padding()),
-        *(steps, accumulation, world, batch_seconds, plan.epochs(plan.batches)),
+        "train: %s, %.2f h, %.1f %% padding; %s = %.1f epochs",
+        *(counted(len(seconds), "utterance"), seconds.sum() / 3600, 100 * plan.padding()),
+        *(described(steps, accumulation, world, batch_seconds), plan.epochs(plan.batches)),
     )
     return plan, accumulation, steps
+
+
+def described(steps: int, accumulation: int, world: int, batch_seconds: float) -> str:
+    """Return the steps of a run in words: 9 steps of 2 x 1 batches of 100 s."""
+    batches = "batch" if accumulation * world == 1 else "batches"
+    return f"{counted(steps, 'step')} of {accumulation} x {world} {batches} of {batch_seconds:.0f} s"
 
 
 def plan_stream(
@@ -94,7 +101,8 @@ def plan_stream(
         world=world,
     )
     logger.info(
-        "train: a stream of %d shards; %d steps of %d x %d batches of %.0f s",
-        *(stream.rows.num_shards, config.max_steps, accumulation, world, batch_seconds / max_stretch),
+        "train: a stream of %s; %s",
+        counted(stream.rows.num_shards, "shard"),
+        described(config.max_steps, accumulation, world, batch_seconds / max_stretch),
     )
     return plan, accumulation, config.max_steps

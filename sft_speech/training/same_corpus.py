@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sft_speech.corpora.rows import column_of
+from sft_speech.text.counted import counted
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def compare(corpus: dict[str, Any], checkpoint: Path) -> None:
     except (OSError, ValueError):  # the checkpoint is older than this file
         return
     if before != corpus:
-        shown = ["{utterances:,} utterances of {hours:.2f} h".format(**one) for one in (before, corpus)]
+        shown = [f"{counted(one['utterances'], 'utterance')} of {one['hours']:.2f} h" for one in (before, corpus)]
         what = "{} then, {} now".format(*shown) if shown[0] != shown[1] else "other ids or lengths"
         if before | {"passes": None} == corpus | {"passes": None}:
             what = "other shares of the sources"

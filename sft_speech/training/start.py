@@ -19,6 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from sft_speech.errors import UserError
+from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.names import current
 from sft_speech.options.settings import save_config
 from sft_speech.training import checkpoints
@@ -89,6 +90,13 @@ def on_cpu() -> bool:
     Without this, Accelerate would take each of several CPU processes for the only one.
     """
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+
+
+def uses_bf16(config: FinetuneConfig) -> bool:
+    """Return whether a run computes in bfloat16: as its option says, or if the GPU supports it."""
+    if config.bf16 is not None:
+        return config.bf16
+    return torch.cuda.is_available() and not on_cpu() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def trackers(config: Any) -> list[str]:

@@ -140,7 +140,7 @@ def test_files_with_wrong_headers_are_named_once_by_defect(tmp_path, write, capl
         assert table["samples"].to_pylist() == [3200, 1600, 1600, 1600, 1600]
         assert table["reason"].to_pylist() == [None] * 5
         assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-            f"1 files: 2 recordings joined in one file: all of them are read ({paths[0]})",
+            f"1 file: 2 recordings joined in one file: all of them are read ({paths[0]})",
             "4 files: its header gives a wrong length: all that it holds is read "
             f"({paths[1]}, {paths[2]}, {paths[3]} and 1 more)",
         ]

@@ -52,7 +52,7 @@ def test_hub_name():
     ("files", "message"),
     [
         ({}, "it holds nothing"),
-        ({"a.wav": "", "b.wav": "", "notes.md": ""}, r"it holds 2 \*.wav, 1 \*.md.*\n.*LibriSpeech"),
+        ({"a.wav": "", "b.wav": "", "notes.md": ""}, r"(?s)it holds 2 \*.wav, 1 \*.md.*\n.*LibriSpeech"),
         ({"metadata.csv": "a|b|c\n"}, "no folder wavs"),
         ({"train.csv": "audio,text\n", "a.wav": ""}, "give a manifest itself: .*train.csv"),
         ({"metadata.csv": "audio,text\n", "train/metadata.csv": "audio,text\n"}, "so do its folders train"),
@@ -68,11 +68,20 @@ def test_wrong_or_ambiguous(tmp_path, files, message):
         open_source(fill(tmp_path, files))
 
 
+def test_the_layouts_are_listed_below_what_is_wrong_and_what_to_do(tmp_path):
+    with pytest.raises(UserError) as said:
+        open_source(fill(tmp_path, {"a.wav": "", "b.wav": "", "x/notes.md": ""}))
+    first, second, third, *_, last = str(said.value).splitlines()
+    assert first == f"{tmp_path}: no corpus of a known layout: it holds 2 *.wav, 1 folder."
+    assert (second, third) == ("-> give one of these:", "   - a manifest (.csv, .tsv, .jsonl)")
+    assert last == "   - a dataset on the Hub (OWNER/NAME)"
+
+
 def test_missing(tmp_path):
     fill(tmp_path, {"librispeech/a": ""})
     with pytest.raises(UserError, match=r"did you mean .*/librispeech"):
         open_source(tmp_path / "libripseech")
-    with pytest.raises(UserError, match=r"no such file or folder.\n-> give a manifest .* a LibriSpeech"):
+    with pytest.raises(UserError, match=r"(?s)no such file or folder.\n-> give one of these:\n.* a LibriSpeech"):
         open_source(tmp_path / "nowhere" / "corpus")
     with pytest.raises(UserError, match="no such file"):
         open_source("data/train.csv")

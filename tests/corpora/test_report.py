@@ -81,7 +81,7 @@ def test_what_normalization_changed_is_listed_with_counts_and_the_first_row(capl
     report.note("train", "c", Normalized("x", unknown_marks=Counter(["[x]"])))
     lines = [
         "letters that the vocabulary lacks are written without their marks: ö 2, ß 1, ü 1 (2 rows, the first is a)",
-        "signs of transcription are removed: <COMMA> 1 (1 rows, the first is a)",
+        "signs of transcription are removed: <COMMA> 1 (1 row, the first is a)",
         "brackets that no known convention explains are kept as words: [x] 2 (2 rows, the first is b)",
     ]
     assert report.note_lines("train") == lines

@@ -43,7 +43,7 @@ def test_german_on_an_english_checkpoint(tiny_directory, corpus, tmp_path, caplo
     advice = "train with `new_vocabulary: true` (SpeechT5: `new_characters: true`), or take a multilingual checkpoint"
     what = "letters that the vocabulary lacks are written without their marks"
     assert f"train: {what}: Ü 3, ẞ 1 (3 rows, the first is 1.wav); {advice}" in caplog.messages
-    assert f"eval: {what}: Ö 1 (1 rows, the first is 0.wav); {advice}" in caplog.messages
+    assert f"eval: {what}: Ö 1 (1 row, the first is 0.wav); {advice}" in caplog.messages
     removed = "eval: signs of transcription are removed: <COMMA> 1, [noise] 1 (2 rows, the first is 0.wav)"
     assert f"{removed}; `markup: keep` keeps them as words" in caplog.messages
     before_step_1 = [n for n, record in enumerate(caplog.records) if "are written without" in record.getMessage()]

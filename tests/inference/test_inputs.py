@@ -72,7 +72,7 @@ def test_patterns_home_and_recordings_given_twice(folder, monkeypatch, caplog):
         "speech/b.wav",
         *[one for one in ALL if "b.wav" not in one],
     ]
-    assert "1 recordings are given twice, and read once" in caplog.text
+    assert "1 recording is given twice, and read once" in caplog.text
 
 
 @pytest.mark.parametrize(

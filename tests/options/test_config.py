@@ -344,6 +344,19 @@ def test_every_key_has_one_sentence_of_help():
         assert 0 < len(field.metadata["help"]) <= 110, field.name
 
 
+def test_the_seconds_of_a_batch_are_a_number_or_a_word(tmp_path):
+    def load(text):
+        (tmp_path / "run.yaml").write_text(f"model: m\nsource: s\noutput_dir: o\nmax_batch_seconds: {text}\n")
+        return load_config(FinetuneAsrConfig, str(tmp_path / "run.yaml"), {})
+
+    assert (load("auto").max_batch_seconds, load("1e1").max_batch_seconds, load("5").batch_seconds) == ("auto", 10.0, 5)
+    with pytest.raises(UserError, match="only a run measures it"):
+        _ = load("auto").batch_seconds
+    for text, message in (("full", "full: it must be a number or auto"), ("0", "out of range"), ("[1]", "a number")):
+        with pytest.raises(UserError, match=message):
+            load(text)
+
+
 LISTS = "&a [x, x, x, x, x, x, x, x, x]"
 for last, new in ("ab", "bc", "cd", "de", "ef", "fg", "gh", "hi", "ij"):  # ten levels: 9^10 times x
     LISTS = f"&{new} [{LISTS}{f', *{last}' * 8}]"

@@ -85,7 +85,7 @@ def test_the_command_on_synthetic_speech_by_the_embedded_recognizer(tmp_path, ca
     model, manifest = str(files("sft_speech") / "assets/wav2vec2-small"), str(tmp_path / "cut.csv")
     arguments = ["cut", str(tmp_path), "--recognizer", model, "-o", manifest, "--max_seconds", "3.5"]
     assert cli.main([*arguments, "--max_error_rate", "1"]) == 0
-    assert "1 recordings are short enough; 1 were cut into 3 segments" in capsys.readouterr().out
+    assert "1 recording is short enough; 1 was cut into 3 segments" in capsys.readouterr().out
     corpus = load_corpus(manifest)
     assert corpus["text"] == [*said, said[0]]
     assert corpus["id"] == ["long-0", "long-1", "long-2", "short"]
@@ -98,6 +98,18 @@ def test_the_command_on_synthetic_speech_by_the_embedded_recognizer(tmp_path, ca
     assert " left out: a CER" in capsys.readouterr().out
     with open(manifest) as file:
         assert len(list(csv.DictReader(file))) < 4
+
+
+@pytest.mark.parametrize(("channel", "expected"), [(None, [""]), ("right", ["right"])])
+def test_the_manifest_names_the_channel_that_was_chosen(tmp_path, channel, expected):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "call.wav", 0.1 * rng.normal(size=(16000, 2)), 16000)
+    (tmp_path / "calls.csv").write_text("audio,text\ncall.wav,hello\n")
+    model, manifest = str(files("sft_speech") / "assets/wav2vec2-small"), str(tmp_path / "cut.csv")
+    arguments = ["cut", str(tmp_path / "calls.csv"), "--recognizer", model, "-o", manifest]
+    assert cli.main([*arguments, *(["--channel", channel] if channel else [])]) == 0
+    with open(manifest) as file:
+        assert [row.get("channel") or "" for row in csv.DictReader(file)] == expected
 
 
 def test_the_source_is_not_overwritten(tmp_path, capsys):

@@ -21,6 +21,7 @@ from sft_speech.corpora.rows import Layout, Listing, rows_of
 from sft_speech.corpora.splits import SPLITS, unknown
 from sft_speech.corpora.texts import decoded
 from sft_speech.errors import UserError
+from sft_speech.text.counted import counted
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,9 @@ class Sidecars:
             files = files.parallel()
         if files.twice:
             first, second = (os.path.relpath(path, self.folder) for path in files.twice[0])
-            why = f"{len(files.twice):,} recordings are there twice, e.g. {first} and {second}"
+            why = (
+                f"{counted(len(files.twice), 'recording is', 'recordings are')} there twice, e.g. {first} and {second}"
+            )
             raise UserError(self.folder, why, "move one of the two out of the folder")
         above = _common([files.folders_of(place) for place in files.audio])
         files.folders = {folder: names[above:] for folder, names in files.folders.items()}

@@ -17,6 +17,7 @@ from sft_speech.metrics.loops import Loop
 from sft_speech.metrics.words import Errors, confusions, interval, rate_of, sum_errors
 from sft_speech.tasks.asr.ctc.decoding import GREEDY
 from sft_speech.tasks.asr.recognizer import Counts, Hypothesis
+from sft_speech.text.counted import counted
 from sft_speech.text.scoring import words_of
 from sft_speech.text.unspelt import Unspelt
 
@@ -333,7 +334,7 @@ class EvaluationResult:
     def table(self, split: str = "") -> str:
         """Return the figures and the most frequent confusions as text."""
         speed = 1 / self.real_time_factor if self.real_time_factor else math.nan
-        first = f"{len(self.utterances)} utterances, {self.seconds / 3600:.2f} h, {speed:.0f} x real time"
+        first = f"{counted(len(self.utterances), 'utterance')}, {self.seconds / 3600:.2f} h, {speed:.0f} x real time"
         rates = [("WER", self.words, self.word_interval()), ("CER", self.characters, self.character_interval())]
         normalizer = ""
         if self.written:
@@ -351,7 +352,8 @@ class EvaluationResult:
         lines += [_rate_line(f"{name:{width}}", errors, found) for name, errors, found in rates]
         lines += filter(None, [self.folded_summary(), self.loop_summary(), self.unspelt_summary()])
         if self.failed:
-            lines.append(f"{len(self.failed)} utterances could not be read and are not counted")
+            one, several = "utterance could not be read and is", "utterances could not be read and are"
+            lines.append(f"{counted(len(self.failed), one, several)} not counted")
         found = [(a or "(nothing)", b or "(nothing)", n) for (a, b), n in self.confusions()[:CONFUSIONS_SHOWN]]
         if found:
             width = max(len("reference"), *(len(reference) for reference, _, _ in found))

@@ -122,7 +122,7 @@ class Recognition(Task[FinetuneAsrConfig]):
         Raises:
             UserError: too few of the recordings could be read.
         """
-        limit, normalizer = self.config.max_batch_seconds, self.config.normalizer
+        limit, normalizer = self.config.batch_seconds, self.config.normalizer
         spaced = is_spaced(self.checkpoint, rows["text"])  # the same on all processes
 
         def evaluate(own: Dataset) -> EvaluationResult:

@@ -33,6 +33,7 @@ from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
 from sft_speech.tasks.asr.languages import add_language_arguments
+from sft_speech.text.counted import counted
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -100,8 +101,7 @@ def main(args: argparse.Namespace) -> int | None:
             raise UserError(f"{STDIN} and --files_from", "a recording from standard input has no name", "give it alone")
         if args.channel not in (None, MIX):
             raise UserError(f"{STDIN} --channel {args.channel}", "all of standard input is mixed", "give a file")
-        _to_stream(args, given, several=False)
-        return None
+        return _to_stream(args, given, several=False)
     from sft_speech.inference.channels import recordings_of
 
     files = [path for path in given if isinstance(path, Path)] + listed
@@ -113,8 +113,7 @@ def main(args: argparse.Namespace) -> int | None:
         return _to_parts(args, recordings, listed, process)
     if args.num_processes > 1 or process.world > 1:
         raise UserError("several processes", "they need several recordings and one output", "give -o FILE")
-    _to_stream(args, [one.audio for one in recordings], several)
-    return None
+    return _to_stream(args, [one.audio for one in recordings], several)
 
 
 def _listed(given: str | None, process: Process) -> list[Path]:
@@ -148,7 +147,7 @@ def _transcriber(args: argparse.Namespace, process: Process) -> Transcriber:
     )
 
 
-def _to_stream(args: argparse.Namespace, audio: Sequence[Any], several: bool) -> None:
+def _to_stream(args: argparse.Namespace, audio: Sequence[Any], several: bool) -> int:
     """Write one recording to a file, or any number of them to a stream of lines."""
     with contextlib.ExitStack() as stack:
         transcriber = _transcriber(args, Process())
@@ -162,7 +161,7 @@ def _to_stream(args: argparse.Namespace, audio: Sequence[Any], several: bool) ->
             text = _formatted(transcription, args.format, args.timestamps, several)
             stream.write(printable(text, lines=True) if stream.isatty() else text)
             stream.flush()
-    _report(read, len(audio))
+    return _report(read, len(audio))
 
 
 def _to_folder(
@@ -182,7 +181,7 @@ def _to_folder(
         if not _launch(args, listed):
             logger.error("%s is unfinished: %s", folder, _HOW_TO_RESUME)
             return 1
-        return None
+        return int(not all(path.exists() for path in paths))
     missing = [n for n in range(process.rank, len(files), process.world) if not paths[n].exists()]
     if not missing:
         return None
@@ -193,8 +192,8 @@ def _to_folder(
             if not transcription.failed:
                 read += 1
                 _write(paths[number], _formatted(transcription, args.format, args.timestamps, several=True))
-    _report(read, len(missing))
-    return None
+    failed = _report(read, len(missing))
+    return failed if process.world == 1 else None  # a launcher would terminate the processes that are still at work
 
 
 def _to_parts(
@@ -208,7 +207,7 @@ def _to_parts(
         return None
     if args.num_processes > 1:
         succeeded = _launch(args, listed)
-        return int(not succeeded) if output.exists() else _unfinished(run)
+        return int(not succeeded or _incomplete(args, len(files))) if output.exists() else _unfinished(run)
     try:
         missing = run.missing(process.rank, process.world)
         with _progress_bar(shown=process.main) as bar:
@@ -226,9 +225,8 @@ def _to_parts(
         if process.world == 1:
             _unfinished(run)
         raise
-    if read is not None:
-        _report(read, len(files))
-    return None
+    failed = 0 if read is None else _report(read, len(files))
+    return failed if process.world == 1 else None
 
 
 def _begin_or_join(args: argparse.Namespace, files: Sequence[FileChannel], process: Process) -> Shards | None:
@@ -248,7 +246,8 @@ def _check_finished(output: Path, recordings: int, format: str) -> None:
     with open(output, "rb") as file:
         lines = sum(1 for _ in file)
     if lines > recordings or (format == "jsonl" and lines < recordings):
-        why = f"{output} holds {lines} transcripts, {recordings} recordings are given"
+        given = counted(recordings, "recording is", "recordings are")
+        why = f"{output} holds {counted(lines, 'transcript')}, {given} given"
         raise UserError("--resume", why, "choose another -o, or remove it to transcribe all of them again")
     logger.info("%s already exists: nothing is left to do", output)
 
@@ -275,11 +274,19 @@ def _unfinished(run: Shards) -> int:
     return 1
 
 
-def _report(read: int, recordings: int) -> None:
+def _incomplete(args: argparse.Namespace, recordings: int) -> bool:
+    """Return whether a finished file lacks the transcript of a recording."""
+    with open(args.output, "rb") as file:
+        return sum(args.format != "jsonl" or not _failed(line) for line in file) < recordings
+
+
+def _report(read: int, recordings: int) -> int:
+    """Log how many recordings could not be transcribed; return the exit code, 1 if there are any."""
     if not read:
-        raise UserError(f"{recordings} recordings", "none of them could be transcribed", "see the messages above")
+        raise UserError(counted(recordings, "recording"), "none of them could be transcribed", "see the messages above")
     if read < recordings:
-        logger.warning("%d of %d recordings could not be transcribed", recordings - read, recordings)
+        logger.warning("%d of %s could not be transcribed", recordings - read, counted(recordings, "recording"))
+    return int(read < recordings)
 
 
 def _line(transcription: Transcription, args: argparse.Namespace) -> bytes:

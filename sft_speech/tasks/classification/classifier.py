@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sft_speech.audio.channels import name_of
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.inference.batching import sorted_batches
@@ -24,6 +25,7 @@ from sft_speech.inference.computing import computed
 from sft_speech.inference.inputs import find_audio
 from sft_speech.models.load import chosen_device
 from sft_speech.tasks.classification.checkpoint import Checkpoint, load_classifier
+from sft_speech.text.counted import counted
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +108,7 @@ def _forward(device: torch.device, model: torch.nn.Module, batch: _Batch) -> Ten
         with torch.no_grad():
             return model(**inputs).logits
     except torch.OutOfMemoryError as error:
-        given = f"a batch of {len(batch.recordings)} recordings"
+        given = f"a batch of {counted(len(batch.recordings), 'recording')}"
         raise UserError(given, "it does not fit into memory", "set a smaller --max_batch_seconds") from error
     finally:
         batch.inputs = {}
@@ -121,12 +123,14 @@ class Classification:
         seconds: length of the audio.
         audio: path of the recording; "" if it was given in memory.
         error: why it could not be read; "" if it could.
+        channel: "left", "right" or the number of the channel; "" for all of them, mixed.
     """
 
     labels: list[tuple[str, float]]
     seconds: float
     audio: str = ""
     error: str = ""
+    channel: str = ""
 
 
 class Classifier:
@@ -198,14 +202,15 @@ class Classifier:
         )
         for logits in found:
             recording = given.pop(0)
+            channel = "" if recording.channel is None else name_of(recording.channel)
             if isinstance(logits, AudioError):
                 logger.warning("%s cannot be classified: %s", recording.name or "a recording", logits)
-                yield Classification([], 0.0, recording.name, str(logits))
+                yield Classification([], 0.0, recording.name, str(logits), channel)
                 continue
             shares = probabilities(logits, checkpoint.labels.multi)
             order = np.argsort(-shares, kind="stable").tolist()
             labels = [(names[id], float(shares[id])) for id in order]
-            yield Classification(labels, recording.seconds, recording.name)
+            yield Classification(labels, recording.seconds, recording.name, channel=channel)
 
 
 def probabilities(logits: Tensor, multi: bool) -> np.ndarray:

@@ -21,6 +21,7 @@ from sft_speech.corpora.report import file_stem, source_name
 from sft_speech.errors import UserError
 from sft_speech.metrics.intervals import Comparison, bootstrap_intervals, compare_rows, mean
 from sft_speech.options.settings import read_yaml
+from sft_speech.text.counted import counted
 
 if TYPE_CHECKING:
     import torch
@@ -195,13 +196,16 @@ class ClassificationResult:
         """Return the figures and the worst mistakes as text."""
         figures = self.summary()
         hours = f"{figures['hours']:.2f} h"
-        lines = [f"{split}{': ' if split else ''}{len(self.utterances)} utterances, {hours}, loss {self.loss:.4f}"]
+        lines = [
+            f"{split}{': ' if split else ''}{counted(len(self.utterances), 'utterance')}, {hours}, loss {self.loss:.4f}"
+        ]
         for name, heading in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
             low, high = (100 * (bound or 0) for bound in figures[f"{name}_interval"] or (0, 0))
             value, over = 100 * (figures[name] or 0), figures["interval_over"]
             lines.append(f"{heading} {value:6.2f} %  [{low:.2f}, {high:.2f}] over {over}")
         if self.failed:
-            lines.append(f"{len(self.failed)} utterances could not be read and are not counted")
+            one, several = "utterance could not be read and is", "utterances could not be read and are"
+            lines.append(f"{counted(len(self.failed), one, several)} not counted")
         classes = figures["classes"]
         width = max([5, *(len(row["label"]) for row in classes)])
         lines += ["", f"{'label':{width}}  utterances  precision  recall     F1"]

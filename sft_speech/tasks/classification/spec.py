@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sft_speech.options.spec import Card, Metric, TaskSpec, Verb
 from sft_speech.tasks.classification.config import FinetuneClassificationConfig
+from sft_speech.text.counted import counted
 
 if TYPE_CHECKING:
     from sft_speech.tasks.classification.task import Classification
@@ -32,7 +33,7 @@ def card_sections(folder: Path) -> list[str]:
         lines.append("Before `pipeline`, `import sft_speech.tasks.classification.convnet` registers this model.\n")
     names = [markdown.text(str(name)) for name in config.get("id2label", {}).values()]
     more = f", and {len(names) - CARD_CLASSES} more" if len(names) > CARD_CLASSES else ""
-    lines.append(f"{len(names)} labels: {', '.join(names[:CARD_CLASSES])}{more}.\n")
+    lines.append(f"{counted(len(names), 'label')}: {', '.join(names[:CARD_CLASSES])}{more}.\n")
     for file in sorted((folder / "evaluation").glob("*.json")):
         figures = json.loads(file.read_text(encoding="utf-8"))
         rows = figures.get("classes", [])[:CARD_CLASSES]

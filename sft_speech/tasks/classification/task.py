@@ -102,7 +102,7 @@ class Classification(Task[FinetuneClassificationConfig]):
         result = ClassificationResult.merge(
             evaluate_together(
                 rows,
-                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=self.config.max_batch_seconds),
+                lambda own: evaluate_corpus(self.checkpoint, own, max_batch_seconds=self.config.batch_seconds),
             )
         )
         failed = len(result.failed)

@@ -29,6 +29,7 @@ from sft_speech.metrics.speech import (
 from sft_speech.tasks.speech.data import clean, voice_name
 from sft_speech.tasks.speech.generator import Speech, SpeechGenerator
 from sft_speech.tasks.speech.speakers import MEAN
+from sft_speech.text.counted import counted
 
 NAMES = {
     "mcd": "mel cepstral distortion, dB",
@@ -156,7 +157,7 @@ def summary(lines: list[dict[str, Any]], judge: Judge | None = None) -> dict[str
     measured = [line for line in lines if "speech" in line]
     if not measured:
         first = f" ({lines[0]['problem']})" if lines else ""
-        why = f"none of {len(lines)} utterances could be generated{first}"
+        why = f"none of {counted(len(lines), 'utterance')} could be generated{first}"
         raise UserError("the evaluation", why, "check the texts and recordings")
     figures: dict[str, Any] = {"utterances": len(measured), "problems": sum(bool(line["problem"]) for line in lines)}
     for kind in KINDS:
@@ -215,7 +216,7 @@ def table(figures: dict[str, Any], split: str) -> str:
     """Return the figures as a table of text."""
     shown = [kind for kind in HEADINGS if any(key.startswith(f"{kind}_") for key in figures)]
     lines = [
-        f"{split}: {figures['utterances']} utterances, {figures['problems']} with a problem, "
+        f"{split}: {counted(figures['utterances'], 'utterance')}, {figures['problems']} with a problem, "
         f"{1 / figures['real_time_factor']:.1f} x real time",
         f"{'':30}" + "".join(f"{HEADINGS[kind]:>26}" for kind in shown),
     ]

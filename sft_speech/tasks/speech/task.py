@@ -138,7 +138,7 @@ class SpeechTask(Task[C]):
         """
         processes, model = accelerate.PartialState(), self.checkpoint.model
         data, collate = self.dataset(StoredRows(rows)), self.collator()
-        batches = sorted_batches(self.cost(StoredRows(rows)), self.config.max_batch_seconds)
+        batches = sorted_batches(self.cost(StoredRows(rows)), self.config.batch_seconds)
         device, training = next(model.parameters()).device, model.training
         found: list[tuple[int, dict[str, Any]]] = []
         model.eval()

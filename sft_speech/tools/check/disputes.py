@@ -11,7 +11,8 @@ import numpy as np
 from sft_speech.audio.read import AudioError
 from sft_speech.metrics.words import character_errors
 from sft_speech.tasks.asr.recognizer import Clip, scoring_of
-from sft_speech.tools.check.findings import Finding, counted, finding
+from sft_speech.text.counted import counted
+from sft_speech.tools.check.findings import Finding, finding
 from sft_speech.tools.check.rows import Rows, quoted
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from sft_speech.text.counted import counted
+
 # Version of the JSON: within a version, keys may be added, but never removed or redefined.
 SCHEMA_VERSION = 1
 CASES_SHOWN = 5  # of a finding in the table; the JSON has them all
@@ -196,11 +198,6 @@ def invisible(character: str) -> bool:
 def plain(text: str) -> str:
     """Return a text for a terminal, with invisible characters as their code points."""
     return "".join(f"<U+{ord(character):04X}>" if invisible(character) else character for character in text)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return ``1 clip`` or ``1,234 clips``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def listed(counts: Mapping[str, int], most: int) -> str:

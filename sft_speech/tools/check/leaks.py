@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from sft_speech.text.counted import counted
 from sft_speech.tools.check import alike
-from sft_speech.tools.check.findings import Case, Finding, counted, finding
+from sft_speech.tools.check.findings import Case, Finding, finding
 from sft_speech.tools.check.rows import Rows, quoted
 from sft_speech.tools.check.sound import Recordings
 

@@ -14,7 +14,8 @@ from sft_speech.audio.channels import differ, one_channel
 from sft_speech.audio.read import AudioError, decode, probe
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.headers import in_threads
-from sft_speech.tools.check.findings import Case, Finding, as_dict, counted, finding
+from sft_speech.text.counted import counted
+from sft_speech.tools.check.findings import Case, Finding, as_dict, finding
 from sft_speech.tools.check.rows import Rows
 
 FULL_SCALE = 0.999  # of the largest sample: 16-bit files reach 0.99997, lossy ones a little less

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from sft_speech.machine import CGROUP, first_line, free_memory
 from sft_speech.tools.doctor.finding import Finding
 
 EXTRAS = {
@@ -17,7 +18,6 @@ EXTRAS = {
     "demo": "the speech of the demo",
     "tracking": "mlflow and wandb for report_to",
 }
-CGROUP = Path("/sys/fs/cgroup")  # limits of the container
 
 
 def packages() -> Iterator[Finding]:
@@ -60,7 +60,7 @@ def processors(cgroup: Path = CGROUP) -> Iterator[Finding]:
     """Count the cores that this process may use, given its affinity and the quota of its container."""
     all_cores = os.cpu_count() or 1
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else all_cores)
-    quota = _first_line(cgroup / "cpu.max").split()
+    quota = first_line(cgroup / "cpu.max").split()
     if len(quota) == 2 and quota[0] != "max":
         cores = min(cores, int(quota[0]) / int(quota[1]))
     threads = os.environ.get("OMP_NUM_THREADS")
@@ -73,12 +73,9 @@ def memory(cgroup: Path = CGROUP) -> Iterator[Finding]:
     """Check the free memory, within the limit of the container, and the shared memory for loader workers."""
     import psutil
 
-    found = psutil.virtual_memory()
-    left, limit = found.available, _first_line(cgroup / "memory.max")
-    if limit.isdigit():
-        left = min(left, int(limit) - int(_first_line(cgroup / "memory.current") or 0))
-    state = f"{left / 1e9:.1f} GB free of {found.total / 1e9:.1f}" + (
-        f", limited to {int(limit) / 1e9:.1f}" if limit.isdigit() else ""
+    left, limit = free_memory(cgroup)
+    state = f"{left / 1e9:.1f} GB free of {psutil.virtual_memory().total / 1e9:.1f}" + (
+        f", limited to {limit / 1e9:.1f}" if limit is not None else ""
     )
     do = "lower dataloader_num_workers, and max_batch_seconds if there is no GPU"
     yield Finding("note", "memory", state, do).unless(left >= 4e9, state)
@@ -95,11 +92,3 @@ def open_files() -> Iterator[Finding]:
     do = f"ulimit -n {min(4096, hard) if hard > 0 else 4096}"
     why = f"{soft} at most; workers need them to share tensors"
     yield Finding("note", "open files", why, do).unless(soft >= 1024, f"{soft} at most")
-
-
-def _first_line(path: Path) -> str:
-    """Return the first line of a file, or "" if it cannot be read."""
-    try:
-        return path.read_text().splitlines()[0]
-    except (OSError, IndexError):
-        return ""

@@ -115,7 +115,7 @@ def test_tiers_of_different_names_are_warned_of(tmp_path, write, caplog):
         write(f"c/{name}.wav", 3.0)
         (tmp_path / f"c/{name}.TextGrid").write_text(short(**{tier: [(0, 1, tier)]}))
     assert load_corpus(tmp_path / "c")["text"][:] == ["utterances", "phones"]
-    assert "tiers of different names: utterances (1 rows), phones (1 rows)" in caplog.text
+    assert "tiers of different names: utterances (1 row), phones (1 row)" in caplog.text
 
 
 @pytest.mark.parametrize(

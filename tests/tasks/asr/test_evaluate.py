@@ -139,10 +139,10 @@ def test_the_table_is_literal():
     utterance = Utterance("u", "", "the cat", "a cat sat", 36.0, words, characters)
     result = EvaluationResult([utterance], {"x": "gone"}, counts=CtcCounts(1000, 605), runtime=3.6)
     assert result.table("dev").splitlines() == [
-        "dev: 1 utterances, 0.01 h, 10 x real time, 60.5 % blank frames",
+        "dev: 1 utterance, 0.01 h, 10 x real time, 60.5 % blank frames",
         "WER 100.00 %  [100.00, 100.00] over utterances   1 substituted, 0 deleted, 1 inserted of 2",
         "CER  46.15 %  [46.15, 46.15] over utterances   3 substituted, 1 deleted, 2 inserted of 13",
-        "1 utterances could not be read and are not counted",
+        "1 utterance could not be read and is not counted",
         "",
         "times  reference  hypothesis",
         "    1  (nothing)  sat",

@@ -90,14 +90,14 @@ def test_shards_hold_what_a_stream_gives(model, clips, tmp_path, small_blocks):
 def test_an_unfinished_run_is_resumed(model, clips, tmp_path, small_blocks, broken_after, format, capsys, caplog):
     (tmp_path / "bad.wav").write_bytes(b"text")
     command = (clips, tmp_path / "bad.wav", "-o")
-    assert run(model, *command, tmp_path / "whole", format=format) == 0
+    assert run(model, *command, tmp_path / "whole", format=format) == 1
     with broken_after(3), pytest.raises(RuntimeError):
         run(model, *command, tmp_path / "out", format=format)
     assert "out is unfinished: the same command with --resume continues it" in caplog.text
     assert not (tmp_path / "out").exists()
     assert run(model, *command, tmp_path / "out", format=format) == 2
     assert "holds an unfinished run" in capsys.readouterr().err
-    assert run(model, *command, tmp_path / "out", "--max_batch_seconds", 2, "--resume", format=format) == 0
+    assert run(model, *command, tmp_path / "out", "--max_batch_seconds", 2, "--resume", format=format) == 1
     assert "1 of 41 recordings could not be transcribed" in caplog.text
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
     assert len((tmp_path / "out").read_text().splitlines()) == (41 if format == "jsonl" else 40)
@@ -135,14 +135,30 @@ def test_a_run_that_could_not_start_leaves_nothing(clips, tmp_path, capsys):
 def test_recordings_from_a_list(model, clips, tmp_path, monkeypatch, capsys):
     listed = f"\ufeff{clips / '01.wav'}\r\n\n{tmp_path / 'missing.wav'}\n{clips / '00.wav'}"
     (tmp_path / "list.txt").write_text(listed, "utf-8")
-    assert run(model, clips / "02.wav", "--files_from", tmp_path / "list.txt", "-o", tmp_path / "out") == 0
+    assert run(model, clips / "02.wav", "--files_from", tmp_path / "list.txt", "-o", tmp_path / "out") == 1
     rows = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
     assert [Path(row["audio"]).name for row in rows] == ["02.wav", "01.wav", "missing.wav", "00.wav"]
     assert [bool(row.get("error")) for row in rows] == [False, False, True, False]
     capsys.readouterr()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))
-    assert run(model, "--files_from", "-") == 0
+    assert run(model, "--files_from", "-") == 1
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows[1:]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "text", "srt"])
+def test_missing_transcripts_of_several_processes_are_told_by_the_exit_code(
+    model, clips, tmp_path, small_blocks, monkeypatch, format
+):
+    def launch(arguments, num_processes):  # in this process, which stands for all of them
+        assert num_processes == 2
+        return main(arguments) in (0, 1)
+
+    monkeypatch.setattr(transcribe, "launch", launch)
+    (tmp_path / "bad.wav").write_bytes(b"text")
+    files, several = (clips / "00.wav", clips / "01.wav"), ("--num_processes", 2, "-o")
+    assert run(model, *files, *several, tmp_path / "good", format=format) == 0
+    assert run(model, *files, tmp_path / "bad.wav", *several, tmp_path / "part", format=format) == 1
+    assert (tmp_path / "part").exists()
 
 
 def test_every_recording_is_one_line_whatever_its_name(model, clips, tmp_path, monkeypatch):
@@ -304,7 +320,7 @@ def test_subtitles_of_recordings_of_one_name_keep_their_folders(model, clips, tm
 def test_files_that_are_no_recordings_are_named_with_the_reason(model, clips, tmp_path, caplog):
     (tmp_path / "lfs.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
     (tmp_path / "page.wav").write_bytes(b"<!doctype html><title>404</title>")
-    assert run(model, tmp_path, clips / "00.wav", "-o", tmp_path / "out.jsonl") == 0
+    assert run(model, tmp_path, clips / "00.wav", "-o", tmp_path / "out.jsonl") == 1
     assert "lfs.wav cannot be transcribed: a Git LFS pointer, not the recording: git lfs pull" in caplog.text
     assert "page.wav cannot be transcribed: a web page: download the recording again" in caplog.text
     assert "2 of 3 recordings could not be transcribed" in caplog.text

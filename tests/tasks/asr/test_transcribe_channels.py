@@ -80,7 +80,7 @@ def test_one_channel(model, calls, texts, capsys, channel, number):
 
 
 def test_a_recording_of_one_channel_has_no_right_one(model, calls, texts, capsys, caplog):
-    assert run(model, calls, "--channel", "right") == 0
+    assert run(model, calls, "--channel", "right") == 1
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["text"], row["channel"], row.get("error")) for row in rows] == [
         (texts[1], "right", None),

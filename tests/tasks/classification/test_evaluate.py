@@ -108,7 +108,7 @@ def test_table(result):
     assert lines[1].startswith("accuracy  60.00 %")
     assert "u4: dog taken for emu (0.800)" in lines
     assert lines.index("u4: dog taken for emu (0.800)") < lines.index("u1: cat taken for dog (0.600)")
-    assert "1 utterances could not be read" in lines[3]
+    assert "1 utterance could not be read" in lines[3]
 
 
 def test_nothing_that_is_undefined_is_written_as_a_number():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,12 +179,12 @@ def test_card(trained):
 def test_classify(trained, hums, tmp_path, capsys):
     (tmp_path / "broken.wav").write_text("no audio")
     files = [str(hums / "0.wav"), str(tmp_path / "broken.wav"), str(hums / "1.wav")]
-    assert main(["classify", str(trained), *files, "--device=cpu"]) == 0
+    assert main(["classify", str(trained), *files, "--device=cpu"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[0] for line in lines] == [files[0], files[2]]
 
     assert (
-        main(["classify", str(trained), *files, "--format=jsonl", "--top=2", "-o", str(tmp_path / "found.jsonl")]) == 0
+        main(["classify", str(trained), *files, "--format=jsonl", "--top=2", "-o", str(tmp_path / "found.jsonl")]) == 1
     )
     first, broken, _ = (json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines())
     assert first["audio"] == files[0]
@@ -195,6 +197,34 @@ def test_classify(trained, hums, tmp_path, capsys):
     assert len(rows) == 3 * 36
     assert sum(float(row["probability"]) for row in rows[:3]) == pytest.approx(1, abs=1e-3)
     assert main(["classify", str(trained), str(tmp_path / "broken.wav")]) == 2
+
+
+def test_classify_channels(trained, hums, tmp_path, monkeypatch, capsys):
+    left, right = (soundfile.read(hums / f"{number}.wav")[0] for number in (0, 1))
+    left, right = (channel[: min(len(left), len(right))] for channel in (left, right))
+    soundfile.write(tmp_path / "call.wav", np.stack([left, right], 1), 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "mono.wav", left, 16000, subtype="FLOAT")
+
+    def classify(*arguments, code=0):
+        assert main(["classify", str(trained), str(tmp_path), "--device=cpu", *arguments]) == code
+        return capsys.readouterr().out.splitlines()
+
+    rows = [json.loads(line) for line in classify("--channel=split", "--format=jsonl")]
+    assert [(Path(row["audio"]).name, row.get("channel")) for row in rows] == [
+        ("call.wav", "left"),
+        ("call.wav", "right"),
+        ("mono.wav", None),
+    ]
+    assert rows[0]["labels"] == rows[2]["labels"]
+    text = classify("--channel=right", code=1)  # mono.wav has no right channel
+    assert [line.split("\t")[:2] for line in text] == [[str(tmp_path / "call.wav"), "right"]]
+    table = list(csv.DictReader(classify("--channel=split", "--format=csv")))
+    assert [row["channel"] for row in table] == ["left", "right", ""]
+    assert "channel" not in classify("--format=csv")[0]
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "call.wav").read_bytes())))
+    assert main(["classify", str(trained), "-", "--channel=left"]) == 2
+    assert "all of standard input is mixed" in capsys.readouterr().err
 
 
 def test_every_kind_of_audio_has_the_same_labels(trained, hums):

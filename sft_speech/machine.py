@@ -1,0 +1,25 @@
+"""What a machine has free, within the limits of the container."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory(cgroup: Path = CGROUP) -> tuple[int, int | None]:
+    """Return the bytes of memory that are free, and the limit of the container; None if it has none."""
+    import psutil
+
+    left, limit = psutil.virtual_memory().available, first_line(cgroup / "memory.max")
+    if not limit.isdigit():
+        return left, None
+    return min(left, int(limit) - int(first_line(cgroup / "memory.current") or 0)), int(limit)
+
+
+def first_line(path: Path) -> str:
+    """Return the first line of a file, or "" if it cannot be read."""
+    try:
+        return path.read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return ""

@@ -11,6 +11,7 @@ from sft_speech.models.lora import preparations
 
 BASIC = {"lora_rank": 4, "lora_alpha": None, "lora_dropout": 0.0, "lora_targets": [], "use_dora": False}
 BASIC |= {"use_rslora": False, "adapter": None, "allow_pickle": False, "learning_rate": 1e-3, "model": "me/base"}
+BASIC |= {"train": []}
 
 
 def options(**changes):

@@ -113,7 +113,7 @@ def rows_of_dataset(
     if not isinstance(dataset, datasets.Dataset | datasets.IterableDataset):
         kind = type(dataset).__name__
         do = "give one of its splits" if isinstance(dataset, dict) else "give a datasets.Dataset or IterableDataset"
-        raise UserError(f"dataset {name}", f"it is a {kind}", do)
+        raise UserError(f"dataset {name}", f"its type is {kind}", do)
     request = Request(
         columns,
         CorpusReport() if report is None else report,

@@ -178,16 +178,24 @@ def _explained(source: str) -> Iterator[None]:
         pa.ArrowException,
         ValueError,
     ) as error:
-        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
-        raise UserError(source, f"the datasets library cannot read it: {reason}", "fix the files") from error
+        raise _unreadable(source, error) from error
     except FileNotFoundError as error:  # no file could be fetched, and the library doesn't say why
         raise _refused(source, _asked_again(source)) from error
+    except OSError as error:
+        if error.errno is not None:  # a fault of the disk, not of a file that Arrow reads
+            raise
+        raise _unreadable(source, error) from error
     except RuntimeError as error:
         script = _SCRIPT.search(str(error))
         if script is None:
             raise
         why = f"its loading script {script[1]} would have to be run, which the datasets library no longer does"
         raise UserError(source, why, _instead_of_script(source)) from error
+
+
+def _unreadable(source: str, error: Exception) -> UserError:
+    reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+    return UserError(source, f"the datasets library cannot read it: {reason}", "fix the files")
 
 
 def _refused(source: str, error: HfHubHTTPError | None) -> UserError:

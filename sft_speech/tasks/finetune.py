@@ -66,6 +66,7 @@ def finetune(
     eval: Corpus | Mapping[str, Corpus] | None = None,
     test: Mapping[str, Corpus] | None = None,
     keep: Mapping[str, Corpus] | None = None,
+    parts: Sequence[str] = (),
     output_dir: str | Path,
     task: str = "asr",
     processor: Any = None,
@@ -87,6 +88,8 @@ def finetune(
         test: rows that are evaluated at the end, by the name for their figures.
         keep: rows that the model should not get worse on, by name; they are evaluated before and after training. Other
             corpora are named by the option ``keep_splits``.
+        parts: parts of the model to train, such as ``["head", "encoder.layers.8-"]``: the option ``train`` of a YAML
+            file.
         output_dir: directory of the model and of everything about the run.
         task: "asr", "classification", "tts" or "vc".
         processor: processor of a loaded model.
@@ -98,13 +101,15 @@ def finetune(
         UserError: the options, the model or the data cannot be used.
     """
     spec = spec_of(task)
-    mixed, apart = by_name(train), by_name(eval)
+    mixed, apart = by_name(train, "train"), by_name(eval, "eval")
     data = {"train": None if mixed else train, "eval": None if apart else eval, **(test or {})}
     rows: dict[str, Any] = {role: corpus for role, corpus in data.items() if corpus is not None}
     if (rows or apart or keep) and train is None:
         raise UserError("eval, test or keep without train", "there is nothing to train on", "pass train=")
     named = isinstance(model, str | Path)
     values = dict(options) | {"model": str(model) if named else IN_MEMORY, "output_dir": str(output_dir)}
+    if parts:
+        values["train"] = list(parts)
     if train is not None:
         if mixed:
             values["sources"] = tables_of_mix(mixed, values.get("sources"), apart)
@@ -127,15 +132,25 @@ def finetune(
 
     with contextlib.nullcontext() if named else tempfile.TemporaryDirectory() as copy:
         if copy is not None:
-            parts: tuple[Any, ...] = (model, processor)
-            for part in filter(None, parts):
-                part.save_pretrained(copy)
+            for loaded in filter(None, (model, processor)):
+                loaded.save_pretrained(copy)
             settings.started_with(copy)
         return fine_tune(settings, spec, Given(rows, tuple(callbacks)))
 
 
-def by_name(given: Any) -> dict[str, Corpus]:
-    """Return several corpora by their names; {} if it is one corpus, which is no mapping."""
+def by_name(given: Any, role: str) -> dict[str, Corpus]:
+    """Return several corpora by their names; {} if it is one corpus, which is no mapping.
+
+    Raises:
+        UserError: the mapping holds the splits of one corpus.
+    """
+    import datasets
+
+    if isinstance(given, datasets.DatasetDict | datasets.IterableDatasetDict):
+        why = f"it holds the splits {', '.join(map(str, given))}, and mixing them would train on all of them"
+        raise UserError(
+            f"dataset {role}", why, f'give one of them, such as {role}=dataset["{next(iter(given), role)}"]'
+        )
     return dict(given) if isinstance(given, Mapping) else {}
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from transformers import TrainingArguments
 
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import Metric
-from sft_speech.training.start import on_cpu, tensorboard_folder, uses_bf16
+from sft_speech.training.start import on_cpu, uses_bf16
 
 # Hours that processes wait for one that reads headers: NCCL's own half hour is too short for large scans
 # (accelerate#2528).
@@ -23,7 +21,6 @@ def training_arguments(
     Args:
         metric: picks the best checkpoint; None without an evaluation split.
     """
-    os.environ["TENSORBOARD_LOGGING_DIR"] = tensorboard_folder(config.output_dir)
     every = max(1, round(config.eval_steps * steps) if config.eval_steps < 1 else int(config.eval_steps))
     staged = config.lr_scheduler_type == "tri_stage"
     same = (

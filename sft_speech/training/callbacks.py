@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.integrations.integration_utils import TensorBoardCallback, get_reporting_integration_callbacks
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as transformers_logging
 
@@ -96,10 +96,13 @@ for _event in [name for name in vars(TrainerCallback) if name.startswith("on_")]
     setattr(Tolerated, _event, partialmethod(Tolerated.pass_on, _event))
 
 
-def tolerate_trackers(trainer: Trainer) -> None:
+def prepare_trackers(trainer: Trainer, board: str) -> None:
+    """Make the trackers of a trainer tolerate errors, and give TensorBoard its folder."""
     for kind in get_reporting_integration_callbacks(trainer.args.report_to):
         tracker = trainer.pop_callback(kind)
         if tracker is not None:
+            if isinstance(tracker, TensorBoardCallback):
+                tracker.logging_dir = board  # not by its environment variable: it would stay for the next run
             trainer.add_callback(Tolerated(tracker))
 
 

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
@@ -49,7 +48,6 @@ LEAST_POINTS = 10
 TOO_HIGH = 4.0  # ends when the smoothed loss is this many times its minimum...
 LOST = 0.5  # ...and this share of what it had fallen is lost again: a minimum near 0 is soon exceeded 4 times
 DECAY = 0.7  # of the running mean that decides this
-BOARD = "TENSORBOARD_LOGGING_DIR"
 
 
 def range_test(
@@ -220,13 +218,8 @@ class FirstBatches(Criterion):
 @contextlib.contextmanager
 def scratch_folder(processes: accelerate.PartialState) -> Iterator[str]:
     """Yield the name of a folder for what a run writes; the main process removes it."""
-    before = os.environ.get(BOARD)
     with contextlib.ExitStack() as stack:
         made = partial(
             stack.enter_context, tempfile.TemporaryDirectory(prefix="sft_speech-", ignore_cleanup_errors=True)
         )
-        try:
-            yield from_main(processes, made) if processes.num_processes > 1 else made()
-        finally:
-            os.environ.pop(BOARD, None)
-            os.environ |= {} if before is None else {BOARD: before}
+        yield from_main(processes, made) if processes.num_processes > 1 else made()

@@ -53,6 +53,7 @@ from sft_speech.training.start import (
     keep_output,
     main_first,
     on_cpu,
+    tensorboard_folder,
     trackers,
 )
 from sft_speech.training.stop import Stop
@@ -293,7 +294,7 @@ def build_trainer(
     )
     if config.measured_batch_seconds is not None:
         trainer.add_callback(batch_seconds.MeasuredBatch(config.measured_batch_seconds))
-    callbacks.tolerate_trackers(trainer)
+    callbacks.prepare_trackers(trainer, tensorboard_folder(config.output_dir))
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(callbacks.Progress())
     set_seed(config.seed, device_specific=True)  # each process draws different dropout

@@ -238,6 +238,17 @@ def test_a_damaged_parquet_file(tmp_path):
         load_corpus(tmp_path, "train")
 
 
+def test_a_parquet_file_with_a_damaged_footer(parquet):
+    """Arrow raises a plain OSError here, without a number as a fault of the disk has."""
+    [path] = parquet("train.parquet").glob("*.parquet")
+    data = bytearray(path.read_bytes())
+    footer = int.from_bytes(data[-8:-4], "little")
+    data[-8 - footer] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="cannot read it: Couldn't deserialize thrift"):
+        load_corpus(path.parent, "train")
+
+
 def test_no_hub(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="no such folder here"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -78,6 +79,7 @@ def test_both_figures_are_everywhere(short, tmp_path, caplog):
     assert "| dev-tones (before fine-tuning) | LibriSpeech | 12 | 0.00 | 108.33 |" in card
     assert card.index("dev-tones (before fine-tuning)") < card.index("| dev-tones | LibriSpeech | 12 | 0.00 | 100.00 (")
     assert tensorboard(out, "eval/wer") == [(0, pytest.approx(39 / 36)), (16, 1.0)]
+    assert "TENSORBOARD_LOGGING_DIR" not in os.environ  # the next run of this process has a folder of its own
 
 
 def tensorboard(output: Path, name: str) -> list[tuple[int, float]]:

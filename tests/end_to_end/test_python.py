@@ -125,7 +125,9 @@ def test_a_stopped_run_resumes(by_command, rows, small, tmp_path):
         ({"learning_rate": "fast"}, "learning_rate: fast"),
         ({"task": "asl"}, "choose one of asr"),
         ({"train": None}, "pass train="),
-        ({"train": {"a": 1}}, "it is a dict"),
+        ({"train": {"a": 1}}, "its type is int"),
+        ({"train": datasets.DatasetDict({"a": datasets.Dataset.from_dict({})})}, "holds the splits a,"),
+        ({"parts": ["heat"]}, "did you mean head"),
     ],
 )
 def test_errors_are_exceptions_with_the_same_text(rows, small, tmp_path, given, message):

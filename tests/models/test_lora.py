@@ -10,7 +10,8 @@ from tiny_lora import adapted, batch_of, randomize
 from torch import nn
 
 from sft_speech.errors import UserError
-from sft_speech.models.adapt import describe, head_names
+from sft_speech.models.adapt import head_names
+from sft_speech.models.described import describe
 from sft_speech.models.exact.encoders import make_padding_exact
 from sft_speech.models.lora import choose_targets, lora_layers, merge, merged, short_names
 
@@ -72,7 +73,7 @@ def test_one_line_says_what_is_trained(tiny_model, caplog):
         f"rsLoRA of rank 4, alpha 8, on 4 layers (q_proj, v_proj): 1,024 weights, {1024 / total:.1%} of all; "
         "trained fully: lm_head"
     ]
-    assert f"LoRA of the encoder 1,024 ({1024 / total:.1%}) at 0.001" in describe(model, 1e-3, 1.0, 0)
+    assert f"LoRA of the encoder 1,024 ({1024 / total:.1%}) at 0.001" in describe(model, 1e-3, 1.0)
     assert not model.wav2vec2.feature_extractor._requires_grad
 
 

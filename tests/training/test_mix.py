@@ -121,6 +121,7 @@ def test_without_weights_the_batches_are_those_of_one_corpus():
 
 
 def test_other_weights_are_another_corpus_when_resumed(tmp_path, caplog):
+    caplog.set_level("WARNING", "sft_speech")
     planned(mixed(3, 1)).save(tmp_path, 1)
     planned(mixed(3, 1)).resume(tmp_path, 1)
     assert not caplog.text

@@ -250,7 +250,7 @@ def test_jsonl_has_a_row_for_every_recording(model, transcriber, recordings, tmp
     (recordings / "bad.wav").write_bytes(b"text")
     output = tmp_path / "out.jsonl"
     options = ("--format", "jsonl", "--timestamps", "word", "-o", output)
-    assert transcribe(model, recordings / "b.wav", recordings / "bad.wav", *options) == 0
+    assert transcribe(model, recordings / "b.wav", recordings / "bad.wav", *options) == 1
     good, bad = map(json.loads, output.read_text().splitlines())
     expected = transcriber(recordings / "b.wav")
     assert good["text"] == expected.text

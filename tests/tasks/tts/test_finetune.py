@@ -83,8 +83,7 @@ def losses(folder) -> dict[int, float]:
     return {entry["step"]: entry["loss"] for entry in json.loads(state.read_text())["log_history"] if "loss" in entry}
 
 
-def test_from_a_corpus_to_a_model(arguments, tiny_speaker, tmp_path, monkeypatch):
-    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+def test_from_a_corpus_to_a_model(arguments, tiny_speaker, tmp_path):
     assert main(arguments(max_steps=30, eval_steps=15, logging_steps=5, report_to="tensorboard")) == 0
     out = tmp_path / "out"
     figures = json.loads((out / "all_results.json").read_text())

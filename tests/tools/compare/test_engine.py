@@ -226,7 +226,7 @@ def test_probes_choose_the_better_half_of_the_models(tmp_path):
     probes = probes_of(candidates, 30)
     outcomes = engine(tmp_path, candidates, Budget(probe=30), runner).run(candidates, probes)
     assert runner.done[:4] == [(f"probe of {model}", 30) for model in "abcd"]
-    assert all(job.config.freeze_encoder_steps == 30 for job in runner.jobs[:4])
+    assert all(job.config.train == ["head"] for job in runner.jobs[:4])
     assert [job.config.model for job in runner.jobs[4:]] == ["b", "b", "c", "c"]
     assert outcomes[0].why == "by the probes, which trained only the head: WER 30 %"
     assert [one.status for one in outcomes] == ["dropped"] * 2 + ["finished"] * 4 + ["dropped"] * 2

@@ -147,12 +147,17 @@ class Engine:
         return [self.outcome(one) for one in candidates]
 
     def runs(self, candidates: Sequence[Candidate], stage: str, share: float) -> list[tuple[Candidate, FinetuneConfig]]:
-        """Return the candidates with their options in a round; those whose options do not fit its length fail."""
-        runs = []
+        """Return the candidates with their options in a round; those whose options do not fit its length fail.
+
+        Of candidates that begin with the same checkpoint, only the first evaluates it.
+        """
+        runs, begun = [], set[str]()
         for one in candidates:
             try:
                 config = lasting(one.config, share, self.updates(one))
-                runs.append((one, with_options(config, SHORT) if share < 1 else config))
+                same = {"evaluate_before": False} if one.start in begun else {}
+                begun.add(one.start)
+                runs.append((one, with_options(config, SHORT if share < 1 else same)))
             except UserError as error:
                 why = f"{error.given}: {error.why}"
                 self.state.entry(one).results[stage] = {"status": "failed", "why": why, "seconds": 0, "figures": {}}

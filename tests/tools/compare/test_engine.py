@@ -99,6 +99,23 @@ def test_all_are_trained_once(tmp_path):
     assert outcomes[0].rounds == [{"updates": 80, "seconds": 2.0, "value": 0.4}]
 
 
+def test_a_checkpoint_is_evaluated_once_before_training(tmp_path):
+    """Its figures before training are the same for every candidate that begins with it."""
+    plan = plan_of(ASR, None, BASE, ["model=m,n", "encoder_seconds=auto,full"], ["head={train: [head]}", "all={seed: 1}"])
+    candidates, runner = candidates_of(plan, ASR, tmp_path), FakeRunner(by_seed)
+    engine(tmp_path, candidates, Budget(), runner).run(candidates)
+    assert [(job.name, job.config.evaluate_before) for job in runner.jobs] == [
+        ("model=m encoder_seconds=auto head", True),
+        ("model=m encoder_seconds=auto all", False),
+        ("model=m encoder_seconds=full head", True),
+        ("model=m encoder_seconds=full all", False),
+        ("model=n encoder_seconds=auto head", True),
+        ("model=n encoder_seconds=auto all", False),
+        ("model=n encoder_seconds=full head", True),
+        ("model=n encoder_seconds=full all", False),
+    ]
+
+
 def test_a_failing_run_does_not_stop_the_others_and_is_tried_again(tmp_path):
     candidates, budget = grid(tmp_path, "seed=1,2,3"), Budget()
     runner = FakeRunner(by_seed, {"seed=2": "out of memory"})

@@ -63,6 +63,38 @@ def test_strategies_are_combined_with_all_values():
     }
 
 
+def test_a_model_may_change_what_a_strategy_sets():
+    found = cells(
+        "model=a,{model: b, language: en, strategies: {all: {learning_rate: 1e-3, augment: true}}}",
+        strategies=("head={train: [head], learning_rate: 1e-2}", "all={learning_rate: 1e-4}"),
+    )
+    assert found == {
+        "model=a head": {"model": "a", "train": ["head"], "learning_rate": "1e-2"},
+        "model=a all": {"model": "a", "learning_rate": "1e-4"},
+        "model=b language=en head": {"model": "b", "language": "en", "train": ["head"], "learning_rate": "1e-2"},
+        "model=b language=en all": {"model": "b", "language": "en", "learning_rate": "1e-3", "augment": True},
+    }
+
+
+def test_a_model_may_not_set_in_two_places():
+    with pytest.raises(UserError, match="model=b seed=1 all: seed is set by two of them"):
+        cells("model={model: b, seed: 1, strategies: {all: {seed: 2}}}", strategies=("all={}",))
+
+
+@pytest.mark.parametrize(
+    ("written", "strategies", "message"),
+    [
+        ("{al: {seed: 1}}", ("all={}",), "model=b: strategies: al: there is no such strategy.\n-> the strategies are all"),
+        ("{all: {seed: 1}}", (), "model=b: strategies: all: there is no such strategy.\n-> define it with --strategy"),
+        ("{all: 3}", ("all={}",), "model=b: strategies: all: it must have a table of options"),
+        ("[all]", ("all={}",), "model=b: strategies: .* it must be a table"),
+    ],
+)
+def test_strategies_of_a_model_that_are_wrong(written, strategies, message):
+    with pytest.raises(UserError, match=message):
+        cells(f"model=a,{{model: b, strategies: {written}}}", strategies=strategies)
+
+
 def test_settings_name_the_strategy():
     plan = plan_of(ASR, None, {}, ["model=x/a,x/b"], ["head={augment: true}", "all="])
     assert [one.shown for one in plan.cells()][:2] == [

@@ -30,11 +30,11 @@ FREE = OURS | frozenset(
 )
 # Options that say how a checkpoint is trained, and cannot change its figures before training.
 TRAINING = frozenset(
-    "train unfreeze_every_steps layerwise_lr_decay freeze_feature_encoder freeze_encoder freeze_encoder_steps lora_rank "
-    "lora_alpha lora_dropout lora_targets use_dora use_rslora max_batch_seconds update_seconds augment interpolate "
-    "gradient_accumulation_steps num_train_epochs max_steps early_stopping_patience eval_steps seed optim learning_rate "
-    "lr_scheduler_type warmup_steps hold_share final_lr_scale adam_beta1 adam_beta2 adam_epsilon weight_decay "
-    "max_grad_norm max_nonfinite_steps gradient_checkpointing label_smoothing timestamp_share".split()
+    "train unfreeze_every_steps layerwise_lr_decay freeze_feature_encoder freeze_encoder freeze_encoder_steps "
+    "lora_rank lora_alpha lora_dropout lora_targets use_dora use_rslora max_batch_seconds update_seconds augment "
+    "interpolate gradient_accumulation_steps num_train_epochs max_steps early_stopping_patience eval_steps seed optim "
+    "learning_rate lr_scheduler_type warmup_steps hold_share final_lr_scale adam_beta1 adam_beta2 adam_epsilon "
+    "weight_decay max_grad_norm max_nonfinite_steps gradient_checkpointing label_smoothing timestamp_share".split()
 )
 
 
@@ -43,7 +43,7 @@ class Candidate:
     """A candidate.
 
     Args:
-        name: short and unique: "model=a lora_rank=8".
+        name: short and unique: "whisper-tiny lora_rank=8".
         settings: its varied keys and their values.
         own: the options that it sets itself.
         config: the options of its run; ``output_dir`` is a folder of the comparison, not of the run.

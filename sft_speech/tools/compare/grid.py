@@ -210,16 +210,20 @@ def _choice(key: str, value: Any, strategies: Collection[str]) -> Choice:
         UserError: there is no such strategy, or it has no table of options.
     """
     if not isinstance(value, Mapping) or key not in value:
-        return Choice(f"{key}={_short(value)}", {key: value}, {key: value})
+        return Choice(_label(key, value), {key: value}, {key: value})
     others = {name: one for name, one in value.items() if name not in (key, STRATEGIES)}
-    more = "".join(f" {name}={_short(one)}" for name, one in others.items())
-    label = f"{key}={_short(value[key])}{more}"
+    label = " ".join(_label(name, one) for name, one in {key: value[key], **others}.items())
     changes = _table(value.get(STRATEGIES) or {}, f"{label}: {STRATEGIES}", dict, "a table of options")
     for name in changes:
         if name not in strategies:
             do = f"the strategies are {', '.join(strategies)}" if strategies else "define it with --strategy"
             raise UserError(f"{label}: {STRATEGIES}: {shown(name)}", "there is no such strategy", do)
     return Choice(label, {key: value[key]}, {key: value[key], **others}, changes)
+
+
+def _label(key: str, value: Any) -> str:
+    """Return a setting as in names; a model needs no key to be known as one."""
+    return _short(value) if key == "model" else f"{key}={_short(value)}"
 
 
 def _short(value: Any) -> str:

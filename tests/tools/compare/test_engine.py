@@ -101,18 +101,20 @@ def test_all_are_trained_once(tmp_path):
 
 def test_a_checkpoint_is_evaluated_once_before_training(tmp_path):
     """Its figures before training are the same for every candidate that begins with it."""
-    plan = plan_of(ASR, None, BASE, ["model=m,n", "encoder_seconds=auto,full"], ["head={train: [head]}", "all={seed: 1}"])
+    plan = plan_of(
+        ASR, None, BASE, ["model=m,n", "encoder_seconds=auto,full"], ["head={train: [head]}", "all={seed: 1}"]
+    )
     candidates, runner = candidates_of(plan, ASR, tmp_path), FakeRunner(by_seed)
     engine(tmp_path, candidates, Budget(), runner).run(candidates)
     assert [(job.name, job.config.evaluate_before) for job in runner.jobs] == [
-        ("model=m encoder_seconds=auto head", True),
-        ("model=m encoder_seconds=auto all", False),
-        ("model=m encoder_seconds=full head", True),
-        ("model=m encoder_seconds=full all", False),
-        ("model=n encoder_seconds=auto head", True),
-        ("model=n encoder_seconds=auto all", False),
-        ("model=n encoder_seconds=full head", True),
-        ("model=n encoder_seconds=full all", False),
+        ("m encoder_seconds=auto head", True),
+        ("m encoder_seconds=auto all", False),
+        ("m encoder_seconds=full head", True),
+        ("m encoder_seconds=full all", False),
+        ("n encoder_seconds=auto head", True),
+        ("n encoder_seconds=auto all", False),
+        ("n encoder_seconds=full head", True),
+        ("n encoder_seconds=full all", False),
     ]
 
 
@@ -251,7 +253,7 @@ def test_probes_choose_the_better_half_of_the_models(tmp_path):
 
 def test_a_model_whose_probe_fails_stays(tmp_path):
     candidates = grid(tmp_path, "model=a,b,c")
-    runner = FakeRunner(lambda job: {"b": 0.1, "c": 0.2}[job.config.model], {"probe of a": "no", "model=a": "no"})
+    runner = FakeRunner(lambda job: {"b": 0.1, "c": 0.2}[job.config.model], {"probe of a": "no", "a": "no"})
     outcomes = engine(tmp_path, candidates, Budget(probe=3), runner).run(candidates, probes_of(candidates, 3))
     assert [one.status for one in outcomes] == ["failed", "finished", "finished"]
 

@@ -31,6 +31,7 @@ from sft_speech.models.interpolate import Start
 from sft_speech.models.parts import train_only
 from sft_speech.models.unfreezing import Unfreezing, starts_of
 from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.lora import uses_lora
 from sft_speech.options.mixing import parts_of
 from sft_speech.options.spec import TaskSpec
 from sft_speech.training import batch_seconds, callbacks, checkpoints, interpolation, keep, sharding
@@ -175,7 +176,8 @@ def load_task(config: FinetuneConfig, spec: TaskSpec, rows: Rows) -> Task[Any]:
     set_seed(config.seed)
     task = spec.build(config)
     task.load(rows)
-    train_only(task.model, config.train, head_is_new=not task.can_evaluate_at_start())
+    if not uses_lora(config):  # which trains these parts beside its updates
+        train_only(task.model, config.train, task.new_weights())
     return task
 
 

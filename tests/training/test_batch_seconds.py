@@ -294,9 +294,10 @@ class FakeCuda:
         self.sizes.append(size)
         held = [self.allocate(4 * copies * GIB)]
         try:
+            for _ in range(size):
+                held.append(self.allocate(GIB // 4))
             if error := self.error(size):
                 raise error
-            held += [self.allocate(GIB // 4) for _ in range(size)]
         except Exception as error:
             error.held = (error, held)  # as frames that refer to an error do
             raise

@@ -56,7 +56,7 @@ def test_segments_are_parts_of_the_whole_whether_libsndfile_seeks_or_not(tmp_pat
 )
 def test_reads_end_where_the_file_ends(format, subtype, channels):
     with Sound(encode(format, subtype, np.stack([TONE, -TONE][:channels], axis=1))) as file:
-        whole = file.read(0, 10 * RATE)
+        whole = file.read(0, 10**15)  # more than any memory holds
         assert whole.shape == (file.frames, channels)
         for start, samples in ((file.frames - 10, 300), (file.frames, 300), (5, 20), (5, 0), (0, file.frames)):
             np.testing.assert_array_equal(file.read(start, samples), whole[start : start + samples])

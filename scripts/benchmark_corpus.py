@@ -260,11 +260,11 @@ class Run:
     def checkpoint(self) -> Path:
         """Wait until the first checkpoint of the run is complete, and return it."""
         checkpoint = self.output / "checkpoint-2"
-        for _ in range(600):
-            if (checkpoint / "trainer_state.json").is_file():
+        for _ in range(6000):
+            if (checkpoint / "files.json").is_file():  # its last file
                 return checkpoint
             time.sleep(0.1)
-        raise SystemExit(f"{checkpoint} was not written within a minute")
+        raise SystemExit(f"{checkpoint} was not written within ten minutes")
 
     def make_later(self, checkpoint: Path, step: int) -> None:
         """Relabel a checkpoint as that of a later step."""

@@ -6,8 +6,9 @@ For each size (300 rows per hour), it makes a manifest in a temporary folder, wi
 of the given clips (or to clips of noise). It then measures, each in its own process:
 
 - ``load_corpus`` without and with an index of headers, ``select_usable`` for an English vocabulary, and the plan of an
-  epoch;
-- ``finetune-asr`` of a tiny model with an existing index: seconds from the start of the process to the first optimizer
+  epoch; then the bytes of the files that these leave beside the cache of ``datasets``: headers, rows and normalized
+  transcripts;
+- ``finetune-asr`` of a tiny model that finds these files: seconds from the start of the process to the first optimizer
   step, and the bytes written by then; the peak memory of two ranks (0, 1) at that step, and the anonymous memory of
   each rank with its two loader workers, in which shared pages are counted once;
 - the same run resumed in its fourth epoch, from a checkpoint of step 2 that is relabeled as a later one.
@@ -33,15 +34,18 @@ from typing import Any
 
 ROWS_PER_HOUR = 300
 BATCH_SECONDS = 160.0
+LANGUAGE = "en"  # of the numbers, for all: other transcripts would be other files
 WORDS = "IT WAS THE BEST OF TIMES AND THE WORST OF TIMES SAID MISTER O'NEIL WHO HAD SEEN NEITHER".split()
 VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
 COLUMNS = {  # of the table: {figure: (title, format)}
     "rows": ("rows", "{:,.0f}"),
     "first": ("first scan, s", "{:.1f}"),
+    "first_cpu": ("of it CPU, s", "{:.1f}"),
     "again": ("again, s", "{:.2f}"),
     "select": ("select, s", "{:.2f}"),
     "plan": ("plan, s", "{:.2f}"),
     "peak": ("peak, MB", "{:.0f}"),
+    "files": ("files, MB", "{:.1f}"),
     "start": ("step 1, s", "{:.1f}"),
     "start_cpu": ("of it CPU, s", "{:.1f}"),
     "resume": ("resumed, s", "{:.1f}"),
@@ -80,9 +84,11 @@ def measure_size(folder: Path, rows: int, clips: Path | None) -> dict[str, Any]:
     manifest = make_manifest(folder, rows, clips)
     command = [sys.executable, __file__, "--measure", str(manifest)]
     first, again = (json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) for _ in range(2))
-    found = again | {"rows": rows, "first": first["again"], "peak_first": first["peak"]}
+    found = again | {"rows": rows, "peak_first": first["peak"]}
+    found |= {"first": first["again"], "first_cpu": first["again_cpu"]}
     run = Run(folder, manifest, tiny_model(folder / "model"), steps=5 * again["steps"])
     before = bytes_below(folder)
+    found["files"] = before / 1e6
     with run.started() as (pid, seconds):
         found |= {"start": seconds, "start_cpu": cpu_seconds(pid), "written": (bytes_below(folder) - before) / 1e6}
         checkpoint = run.checkpoint()
@@ -177,9 +183,10 @@ def measure(manifest: str) -> dict[str, Any]:
     from sft_speech.text.normalize import TranscriptNormalizer
     from sft_speech.training.plan import BatchPlan
 
-    before, times = memory_of("self")["peak"], [time.perf_counter()]
+    before, began, times = memory_of("self")["peak"], time.process_time(), [time.perf_counter()]
     report = CorpusReport()
     corpus = load_corpus(manifest, name="train", report=report)
+    cpu = time.process_time() - began
     times.append(time.perf_counter())
     ids = {token: number for number, token in enumerate(VOCABULARY)} | {" ": VOCABULARY.index("|")}
     usable = select_usable(
@@ -188,7 +195,7 @@ def measure(manifest: str) -> dict[str, Any]:
         report,
         min_seconds=0.1,
         max_seconds=30.0,
-        normalize=TranscriptNormalizer.for_vocabulary(VOCABULARY),
+        normalize=TranscriptNormalizer.for_vocabulary(VOCABULARY, LANGUAGE),
         encode=lambda text: [ids[character] for character in text],
         frames_of=lambda s: conv_frames(samples_of(s, 16_000), (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)),
         max_missing_share=0.1,
@@ -207,7 +214,7 @@ def measure(manifest: str) -> dict[str, Any]:
     times.append(time.perf_counter())
     names = ("again", "select", "plan", "thousand_rows")
     found = dict(zip(names, np.diff(times).tolist(), strict=True))
-    found |= {"usable": len(usable), "steps": steps, "padding": padding}
+    found |= {"again_cpu": cpu, "usable": len(usable), "steps": steps, "padding": padding}
     return found | {"imports_peak": before, "peak": memory_of("self")["peak"]}
 
 
@@ -220,7 +227,8 @@ class Run:
     def __init__(self, folder: Path, manifest: Path, model: Path, steps: int) -> None:
         self.folder, self.output, self.steps = folder, folder / "out", steps
         self.keys = {"model": model, "source": manifest, "max_batch_seconds": BATCH_SECONDS, "max_steps": steps}
-        self.keys |= {"logging_steps": 1, "eval_steps": 2, "mask_time_length": 2, "report_to": "none"}
+        self.keys |= {"language": LANGUAGE, "logging_steps": 1, "eval_steps": 2, "mask_time_length": 2}
+        self.keys["report_to"] = "none"
 
     @contextlib.contextmanager
     def started(self, *more: str, ranks: int = 1) -> Iterator[tuple[int, float]]:
@@ -252,11 +260,11 @@ class Run:
     def checkpoint(self) -> Path:
         """Wait until the first checkpoint of the run is complete, and return it."""
         checkpoint = self.output / "checkpoint-2"
-        for _ in range(600):
-            if (checkpoint / "trainer_state.json").is_file():
+        for _ in range(6000):
+            if (checkpoint / "files.json").is_file():  # its last file
                 return checkpoint
             time.sleep(0.1)
-        raise SystemExit(f"{checkpoint} was not written within a minute")
+        raise SystemExit(f"{checkpoint} was not written within ten minutes")
 
     def make_later(self, checkpoint: Path, step: int) -> None:
         """Relabel a checkpoint as that of a later step."""

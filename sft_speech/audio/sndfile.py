@@ -234,9 +234,8 @@ class Sound:
         place = self._place[number]
         assert place is not None
         found = np.empty((min(samples, max(0, self._lengths[number] - place)), self.channels), np.float32)
-        if len(found):
-            with self._quiet:  # `read` would take 15 µs more, to look at the array
-                found = found[: self._files[number].buffer_read_into(found, "float32")]
+        with self._quiet:  # `read` would take 15 µs more, to look at the array
+            found = found[: self._files[number].buffer_read_into(found, "float32")]
         self._place[number] = place + len(found)
         return found
 

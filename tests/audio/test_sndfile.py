@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from sft_speech.audio import sndfile
 from sft_speech.audio.read import AudioError, probe, read
+from sft_speech.audio.sndfile import Sound
 
 RATE = 8000
 SECONDS = 3
@@ -45,6 +48,38 @@ def test_segments_are_parts_of_the_whole_whether_libsndfile_seeks_or_not(tmp_pat
         assert np.corrcoef(whole[: len(TONE)], TONE[: len(whole)])[0, 1] > 0.95
         for first in (0, 8000, 20_001, 12_345):
             np.testing.assert_allclose(read(audio, RATE, first / RATE, 0.25), whole[first : first + 2000], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype", "channels"),
+    [("FLAC", "PCM_16", 1), ("FLAC", "PCM_16", 2), ("WAV", "PCM_16", 2), ("WAV", "GSM610", 1)],
+)
+def test_reads_end_where_the_file_ends(format, subtype, channels):
+    with Sound(encode(format, subtype, np.stack([TONE, -TONE][:channels], axis=1))) as file:
+        whole = file.read(0, 10**15)  # more than any memory holds
+        assert whole.shape == (file.frames, channels)
+        for start, samples in ((file.frames - 10, 300), (file.frames, 300), (5, 20), (5, 0), (0, file.frames)):
+            np.testing.assert_array_equal(file.read(start, samples), whole[start : start + samples])
+
+
+def test_a_header_costs_no_more_than_its_format_needs(monkeypatch):
+    """The first scan of a corpus is made of these costs: silencing the C library, and copying libsndfile's log."""
+    silences, logs = [], []
+
+    class Counted(contextlib.nullcontext):
+        def __enter__(self) -> None:
+            silences.append(1)
+
+    monkeypatch.setattr(sndfile, "quiet", Counted)
+    log = soundfile.SoundFile.extra_info.fget
+    monkeypatch.setattr(soundfile.SoundFile, "extra_info", property(lambda file: logs.append(1) or log(file)))
+    costs = {}
+    for format in ("FLAC", "W64", "MP3"):
+        silences.clear()
+        logs.clear()
+        probe(encode(format))
+        costs[format] = len(silences), len(logs)
+    assert costs == {"FLAC": (1, 0), "W64": (1, 1), "MP3": (3, 0)}
 
 
 def test_silence_of_a_file_without_seeking():

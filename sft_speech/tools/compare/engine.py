@@ -239,8 +239,7 @@ class Engine:
         metric = self.metric
         if value is None:
             return f"no {metric.name}"
-        unit = " %" if metric.heading.endswith(" %") else ""
-        return f"{metric.heading.removesuffix(unit)} {metric.scale * value:.4g}{unit}"
+        return f"{metric.title} {metric.scale * value:.4g}{metric.unit}"
 
     def outcome(self, candidate: Candidate) -> Outcome:
         """Return what became of a candidate."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_speech.errors import UserError
-from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.config import ASIDE, FinetuneConfig
 from sft_speech.options.settings import load_config
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.tools.compare.grid import Plan
@@ -24,10 +24,7 @@ JUDGING = frozenset(
 # Options that a comparison sets itself.
 OURS = frozenset("output_dir resume_from_checkpoint run_name hub_model_id hub_private hub_strategy push_to_hub".split())
 # Options that cannot change the figures of a run; they may differ when a comparison is continued.
-FREE = OURS | frozenset(
-    "dataloader_num_workers oom_check report_to logging_steps save_total_limit license allow_pickle "
-    "trust_remote_code".split()
-)
+FREE = ASIDE | frozenset("logging_steps save_total_limit allow_pickle trust_remote_code".split())
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,8 @@ from sft_speech.options.names import current
 from sft_speech.options.settings import read_yaml
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.tasks import task_of
+from sft_speech.tools.compare.candidates import FREE
 from sft_speech.tools.compare.outcomes import Comparison, Outcome
-
-# Options that cannot change the model.
-ASIDE = frozenset(
-    "output_dir run_name report_to logging_steps eval_steps save_total_limit resume_from_checkpoint oom_check "
-    "dataloader_num_workers push_to_hub hub_model_id hub_private hub_strategy license "
-    "allow_pickle trust_remote_code".split()
-)
 
 
 def outcomes_of_runs(folders: Sequence[str | Path], command: str = "") -> Comparison:
@@ -113,7 +107,7 @@ class Run:
 
     def keys_of(self, runs: Sequence[Run]) -> list[str]:
         """Return the options that may tell runs apart."""
-        return sorted({key for one in runs for key in one.values} - ASIDE)
+        return sorted({key for one in runs for key in one.values} - FREE)
 
     def outcome(self, settings: dict[str, Any], split: str) -> Outcome:
         """Return its outcome, as far as its files record it.

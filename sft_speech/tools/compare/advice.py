@@ -13,6 +13,8 @@ from sft_speech.tools.compare.judge import LEVEL, Candidate, Judgement, Score, V
 from sft_speech.tools.push import readable
 
 NAMED = 2  # candidates in a sentence besides the best, and sentences of one kind
+# Arguments of a command, by task.
+ARGUMENTS = {"tts": '"How do you do?" -o speech.wav', "vc": "speech.wav -o converted.wav"}
 NOTABLE = 1.2  # factor of size, speed or time that is worth a word
 
 
@@ -38,14 +40,8 @@ def command(judgement: Judgement) -> str:
     else:
         return ""
     task = judgement.comparison.task
-    rest = (
-        '"How do you do?" -o speech.wav'
-        if task == "tts"
-        else "speech.wav -o converted.wav"
-        if task == "vc"
-        else "speech.wav"
-    )
-    return f"sft-speech {next(iter(spec_of(task).verbs))} {shlex.quote(model)} {rest}"
+    verb, rest = next(iter(spec_of(task).verbs)), ARGUMENTS.get(task, "speech.wav")
+    return f"sft-speech {verb} {shlex.quote(model)} {rest}"
 
 
 def _headline(judgement: Judgement) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import shutil
@@ -17,7 +16,7 @@ from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.tools.compare.candidates import Candidate, Errors, metric_of
-from sft_speech.tools.compare.outcomes import Outcome
+from sft_speech.tools.compare.outcomes import Outcome, read_json
 from sft_speech.tools.compare.processes import Ending, Job, Runner
 from sft_speech.tools.compare.runs import Run
 from sft_speech.tools.compare.state import Entry, State
@@ -313,10 +312,10 @@ class Engine:
         result = {"status": "failed" if ending.why else "finished", "why": ending.why, "seconds": ending.seconds}
         if ending.why:
             return result | {"figures": {}}
-        figures = _json(folder / RESULTS)
+        figures = read_json(folder / RESULTS)
         if job.config.eval_split is not None or job.config.eval_source is not None:
             name = file_stem(job.config.corpora["eval"][1] or "eval")
-            result["headline"] = _json(folder / "evaluation" / f"{name}.json").get("headline", "")
+            result["headline"] = read_json(folder / "evaluation" / f"{name}.json").get("headline", "")
         kept = {key: value for key, value in figures.items() if key.startswith("eval_") or key == "seconds_per_update"}
         return result | {"updates": int(figures.get("updates", 0)), "figures": kept}
 
@@ -372,11 +371,3 @@ def check_rounds(candidates: Sequence[Candidate], budget: Budget) -> None:
         except UserError as error:
             errors.add(one.name, error)
     errors.check(len(candidates))
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

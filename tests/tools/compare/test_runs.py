@@ -13,8 +13,8 @@ from comparisons import recognized, write_lines
 from safetensors.numpy import save_file
 
 from sft_speech.errors import UserError
-from sft_speech.tools.compare.judge import judge
 from sft_speech.tools.compare.grid import short_paths
+from sft_speech.tools.compare.judge import judge
 from sft_speech.tools.compare.runs import outcomes_of_runs
 
 

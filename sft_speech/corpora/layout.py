@@ -71,6 +71,8 @@ def _layout_of(path: Path, columns: Columns) -> Layout:
         return found[0][0]
     if not path.is_dir():
         raise UserError(str(path), "neither a file nor a folder", f"give {EXPECTED}")
+    if not any(path.iterdir()):
+        raise UserError(str(path), "the folder is empty", "correct the path, or put a corpus into it")
     if (script := path / f"{path.name}.py").is_file():
         why = (
             f"{script.name} is a loading script, which would have to be run to get its data; it holds {_contents(path)}"
@@ -86,7 +88,7 @@ def _layout_of(path: Path, columns: Columns) -> Layout:
 def _contents(folder: Path) -> str:
     kinds = Counter("folder" if path.is_dir() else f"*{path.suffix or path.name}" for path in folder.iterdir())
     shown = (counted(count, kind) if kind == "folder" else f"{count:,} {kind}" for kind, count in kinds.most_common(5))
-    return ", ".join(shown) or "nothing"
+    return ", ".join(shown)
 
 
 def _near(path: Path) -> Path | None:

@@ -254,7 +254,7 @@ def _read_json(path: Path, columns: Columns | None) -> Table:
         rows = [(id, one) for id, one in found if isinstance(one, dict)]
         dropped = [Dropped(id, "unreadable row", "not a JSON object") for id, one in found if not isinstance(one, dict)]
     if not rows:
-        why = "no line of it is a JSON object, nor is it an array of them"
+        why = "no line of it is a JSON object, nor is it an array of them" if first else "an empty file"
         raise UserError(str(path), why, 'a line per row, e.g. {"audio": "a.wav", "text": "hello"}')
     return _table_of_objects(rows, dropped, columns, path)
 

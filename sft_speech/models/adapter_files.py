@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."  # peft's, of all names in the file
+LORA = ".lora_"  # in the names of the weights of updates, and of nothing else
 # Settings that determine the updates, and those that say nothing about them once they are trained.
 KEPT = ("r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", "lora_bias", "rank_pattern", "alpha_pattern")
 WITHOUT_EFFECT = frozenset(
@@ -32,6 +33,11 @@ WITHOUT_EFFECT = frozenset(
 )
 # The others begin with another base: they move a part of its weights into the updates.
 PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a weight has without LoRA."""
+    return name.replace(".base_layer.", ".")
 
 
 @dataclass
@@ -63,7 +69,7 @@ class SavedAdapter:
     @cached_property
     def layers(self) -> list[str]:
         """Names of the layers with updates."""
-        return sorted({name.partition(".lora_")[0] for name in self.weights if ".lora_" in name})
+        return sorted({name.partition(LORA)[0] for name in self.weights if LORA in name})
 
     def lora_config(self, dropout: float = 0.0) -> Any:
         """Return the configuration that makes peft build its layers, untrained."""
@@ -91,7 +97,7 @@ class SavedAdapter:
             raise self.of_another_base(f"the model has no layer {missing} of that size")
         own = model.state_dict()
         for name, tensor in self.weights.items():
-            if ".lora_" not in name and name in own and own[name].shape != tensor.shape:
+            if LORA not in name and name in own and own[name].shape != tensor.shape:
                 sizes = ["x".join(map(str, one.shape)) for one in (tensor, own[name])]
                 raise self.of_another_base(f"its {name} is {sizes[0]}, that of the model {sizes[1]}")
 
@@ -128,7 +134,7 @@ def read_adapter(name: str, *, allow_pickle: bool = False) -> SavedAdapter:
         raise
     except Exception as error:  # safetensors and torch raise errors of their own
         raise unreadable(given, error, "download it again") from error
-    if not any(".lora_" in key for key in weights):
+    if not any(LORA in key for key in weights):
         raise UserError(given, "it holds no LoRA weights", "give the directory that peft's save_pretrained wrote")
     saved = SavedAdapter(name, config, weights, model_config_of(name))
     try:
@@ -234,14 +240,14 @@ class Adapter:
         weights = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
         whole = set()
         for name in trained:
-            if ".lora_" in name:
+            if LORA in name:
                 continue
             parent = model.get_submodule(name.rpartition(".")[0])
             names = [name]
             if not any(True for _ in parent.children()):
                 whole.add(name.rpartition(".")[0])
                 names = [f"{name.rpartition('.')[0]}.{one}" for one, _ in parent.named_parameters(recurse=False)]
-            weights |= {one.replace(".base_layer.", "."): state[one] for one in names}
+            weights |= {plain_name(one): state[one] for one in names}
         kept = {f"{PREFIX}{name}": one.detach().to("cpu", copy=True).contiguous() for name, one in weights.items()}
         return cls(config["default"], kept, sorted(whole), type(model).__name__, model.config)
 

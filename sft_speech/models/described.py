@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from transformers import PreTrainedModel
 
 from sft_speech.models.adapt import head_names
+from sft_speech.models.adapter_files import LORA
 from sft_speech.models.families import Family, family_of
 from sft_speech.models.parts import depths_of
 
@@ -27,7 +28,7 @@ def describe(
     frozen: dict[str, list[str]] = {}
     whole: dict[str, list[str]] = {}
     for name, parameter in model.named_parameters():
-        part = ("LoRA of the " if ".lora_" in name else "") + ("head" if name in head else family.stack_of(name))
+        part = ("LoRA of the " if LORA in name else "") + ("head" if name in head else family.stack_of(name))
         whole.setdefault(part, []).append(name)
         if parameter.requires_grad:
             trained.setdefault(part, []).append(name)

@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from sft_speech.errors import UserError
 from sft_speech.files import sync
+from sft_speech.models.adapter_files import LORA, plain_name
 
-LORA = ".lora_"  # in the names of peft's weights
 EXACT = torch.float32  # 16-bit weights are mixed in this type
 
 
@@ -53,7 +53,7 @@ class Start:
     @classmethod
     def save(cls, model: nn.Module, file: Path, new: Collection[str] = ()) -> Start:
         """Write the weights of a model, completely or not at all; of one with LoRA, those without the updates."""
-        named = {name.replace(".base_layer.", "."): one for name, one in weights_of(model).items()}
+        named = {plain_name(name): one for name, one in weights_of(model).items()}
         plain = {name: one for name, one in named.items() if LORA not in name}
         weights = {name: one.contiguous() for name, one in plain.items() if is_mixed(name, one, new)}
         part = file.with_name(f"{file.name}.part")

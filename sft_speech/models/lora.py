@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import Preparation
-from sft_speech.models.adapter_files import Adapter, SavedAdapter, read_adapter
+from sft_speech.models.adapter_files import LORA, Adapter, SavedAdapter, plain_name, read_adapter
 from sft_speech.models.exact.norms import use_running_statistics
 from sft_speech.models.families import family_of
 from sft_speech.models.linear import OneDnnLinear, use_faster_linear
@@ -173,20 +173,15 @@ def trained_fully(model: PreTrainedModel, new_weights: Collection[str], parts: C
     return new | (Parts(model).trainable(parts) if parts else set())
 
 
-def plain_name(name: str) -> str:
-    """Return the name that a weight has without LoRA."""
-    return name.replace(".base_layer.", ".")
-
-
 def describe(model: PreTrainedModel, lora: Any) -> str:
     """Return one line on the layers that have LoRA and what else is trained."""
     trained = {name: one.numel() for name, one in model.named_parameters() if one.requires_grad}
-    updates = sum(size for name, size in trained.items() if ".lora_" in name)
+    updates = sum(size for name, size in trained.items() if LORA in name)
     total = sum(one.numel() for one in model.parameters())
     layers = [name for name, _ in lora_layers(model)]
     ends = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in layers}))
     kinds = [name for name, on in (("DoRA", lora.use_dora), ("rsLoRA", lora.use_rslora)) if on]
-    others = sorted({plain_name(name).rsplit(".", 1)[0] for name in trained if ".lora_" not in name})
+    others = sorted({plain_name(name).rsplit(".", 1)[0] for name in trained if LORA not in name})
     more = f"; trained fully: {', '.join(others)}" if others else ""
     return (
         f"{' and '.join(kinds) or 'LoRA'} of rank {lora.r}, alpha {lora.lora_alpha:g}, "

@@ -15,6 +15,11 @@ from sft_speech.options.settings import check_values, option
 from sft_speech.options.sources import IN_MEMORY as IN_MEMORY
 from sft_speech.text.codes import language_code
 
+# Options that cannot change the model of a run.
+ASIDE = frozenset(
+    "output_dir run_name report_to resume_from_checkpoint evaluate_before oom_check dataloader_num_workers "
+    "push_to_hub hub_model_id hub_private hub_strategy license".split()
+)
 REGULARIZES = re.compile(r"^(?!lora_).*_dropout$|^layerdrop$|^mask_(time|feature)_")
 
 

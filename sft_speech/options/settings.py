@@ -67,7 +67,7 @@ def check_values(config: DataclassInstance) -> None:
         low, high = field.metadata.get("low"), field.metadata.get("high")
         number = None if isinstance(value, str) else value  # 'auto' is in no range
         if number is not None and ((low is not None and number < low) or (high is not None and number > high)):
-            bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+            bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
             raise UserError(f"{field.name}: {value}", "it is out of range", f"use a value {bounds}")
         setattr(config, field.name, value)
 
@@ -132,7 +132,10 @@ def shown(value: object) -> str:
 
 
 def wrong_type(key: str, value: object, wanted: str) -> UserError:
-    return UserError(f"{key}: {shown(value)}", f"it must be {wanted}", f"correct it in the YAML or pass --{key} VALUE")
+    do = (
+        "correct it" if ": " in key else f"correct it in the YAML or pass --{key} VALUE"
+    )  # a key of a table has no flag
+    return UserError(f"{key}: {shown(value)}", f"it must be {wanted}", do)
 
 
 def load_config(cls: type[C], file: str | None, overrides: dict[str, Any], flag: str = "--config") -> C:

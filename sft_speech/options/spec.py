@@ -34,6 +34,16 @@ class Metric:
     indexed: bool = False
     curve: bool = False
 
+    @property
+    def title(self) -> str:
+        """Its heading without the unit."""
+        return self.heading.replace(self.unit, "")
+
+    @property
+    def unit(self) -> str:
+        """The unit of values for display, after a space; "" if it has none."""
+        return " %" if self.scale == 100 else ""
+
     def shown(self, value: float | None, sign: str = "") -> str:
         """Return a value or, with the sign "+", a difference as text, scaled and without a unit."""
         return "–" if value is None else f"{self.scale * value:{sign}{'.2f' if self.scale == 100 else '.4f'}}"

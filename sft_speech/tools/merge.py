@@ -77,7 +77,10 @@ def merge_adapter(
         if base is None:
             raise UserError(f"adapter {adapter}", "it does not name its base", "add --base MODEL")
         revision = revision or saved.config.get("revision")
-        config = saved.model_config or read_config(base, revision=revision)
+        given = read_config(base, revision=revision)
+        config = saved.model_config or given
+        if given.model_type != config.model_type:
+            raise saved.of_another_base(f"{base} is a {given.model_type} model, and it is of a {config.model_type} one")
         model, new = load_pretrained(
             model_class(saved, config),
             base,

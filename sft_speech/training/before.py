@@ -59,17 +59,13 @@ class Change:
         return min(sign * interval.low, sign * interval.high) > 0
 
     def __str__(self) -> str:
-        name, percent = self.metric.heading.removesuffix(" %"), self.metric.heading.endswith(" %")
-        digits, unit = ".2f" if percent else ".4f", " %" if percent else ""
-        before, after = (f"{self.metric.scale * value:{digits}}{unit}" for value in (self.before, self.after))
-        line = f"{self.split}: {name} {before} -> {after}"
+        before, after = (f"{self.metric.shown(value)}{self.metric.unit}" for value in (self.before, self.after))
+        line = f"{self.split}: {self.metric.title} {before} -> {after}"
         if self.comparison is None:
             return line
         interval = self.comparison.interval
-        low, high, difference = (
-            f"{self.metric.scale * value:+{digits}}"
-            for value in (interval.low, interval.high, self.comparison.difference)
-        )
+        values = (interval.low, interval.high, self.comparison.difference)
+        low, high, difference = (self.metric.shown(value, "+") for value in values)
         return f"{line} (difference {difference}, paired 95 % interval {low} to {high} over {interval.over})"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from sft_speech.options.mixing import Part
 
 
-def shares_of(parts: Sequence[Part], seconds: Sequence[float]) -> np.ndarray:
+def shares_of(parts: Sequence[Part], seconds: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return the share of each corpus (P,) in the seconds of an epoch.
 
     With weights, shares are proportional to them; with a temperature T, to seconds^(1 / T), as in the multilingual

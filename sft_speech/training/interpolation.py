@@ -18,7 +18,8 @@ import accelerate
 
 from sft_speech.errors import UserError
 from sft_speech.metrics.intervals import Comparison
-from sft_speech.models.interpolate import LORA, Mixture, Start, weights_of
+from sft_speech.models.adapter_files import LORA
+from sft_speech.models.interpolate import Mixture, Start, weights_of
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.keep import KEEP, SELECT
 from sft_speech.options.spec import Metric

@@ -113,9 +113,8 @@ class MixedRows(StoredRows):
         shares = shares_of(self.parts, [one.sum() for one in own])
         draw = MixedDraw([part.name for part in self.parts], own, shares, config.seed)
         logger.info("%s", table(self.parts, own, shares, draw.passes))
-        if seconds is None:
-            seconds = self.cost(lengths) if self.cost else lengths
-        return plan_run(config, self.table, seconds, processes, max_stretch, None if are_plain(self.parts) else draw)
+        drawn = None if are_plain(self.parts) else draw
+        return plan_run(config, self.table, self.costs(seconds), processes, max_stretch, drawn)
 
 
 def own_speakers(parts: Sequence[Part], speakers: Sequence[pa.ChunkedArray]) -> list[pa.ChunkedArray]:

@@ -19,6 +19,7 @@ import numpy as np
 from sft_speech.corpora.report import CorpusReport, Dropped
 from sft_speech.errors import UserError, printable
 from sft_speech.options.mixing import Part
+from sft_speech.training.draw import shares_of
 from sft_speech.training.stream import Row, Stream
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ class MixedStream(Stream):
     @property
     def shares(self) -> np.ndarray:
         """The share of each corpus (P,) in the seconds."""
-        weights = np.array([part.weight for part in self.parts], dtype=float)
-        return weights / weights.sum()
+        return shares_of(self.parts, np.ones(len(self.parts)))  # all have weights
 
     def first_texts(self, count: int, name: str = "") -> list[str]:
         share = -(-count // len(self.parts))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sft_speech.options.config import FinetuneConfig
-from sft_speech.options.mixing import eval_places
+from sft_speech.options.mixing import EVAL, eval_places
 from sft_speech.training.rows import Rows
 from sft_speech.training.task import Task
 
@@ -43,5 +43,5 @@ def figures_of(config: FinetuneConfig, metrics: Mapping[str, Mapping[str, float]
             figures[name] = sum(values) / len(values)
     for role in eval_places(config):
         if role in metrics:
-            figures |= {f"{role.removeprefix('eval_')}_{name}": value for name, value in metrics[role].items()}
+            figures |= {f"{role.removeprefix(EVAL)}_{name}": value for name, value in metrics[role].items()}
     return figures

@@ -19,7 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from sft_speech.errors import UserError
-from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.config import ASIDE, FinetuneConfig
 from sft_speech.options.names import current
 from sft_speech.options.settings import save_config
 from sft_speech.training import checkpoints
@@ -228,8 +228,6 @@ def keep_output(config: Any, task: Any, lock: OutputLock) -> None:
 
 
 def changed_settings(config: Any, file: Path) -> list[str]:
-    """Return the names of the options that differ from those in a run's ``run.yaml``."""
+    """Return the names of the options that differ from those in a run's ``run.yaml`` and may change its model."""
     before = current(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
-    free = {"output_dir", "resume_from_checkpoint", "dataloader_num_workers", "oom_check", "report_to", "run_name"}
-    free |= {"evaluate_before", "push_to_hub", "hub_model_id", "hub_private", "hub_strategy", "license"}
-    return [name for name, value in vars(config).items() if name not in free and before.get(name, value) != value]
+    return [name for name, value in vars(config).items() if name not in ASIDE and before.get(name, value) != value]

@@ -51,7 +51,7 @@ def test_hub_name():
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "it holds nothing"),
+        ({}, "the folder is empty.\n-> correct the path, or put a corpus into it$"),
         ({"a.wav": "", "b.wav": "", "notes.md": ""}, r"(?s)it holds 2 \*.wav, 1 \*.md.*\n.*LibriSpeech"),
         ({"metadata.csv": "a|b|c\n"}, "no folder wavs"),
         ({"train.csv": "audio,text\n", "a.wav": ""}, "give a manifest itself: .*train.csv"),

@@ -89,15 +89,15 @@ def test_a_wrong_type_is_an_error_that_names_the_right_one(key, value, wanted):
 @pytest.mark.parametrize(
     ("key", "value", "bounds"),
     [
-        ("learning_rate", -1e-4, "at least 0.0"),
+        ("learning_rate", -1e-4, "of at least 0.0"),
         ("mask_time_prob", 1.01, "from 0.0 to 1.0"),
         ("layerdrop", -0.1, "from 0.0 to 1.0"),
-        ("max_batch_seconds", 0, "at least 0.1"),
-        ("update_seconds", 0, "at least 0.1"),
-        ("eval_steps", 0, "at least 1e-06"),
-        ("gradient_accumulation_steps", 0, "at least 1"),
-        ("max_steps", -2, "at least -1"),
-        ("mask_time_length", 0, "at least 1"),
+        ("max_batch_seconds", 0, "of at least 0.1"),
+        ("update_seconds", 0, "of at least 0.1"),
+        ("eval_steps", 0, "of at least 1e-06"),
+        ("gradient_accumulation_steps", 0, "of at least 1"),
+        ("max_steps", -2, "of at least -1"),
+        ("mask_time_length", 0, "of at least 1"),
         ("layerwise_lr_decay", 1.5, "from 0.1 to 1.0"),
     ],
 )

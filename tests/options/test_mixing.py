@@ -126,6 +126,7 @@ WEIGHTED = {"weight": 1}
         ([A | {"language": "de"}, B], {}, "sources: b without language: others have one"),
         ([A | {"language": "de"}], {"language": "fr"}, "language and sources: language"),
         ([A | {"language": "klingonese"}], {}, "klingonese"),
+        ([A | {"weight": float("nan")}], {}, "sources: weight: nan: it must be a finite number.\n-> correct it$"),
         ([A, B], {"early_stopping_patience": 1}, "early_stopping_patience without eval_split"),
         ([A, B], {"config": FinetuneVcConfig}, "sources: the recordings to convert are those of one source"),
     ],

@@ -89,3 +89,14 @@ def test_an_adapter_is_not_a_model(foreign, tmp_path, capsys, verb):
     run = ["--model", str(adapter), "--source", str(tmp_path / "a.csv"), "--output_dir", str(tmp_path / "out")]
     assert main([verb, *([str(adapter), str(tmp_path / "a.wav")] if verb == "transcribe" else run)]) == 2
     assert "sft-speech merge" in capsys.readouterr().err
+
+
+def test_a_base_of_another_kind(tiny_directory, tmp_path, capsys):
+    base = tiny_directory("wav2vec2-layer")
+    model = randomize(adapted(AutoModelForCTC.from_pretrained(base)))
+    merge(model).save(tmp_path / "adapter", str(base))
+    other = tiny_directory("hubert")
+    assert main(["merge", str(tmp_path / "adapter"), "--base", str(other), "-o", str(tmp_path / "out")]) == 2
+    why = f"it belongs to another base ({other} is a hubert model, and it is of a wav2vec2 one)"
+    assert f"{why}.\n-> use it with its base, {base}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

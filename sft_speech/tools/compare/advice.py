@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from sft_speech.metrics.intervals import Interval
 from sft_speech.options.spec import Metric
 from sft_speech.tasks import spec_of
+from sft_speech.text.counted import counted
 from sft_speech.tools.compare.judge import LEVEL, Candidate, Judgement, Score, Versus, more_utterances
 from sft_speech.tools.push import readable
 
 NAMED = 2  # candidates in a sentence besides the best, and sentences of one kind
+# Arguments of a command, by task.
+ARGUMENTS = {"tts": '"How do you do?" -o speech.wav', "vc": "speech.wav -o converted.wav"}
 NOTABLE = 1.2  # factor of size, speed or time that is worth a word
 
 
@@ -41,14 +44,8 @@ def command(judgement: Judgement) -> str:
     else:
         return ""
     task = judgement.comparison.task
-    rest = (
-        '"How do you do?" -o speech.wav'
-        if task == "tts"
-        else "speech.wav -o converted.wav"
-        if task == "vc"
-        else "speech.wav"
-    )
-    return f"sft-speech {next(iter(spec_of(task).verbs))} {shlex.quote(model)} {rest}"
+    verb, rest = next(iter(spec_of(task).verbs)), ARGUMENTS.get(task, "speech.wav")
+    return f"sft-speech {verb} {shlex.quote(model)} {rest}"
 
 
 def _headline(judgement: Judgement) -> str:
@@ -210,7 +207,7 @@ def _limits(judgement: Judgement) -> list[str]:
         )
     if judgement.over == "utterances" and judgement.speakers:
         lines.append(
-            f"{_count(judgement.speakers, 'speaker')}: too few to draw whole speakers, so intervals and p-values are "
+            f"{counted(judgement.speakers, 'speaker')}: too few to draw whole speakers, so intervals and p-values are "
             "for utterances of the same speakers, and too sure of themselves for others."
         )
     elif judgement.over == "utterances":
@@ -235,12 +232,8 @@ def _limits(judgement: Judgement) -> list[str]:
 
 
 def _data(judgement: Judgement) -> str:
-    of = f" of {_count(judgement.speakers, 'speaker')}" if judgement.speakers else ""
-    return f"{_count(judgement.utterances, 'utterance')}{of}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    of = f" of {counted(judgement.speakers, 'speaker')}" if judgement.speakers else ""
+    return f"{counted(judgement.utterances, 'utterance')}{of}"
 
 
 def _scored(judgement: Judgement, one: Candidate) -> str:
@@ -248,7 +241,7 @@ def _scored(judgement: Judgement, one: Candidate) -> str:
 
 
 def _figure(judgement: Judgement, score: Score, named: bool = True) -> str:
-    name = f"{judgement.metric.heading.removesuffix(' %')} " if named else ""
+    name = f"{judgement.metric.title} " if named else ""
     return f"{name}{with_interval(judgement.metric, score)}"
 
 
@@ -259,7 +252,7 @@ def with_interval(metric: Metric, score: Score) -> str:
 
 
 def _shown(metric: Metric, value: float) -> str:
-    return f"{number(metric, value)}{' %' if metric.scale == 100 else ''}"
+    return f"{number(metric, value)}{metric.unit}"
 
 
 def number(metric: Metric, value: float) -> str:

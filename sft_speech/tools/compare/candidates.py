@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_speech.errors import UserError
-from sft_speech.options.config import REGULARIZES, FinetuneConfig
+from sft_speech.options.config import ASIDE, REGULARIZES, FinetuneConfig
 from sft_speech.options.settings import load_config
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.tools.compare.grid import Plan
@@ -24,10 +24,7 @@ JUDGING = frozenset(
 # Options that a comparison sets itself.
 OURS = frozenset("output_dir resume_from_checkpoint run_name hub_model_id hub_private hub_strategy push_to_hub".split())
 # Options that cannot change the figures of a run; they may differ when a comparison is continued.
-FREE = OURS | frozenset(
-    "dataloader_num_workers oom_check report_to logging_steps save_total_limit license allow_pickle "
-    "trust_remote_code".split()
-)
+FREE = ASIDE | frozenset("logging_steps save_total_limit allow_pickle trust_remote_code".split())
 # Options that say how a checkpoint is trained, and cannot change its figures before training.
 TRAINING = frozenset(
     "train unfreeze_every_steps layerwise_lr_decay freeze_feature_encoder freeze_encoder freeze_encoder_steps "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import shutil
@@ -18,7 +17,7 @@ from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.lora import OF_A_NEW_ADAPTER
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.tools.compare.candidates import Candidate, Errors, metric_of
-from sft_speech.tools.compare.outcomes import Outcome
+from sft_speech.tools.compare.outcomes import Outcome, read_json
 from sft_speech.tools.compare.processes import Ending, Job, Runner
 from sft_speech.tools.compare.runs import Run
 from sft_speech.tools.compare.state import Entry, State
@@ -250,8 +249,7 @@ class Engine:
         metric = self.metric
         if value is None:
             return f"no {metric.name}"
-        unit = " %" if metric.heading.endswith(" %") else ""
-        return f"{metric.heading.removesuffix(unit)} {metric.scale * value:.4g}{unit}"
+        return f"{metric.title} {metric.scale * value:.4g}{metric.unit}"
 
     def outcome(self, candidate: Candidate) -> Outcome:
         """Return what became of a candidate."""
@@ -325,10 +323,10 @@ class Engine:
         result = {"status": "failed" if ending.why else "finished", "why": ending.why, "seconds": ending.seconds}
         if ending.why:
             return result | {"figures": {}}
-        figures = _json(folder / RESULTS)
+        figures = read_json(folder / RESULTS)
         if job.config.eval_split is not None or job.config.eval_source is not None:
             name = file_stem(job.config.corpora["eval"][1] or "eval")
-            result["headline"] = _json(folder / "evaluation" / f"{name}.json").get("headline", "")
+            result["headline"] = read_json(folder / "evaluation" / f"{name}.json").get("headline", "")
         kept = {key: value for key, value in figures.items() if key.startswith("eval_") or key == "seconds_per_update"}
         return result | {"updates": int(figures.get("updates", 0)), "figures": kept}
 
@@ -379,11 +377,3 @@ def check_rounds(candidates: Sequence[Candidate], budget: Budget) -> None:
         except UserError as error:
             errors.add(one.name, error)
     errors.check(len(candidates))
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -235,15 +235,22 @@ def _named(key: str, choices: Sequence[Choice]) -> list[Choice]:
     """Return different alternatives with paths as short as they can be told apart."""
     different = {json.dumps([one.options, one.strategies], sort_keys=True, default=str): one for one in choices}
     choices = list(different.values())
-    paths = {one.shown[key] for one in choices if isinstance(one.shown[key], str) and "/" in one.shown[key]}
-    for length in range(1, LONGEST_NAME):
-        ends = {path: "/".join(Path(path).parts[-length:]) for path in paths}
-        if len(set(ends.values())) == len(paths):
-            break
-    short = []
+    values = [one.shown[key] for one in choices]
+    paths = [value for value in values if isinstance(value, str) and "/" in value]
+    ends, short = dict(zip(paths, short_paths(map(Path, paths)), strict=True)), []
     for one in choices:
         value = one.shown[key]
         end = ends.get(value) if isinstance(value, str) else None
         label = one.label.replace(value, end, 1) if end else one.label
         short.append(dataclasses.replace(one, label=label[:LONGEST_NAME]))
     return short
+
+
+def short_paths(paths: Iterable[Path]) -> list[str]:
+    """Return the shortest ends of paths, at least their last part, that tell them apart."""
+    parts = [path.parts for path in paths]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        ends = ["/".join(one[-length:]) for one in parts]
+        if len(set(ends)) == len(set(parts)):
+            break
+    return ends

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sft_speech.corpora.report import file_stem
 from sft_speech.metrics.intervals import Interval, holm, interval_of, p_value_of, replicates
 from sft_speech.options.spec import Metric
-from sft_speech.tools.compare.outcomes import Comparison, Outcome
+from sft_speech.tools.compare.outcomes import Comparison, Outcome, read_json
 from sft_speech.tools.compare.utterances import RATES, Lines, common, measured, read_lines, rescored, speakers_of
 
 RESAMPLES = 10_000  # the smallest p-value, times the number of candidates, must stay below 5 %
@@ -263,7 +262,8 @@ class _Split:
         """Set the scores with their intervals from the lines of every utterance."""
         lines, left_out = common(lines, self.split, MOST_MISSING)
         if self.metric.name in RATES and all("hypothesis" in line for one in lines.values() for line in one.values()):
-            normalizers = {name: _normalizer(folders[name], self.split) for name in lines}
+            files = {name: folders[name] / f"{file_stem(self.split)}.json" for name in lines}
+            normalizers = {name: str(read_json(file).get("normalizer", "")) for name, file in files.items()}
             lines, normalizer = rescored(lines, normalizers)
             if normalizer:
                 self.notes.append(
@@ -330,15 +330,6 @@ class _Split:
             by_t = 2 * float(t.sf(abs(difference) / error, units - 1)) if error > 0 else float(difference == 0)
             p_value = max(p_value_of(differences), by_t)
         return Versus(difference, interval_of(differences, self.over), error, p_value)
-
-
-def _normalizer(folder: Path, split: str) -> str:
-    """Return the normalizer that an evaluation records; "" if it records none."""
-    try:
-        content: Any = json.loads((folder / f"{file_stem(split)}.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(content.get("normalizer", "")) if isinstance(content, dict) else ""
 
 
 def more_utterances(judgement: Judgement, versus: Versus) -> int | None:

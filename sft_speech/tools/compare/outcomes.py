@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,15 @@ class Outcome:
     updates: int = 0
     seconds_per_update: float | None = None
     audio_seconds_per_second: float | None = None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file of a run; {} if there is none that can be read."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,9 @@ from sft_speech.options.names import current
 from sft_speech.options.settings import read_yaml
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.tasks import task_of
-from sft_speech.tools.compare.outcomes import Comparison, Outcome
-
-# Options that cannot change the model.
-ASIDE = frozenset(
-    "output_dir run_name report_to logging_steps eval_steps save_total_limit resume_from_checkpoint oom_check "
-    "dataloader_num_workers push_to_hub hub_model_id hub_private hub_strategy license "
-    "allow_pickle trust_remote_code".split()
-)
+from sft_speech.tools.compare.candidates import FREE
+from sft_speech.tools.compare.grid import short_paths
+from sft_speech.tools.compare.outcomes import Comparison, Outcome, read_json
 
 
 def outcomes_of_runs(folders: Sequence[str | Path], command: str = "") -> Comparison:
@@ -38,7 +33,7 @@ def outcomes_of_runs(folders: Sequence[str | Path], command: str = "") -> Compar
     if len({path.resolve() for path in paths}) != len(paths) or len(paths) < 2:
         given = " ".join(map(str, paths)) or "no runs"
         raise UserError(given, "a comparison needs at least two different runs", "give their output directories")
-    runs = [Run(path, name) for path, name in zip(paths, names_of(paths), strict=True)]
+    runs = [Run(path, name) for path, name in zip(paths, short_paths(path.resolve() for path in paths), strict=True)]
     first = runs[0]
     for other in runs[1:]:
         if other.spec.name != first.spec.name:
@@ -57,15 +52,6 @@ def outcomes_of_runs(folders: Sequence[str | Path], command: str = "") -> Compar
     outcomes = [one.outcome({key: one.values.get(key) for key in varied}, splits[role]) for one in runs]
     common = {key: value for key, value in first.values.items() if key not in varied}
     return Comparison(first.spec.name, outcomes, metric, splits, common, command)
-
-
-def names_of(paths: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of paths, at least their last part, that tell them apart."""
-    parts = [path.resolve().parts for path in paths]
-    length = 1
-    while len({one[-length:] for one in parts}) < len(parts):
-        length += 1
-    return ["/".join(one[-length:]) for one in parts]
 
 
 def metric_of(runs: Sequence[Run]) -> Metric:
@@ -99,7 +85,9 @@ class Run:
             why = f"it is not the directory of a finished run (no {RESULTS} or run.yaml)"
             raise UserError(str(path), why, "give the output_dir of a run that has ended")
         self.spec: TaskSpec = task_of(path)
-        self.figures: dict[str, float] = _json(path / RESULTS)
+        self.figures: dict[str, float] = read_json(path / RESULTS)
+        if not self.figures:
+            raise UserError(str(path / RESULTS), "it is not what a run writes", "repeat the run")
         self.values: dict[str, Any] = current(read_yaml(str(path / "run.yaml"), "settings of the run,"))
         known = {key: value for key, value in self.values.items() if key in self.spec.config.__dataclass_fields__}
         self.splits = {
@@ -113,7 +101,7 @@ class Run:
 
     def keys_of(self, runs: Sequence[Run]) -> list[str]:
         """Return the options that may tell runs apart."""
-        return sorted({key for one in runs for key in one.values} - ASIDE)
+        return sorted({key for one in runs for key in one.values} - FREE)
 
     def outcome(self, settings: dict[str, Any], split: str) -> Outcome:
         """Return its outcome, as far as its files record it.
@@ -124,7 +112,7 @@ class Run:
         parameters, size = _weights(self.path)
         updates = max((int(one.get("step", 0)) for one in self._log()), default=0)
         figures, seconds = self.figures, self._seconds()
-        factor = _json(self.path / "evaluation" / f"{file_stem(split)}.json", missing=True).get("real_time_factor")
+        factor = read_json(self.path / "evaluation" / f"{file_stem(split)}.json").get("real_time_factor")
         return Outcome(
             name=self.name,
             settings=settings,
@@ -151,7 +139,7 @@ class Run:
         return self.figures.get("train_runtime", 0.0) if len(provenance.read(self.path)) == 1 else 0.0
 
     def _log(self) -> list[dict[str, Any]]:
-        entries = _json(self.path / LOG, missing=True).get("log_history", [])
+        entries = read_json(self.path / LOG).get("log_history", [])
         return [one for one in entries if isinstance(one, dict)]
 
 
@@ -166,23 +154,6 @@ def _weights(folder: Path) -> tuple[int, int]:
         with safe_open(file, "np") as weights:
             parameters += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     return parameters, sum(file.stat().st_size for file in files)
-
-
-def _json(file: Path, missing: bool = False) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    if missing and not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(str(file), f"it cannot be read ({error})", "repeat the run") from error
-    if not isinstance(content, dict):
-        raise UserError(str(file), "it is not what a run writes", "repeat the run")
-    return content
 
 
 def _text(value: object) -> str:

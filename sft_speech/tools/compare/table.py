@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sft_speech.options.spec import Metric
+from sft_speech.text.counted import counted
 from sft_speech.tools.compare.advice import between, duration, number, p_value, with_interval
 from sft_speech.tools.compare.judge import Candidate, Judgement, Score, effects
 from sft_speech.tools.compare.outcomes import Outcome
@@ -22,11 +23,7 @@ def title(judgement: Judgement) -> str:
     """Return the title: how many candidates, and what decides."""
     number = len(judgement.candidates) + len(judgement.others)
     decided = judgement.comparison.splits.get(judgement.role, judgement.role)
-    return f"{number} candidate{'' if number == 1 else 's'} by {_name(judgement.metric)} on {decided}"
-
-
-def _name(metric: Metric) -> str:
-    return metric.heading.removesuffix(" %")
+    return f"{counted(number, 'candidate')} by {judgement.metric.title} on {decided}"
 
 
 def table(judgement: Judgement) -> tuple[list[str], list[list[str]]]:

@@ -13,8 +13,9 @@ from comparisons import recognized, write_lines
 from safetensors.numpy import save_file
 
 from sft_speech.errors import UserError
+from sft_speech.tools.compare.grid import short_paths
 from sft_speech.tools.compare.judge import judge
-from sft_speech.tools.compare.runs import names_of, outcomes_of_runs
+from sft_speech.tools.compare.runs import outcomes_of_runs
 
 
 def run(folder: Path, errors: int, *, size: int = 10, architecture: str = "Wav2Vec2ForCTC", **options: Any) -> Path:
@@ -72,5 +73,5 @@ def test_one_run_twice_or_an_unfinished_one_is_refused(tmp_path):
 
 
 def test_names_are_the_shortest_ends_that_differ():
-    assert names_of([Path("/x/a"), Path("/x/b")]) == ["a", "b"]
-    assert names_of([Path("/x/a"), Path("/y/a"), Path("/x/b")]) == ["x/a", "y/a", "x/b"]
+    assert short_paths([Path("/x/a"), Path("/x/b")]) == ["a", "b"]
+    assert short_paths([Path("/x/a"), Path("/y/a"), Path("/x/b")]) == ["x/a", "y/a", "x/b"]

@@ -50,8 +50,9 @@ def training_figures(trainer: ExactTrainer) -> dict[str, float]:
     if trainer.training_seconds:
         figures["audio_seconds_per_second"] = trainer.audio_seconds / trainer.training_seconds
     costs: dict[str, float] = {"updates": state.global_step, "peak_bytes": peak_of_run(trainer)}
-    if (seconds := seconds_per_update(state.log_history)) is not None:
-        costs["seconds_per_update"] = seconds
+    for name in ("seconds_per_update", "cpu_seconds_per_update"):
+        if (seconds := seconds_per_update(state.log_history, name)) is not None:
+            costs[name] = seconds
     return {
         **figures,
         **costs,
@@ -61,13 +62,16 @@ def training_figures(trainer: ExactTrainer) -> dict[str, float]:
     }
 
 
-def seconds_per_update(history: list[dict[str, float]]) -> float | None:
+def seconds_per_update(history: list[dict[str, float]], name: str = "seconds_per_update") -> float | None:
     """Return the seconds of an optimizer step without evaluation, over all starts of a run; None if it was too short.
 
     It is the median of the log lines, which other load on the machine changes little; without the first one, whose
     steps warm up, unless it is the only one.
+
+    Args:
+        name: of the figure in the log.
     """
-    lines = [entry["seconds_per_update"] for entry in history if "seconds_per_update" in entry]
+    lines = [entry[name] for entry in history if name in entry]
     return statistics.median(lines[1:] or lines) if lines else None
 
 

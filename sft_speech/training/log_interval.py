@@ -24,6 +24,7 @@ class LogInterval:
         utterances: how many were requested from the loader.
         skipped: how many of those could not be read.
         began: when the first step began, in seconds of the monotonic clock.
+        cpu_began: the same, in seconds of this process on all processors.
     """
 
     steps: int = 0
@@ -32,10 +33,11 @@ class LogInterval:
     utterances: int = 0
     skipped: int = 0
     began: float = 0.0
+    cpu_began: float = 0.0
 
     def begin_step(self) -> None:
         if self.steps == 0:
-            self.began = time.monotonic()
+            self.began, self.cpu_began = time.monotonic(), time.process_time()
         self.steps += 1
 
     def add(self, figures: dict[str, torch.Tensor]) -> None:
@@ -45,9 +47,18 @@ class LogInterval:
     def seconds(self) -> float:
         return time.monotonic() - self.began
 
+    def cpu_seconds(self) -> float:
+        return time.process_time() - self.cpu_began
+
+    def leave_out(self, seconds: float, cpu_seconds: float) -> None:
+        """Leave out the time of something that is no training."""
+        self.began += seconds
+        self.cpu_began += cpu_seconds
+
     def save(self, checkpoint: Path, rank: int, world: int) -> None:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        torch.save(values | {"began": self.seconds(), "world": world}, checkpoint / FILE.format(rank))
+        values |= {"began": self.seconds(), "cpu_began": self.cpu_seconds(), "world": world}
+        torch.save(values, checkpoint / FILE.format(rank))
 
     @classmethod
     def load(cls, checkpoint: Path, rank: int, world: int, device: torch.device) -> LogInterval:
@@ -58,7 +69,8 @@ class LogInterval:
         values = torch.load(file, map_location=device, weights_only=True)
         if values.pop("world") != world:
             return cls()
-        return cls(**values | {"began": time.monotonic() - values["began"]})
+        now = time.process_time() - values.get("cpu_began", 0.0)  # checkpoints of older versions lack it
+        return cls(**values | {"began": time.monotonic() - values["began"], "cpu_began": now})
 
 
 def peak_bytes() -> int:

@@ -206,11 +206,14 @@ def finish_run(
     adapter = adapter and adapter.scaled(mixed.get("share", 1.0))
     with sharding.whole(trainer):
         for name in config.reported:
-            rows, split, began = corpora[name].table, config.title(name), time.monotonic()
+            rows, split = corpora[name].table, config.title(name)
+            began, cpu_began = time.monotonic(), time.process_time()
             evaluation = evaluations[name] = task.evaluate_at_end(rows)
-            speed = sum(column_of(rows, "seconds").to_pylist()) / (time.monotonic() - began)
+            seconds = sum(column_of(rows, "seconds").to_pylist())
             figures |= {f"{name}_{key}": value for key, value in evaluation.metrics().items()}
-            figures[f"{name}_audio_seconds_per_second"] = speed
+            figures[f"{name}_audio_seconds_per_second"] = seconds / (time.monotonic() - began)
+            if trainer.args.device.type == "cpu" and trainer.accelerator.num_processes == 1:
+                figures[f"{name}_audio_seconds_per_cpu_second"] = seconds / (time.process_time() - cpu_began)
             if main:
                 evaluation.save(output / "evaluation", split)
                 logger.info("%s\n%s", split, evaluation.table())

@@ -277,6 +277,8 @@ class ExactTrainer(SavingTrainer):
             self.audio_seconds += totals["seconds"]
             self.training_seconds += taken
             figures |= {"seconds_per_update": taken / interval.steps, "peak_bytes": peak_bytes()}
+            if self.args.device.type == "cpu":  # other work on the machine hardly changes it
+                figures["cpu_seconds_per_update"] = interval.cpu_seconds() / interval.steps
         figures |= self.nonfinite_steps.figures()
         self.skipped_audio.judge(int(utterances), int(skipped))
         return figures | ({"left_out_utterances": int(skipped)} if skipped else {})
@@ -286,7 +288,7 @@ class ExactTrainer(SavingTrainer):
     ) -> dict[str, float]:
         if self.evaluator is None:
             return {}
-        started = time.monotonic()
+        started, cpu_started = time.monotonic(), time.process_time()
         if self.control.should_save:
             self._save_checkpoint(self.model, None)  # before the evaluation, in case that fails
         with self.stop.at_once(), preserved_rng(self.args.device), sharding.whole(self):
@@ -297,7 +299,7 @@ class ExactTrainer(SavingTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if self.evaluation_due:
             self.complete_evaluation(metrics)
-        self.interval.began += time.monotonic() - started  # training speed excludes evaluation
+        self.interval.leave_out(time.monotonic() - started, time.process_time() - cpu_started)
         return metrics
 
 

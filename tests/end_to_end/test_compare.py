@@ -101,6 +101,9 @@ def test_killed_and_stopped_it_continues(base, tmp_path, tones, small):
     assert 0 < fast["trained_parameters"] < fast["parameters"]
     assert fast["peak_bytes"] > 1e8
     assert fast["seconds_per_update"] > 0
+    assert 0 < fast["cpu_seconds_per_update"] * fast["updates"] == fast["training_seconds"]
+    assert fast["audio_seconds_per_cpu_second"] > 0
+    assert result["times"] == "CPU"
     assert fast["audio_seconds_per_second"] > 0
     assert (out / "compare.html").is_file()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
+import time
 from types import SimpleNamespace
 
 import torch
 
 from sft_speech.training.figures import seconds_per_update
-from sft_speech.training.log_interval import peak_bytes
+from sft_speech.training.log_interval import LogInterval, peak_bytes
 
 
 def test_seconds_per_update_without_the_first_line():
@@ -29,3 +30,14 @@ def test_peak_memory_is_in_bytes_on_every_system(monkeypatch):
     assert peak_bytes() == 5_120_000
     monkeypatch.setattr(sys, "platform", "darwin")
     assert peak_bytes() == 5000
+
+
+def test_an_interval_goes_on_where_it_was_saved(tmp_path):
+    """What ran between saving and loading is not part of it."""
+    interval = LogInterval(steps=2, began=time.monotonic() - 1000, cpu_began=time.process_time() - 500)
+    interval.leave_out(200, 100)
+    interval.save(tmp_path, 0, 1)
+    loaded = LogInterval.load(tmp_path, 0, 1, torch.device("cpu"))
+    assert loaded.steps == 2
+    assert 800 <= loaded.seconds() < 900
+    assert 400 <= loaded.cpu_seconds() < 450

@@ -92,7 +92,7 @@ def evaluate_corpus(
     decoding = decoder.search.decoding.summary() if decoder else checkpoint.search
     unspelt = unspelt_by(checkpoint.normalizer) if scoring.name == "checkpoint" else None
     result = EvaluationResult(decoding=decoding, normalizer=scoring.name, spaced=scoring.spaced, unspelt=unspelt)
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     hypotheses = checkpoint.recognize(
         clips(), max_batch_seconds=max_batch_seconds, device=device, progress=progress, decoder=decoder
     )
@@ -105,6 +105,8 @@ def evaluate_corpus(
         utterance = scored(scoring, id, speaker, reference, found)
         result.add(replace(utterance, folded=folded) if scoring.own else utterance, found, labels)
     result.runtime = time.perf_counter() - began
+    if next(checkpoint.model.parameters()).device.type == "cpu":
+        result.cpu_time = time.process_time() - cpu_began
     for warning in filter(None, [result.counts.warning(result.loss_sum), *warnings_of(result)]):
         logger.warning("%s", warning)
     return result

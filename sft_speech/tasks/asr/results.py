@@ -84,6 +84,7 @@ class EvaluationResult:
         labels: number of labels behind ``loss_sum``.
         counts: counts that only this kind of recognizer has.
         runtime: seconds of computation.
+        cpu_time: the same on all processors; 0 if it was not done on the CPU.
         decoding: how hypotheses were searched for.
         normalizer: name of the normalizer of ``wer`` and ``cer``, see :mod:`sft_speech.text.scoring`.
         spaced: whether words have spaces between them; if not, each letter counts as a word.
@@ -98,6 +99,7 @@ class EvaluationResult:
     labels: int = 0
     counts: Counts = field(default_factory=Counts)
     runtime: float = 0.0
+    cpu_time: float = 0.0
     decoding: dict[str, object] = field(default_factory=GREEDY.copy)
     normalizer: str = "checkpoint"
     spaced: bool = True
@@ -115,6 +117,7 @@ class EvaluationResult:
             whole.labels += part.labels
             whole.counts += part.counts
             whole.runtime = max(whole.runtime, part.runtime)
+            whole.cpu_time += part.cpu_time
             whole.decoding, whole.normalizer, whole.spaced = part.decoding, part.normalizer, part.spaced
             whole.unspelt = part.unspelt
         return whole
@@ -231,6 +234,7 @@ class EvaluationResult:
             **self._folded_figures(),
             **self.counts.figures(),
             "real_time_factor": self.real_time_factor,
+            **({"cpu_real_time_factor": self.cpu_time / self.seconds} if self.cpu_time and self.seconds else {}),
             "decoding": self.decoding,
             "failed": self.failed,
         }

@@ -103,6 +103,8 @@ def load_to_finetune(config: FinetuneClassificationConfig, labels: Labels, longe
     """
     name, where = config.checkpoint, {"revision": config.revision or "main", "trust_remote_code": False}
     plain = name == CONVNET and not Path(name).exists()
+    if plain:
+        check_all_is_trained(config)
     settings: PreTrainedConfig = convnet.ConvnetConfig() if plain else read_classifier_config(name, where)
     extractor = convnet.feature_extractor() if plain else read_extractor(name, where, settings)
     kept = own_labels(settings)
@@ -129,6 +131,23 @@ def load_to_finetune(config: FinetuneClassificationConfig, labels: Labels, longe
     logger.info("%s: %d labels; %s", name, len(labels.names), head)
     head_is_new = not same or config.from_scratch or plain or bool(set(new) & head_names(model))
     return Checkpoint(exact_padding(model), make_front_end(model.config, extractor), labels, head_is_new, new)
+
+
+def check_all_is_trained(config: FinetuneClassificationConfig) -> None:
+    """Check that no part of a model that is random at the start stays as it is.
+
+    Raises:
+        UserError: an option freezes parts.
+    """
+    shown = {
+        "train": f"train [{', '.join(config.train)}]" if config.train else "",
+        "freeze_encoder": "freeze_encoder" if config.freeze_encoder else "",
+        "lora_rank": f"lora_rank {config.lora_rank}" if config.lora_rank else "",
+    }
+    for key, given in shown.items():
+        if given:
+            why = f"{config.model} starts from random weights, and what is not trained would stay random"
+            raise UserError(given, why, f"leave {key} out")
 
 
 def read_classifier_config(name: str, where: dict[str, Any]) -> PreTrainedConfig:

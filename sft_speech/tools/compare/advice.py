@@ -95,13 +95,13 @@ def _pick(judgement: Judgement, chosen: Candidate) -> str:
     if chosen is not best:
         return (
             f"Take {chosen.name}: it can't be told apart from the best, {best.name}, on {over}, and is "
-            f"{_list(_gains(chosen, best))}."
+            f"{_list(_gains(chosen, best, judgement.cpu))}."
         )
     rivals = [one for one in judgement.alike if one is not best]
     of_best = "the lowest error" if judgement.metric.best == "min" else "the best figure"
     whose = rivals[0].name if len(rivals) == 1 else f"{len(rivals)} others"
     alike = f"{whose} can't be told apart from it on {over}"
-    gains = _gains(best, rivals[0]) if len(rivals) == 1 else []
+    gains = _gains(best, rivals[0], judgement.cpu) if len(rivals) == 1 else []
     but = (
         f"but it is {_list(gains)}"
         if gains
@@ -124,23 +124,25 @@ def _alike(judgement: Judgement) -> list[str]:
     return lines
 
 
-def _gains(one: Candidate, other: Candidate) -> list[str]:
-    """Return in what one candidate is cheaper than another, with the figures."""
+def _gains(one: Candidate, other: Candidate, cpu: bool) -> list[str]:
+    """Return in what one candidate is cheaper than another, with the figures.
+
+    Args:
+        cpu: whether times are those of the processor.
+    """
     gains = []
     sizes = one.outcome.bytes, other.outcome.bytes
     if all(sizes) and sizes[1] >= NOTABLE * sizes[0]:
         gains.append(f"{sizes[1] / sizes[0]:.1f} times smaller ({readable(sizes[0])} against {readable(sizes[1])})")
-    speeds = one.outcome.audio_seconds_per_second, other.outcome.audio_seconds_per_second
+    speeds, unit = (one.speed, other.speed), "s of audio per CPU second" if cpu else "x real time"
     if speeds[0] and speeds[1] and speeds[0] >= NOTABLE * speeds[1]:
         gains.append(
-            f"{speeds[0] / speeds[1]:.1f} times faster in use "
-            f"({_speed(speeds[0])} against {_speed(speeds[1])} x real time)"
+            f"{speeds[0] / speeds[1]:.1f} times faster in use ({_speed(speeds[0])} against {_speed(speeds[1])} {unit})"
         )
     times = one.training_seconds, other.training_seconds
     if times[0] and times[1] and times[1] >= NOTABLE * times[0]:
-        gains.append(
-            f"{times[1] / times[0]:.1f} times cheaper to train ({duration(times[0])} against {duration(times[1])})"
-        )
+        given = f"{duration(times[0])} against {duration(times[1])}{' of CPU time' if cpu else ''}"
+        gains.append(f"{times[1] / times[0]:.1f} times cheaper to train ({given})")
     return gains
 
 
@@ -152,7 +154,9 @@ def _left_behind(judgement: Judgement) -> list[str]:
     """Return why candidates like the best that are cheaper than the chosen one were not taken."""
     chosen, lines = judgement.chosen, list[str]()
     for one in judgement.alike:
-        if chosen is None or one is chosen or one.close or one.versus is None or not (gains := _gains(one, chosen)):
+        if chosen is None or one is chosen or one.close or one.versus is None:
+            continue
+        if not (gains := _gains(one, chosen, judgement.cpu)):
             continue
         gap, error = (_gap(judgement.metric, abs(value)) for value in (one.versus.difference, one.versus.error))
         lines.append(

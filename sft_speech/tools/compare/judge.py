@@ -19,7 +19,7 @@ import numpy as np
 from sft_speech.corpora.report import file_stem
 from sft_speech.metrics.intervals import Interval, holm, interval_of, p_value_of, replicates
 from sft_speech.options.spec import Metric
-from sft_speech.tools.compare.outcomes import Comparison, Outcome, read_json
+from sft_speech.tools.compare.outcomes import Comparison, Outcome, by_processor, read_json, timed
 from sft_speech.tools.compare.utterances import RATES, Lines, common, measured, read_lines, rescored, speakers_of
 
 RESAMPLES = 10_000  # the smallest p-value, times the number of candidates, must stay below 5 %
@@ -65,12 +65,16 @@ class Candidate:
         scores: by role of the split.
         versus: the difference to the best candidate; None for the best, or without figures of single utterances.
         alike: whether it cannot be told apart from the best.
+        seconds_per_update: the time that counts, see :func:`~sft_speech.tools.compare.outcomes.timed`.
+        speed: seconds of audio per second of use, in the time that counts.
     """
 
     outcome: Outcome
     scores: dict[str, Score]
     versus: Versus | None = None
     alike: bool = True
+    seconds_per_update: float | None = None
+    speed: float | None = None
 
     @property
     def name(self) -> str:
@@ -87,8 +91,8 @@ class Candidate:
 
     @property
     def training_seconds(self) -> float | None:
-        one = self.outcome
-        return one.updates * one.seconds_per_update if one.seconds_per_update and one.updates else None
+        one = self.outcome.updates
+        return one * self.seconds_per_update if self.seconds_per_update and one else None
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Judgement:
         chance: the accuracy of always answering with the most frequent label; None for other metrics.
         untrained: the best of the checkpoints before training.
         notes: what a reader has to know about the figures.
+        cpu: whether times are those of the processor, not of the clock.
     """
 
     comparison: Comparison
@@ -125,6 +130,7 @@ class Judgement:
     chance: float | None = None
     untrained: Untrained | None = None
     notes: list[str] = field(default_factory=list)
+    cpu: bool = False
 
     @property
     def metric(self) -> Metric:
@@ -164,7 +170,7 @@ class Judgement:
             return None
         left = [one for one in self.candidates if one.close]
         left = _least(left, lambda one: one.outcome.bytes or None, SAME_SIZE)
-        left = _least(left, lambda one: 1 / (one.outcome.audio_seconds_per_second or math.inf) or None, SAME_TIME)
+        left = _least(left, lambda one: 1 / one.speed if one.speed else None, SAME_TIME)
         left = _least(left, lambda one: one.training_seconds, SAME_TIME)
         return left[0]  # in the order of their errors
 
@@ -193,13 +199,14 @@ def judge(comparison: Comparison) -> Judgement:
     splits = {one: _Split(comparison, one, finished) for one in comparison.splits}
     deciding = splits[role]
     order = sorted(finished, key=lambda one: (_cost(comparison.metric, deciding.scores[one.name].value), one.name))
-    versus = deciding.versus(order[0].name)
+    versus, times = deciding.versus(order[0].name), timed(finished)
     candidates = [
         Candidate(
             outcome,
             {name: split.scores[outcome.name] for name, split in splits.items() if outcome.name in split.scores},
             versus.get(outcome.name),
             _alike(deciding, order[0].name, outcome.name, versus),
+            *times[outcome.name],
         )
         for outcome in order
     ]
@@ -214,6 +221,7 @@ def judge(comparison: Comparison) -> Judgement:
         deciding.chance,
         deciding.untrained(order[0].name),
         [note for split in splits.values() for note in split.notes],
+        by_processor(finished),
     )
 
 

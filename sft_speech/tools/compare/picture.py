@@ -36,12 +36,14 @@ class Colors:
 LIGHT = Colors("#ffffff", "#1d2126", "#59616b", "#d9d6d0", "#3a6ea5", "#c2410c")
 DARK = Colors("#1e2227", "#e8e6e3", "#a9b0b8", "#3a4048", "#7fb0e6", "#ffb070")
 
+TRAINING, SPEED = "training, seconds", "speed of use, x real time"
+OF_PROCESSOR = {TRAINING: "training, CPU seconds", SPEED: "speed of use, seconds of audio per CPU second"}
 Cost = Callable[[Candidate], float | None]
 COSTS: dict[str, Cost] = {
-    "training, seconds": lambda one: one.training_seconds,
+    TRAINING: lambda one: one.training_seconds,
     "size, MB": lambda one: one.outcome.bytes / 1e6 or None,
     "peak memory, GB": lambda one: (one.outcome.peak_bytes or 0) / 1e9 or None,
-    "speed of use, x real time": lambda one: one.outcome.audio_seconds_per_second,
+    SPEED: lambda one: one.speed,
 }
 
 
@@ -152,7 +154,7 @@ def _against(axis: Axes, judgement: Judgement, drawn: list[Candidate], limit: fl
         axis.set_xscale("log")
         _plain_ticks(axis, spends)
     axis.margins(x=0.12, y=0.1)
-    _dress(axis, name, metric.heading, colors)
+    _dress(axis, OF_PROCESSOR.get(name, name) if judgement.cpu else name, metric.heading, colors)
     _numbers(axis, points, colors)
 
 

@@ -81,6 +81,7 @@ def to_dict(judgement: Judgement) -> dict[str, Any]:
         "utterances": judgement.utterances,
         "speakers": judgement.speakers,
         "interval_over": judgement.over,
+        "times": "CPU" if judgement.cpu else "clock",
         "recommended": chosen.name if chosen else None,
         "recommendation": advice(judgement),
         "command": command(judgement),
@@ -111,7 +112,8 @@ def records(judgement: Judgement) -> Iterator[dict[str, Any]]:
             "like_the_best": one.alike,
             "recommended": one is judgement.chosen,
         }
-        yield {"rank": rank} | _record(one.outcome) | figures | {"training_seconds": one.training_seconds}
+        of_times = {"training_seconds": one.training_seconds, "speed": one.speed}
+        yield {"rank": rank} | _record(one.outcome) | figures | of_times
     for outcome in judgement.others:
         yield {"rank": None} | _record(outcome)
 
@@ -128,7 +130,9 @@ def _record(one: Outcome) -> dict[str, Any]:
         "peak_bytes": one.peak_bytes,
         "updates": one.updates or None,
         "seconds_per_update": one.seconds_per_update,
+        "cpu_seconds_per_update": one.cpu_seconds_per_update,
         "audio_seconds_per_second": one.audio_seconds_per_second,
+        "audio_seconds_per_cpu_second": one.audio_seconds_per_cpu_second,
         "folder": str(one.folder),
     }
 

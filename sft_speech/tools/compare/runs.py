@@ -110,9 +110,11 @@ class Run:
             split: the one that decides.
         """
         parameters, size = _weights(self.path)
+        kind = read_json(self.path / "config.json").get("model_type")
         updates = max((int(one.get("step", 0)) for one in self._log()), default=0)
         figures, seconds = self.figures, self._seconds()
-        factor = read_json(self.path / "evaluation" / f"{file_stem(split)}.json").get("real_time_factor")
+        summary = read_json(self.path / "evaluation" / f"{file_stem(split)}.json")
+        factor, cpu_factor = summary.get("real_time_factor"), summary.get("cpu_real_time_factor")
         return Outcome(
             name=self.name,
             settings=settings,
@@ -127,12 +129,15 @@ class Run:
             peak_bytes=int(figures["peak_bytes"]) if "peak_bytes" in figures else None,
             updates=updates,
             seconds_per_update=figures.get("seconds_per_update", seconds / updates if seconds and updates else None),
-            audio_seconds_per_second=1 / factor if factor else self._speed(),
+            audio_seconds_per_second=1 / factor if factor else self._speed("second"),
+            cpu_seconds_per_update=figures.get("cpu_seconds_per_update"),
+            architecture=f"{kind} of {parameters}" if kind else "",
+            audio_seconds_per_cpu_second=1 / cpu_factor if cpu_factor else self._speed("cpu_second"),
         )
 
-    def _speed(self) -> float | None:
+    def _speed(self, per: str) -> float | None:
         """Return the speed of evaluation; None if that is not how the model is used."""
-        return self.figures.get("eval_audio_seconds_per_second") if self.spec.evaluate is not None else None
+        return self.figures.get(f"eval_audio_seconds_per_{per}") if self.spec.evaluate is not None else None
 
     def _seconds(self) -> float:
         """Return the seconds of training; 0 if they are not known, because the run was resumed."""

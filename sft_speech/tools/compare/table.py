@@ -14,9 +14,11 @@ from sft_speech.tools.push import readable
 HEADS = ("difference", "p", "trained", "size", "peak memory", "s/update", "updates", "training", "speed")
 LEGEND = (
     "Brackets: 95 % intervals by bootstrap. Difference: to the best, paired on the same utterances, with its 95 % "
-    "interval and the p-value after Holm's adjustment. Trained: parameters, and their share of the model. Speed: audio "
-    "seconds per second of evaluation."
+    "interval and the p-value after Holm's adjustment. Trained: parameters, and their share of the model."
 )
+SPEED = "Speed: seconds of audio per {} of evaluation, the best of its architecture."
+CPU = "Times are CPU time, which other work on the machine changes little."
+OF_PROCESSOR = {"s/update": "CPU s/update", "training": "training, CPU"}
 
 
 def title(judgement: Judgement) -> str:
@@ -34,11 +36,13 @@ def table(judgement: Judgement) -> tuple[list[str], list[list[str]]]:
     metric, splits = judgement.metric.heading, judgement.comparison.splits
     scores = [f"{metric}, {splits[role]}" for role in roles_of(judgement)]
     heads = ["", "candidate", "status", *scores, *HEADS]
+    if judgement.cpu:
+        heads = [OF_PROCESSOR.get(head, head) for head in heads]
     rows = [_cells(judgement, rank, one) for rank, one in enumerate(judgement.candidates, 1)]
     unscored = [""] * (len(scores) + 2)
     for one in judgement.others:
         status = f"{one.status}: {one.why}" if one.why else one.status
-        rows.append(["", one.name, status, *unscored, *_costs(one, None)])
+        rows.append(["", one.name, status, *unscored, *_costs(one), *_times(one)])
     used = [place for place in range(len(heads)) if place == 0 or any(row[place] for row in rows)]
     if _updates(judgement):
         used = [place for place in used if heads[place] != "updates"]
@@ -53,8 +57,10 @@ def _updates(judgement: Judgement) -> int:
 
 def legend(judgement: Judgement) -> str:
     """Return what the columns of the table hold."""
-    count = _updates(judgement)
-    return f"{LEGEND} Every candidate was trained for {count:,} updates." if count else LEGEND
+    parts = [LEGEND, *([CPU] if judgement.cpu else []), SPEED.format("CPU second" if judgement.cpu else "second")]
+    if count := _updates(judgement):
+        parts.append(f"Every candidate was trained for {count:,} updates.")
+    return " ".join(parts)
 
 
 def _cells(judgement: Judgement, rank: int, one: Candidate) -> list[str]:
@@ -67,7 +73,8 @@ def _cells(judgement: Judgement, rank: int, one: Candidate) -> list[str]:
             f"{signed} [{between(metric, versus.interval)}]",
             p_value(versus.p_value).removeprefix("p ").lstrip("= "),
         ]
-    return [f"{rank}", one.name, _status(judgement, one), *scores, *against, *_costs(one.outcome, one.training_seconds)]
+    costs = [*_costs(one.outcome), *_times(one.outcome, one)]
+    return [f"{rank}", one.name, _status(judgement, one), *scores, *against, *costs]
 
 
 def _status(judgement: Judgement, one: Candidate) -> str:
@@ -87,16 +94,23 @@ def _score(metric: Metric, score: Score | None) -> str:
     return "" if score is None else with_interval(metric, score).replace(" %", "")
 
 
-def _costs(one: Outcome, seconds: float | None) -> list[str]:
-    share = f" ({100 * one.trained_parameters / one.parameters:.3g} %)" if one.parameters else ""
+def _costs(one: Outcome) -> list[str]:
+    percent = 100 * one.trained_parameters / one.parameters if one.parameters else 0
+    share = f" ({percent:.{0 if percent >= 10 else 1}f} %)" if one.parameters else ""
     return [
         f"{short(one.trained_parameters)}{share}" if one.trained_parameters else "",
         readable(one.bytes) if one.bytes else "",
         readable(one.peak_bytes) if one.peak_bytes else "",
-        f"{one.seconds_per_update:.3g}" if one.seconds_per_update else "",
-        f"{one.updates:,}" if one.updates else "",
+    ]
+
+
+def _times(outcome: Outcome, one: Candidate | None = None) -> list[str]:
+    each, seconds, speed = (one.seconds_per_update, one.training_seconds, one.speed) if one else (None, None, None)
+    return [
+        f"{each:.2g}" if each else "",
+        f"{outcome.updates:,}" if outcome.updates else "",
         duration(seconds) if seconds else "",
-        f"{one.audio_seconds_per_second:.3g} x" if one.audio_seconds_per_second else "",
+        f"{speed:.{0 if speed >= 10 else 1}f} x" if speed else "",
     ]
 
 

@@ -320,9 +320,22 @@ def test_lora_trains_updates_and_the_new_head(kind, arguments, tiny_encoder, tmp
     torch.testing.assert_close(merged, saved, rtol=1e-4, atol=1e-5)
 
 
-def test_a_small_network_from_random_weights_takes_no_lora(arguments, capsys):
-    assert main(arguments("convnet", lora_rank=2)) == 2
-    assert "has no linear layers in attention or feed-forward" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("keys", "given"),
+    [
+        ({"lora_rank": 2}, "lora_rank 2"),
+        ({"train": "[head, norms]"}, "train [head, norms]"),
+        ({"freeze_encoder": "true"}, "freeze_encoder"),
+    ],
+)
+def test_a_network_from_random_weights_is_trained_as_a_whole(arguments, capsys, keys, given):
+    assert main(arguments("convnet", **keys)) == 2
+    why = "convnet starts from random weights, and what is not trained would stay random."
+    assert capsys.readouterr().err.splitlines()[-2:] == [f"{given}: {why}", f"-> leave {next(iter(keys))} out"]
+
+
+def test_a_network_that_was_trained_may_be_trained_in_part(arguments, trained, tmp_path):
+    assert main(arguments(trained, "again", train="[head]", max_steps=2)) == 0
 
 
 def test_the_mean_of_the_layers_starts_even(settings, tiny_encoder):

@@ -245,6 +245,46 @@ def test_updates_that_are_the_same_for_all_are_below_the_table(tmp_path):
     assert "updates" not in legend(found)
 
 
+def test_times_of_the_processor_count_if_all_have_them(tmp_path):
+    """The clock says that b is slower, because something else ran beside it."""
+    same = {"bytes": 1000, "updates": 10, "parameters": 10, "architecture": "x"}
+    outcomes = [
+        finished(
+            tmp_path, "a", recognized([1] * 40), seconds_per_update=1.0, cpu_seconds_per_update=2.0,
+            audio_seconds_per_second=90.0, audio_seconds_per_cpu_second=20.0, **same,
+        ),
+        finished(
+            tmp_path, "b", recognized([1] * 40), seconds_per_update=9.0, cpu_seconds_per_update=1.0,
+            audio_seconds_per_second=30.0, audio_seconds_per_cpu_second=8.0, **same,
+        ),
+    ]  # fmt: skip
+    found = judge(compared(outcomes))
+    assert advice(found)[0] == (
+        "Take b: it can't be told apart from the best, a, on 40 utterances, and is 2.0 times cheaper to train (10 s "
+        "against 20 s of CPU time)."
+    )
+    heads, rows = table(found)
+    assert [dict(zip(heads, row, strict=True))["CPU s/update"] for row in rows] == ["2", "1"]
+    assert [dict(zip(heads, row, strict=True))["speed"] for row in rows] == ["20 x", "20 x"]
+    assert "seconds of audio per CPU second" in legend(found)
+    by_clock = judge(compared([outcomes[0], replace(outcomes[1], cpu_seconds_per_update=None)]))
+    assert by_clock.chosen.name == "a"
+    assert [row[table(by_clock)[0].index("s/update")] for row in table(by_clock)[1]] == ["1", "9"]
+
+
+def test_models_of_one_architecture_are_equally_fast(tmp_path):
+    same = {"bytes": 1000, "updates": 10}
+    outcomes = [
+        finished(tmp_path, "a", recognized([1] * 40), audio_seconds_per_second=43.0, architecture="x", **same),
+        finished(tmp_path, "b", recognized([1] * 40), audio_seconds_per_second=14.0, architecture="x", **same),
+        finished(tmp_path, "c", recognized([1] * 40), audio_seconds_per_second=30.0, architecture="y", **same),
+        finished(tmp_path, "d", recognized([1] * 40), architecture="y", **same),
+    ]
+    found = judge(compared(outcomes))
+    assert [(one.name, one.speed) for one in found.candidates] == [("a", 43.0), ("b", 43.0), ("c", 30.0), ("d", 30.0)]
+    assert found.chosen.name == "a"
+
+
 def test_speeds_below_real_time_are_told_apart(tmp_path):
     same = {"bytes": 1000, "updates": 10}
     outcomes = [

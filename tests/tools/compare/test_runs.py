@@ -41,7 +41,21 @@ def test_the_files_of_two_runs(tmp_path):
     assert (found.task, found.metric.name, found.splits) == ("asr", "wer", {"eval": "dev"})
     assert (one.name, one.settings, one.parameters, other.parameters) == ("a", {"learning_rate": 0.0001}, 10, 30)
     assert (one.updates, one.seconds_per_update, one.audio_seconds_per_second) == (20, 2.5, 50.0)
+    assert (one.cpu_seconds_per_update, one.audio_seconds_per_cpu_second) == (None, None)
     assert judge(found).chosen.name == "a"
+
+
+def test_times_of_the_processor(tmp_path):
+    runs = [run(tmp_path / name, 1) for name in "ab"]
+    for folder in runs:
+        figures = json.loads((folder / "all_results.json").read_text())
+        figures |= {"cpu_seconds_per_update": 0.5, "eval_audio_seconds_per_cpu_second": 9.0}
+        (folder / "all_results.json").write_text(json.dumps(figures))
+    summary = {"real_time_factor": 0.02, "cpu_real_time_factor": 0.04, "normalizer": "checkpoint"}
+    (runs[0] / "evaluation" / "dev.json").write_text(json.dumps(summary))
+    one, other = outcomes_of_runs(runs).outcomes
+    assert (one.cpu_seconds_per_update, one.audio_seconds_per_cpu_second) == (0.5, 25.0)
+    assert other.audio_seconds_per_cpu_second == 9.0
 
 
 def test_the_time_of_a_resumed_run_is_not_known(tmp_path):

@@ -179,7 +179,7 @@ def test_splits_that_select_are_only_used_for_that(arguments, tmp_path):
     table = "{split: 'dev-tones:4', select: 'dev-tones[4:]'}"
     assert main([*arguments, *SHORT, "--keep_splits", table, "--interpolate", "auto"]) == 0
     found = results(tmp_path / "out")
-    assert found["interpolation"]["rule"].endswith("the best on select_LibriSpeech_dev-tones_4_")
+    assert found["interpolation"]["rule"].endswith("the best on select_LibriSpeech_dev-tones_4")
     good = [row for row in found["interpolation"]["curve"] if row["difference"] <= row["standard_error"] * ROUNDING]
     chosen = min(good, key=lambda row: (row["select"], row["share"]))
     assert found["interpolation"]["share"] == chosen["share"]

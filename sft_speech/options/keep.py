@@ -80,8 +80,8 @@ def tables_of(config: FinetuneConfig) -> list[dict[str, Any]]:
 
 
 def keep_places(config: FinetuneConfig) -> dict[str, Place]:
-    """Return the corpora of ``keep_splits`` by role: ``keep_CORPUS_SPLIT``, and ``select_CORPUS_SPLIT`` beside those
-    that have a split to choose the interpolation by.
+    """Return the corpora of ``keep_splits`` by role: ``keep_CORPUS_SPLIT``, and ``select_CORPUS_SPLIT`` for the splits
+    to choose the interpolation by.
     """
     places: dict[str, Place] = {}
     for table in tables_of(config):
@@ -97,7 +97,9 @@ def keep_places(config: FinetuneConfig) -> dict[str, Place]:
         name = unused(name_of(place), [role.removeprefix(KEEP) for role in (*config.own_corpora, *places)])
         places[KEEP + name] = place
         if "select" in table:
-            places[SELECT + name] = dataclasses.replace(place, split=table["select"])
+            chosen_by = dataclasses.replace(place, split=table["select"])
+            if chosen_by not in [one for role, one in places.items() if role.startswith(SELECT)]:
+                places[unused(SELECT + name_of(chosen_by), places)] = chosen_by
     return places
 
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 START = "start.safetensors"  # in the output directory, until the run is finished
 SHARES = tuple(number / 10 for number in range(11))
-INTERVAL = 2 * 1.96  # standard errors in a 95 % interval
+ROUNDING = 1 + 1e-9  # a difference of one error is one standard error
 
 Evaluate = Callable[[Rows], Evaluation]
 
@@ -46,7 +46,7 @@ class Point:
     Args:
         value: metric on the evaluation split.
         difference: to the best share; positive if it is worse.
-        error: standard error of that difference, from a paired bootstrap; None if the metric has no interval.
+        error: standard error of that difference, on the same utterances; None if single ones have no figures.
         kept: mean of the metric over the splits that ``select`` names; None if it was not computed.
     """
 
@@ -59,7 +59,7 @@ class Point:
     @property
     def as_good(self) -> bool:
         """Whether it is as good as the best share, by one standard error."""
-        return self.difference <= (self.error or 0.0)
+        return self.difference <= (self.error or 0.0) * ROUNDING
 
 
 def choose(points: Sequence[Point], best: str) -> Point:
@@ -118,8 +118,7 @@ def search(
     )
     points = []
     for share, value in values.items():
-        interval = compared[share].interval if compared[share] else None
-        error = (interval.high - interval.low) / INTERVAL if interval else None
+        error = compared[share].error if compared[share] else None
         point = Point(share, value, sign * (value - values[best]), error)
         if selects and point.as_good:
             mixture.set(share)

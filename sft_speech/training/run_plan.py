@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sft_speech.corpora.report import CorpusReport
+from sft_speech.corpora.rows import column_of
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.text.counted import counted
@@ -41,7 +42,8 @@ def plan_run(
     """Plan a run. Return its batches, the batches per optimizer step, and the optimizer steps; log them in one line.
 
     Args:
-        seconds: (N,) cost of each row in a batch.
+        rows: the N rows.
+        seconds: (N,) cost of each in a batch.
         max_stretch: the largest factor by which augmentation may lengthen an utterance.
         draw: the utterances of each epoch; None for all of them.
     """
@@ -71,7 +73,7 @@ def plan_run(
     plan.batches = steps * accumulation
     logger.info(
         "train: %s, %.2f h, %.1f %% padding; %s = %.1f epochs",
-        *(counted(len(seconds), "utterance"), seconds.sum() / 3600, 100 * plan.padding()),
+        *(counted(len(seconds), "utterance"), column_of(rows, "seconds").to_numpy().sum() / 3600, 100 * plan.padding()),
         *(described(steps, accumulation, world, batch_seconds), plan.epochs(plan.batches)),
     )
     return plan, accumulation, steps

@@ -92,6 +92,26 @@ def test_p_values_are_those_of_a_normal_distribution():
     assert found.interval.low == pytest.approx(0.1 - 1.96 / 20, abs=0.01)
 
 
+def test_the_standard_error_of_a_difference():
+    """Of a mean it is that of the textbook; utterances have weights; whole speakers are left out."""
+    rng = np.random.default_rng(6)
+    values, nothing = rng.normal(size=40), np.zeros(40)
+    found = compare(of_values(values), of_values(nothing), mean)
+    assert found.error == pytest.approx(values.std(ddof=1) / 40**0.5)
+    once = np.eye(1, 40).ravel()
+    found = compare(of_values(once), of_values(nothing), mean)
+    assert found.error == pytest.approx(found.difference, rel=1e-12), "a single error more is one standard error"
+    errors, words = np.array([3.0, 0, 0, 1]), np.array([10.0, 2, 4, 4])
+    first, second = np.stack([errors, words], 1), np.stack([0 * errors, words], 1)
+    without = [(4 - e) / (20 - w) for e, w in zip(errors, words, strict=True)]
+    assert compare(first, second, mean).error == pytest.approx((3 * np.var(without)) ** 0.5)
+    speakers = [f"s{n % 5}" for n in range(40)]
+    by_speaker = values.reshape(8, 5).mean(0)
+    found = compare(of_values(values), of_values(nothing), mean, speakers)
+    assert found.error == pytest.approx(by_speaker.std(ddof=1) / 5**0.5)
+    assert compare(of_values(values[:1]), of_values(nothing[:1]), mean).error == 0
+
+
 def test_speakers_are_drawn_for_both_systems():
     speakers = [f"s{n % 6}" for n in range(60)]
     one = of_values(np.array([float(n % 6 == 0) for n in range(60)]))

@@ -78,8 +78,12 @@ def test_columns_are_those_of_the_corpus():
 
 def test_a_split_to_select_by():
     config = make(interpolate="auto", keep_splits=[{"source": "other", "split": "test", "select": "dev"}])
-    assert config.corpora["select_other_test"] == ("other", "dev")
+    assert config.corpora["select_other_dev"] == ("other", "dev")
     assert config.reported == ["eval", "keep_other_test"]
+    tables = [{"source": "other", "split": split, "select": "dev"} for split in ("test", "dev")]
+    config = make(interpolate="auto", keep_splits=tables)
+    roles = [role for role in config.corpora if "other" in role]
+    assert roles == ["keep_other_test", "select_other_dev", "keep_other_dev"], "one split is evaluated once"
 
 
 @pytest.mark.parametrize(("given", "meant"), [("auto", "auto"), ("0.5", 0.5), (1, 1.0), ("null", None), (None, None)])

@@ -10,7 +10,7 @@ WER, ACCURACY = Metric("wer", "WER %", scale=100), Metric("accuracy", "accuracy 
 
 
 def change(metric: Metric, before: float, after: float, low: float, high: float) -> Change:
-    return Change("dev", metric, before, after, Comparison(after - before, Interval(low, high, "speakers"), 0.01))
+    return Change("dev", metric, before, after, Comparison(after - before, Interval(low, high, "speakers"), 0.01, 0.02))
 
 
 def test_a_line_is_literal():

@@ -94,7 +94,11 @@ def test_a_search_measures_every_share():
     best = found[7]
     assert (best.difference, best.error) == (0.0, 0.0)
     assert found[6].difference == pytest.approx(0.1)
-    assert found[6].error == pytest.approx(0.095, abs=0.03)  # of one utterance in ten: sqrt(0.1 * 0.9 / 10)
+    assert found[6].error == pytest.approx(0.1)
+    assert found[6].as_good, "one utterance more says nothing"
+    assert found[5].error == pytest.approx(0.4 / 3)  # of two in ten: sqrt(0.2 * 0.8 / 9)
+    assert [point.as_good for point in found] == [False] * 6 + [True] * 5
+    assert choose(found, "min").share == 0.6
     assert all(point.kept is None for point in found)
     assert searched(ACCURACY, wrong)[1].difference == pytest.approx(0.1), "positive is worse"
 

@@ -14,7 +14,7 @@ WER = Metric("wer", "WER %", scale=100)
 
 
 def row(split: str, before: float, after: float, low: float, high: float, unmixed: float | None = None) -> dict:
-    comparison = Comparison(after - before, Interval(low, high, "speakers"), 0.01)
+    comparison = Comparison(after - before, Interval(low, high, "speakers"), 0.01, 0.02)
     return row_of(split, after, unmixed, Change(split, WER, before, after, comparison), "wer")
 
 

@@ -147,6 +147,15 @@ def test_without_weights_the_batches_are_those_of_one_corpus():
     assert list(alone) == list(as_one)
 
 
+def test_the_hours_of_a_run_are_those_of_its_audio_whatever_a_clip_costs(caplog):
+    """A Whisper also computes some of the silence after each clip."""
+    config = FinetuneAsrConfig(model="m", source="s", output_dir="o", max_batch_seconds=40.0, num_train_epochs=1)
+    stored = StoredRows(rows(np.full(90, 2.0)), lambda seconds: seconds + 1.28)
+    with caplog.at_level("INFO"):
+        stored.plan(config, Processes(0, 1), CorpusReport(), None, 1.0)
+    assert "train: 90 utterances, 0.05 h, 0.0 % padding; 8 steps of 1 x 1 batch of 40 s = 1.0 epochs" in caplog.text
+
+
 def test_other_weights_are_another_corpus_when_resumed(tmp_path, caplog):
     caplog.set_level("WARNING", "sft_speech")
     planned(mixed(3, 1)).save(tmp_path, 1)

@@ -24,17 +24,24 @@ from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 from sft_speech.tasks.asr.seq2seq.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
 from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
+from sft_speech.tasks.pretraining.loss import PretrainingCriterion
+from sft_speech.tasks.pretraining.targets import PretrainingCollator
 from sft_speech.training.plan import BatchPlan
 from sft_speech.training.trainer import ExactTrainer
 
 sys.path.append(str(Path(__file__).parents[1]))
 import tiny_seq2seq
 from tiny_lora import adapted, randomize
+from tiny_pretraining import tiny_checkpoint
 
 # A kind of model, and what is trained of it: parts, or "late", if some weights are trained only from a later step on.
 KINDS = (
     "ctc", "whisper", "lora", "ctc: head", "ctc: head, encoder.layers.1-", "ctc: norms, biases", "ctc: late",
-    "whisper: decoder.layers.top1, encoder.norms", "whisper: late",
+    "whisper: decoder.layers.top1, encoder.norms", "whisper: late", "pretraining", "pretraining_conformer",
+)  # fmt: skip
+FIGURES = (
+    "loss", "grad_norm", "blank_share", "label_accuracy", "contrastive_loss", "diversity_loss", "accuracy",
+    "code_perplexity",
 )  # fmt: skip
 CLIPS = 16
 TEXTS = ("the", "So it is.", "Hut", "a, b, c and so on", "6 times 7", "W", "hello there", "it")
@@ -123,6 +130,31 @@ class Seq2SeqClips(torch.utils.data.Dataset):
         return self.utterances[key[1]]
 
 
+class PretrainingClips(torch.utils.data.Dataset):
+    """Clips of noise of 0.2 to 0.5 s with masks, negatives and Gumbel noise."""
+
+    def __init__(self, model_type: str) -> None:
+        self.checkpoint = tiny_checkpoint(model_type)
+        self.checkpoint.model.feature_grad_mult = 0.5
+        targets = self.checkpoint.targets(0.5, 4, 6)
+        self.collate = PretrainingCollator(
+            self.checkpoint.front_end.features, self.checkpoint.front_end.frames, 16000, targets
+        )
+        rng = np.random.default_rng(0)
+        lengths = rng.integers(3200, 8000, CLIPS).tolist()
+        self.utterances = [
+            {"id": str(number), "waveform": rng.normal(size=n).astype(np.float32), **targets.draw(n, (3, number))}
+            for number, n in enumerate(lengths)
+        ]
+        self.seconds = [samples / 16000 for samples in lengths]
+
+    def __len__(self) -> int:
+        return CLIPS
+
+    def __getitem__(self, key):
+        return self.utterances[key[1]]
+
+
 def seq2seq_checkpoint(kind: str) -> Any:
     """Load a tiny recognizer as a run does."""
     with tempfile.TemporaryDirectory() as folder:
@@ -156,6 +188,13 @@ def whole_parts(kind: str, **overrides: Any) -> tuple[Any, Any, Any]:
     if kind == "ctc":
         model = tiny_model(**overrides)
         return model, Clips(model), CtcCriterion(blank=0)
+    if kind.startswith("pretraining"):
+        made = PretrainingClips("wav2vec2-conformer" if kind.endswith("conformer") else "wav2vec2")
+        return (
+            made.checkpoint.model,
+            made,
+            PretrainingCriterion(0.1, **{"diversity_weight": 2.0, "feature_penalty": 3.0} | overrides),
+        )
     clips = Seq2SeqClips(kind)
     return clips.checkpoint.model, clips, Seq2SeqCriterion(**overrides)
 
@@ -211,7 +250,7 @@ def step(size: int, batches: int, uneven: bool, kind: str, model: Any, clips: An
         )
         trainer.train()
         logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
-    return {key: logged[key] for key in ("loss", "grad_norm", "blank_share", "label_accuracy") if key in logged}
+    return {key: logged[key] for key in FIGURES if key in logged}
 
 
 if __name__ == "__main__":

@@ -99,10 +99,14 @@ class PretrainingCriterion:
         temperature: divides the cosines.
         diversity_weight: weight of the diversity loss.
         feature_penalty: weight of the mean square of the convolutions' output.
+
+    Attributes:
+        gumbel_temperature: temperature of the quantizer, which falls during a run.
     """
 
     def __init__(self, temperature: float, diversity_weight: float, feature_penalty: float) -> None:
         self.temperature, self.diversity_weight, self.feature_penalty = temperature, diversity_weight, feature_penalty
+        self.gumbel_temperature = 2.0
         self.step: Step | None = None  # None: the batch is all of the step
 
     def count(self, batch: dict[str, Any]) -> int:
@@ -138,7 +142,8 @@ class PretrainingCriterion:
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
         """Return the loss of a batch of :class:`~sft_speech.tasks.pretraining.targets.PretrainingCollator`."""
-        found = model(**{name: batch[name] for name in INPUTS}, noise=batch.get("noise"))
+        noise = {"noise": batch.get("noise"), "temperature": self.gumbel_temperature}
+        found = model(**{name: batch[name] for name in INPUTS}, **noise)
         known = batch["masked"] >= 0
         losses, right, same = contrastive(
             found["predicted"], found["quantized"], found["codes"], batch["negatives"], self.temperature
@@ -178,6 +183,7 @@ class PretrainingCriterion:
             "same_negatives": sums["same"] / masked,
             "code_perplexity": float(perplexities(codes).sum()),
             "prob_perplexity": float(perplexities(distribution).sum()),
+            "gumbel_temperature": self.gumbel_temperature,
         }
 
 

@@ -23,7 +23,6 @@ class Pretraining:
 
     Attributes:
         feature_grad_mult: factor on the gradient of the convolutions.
-        gumbel_temperature: temperature of the quantizer in training.
     """
 
     config: Any
@@ -32,7 +31,6 @@ class Pretraining:
     project_q: Any
     dropout_features: Any
     feature_grad_mult: float = 1.0
-    gumbel_temperature: float = 2.0
 
     def forward(
         self,
@@ -41,6 +39,7 @@ class Pretraining:
         mask: Tensor,
         masked: Tensor,
         noise: Tensor | None = None,
+        temperature: float = 1.0,
         only_distribution: bool = False,
     ) -> dict[str, Tensor]:
         """Predict the masked frames of a batch.
@@ -50,6 +49,7 @@ class Pretraining:
             mask: (B, T), True where masked.
             masked: (B, M) masked frames, padded with -1.
             noise: (B, M, G, V) Gumbel noise of the quantizer; None: the most probable codes are taken.
+            temperature: of the Gumbel softmax.
             only_distribution: return only "distribution", and do not run the encoder.
 
         Returns:
@@ -75,7 +75,7 @@ class Pretraining:
         hidden = torch.where(mask.unsqueeze(-1), base.masked_spec_embed.to(hidden.dtype), hidden)
         encoded = base.encoder(hidden, attention_mask=own).last_hidden_state
         logits = self.code_logits(self.dropout_features(gathered(normed, places)))
-        codes, quantized = self.quantized(logits, noise)
+        codes, quantized = self.quantized(logits, noise, temperature)
         return {
             "predicted": self.project_hid(gathered(encoded, places)),
             "quantized": self.project_q(quantized),
@@ -93,11 +93,11 @@ class Pretraining:
         """Return the sum (G, V) of the probabilities of codes over the frames that are ``known`` (B, M)."""
         return (logits.softmax(-1) * known[..., None, None]).sum((0, 1))
 
-    def quantized(self, logits: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    def quantized(self, logits: Tensor, noise: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
         """Return codes (B, M, G) and their vectors (B, M, G x dimensions), with the straight-through gradient of the
         Gumbel softmax (Jang et al. 2016, arXiv:1611.01144) if there is noise.
         """
-        soft = None if noise is None else ((logits + noise) / self.gumbel_temperature).softmax(-1)
+        soft = None if noise is None else ((logits + noise) / temperature).softmax(-1)
         codes = (logits if soft is None else soft).argmax(-1)
         chosen = functional.one_hot(codes, logits.shape[-1]).to(logits.dtype)
         if soft is not None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from sft_speech.tasks.pretraining.loss import PretrainingCriterion
+
 logger = logging.getLogger(__name__)
 
 
@@ -17,12 +19,12 @@ class GumbelTemperature(TrainerCallback):
     2 times 0.999995 for each of 400,000 updates, at least 0.5, which it reaches at 69 % of the run.
 
     Args:
-        model: the model, as transformers saves it.
+        criterion: the criterion of the run.
         share: share of the run after which it is ``end``.
     """
 
-    def __init__(self, model: Any, start: float, end: float, share: float) -> None:
-        self.model, self.start, self.end, self.share = model, start, end, share
+    def __init__(self, criterion: PretrainingCriterion, start: float, end: float, share: float) -> None:
+        self.criterion, self.start, self.end, self.share = criterion, start, end, share
 
     def at(self, step: int, steps: int) -> float:
         """Return the temperature of step ``step``, counted from 0, of a run of ``steps``."""
@@ -30,11 +32,7 @@ class GumbelTemperature(TrainerCallback):
         return float(self.start * (self.end / self.start) ** done)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.model.gumbel_temperature = self.at(state.global_step, state.max_steps)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs is not None and "contrastive_loss" in logs and self.start != self.end:
-            logs["gumbel_temperature"] = self.model.gumbel_temperature
+        self.criterion.gumbel_temperature = self.at(state.global_step, state.max_steps)
 
 
 class Collapse(TrainerCallback):

@@ -41,6 +41,7 @@ class PreTraining(Task[PretrainConfig]):
     """Continued self-supervised pre-training, as in wav2vec 2.0."""
 
     checkpoint: Checkpoint
+    criterion: PretrainingCriterion
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config)
@@ -105,7 +106,7 @@ class PreTraining(Task[PretrainConfig]):
         start = config.gumbel_start or max(config.gumbel_end, 2.0 if self.checkpoint.head_is_new else 0.0)
         logger.info("temperature of the quantizer: %g to %g", start, config.gumbel_end)
         return [
-            GumbelTemperature(self.model, start, config.gumbel_end, config.gumbel_share),
+            GumbelTemperature(self.criterion, start, config.gumbel_end, config.gumbel_share),
             Collapse(self.checkpoint.model.quantizer.num_groups),
         ]
 

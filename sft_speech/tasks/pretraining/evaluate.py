@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -318,18 +318,17 @@ def main(args: argparse.Namespace) -> None:
     """Evaluate a pre-trained model, write the files, print the table."""
     from sft_speech.models.load import chosen_device
     from sft_speech.tasks.pretraining.checkpoint import load_pretrained_model
-    from sft_speech.tasks.pretraining.config import PretrainConfig
 
     rows, split, _ = rows_of_arguments(args, text=None)
     checkpoint = load_pretrained_model(args.model, args.allow_pickle)
-    run = PretrainConfig(**settings_of(args.model), model=args.model, source=args.source, output_dir="-")
+    run = settings_of(args.model)
     result = evaluate_corpus(
         checkpoint,
         rows,
-        checkpoint.targets(run.mask_time_prob, run.mask_time_length, run.num_negatives),
-        max_seconds=run.max_seconds,
+        checkpoint.targets(run["mask_time_prob"], run["mask_time_length"], run["num_negatives"]),
+        max_seconds=run["max_seconds"],
         max_batch_seconds=args.max_batch_seconds or 100.0,
-        diversity_weight=run.diversity_loss_weight,
+        diversity_weight=run["diversity_loss_weight"],
         device=chosen_device(args.device),
     )
     if not result.metrics():
@@ -342,10 +341,11 @@ def main(args: argparse.Namespace) -> None:
 USED = ("mask_time_prob", "mask_time_length", "num_negatives", "diversity_loss_weight", "max_seconds")
 
 
-def settings_of(model: str) -> Mapping[str, Any]:
-    """Return the settings of a model's run that its figures depend on; {} if it has no run.yaml."""
+def settings_of(model: str) -> dict[str, Any]:
+    """Return the settings that the figures of a model depend on: those of its run, or the defaults."""
     from sft_speech.options.settings import read_yaml
+    from sft_speech.tasks.pretraining.config import PretrainConfig
 
     file = Path(model) / "run.yaml"
     found = read_yaml(str(file), "settings of the run,") if file.is_file() else {}
-    return {name: found[name] for name in USED if name in found}
+    return {name: found.get(name, getattr(PretrainConfig, name)) for name in USED}

@@ -35,6 +35,8 @@ RECIPES = {
     "long": ("pipeline", "ours", "ours, own length", "faster-whisper int8", "faster-whisper float32"),
 }
 
+HIDDEN = ("texts", "counts")  # ends of the names of figures that only --json has
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -91,7 +93,7 @@ def main() -> None:
 def report(args: argparse.Namespace, figures: dict[str, Any]) -> None:
     """Print the figures of a run, and append them to the file with what was run."""
     shown = {name: round(value, 2) if isinstance(value, float) else value for name, value in figures.items()}
-    print(json.dumps({name: value for name, value in shown.items() if not name.endswith("texts")}), flush=True)
+    print(json.dumps({name: value for name, value in shown.items() if not name.endswith(HIDDEN)}), flush=True)
     if args.json:
         asked = {name: str(value) for name, value in vars(args).items() if value not in (None, [])}
         with args.json.open("a") as file:

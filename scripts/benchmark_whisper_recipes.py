@@ -15,6 +15,7 @@ from benchmarking import clock, cpu_seconds, peak_memory
 
 Transcribe: TypeAlias = Callable[[list[Any]], list[str]]
 PLAIN_CLIPS = 8  # transcribed together in plain use
+OF_THE_RUN = ("updates", "seconds_per_update", "peak_bytes", "trained_parameters", "parameters")
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -44,22 +45,34 @@ def waveforms(rows: Any, rate: int = 16000) -> Iterator[Any]:
 def fine_tuned(args: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune, and test the saved model."""
     watch = clock()
-    folder = Path(args.model)
+    folder, of_the_run = Path(args.model), {}
     if args.recipe != "before":
         folder = args.folder / "model"
-        (plain_recipe if args.recipe == "plain" else ours)(args, folder, watch)
-    found: dict[str, Any] = dict(watch.found)
+        of_the_run = (plain_recipe if args.recipe == "plain" else ours)(args, folder, watch)
+    found: dict[str, Any] = watch.found | of_the_run
     for test in args.test:
+        rows = rows_of(test)
         for use in args.uses:
             began = time.time(), cpu_seconds()
-            wer, texts = tested(folder, rows_of(test), use, args)
-            name = f"{Path(test.partition(':')[0]).name}:{test.partition(':')[2]}"
-            found |= {f"{use} {name}": 100 * wer, f"{use} {name} seconds": time.time() - began[0]}
-            found |= {f"{use} {name} cpu": cpu_seconds() - began[1], f"{use} {name} texts": texts[:12]}
+            errors, texts = tested(folder, rows, use, args)
+            name = f"{use} {Path(test.partition(':')[0]).name}:{test.partition(':')[2]}"
+            found |= rates(name, errors, rows) | {f"{name} seconds": time.time() - began[0]}
+            found |= {f"{name} cpu": cpu_seconds() - began[1], f"{name} texts": texts[:12]}
     return found
 
 
-def ours(args: argparse.Namespace, folder: Path, watch: Any) -> None:
+def rates(name: str, errors: list[Any], rows: Any) -> dict[str, Any]:
+    """Return the WER in percent, its 95 % interval, and the errors and words of each clip, to compare recipes."""
+    from sft_speech.metrics.words import interval, sum_errors
+
+    limits = interval(errors, list(rows["speaker"]))
+    counts = [(one.total, one.reference) for one in errors]
+    shown = [round(100 * limits.low, 1), round(100 * limits.high, 1)]
+    return {name: 100 * sum_errors(errors).rate, f"{name} interval": shown, f"{name} counts": counts}
+
+
+def ours(args: argparse.Namespace, folder: Path, watch: Any) -> dict[str, Any]:
+    """Fine-tune with ours; return the figures that the run itself gives."""
     from sft_speech import finetune, load_corpus
     from sft_speech.models.exact.whisper import SILENT_POSITIONS
     from sft_speech.tasks.asr.seq2seq.checkpoint import MARGIN_SECONDS
@@ -86,10 +99,11 @@ def ours(args: argparse.Namespace, folder: Path, watch: Any) -> None:
         "layerdrop": 0.0,
     }
     options |= {"source": args.source, "train_split": args.train_split, **json.loads(args.options)}
-    finetune(args.model, output_dir=folder, callbacks=[watch], **options)
+    figures = finetune(args.model, output_dir=folder, callbacks=[watch], **options).metrics
+    return {name: figures[name] for name in OF_THE_RUN if name in figures}
 
 
-def plain_recipe(args: argparse.Namespace, folder: Path, watch: Any) -> None:
+def plain_recipe(args: argparse.Namespace, folder: Path, watch: Any) -> dict[str, Any]:
     import torch
     from transformers import (
         Seq2SeqTrainer,
@@ -136,6 +150,7 @@ def plain_recipe(args: argparse.Namespace, folder: Path, watch: Any) -> None:
     trainer.train()
     trainer.save_model(str(folder))
     processor.save_pretrained(folder)
+    return {}
 
 
 def mapped(args: argparse.Namespace, processor: Any) -> Any:
@@ -152,8 +167,8 @@ def mapped(args: argparse.Namespace, processor: Any) -> Any:
     return datasets.Dataset.from_generator(examples)
 
 
-def tested(folder: Path, rows: Any, use: str, args: argparse.Namespace) -> tuple[float, list[str]]:
-    """Return the WER and the transcripts of a model by our greedy search ("own") or that of transformers ("plain")."""
+def tested(folder: Path, rows: Any, use: str, args: argparse.Namespace) -> tuple[list[Any], list[str]]:
+    """Return errors and transcripts of a model by our greedy search ("own") or that of transformers ("plain")."""
     from sft_speech import evaluate_corpus, load_checkpoint
 
     checkpoint: Any = load_checkpoint(folder)
@@ -164,9 +179,10 @@ def tested(folder: Path, rows: Any, use: str, args: argparse.Namespace) -> tuple
     if use == "own":
         checkpoint.own_length = True
         result = evaluate_corpus(checkpoint, rows)
-        return result.wer, [(one.written or (one.reference, one.hypothesis))[1] for one in result.utterances]
+        texts = [(one.written or (one.reference, one.hypothesis))[1] for one in result.utterances]
+        return [one.words for one in result.utterances], texts
     texts = plain_texts(folder, rows, args.language)
-    return error_rate(checkpoint, rows["text"], texts), texts
+    return errors_of(checkpoint, rows["text"], texts), texts
 
 
 def plain_texts(folder: Path, rows: Any, language: str | None) -> list[str]:
@@ -186,13 +202,20 @@ def plain_texts(folder: Path, rows: Any, language: str | None) -> list[str]:
 
 
 def error_rate(checkpoint: Any, references: list[str], hypotheses: list[str]) -> float:
-    from sft_speech.metrics.words import Errors, word_errors
+    from sft_speech.metrics.words import sum_errors
+
+    return sum_errors(errors_of(checkpoint, references, hypotheses)).rate
+
+
+def errors_of(checkpoint: Any, references: list[str], hypotheses: list[str]) -> list[Any]:
+    """Return the errors in words of each clip."""
+    from sft_speech.metrics.words import word_errors
     from sft_speech.tasks.asr.recognizer import scoring_of
 
     scoring = scoring_of(checkpoint)
     right = [scoring.words(scoring.reference(text)) for text in references]
     found = [scoring.words(scoring.hypothesis(text)) for text in hypotheses]
-    return sum(word_errors(right, found), Errors()).rate
+    return word_errors(right, found)
 
 
 # ---- recognition

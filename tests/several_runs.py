@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from accelerate import PartialState
 from transformers import Trainer
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5SpeechDecoderPrenet
 
@@ -112,8 +111,6 @@ def watch(output: str) -> Callable[[], dict]:
 
 
 if __name__ == "__main__":
-    leave = PartialState.destroy_process_group
-    PartialState.destroy_process_group = lambda self: None  # the next run needs the group too
     SpeechT5SpeechDecoderPrenet._consistent_dropout = lambda self, hidden, p: hidden  # random in every process
     rank, code = os.environ["RANK"], 0
     for run in json.loads(Path(sys.argv[1]).read_text()):
@@ -125,4 +122,3 @@ if __name__ == "__main__":
             notes.write(json.dumps({"rank": int(rank), "code": code, **seen()}) + "\n")
         if code:
             sys.exit(code)
-    leave(PartialState())

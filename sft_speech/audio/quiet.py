@@ -16,15 +16,14 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Iterator
 
 
 class _Stderr:
-    """The variable ``stderr`` of the C library, and how many threads need it to be silent."""
+    """The variable ``stderr`` of the C library, silent in ``with`` blocks, nested or of several threads."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.users = 0
+        self.users = 0  # blocks that have not ended
         self.variable: ctypes.c_void_p | None = None
         self.spoken: int | None = None  # the stream that it normally holds
         self.silent: int | None = None  # a stream to the null device, never closed
@@ -45,24 +44,26 @@ class _Stderr:
             self.variable.value = self.spoken
         self.users = 0
 
+    def __enter__(self) -> None:
+        if self.variable is None:
+            return
+        with self.lock:
+            self.users += 1
+            if self.users == 1:
+                self.spoken, self.variable.value = self.variable.value, self.silent
+
+    def __exit__(self, *error: object) -> None:
+        if self.variable is None:
+            return
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.variable.value = self.spoken
+
 
 _STDERR = _Stderr()
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Discard what C libraries print to ``stderr`` while the block runs; threads may be in it at the same time."""
-    if _STDERR.variable is None:
-        yield
-        return
-    with _STDERR.lock:
-        _STDERR.users += 1
-        if _STDERR.users == 1:
-            _STDERR.spoken, _STDERR.variable.value = _STDERR.variable.value, _STDERR.silent
-    try:
-        yield
-    finally:
-        with _STDERR.lock:
-            _STDERR.users -= 1
-            if _STDERR.users == 0:
-                _STDERR.variable.value = _STDERR.spoken
+def quiet() -> contextlib.AbstractContextManager[None]:
+    """Return a block in which what C libraries print to ``stderr`` is discarded."""
+    return _STDERR

@@ -38,7 +38,7 @@ class Sound:
 
     Attributes:
         frames: samples per channel.
-        samplerate, channels, format, subtype, extra_info: as those of ``soundfile.SoundFile``; of the first part.
+        samplerate, channels, format, subtype: as those of ``soundfile.SoundFile``; of the first part.
         parts: how many files follow each other in this one.
         repaired: what is wrong with its header, in words; "" if nothing is.
 
@@ -59,7 +59,8 @@ class Sound:
             raise
         first = self._files[0]
         self.samplerate, self.channels = first.samplerate, first.channels
-        self.format, self.subtype, self.extra_info = first.format, first.subtype, first.extra_info
+        self.format, self.subtype = first.format, first.subtype
+        self._quiet = quiet() if self.subtype.startswith("MPEG") else contextlib.nullcontext()
         self._lengths = [file.frames for file in self._files]
         self.frames = sum(self._lengths)
         self._place: list[int | None] = [0] * len(self._files)  # of each part; None: unknown since an error
@@ -73,6 +74,11 @@ class Sound:
     def close(self) -> None:
         for file in self._files:
             file.close()
+
+    @property
+    def extra_info(self) -> str:
+        """What libsndfile logged when it opened the first part; a copy of 16 KB, so only for those who ask."""
+        return self._files[0].extra_info
 
     # ---- opening ----
 
@@ -102,13 +108,14 @@ class Sound:
 
     def _better(self, file: soundfile.SoundFile) -> list[Part] | None:
         """Return the parts of a file that libsndfile opens, and reads only in part."""
-        if file.format == "OGG" and self._is_chained():
+        container = file.format
+        if container == "OGG" and self._is_chained():
             with stream(self.encoded) as raw:
                 return ogg_parts(raw, size_of(raw))
-        if file.format == "MP3" and file.subtype == "MPEG_LAYER_III":
+        if container == "MP3" and file.subtype == "MPEG_LAYER_III":
             with stream(self.encoded) as raw:
                 return mp3_parts(raw, size_of(raw))
-        if file.format in ("WAV", "WAVEX") and (file.frames <= 0 or "Exiting parser" in file.extra_info):
+        if container in ("WAV", "WAVEX") and (file.frames <= 0 or "Exiting parser" in file.extra_info):
             with stream(self.encoded) as raw:
                 return wav_parts(raw, size_of(raw))
         return None
@@ -195,9 +202,9 @@ class Sound:
             return None
         # libmpg123 gives zeros for frames that use bits of those before the place that it sought to. soundfile seeks
         # after each read, so this has to be one read.
-        before = min(start, _RESERVOIR) if exact and file.subtype == "MPEG_LAYER_III" else 0
+        before = min(start, _RESERVOIR) if exact and self.subtype == "MPEG_LAYER_III" else 0
         try:
-            with quiet():
+            with self._quiet:
                 file.seek(start - before)
             self._place[number] = start - before
             found = self._next(number, before + samples)[before:]
@@ -223,10 +230,14 @@ class Sound:
             place += got
 
     def _next(self, number: int, samples: int) -> np.ndarray:
-        with quiet():
-            found = self._files[number].read(samples, dtype="float32", always_2d=True)
+        """Return the next samples of a part whose place is known."""
         place = self._place[number]
-        self._place[number] = None if place is None else place + len(found)
+        assert place is not None
+        found = np.empty((min(samples, max(0, self._lengths[number] - place)), self.channels), np.float32)
+        if len(found):
+            with self._quiet:  # `read` would take 15 µs more, to look at the array
+                found = found[: self._files[number].buffer_read_into(found, "float32")]
+        self._place[number] = place + len(found)
         return found
 
 

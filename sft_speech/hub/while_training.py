@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from sft_speech.hub import files
 from sft_speech.hub.card import Run, card_files
-from sft_speech.hub.repository import Repository, explained, hide_bars, open_repository, reason
+from sft_speech.hub.repository import Repository, explained, open_repository, reason
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import TaskSpec
 
@@ -100,7 +100,6 @@ class RunUploads(TrainerCallback):
         if self.thread is not None and self.thread.is_alive():
             logger.info("waiting for the upload of a checkpoint to %s", self.repository.url)
             self.thread.join()
-        hide_bars()  # the trainer shows them again
         going = files.uploads(self.output, self.spec)
         if self.strategy == "checkpoint" and (whole := files.checkpoints(self.output)):
             going += files.checkpoint_files(whole[-1], files.LAST_CHECKPOINT)

@@ -22,9 +22,10 @@ from transformers import PreTrainedModel
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import Preparation
 from sft_speech.models.adapter_files import Adapter, SavedAdapter, read_adapter
+from sft_speech.models.exact.norms import use_running_statistics
 from sft_speech.models.families import family_of
 from sft_speech.models.linear import OneDnnLinear, use_faster_linear
-from sft_speech.models.parts import Parts, plain_name
+from sft_speech.models.parts import Parts
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.lora import uses_lora
 
@@ -90,7 +91,7 @@ def continue_adapter(
     for name, why in reasons.items():
         if why is not None:
             raise UserError(f"adapter {saved.name}", f"{name} cannot be trained: {why}", "start a new adapter")
-    model = load_adapter(model, saved, new_weights, config.lora_dropout)
+    model = load_adapter(model, saved, new_weights, config.train, config.lora_dropout)
     if saved.base and saved.base.rstrip("/").split("/")[-1] != config.model.rstrip("/").split("/")[-1]:
         logger.warning(
             "adapter %s was trained on %s, and this run starts from %s", saved.name, saved.base, config.model
@@ -99,18 +100,25 @@ def continue_adapter(
 
 
 def load_adapter(
-    model: PreTrainedModel, saved: SavedAdapter, new_weights: Collection[str] = (), dropout: float = 0.0
+    model: PreTrainedModel,
+    saved: SavedAdapter,
+    new_weights: Collection[str] = (),
+    parts: Collection[str] = (),
+    dropout: float = 0.0,
 ) -> PreTrainedModel:
     """Give a model the updates and the other weights of a saved adapter.
 
+    Args:
+        new_weights, parts: see :func:`trained_fully`.
+
     Raises:
-        UserError: the adapter belongs to another base.
+        UserError: the adapter belongs to another base, or a part cannot be trained.
     """
     from peft import set_peft_model_state_dict
 
     saved.check_base(model)
     own = dict(model.named_parameters(remove_duplicate=False))
-    fully = {name for name in saved.weights if name in own} | trained_fully(model, new_weights)
+    fully = {name for name in saved.weights if name in own} | trained_fully(model, new_weights, parts)
     try:
         inject(model, saved.lora_config(dropout), fully)
         result: Any = set_peft_model_state_dict(model, saved.weights)
@@ -134,6 +142,7 @@ def inject(model: PreTrainedModel, lora: Any, fully: Collection[str]) -> PreTrai
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if plain_name(name) in fully:
             parameter.requires_grad = True
+    use_running_statistics(model, only_frozen=True)
     logger.info("%s", describe(model, lora))
     return model
 
@@ -150,15 +159,23 @@ def add_layers(model: Any, lora: Any, *, empty: bool = False) -> None:
     vars(model).pop("get_input_embeddings", None)
 
 
-def trained_fully(model: PreTrainedModel, new_weights: Collection[str], parts: Collection[str] = ()) -> set[str]:
-    """Return the names of the weights that are trained beside LoRA.
+def trained_fully(model: PreTrainedModel, new_weights: Collection[str], parts: Collection[str]) -> set[str]:
+    """Return the names of the weights that are trained beside LoRA, before it is added.
 
     Args:
         new_weights: names of the weights that are random at the start.
         parts: further parts, see :meth:`~sft_speech.models.parts.Parts.chosen`.
+
+    Raises:
+        UserError: the model has no such part, or nothing of it can be trained.
     """
     new = {name for name, _ in model.named_parameters(remove_duplicate=False)}.intersection(new_weights)
-    return new | (Parts(model).chosen(parts) if parts else set())
+    return new | (Parts(model).trainable(parts) if parts else set())
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a weight has without LoRA."""
+    return name.replace(".base_layer.", ".")
 
 
 def describe(model: PreTrainedModel, lora: Any) -> str:

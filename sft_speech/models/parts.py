@@ -22,24 +22,20 @@ FEED_FORWARD = re.compile(r"^(feed_forward\d?|ffn\d?|mlp|fc\d|intermediate|outpu
 KINDS = ("norms", "biases", "attention", "feed_forward")
 LAYERS = re.compile(r"(encoder|decoder)\.layers(?:\.(?:(\d+)(-)?(\d+)?|top(\d+)))?")
 EXCLUDED = "not "
-
-
-def plain_name(name: str) -> str:
-    """Return the name that a weight has without LoRA."""
-    return name.replace(".base_layer.", ".")
+MOST_NAMED = 4  # modules in an error
 
 
 class Parts:
     """The parts of a model, as sets of the names of their weights.
 
     A weight that two modules share, such as the embeddings and the head of a Whisper, has one name, as in
-    ``named_parameters()``. The names are those without LoRA, whose own weights belong to no part.
+    ``named_parameters()``.
 
     Args:
-        model: a model of transformers.
+        model: a model of transformers, without LoRA.
 
     Attributes:
-        sizes: number of values of each weight, by its name.
+        weights: by name.
         named: weights by the name of the part.
     """
 
@@ -47,17 +43,13 @@ class Parts:
         self.family, self.kind = family_of(model.config), str(model.config.model_type)
         body = self.family.body_name(model)
         self.prefix = f"{body}." if body else ""
-        own = {id(one): plain_name(name) for name, one in model.named_parameters() if ".lora_" not in name}
-        self.sizes = {own[id(one)]: one.numel() for one in model.parameters() if id(one) in own}
+        self.weights = dict(model.named_parameters())
+        own = {id(one): name for name, one in self.weights.items()}
         # every name that a shared weight has
-        self.aliases = [
-            (plain_name(name), own[id(one)])
-            for name, one in model.named_parameters(remove_duplicate=False)
-            if id(one) in own
-        ]
-        self.head = {plain_name(name) for name in head_names(model)}
-        named = {"all": set(self.sizes), "head": self.head, "body": set(self.sizes) - self.head}
-        inner = {name for name in self.sizes if name.startswith(self.prefix)}  # with a head that is also the embeddings
+        self.aliases = [(name, own[id(one)]) for name, one in model.named_parameters(remove_duplicate=False)]
+        self.head = head_names(model)
+        named = {"all": {*self.weights}, "head": self.head, "body": self.weights.keys() - self.head}
+        inner = {name for name in self.weights if name.startswith(self.prefix)}  # with a head that is the embeddings
         named["decoder"] = {name for name in inner if self.family.stack_of(name) == "decoder"}
         named["encoder"] = named["body"] - named["decoder"]
         for stack in ("encoder", "decoder"):
@@ -68,7 +60,7 @@ class Parts:
         named["projection"] = self.below("*feature_projection")
         named["embeddings"] = ({*owned(model, nn.Embedding)} | self.below("*embeddings")) - inside
         named["norms"] = {*owned(model, "Norm")}
-        named["biases"] = {name for name in self.sizes if name.rsplit(".", 1)[-1].startswith("bias")}
+        named["biases"] = {name for name in self.weights if name.rsplit(".", 1)[-1].startswith("bias")}
         for kind, pattern in (("attention", ATTENTION), ("feed_forward", FEED_FORWARD)):
             named[kind] = {name for name in inside if any(map(pattern.match, name.split(".")))} - named["norms"]
         named["feed_forward"] -= named["attention"]  # SEW-D: attention.output
@@ -99,7 +91,7 @@ class Parts:
         front, _, kind = part.rpartition(".")
         if front and kind in KINDS and (found := self.find(front) & self.named.get(kind, set())):
             return found
-        modules = {name.removeprefix(self.prefix).rsplit(".", 1)[0] for name in self.sizes}
+        modules = {name.removeprefix(self.prefix).rsplit(".", 1)[0] for name in self.weights}
         near = difflib.get_close_matches(part, [*self.named, *modules], 1, 0.5)
         has = ", ".join(f"{name} {self.size(found):,}" for name, found in self.named.items())
         do = f"did you mean {near[0]}? " if near else ""
@@ -134,54 +126,84 @@ class Parts:
         left = [self.find(part.removeprefix(EXCLUDED).strip()) for part in parts if part.startswith(EXCLUDED)]
         return set().union(*taken).difference(*left)
 
+    def trainable(self, parts: Collection[str]) -> set[str]:
+        """Return :meth:`chosen` weights without those that are frozen already.
+
+        Raises:
+            UserError: this model has no such part, or nothing of it can be trained.
+        """
+        for part in parts:
+            if part.startswith(EXCLUDED) or any(self.weights[name].requires_grad for name in self.find(part)):
+                continue
+            convolutions = self.find(part) <= self.named.get("feature_encoder", set())
+            why = "freeze_feature_encoder freezes it" if convolutions else "it is fixed in this model, or frozen"
+            do = "set freeze_feature_encoder: false" if convolutions else f"remove {part} from train"
+            raise UserError(f"train {part}", why, do)
+        found = {name for name in self.chosen(parts) if self.weights[name].requires_grad}
+        if not found:
+            raise UserError(listed(parts), "nothing is left to train", "remove some of the parts after `not`")
+        return found
+
+    def check_new(self, parts: Collection[str], chosen: Collection[str], new_weights: Collection[str]) -> None:
+        """Check that all weights that are random at the start are trained; those of one dimension may stay frozen.
+
+        Args:
+            parts: the list of parts.
+            chosen: the weights that it means.
+
+        Raises:
+            UserError: new weights would stay random.
+        """
+        own = dict(self.aliases)
+        new = {own[name] for name in new_weights if name in own}
+        left = {name for name in new - {*chosen} if self.weights[name].ndim > 1}
+        if not left:
+            return
+        head = {name for name in self.head if self.weights[name].ndim > 1}
+        whole = bool(head) and head <= left
+        rest = sorted(left - head if whole else left)
+        modules = dict.fromkeys(name.removeprefix(self.prefix).rpartition(".")[0] or name for name in rest)
+        names = [*(["head"] if whole else []), *modules]
+        what = "the head" if names == ["head"] else names[0]
+        what += f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+        do = f"add {', '.join(names)}" if len(names) <= MOST_NAMED else "leave train out"
+        raise UserError(listed(parts), f"{what} new, and would stay random", do)
+
     def size(self, names: Collection[str]) -> int:
         """Return the number of values of weights."""
-        return sum(self.sizes[name] for name in names)
+        return sum(self.weights[name].numel() for name in names)
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Return the option with its value, for errors."""
+    return f"train [{', '.join(parts)}]"
 
 
 def owned(model: nn.Module, kind: type[nn.Module] | str) -> Iterator[str]:
     """Return the names of the weights that modules of a class hold themselves; or of one with this in its name."""
-    own = {id(one): plain_name(name) for name, one in model.named_parameters() if ".lora_" not in name}
+    own = {id(one): name for name, one in model.named_parameters()}
     for module in model.modules():
         if kind in type(module).__name__ if isinstance(kind, str) else isinstance(module, kind):
-            yield from (own[id(one)] for one in module.parameters(recurse=False) if id(one) in own)
+            yield from (own[id(one)] for one in module.parameters(recurse=False))
 
 
-def train_only(model: PreTrainedModel, names: Collection[str], *, head_is_new: bool = False) -> PreTrainedModel:
+def train_only(model: PreTrainedModel, names: Collection[str], new_weights: Collection[str] = ()) -> PreTrainedModel:
     """Train only these parts of a model and freeze the others; what is frozen already stays so.
-
-    With LoRA, they are trained beside its own weights, which stay as they are.
 
     Args:
         names: see :meth:`Parts.chosen`; empty: nothing changes.
-        head_is_new: whether the head is random at the start.
+        new_weights: names of the weights that are random at the start.
 
     Raises:
-        UserError: the model has no such part, nothing of it can be trained, or a new head would stay random.
+        UserError: the model has no such part, nothing of it can be trained, or new weights would stay random.
     """
     if not names:
         return model
     parts = Parts(model)
-    chosen = parts.chosen(names)
-    weights = {plain_name(name): one for name, one in model.named_parameters() if ".lora_" not in name}
-    if any(".lora_" in name for name, _ in model.named_parameters()):
-        for name in chosen:
-            weights[name].requires_grad = True
-        return model
-    for part in names:
-        found = parts.find(part.removeprefix(EXCLUDED).strip())
-        if not part.startswith(EXCLUDED) and not any(weights[name].requires_grad for name in found):
-            convolutions = found <= parts.named.get("feature_encoder", set())
-            why = "freeze_feature_encoder freezes it" if convolutions else "it is fixed in this model, or frozen"
-            do = "set freeze_feature_encoder: false" if convolutions else f"remove {part} from train"
-            raise UserError(f"train {part}", why, do)
-    given = f"train [{', '.join(names)}]"
-    if not any(weights[name].requires_grad for name in chosen):
-        raise UserError(given, "nothing is left to train", "remove some of the parts after `not`")
-    if head_is_new and any(weights[name].ndim > 1 for name in parts.head - chosen):
-        raise UserError(given, "the head is new, and it would stay random", "add head")
-    for name, parameter in weights.items():
-        parameter.requires_grad = parameter.requires_grad and name in chosen
+    chosen = parts.trainable(names)
+    parts.check_new(names, chosen, new_weights)
+    for name, parameter in parts.weights.items():
+        parameter.requires_grad = name in chosen
     encoder: Any = parts.family.feature_encoder_of(model)
     if hasattr(encoder, "_requires_grad") and not any(one.requires_grad for one in encoder.parameters()):
         encoder._requires_grad = False  # it would require a gradient of its input, for gradient checkpointing

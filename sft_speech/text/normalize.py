@@ -136,7 +136,8 @@ class TranscriptNormalizer:
         quoted = "'" in text and EDGE_APOSTROPHE.search(text) is not None
         if quoted and self._drops_quotes:
             text = QUOTED_PHRASE.sub(r"\1", text)
-        if not self._plain.issuperset(text):
+        # The lower case of İ is two characters, and marks after it may have to go before its dot.
+        if not (self._plain.issuperset(text) and unicodedata.is_normalized("NFC", text)):
             text = self._written(SENTENCE_END.sub(" ", text) if self._drops_points else text)
             quoted = "'" in text
         if quoted:

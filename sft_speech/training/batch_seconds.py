@@ -17,6 +17,7 @@ import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils.memory import clear_device_cache
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -40,6 +41,8 @@ CPU_SECONDS = 100.0  # on a CPU, larger batches are not faster
 CLOSE = 0.03  # relative step that is not worth another measurement
 GROWTH = 4  # the largest step; predictions of memory far from what was measured are wrong
 MEASUREMENTS = 16
+# Texts in errors of kernels that index with 32 bits, or take no such batch (pytorch/pytorch#80020, #22496, #2917).
+TOO_LARGE = ("canUse32BitIndexMath", "CUDNN_STATUS_NOT_SUPPORTED", "too large")
 INTERVAL = 0.002  # seconds between two looks at the memory of this process
 
 Measure = Callable[[float], int | None]
@@ -97,7 +100,7 @@ def settle(
         checkpoint: the one that the run resumes from; its number is kept.
 
     Raises:
-        UserError: a single utterance does not fit, or the model is sharded.
+        UserError: a single utterance does not fit, the model is sharded, or the device is of another kind.
     """
     if config.max_batch_seconds != AUTO:
         return
@@ -109,7 +112,10 @@ def settle(
     given = f"max_batch_seconds {AUTO}"
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):
         raise UserError(given, "a sharded model can't be measured before it is sharded", "give a number")
+    if processes.device.type not in ("cpu", "cuda"):
+        raise UserError(given, f"the memory of a device {processes.device} can't be measured", "give a number")
     trial = Trial(config, task, rows, processes)
+    trial.measure(trial.unit)  # before the memory, of which the libraries that are loaded now take some
     memory = trial.memory()
     room = int(memory * (1 - FREE))
     seconds = largest_that_fits(trial.measure, trial.unit, trial.most, room)
@@ -166,17 +172,18 @@ class Trial:
         return psutil.Process().memory_info().rss + free_memory()[0] // max(1, here)
 
     def measure(self, seconds: float) -> int | None:
-        """Return the peak memory of a training step; None if it runs out."""
+        """Return the peak memory of a training step; None if it runs out, or if a kernel takes no such batch."""
+        count = max(1, round(seconds / self.unit))
         try:
-            self.used[seconds] = self.peak(max(1, round(seconds / self.unit)))
+            if seconds not in self.used:
+                self.used[seconds] = self.peak(count)
         except Exception as error:
-            if not is_memory_error(error):
+            too_large = count > 1 and any(text in str(error) for text in TOO_LARGE)
+            if not (too_large or is_memory_error(error)):
                 raise
-            return None
         finally:
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-        return self.used[seconds]
+            clear_device_cache(garbage_collection=seconds not in self.used)  # errors may refer to tensors, in cycles
+        return self.used.get(seconds)
 
     def peak(self, count: int) -> int:
         """Train on a batch of so many utterances; return the peak of the memory in bytes."""
@@ -187,11 +194,15 @@ class Trial:
             self.task.criterion,
             lambda: self.collate(batch),
             self.device,
-            copies=copies_of_weights(self.config.optim, self.processes.num_processes),
+            copies=copies_of_weights(
+                self.config.optim,
+                self.processes.num_processes,
+                self.config.update_seconds is not None or self.config.gradient_accumulation_steps > 1,
+            ),
             autocast=torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(self.config)),
         )
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+            clear_device_cache()  # otherwise its peak would include what an earlier batch has left
             torch.cuda.reset_peak_memory_stats(self.device)
             step()
             return torch.cuda.max_memory_reserved(self.device)

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations.integration_utils import TensorBoardCallback, get_reporting_integration_callbacks
 from transformers.trainer_callback import ProgressCallback
-from transformers.utils import logging as transformers_logging
 
 from sft_speech.text.counted import counted
 
@@ -35,7 +34,6 @@ class Progress(ProgressCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.current_step = self.first_step = state.global_step
-        transformers_logging.disable_progress_bar()  # the bars for saving would break ours
         if state.is_world_process_zero:
             bar: Any = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, disable=None)
             self.training_bar = bar
@@ -64,7 +62,6 @@ class Progress(ProgressCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:  # a run stopped while loading a checkpoint has no bar yet
             super().on_train_end(args, state, control, **kwargs)
-        transformers_logging.enable_progress_bar()
 
     def left(self, state: Any) -> str:
         """Return the time left at the pace of this run so far, evaluations included."""

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from sft_speech.corpora import load_corpus, rows_of_dataset
 from sft_speech.corpora.report import CorpusReport, source_name
 from sft_speech.corpora.rows import column_of, with_columns
+from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.keep import Place
 from sft_speech.options.mixing import Part, parts_of
@@ -93,7 +94,16 @@ def limited(config: FinetuneConfig, part: Part, rows: datasets.Dataset) -> datas
 
 
 def load_rows(place: Place, name: str, given: Any, report: CorpusReport) -> datasets.Dataset:
-    """Return the rows of a place, or those given from Python in the form of such rows."""
+    """Return the rows of a place, or those given from Python in the form of such rows.
+
+    Raises:
+        UserError: they are a stream.
+    """
+    import datasets
+
+    if isinstance(given, datasets.IterableDataset):
+        why = "it is a stream, and only what is trained on can be one"
+        raise UserError(f"dataset {name}", why, "store its rows: datasets.Dataset.from_list(list(stream.take(1000)))")
     if given is not None:
         rows = rows_of_dataset(given, columns=place.columns, channel=place.channel, name=name, report=report)
     else:
@@ -114,9 +124,9 @@ def open_stream(config: FinetuneConfig, place: Place, name: str, given: Any, rep
     if given is not None:
         dropped = CorpusReport()
         rows = rows_of_dataset(given, columns=place.columns, channel=place.channel, name=name, report=dropped)
-        return Stream(rows, dropped)
+        return Stream(rows, dropped, language=place.language)
     readers = accelerate.PartialState().num_processes * max(1, config.dataloader_num_workers)
-    return Stream.opened(loader(place, name), name, readers, report)
+    return Stream.opened(loader(place, name), name, readers, report, place.language)
 
 
 def usable_rows(

@@ -1,8 +1,10 @@
-"""How distributed processes end when one fails: all of them, soon, and with a single error message."""
+"""The processes of a run, and how they end when one fails: all of them, soon, and with a single error message."""
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
+import gc
 import logging
 import os
 import time
@@ -15,12 +17,42 @@ import torch.distributed
 from accelerate import PartialState
 
 from sft_speech.errors import UserError
+from sft_speech.training.arguments import PATIENCE_HOURS
+from sft_speech.training.start import on_cpu
 
 logger = logging.getLogger(__name__)
 
 SOON = 20  # seconds after which a failed process is killed, whatever its libraries are waiting for
 TIME_TO_REPORT = 1.0  # seconds for the first failed process to report: once any process exits, the launcher kills all
 LOST = ("connection closed by peer", "connection reset by peer", "gloo", "socket", "nccl")
+
+
+@contextmanager
+def processes_of_run() -> Iterator[PartialState]:
+    """Yield the processes of a run, of which only the main one logs more than warnings; afterwards wait for all."""
+    processes = PartialState(cpu=on_cpu(), timeout=timedelta(hours=PATIENCE_HOURS))
+    log = logging.getLogger("sft_speech")
+    level = log.level
+    if not processes.is_main_process:
+        log.setLevel(logging.WARNING)
+    try:
+        with first_error_only(processes):
+            yield processes
+    finally:
+        log.setLevel(level)
+    processes.wait_for_everyone()
+    atexit.unregister(leave_group)
+    atexit.register(leave_group)
+
+
+def leave_group() -> None:
+    """Leave the group of processes, as the interpreter exits: until then the next run needs it.
+
+    If gloo's threads are still alive after that, they sometimes abort. The wrapped model, which refers to the group, is
+    freed before.
+    """
+    gc.collect()
+    PartialState().destroy_process_group()
 
 
 @contextmanager
@@ -34,6 +66,7 @@ def first_error_only(processes: PartialState) -> Iterator[None]:
     except Exception as error:
         if processes.num_processes == 1:
             raise
+        atexit.unregister(leave_group)
         # The destructors of process groups may wait indefinitely for the other processes.
         faulthandler.dump_traceback_later(SOON, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
         if not is_first():

@@ -87,7 +87,7 @@ class MixedStream(Stream):
     def share(self, rank: int, world: int, dealt: bool | None = None) -> Any:
         every = self.is_dealt(world)
         opened = [partial(stream.share, rank, world, every) for stream in self.streams]
-        return Interleaved(self.parts, opened, self.shares)
+        return Interleaved(self.parts, opened, self.shares, [stream.named for stream in self.streams])
 
     def check_readers(self, world: int, workers: int) -> None:
         """Check that each worker of each process has rows of every corpus.
@@ -109,12 +109,17 @@ class Interleaved:
         parts: the P corpora.
         opened: functions that open the share of each corpus from its beginning.
         shares: (P,) of the seconds.
+        named: functions that give a row of each corpus its language.
     """
 
     def __init__(
-        self, parts: Sequence[Part], opened: Sequence[Callable[[], datasets.IterableDataset]], shares: np.ndarray
+        self,
+        parts: Sequence[Part],
+        opened: Sequence[Callable[[], datasets.IterableDataset]],
+        shares: np.ndarray,
+        named: Sequence[Callable[[Row], Row]],
     ) -> None:
-        self.parts, self.opened, self.shares = parts, opened, shares
+        self.parts, self.opened, self.shares, self.named = parts, opened, shares, named
         self.epoch = 0
         self.load_state_dict(None)
 
@@ -180,4 +185,4 @@ class Interleaved:
             self.given[place] += row["seconds"]
             self.used[place] += 1
             more = {"id": f"{part.name}/{row['id']}", "source": part.name, "place": place, "again": again}
-            yield {**row, **more, **({"language": part.place.language} if part.place.language else {})}
+            yield {**self.named[place](row), **more}

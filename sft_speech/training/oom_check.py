@@ -41,7 +41,9 @@ def oom_check(trainer: ExactTrainer) -> None:
             trainer.criterion,
             lambda: trainer.data_collator(plan.rehearsal(trainer.utterances)),
             trainer.args.device,
-            copies=copies_of_weights(trainer.args.optim, trainer.accelerator.num_processes),
+            copies=copies_of_weights(
+                trainer.args.optim, trainer.accelerator.num_processes, trainer.args.gradient_accumulation_steps > 1
+            ),
             autocast=trainer.accelerator.autocast(),
         )
     except Exception as error:

@@ -13,7 +13,6 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterator
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -26,19 +25,19 @@ from transformers.trainer_utils import SaveStrategy
 
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
+from sft_speech.models.load import without_bars
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.spec import TaskSpec
 from sft_speech.text.counted import counted
 from sft_speech.training import batch_seconds
-from sft_speech.training.arguments import PATIENCE_HOURS
 from sft_speech.training.callbacks import Divergence
 from sft_speech.training.corpora import Given, load_splits, usable_rows
-from sft_speech.training.ending import first_error_only
+from sft_speech.training.ending import processes_of_run
 from sft_speech.training.loss import Criterion, LossOutput
 from sft_speech.training.lr_curve import Curve, read_curve
 from sft_speech.training.run import build_trainer, load_task
 from sft_speech.training.saving import preserved_rng
-from sft_speech.training.start import from_main, on_cpu
+from sft_speech.training.start import from_main
 from sft_speech.training.trainer import ExactTrainer
 
 logger = logging.getLogger(__name__)
@@ -67,16 +66,13 @@ def range_test(
     Raises:
         UserError: the options, the model or the data cannot be used.
     """
-    processes = accelerate.PartialState(cpu=on_cpu(), timeout=timedelta(hours=PATIENCE_HOURS))
-    if not processes.is_main_process:
-        logging.getLogger("sft_speech").setLevel(logging.WARNING)
-    with first_error_only(processes), scratch_folder(processes) as folder:
+    with processes_of_run() as processes, scratch_folder(processes) as folder:
         trainer = range_trainer(short_run(config, folder, high, updates), spec, given or Given(), processes)
         measured = RangeTest(trainer, low, high)
-        trainer.train()
+        with without_bars():
+            trainer.train()
         curve = measured.curve() if processes.is_main_process else None
         processes.wait_for_everyone()  # before the folder is removed
-    processes.destroy_process_group()
     return curve
 
 

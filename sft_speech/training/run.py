@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import json
 import logging
 import time
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,16 +26,18 @@ from sft_speech.hub.while_training import RunUploads, opened
 from sft_speech.models import lora
 from sft_speech.models.described import describe
 from sft_speech.models.interpolate import Start
+from sft_speech.models.load import without_bars
 from sft_speech.models.parts import train_only
 from sft_speech.models.unfreezing import Unfreezing, starts_of
 from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.lora import uses_lora
 from sft_speech.options.mixing import parts_of
 from sft_speech.options.spec import TaskSpec
 from sft_speech.training import batch_seconds, callbacks, checkpoints, interpolation, keep, sharding
-from sft_speech.training.arguments import PATIENCE_HOURS, training_arguments
+from sft_speech.training.arguments import training_arguments
 from sft_speech.training.before import BeforeAndAfter
 from sft_speech.training.corpora import Given, load_splits, usable_rows
-from sft_speech.training.ending import first_error_only
+from sft_speech.training.ending import processes_of_run
 from sft_speech.training.figures import log_counts, training_figures
 from sft_speech.training.lock import OutputLock
 from sft_speech.training.oom_check import oom_check
@@ -52,7 +52,6 @@ from sft_speech.training.start import (
     from_main,
     keep_output,
     main_first,
-    on_cpu,
     tensorboard_folder,
     trackers,
 )
@@ -88,23 +87,13 @@ def fine_tune(config: FinetuneConfig, spec: TaskSpec, given: Given | None = None
     Raises:
         UserError: the options, the model or the data cannot be used.
     """
-    given = given or Given()
-    processes = accelerate.PartialState(cpu=on_cpu(), timeout=timedelta(hours=PATIENCE_HOURS))
-    if not processes.is_main_process:
-        logging.getLogger("sft_speech").setLevel(logging.WARNING)
-    lock = OutputLock(Path(config.output_dir))
-    with first_error_only(processes), Stop(processes) as stop, contextlib.closing(lock):
+    given, lock = given or Given(), OutputLock(Path(config.output_dir))
+    with processes_of_run() as processes, Stop(processes) as stop, contextlib.closing(lock):
         try:
-            result = run(config, spec, given, processes, stop, lock)
+            return run(config, spec, given, processes, stop, lock)
         except Stopped:
             stop.leave()
             return FinetuneResult(Path(config.output_dir))
-    processes.wait_for_everyone()
-    # Explicitly, after the wrapped model, which refers to it, is freed: if gloo's threads are still alive when the
-    # interpreter exits, they sometimes abort.
-    gc.collect()
-    processes.destroy_process_group()
-    return result
 
 
 def run(
@@ -154,15 +143,16 @@ def run(
 
     before = BeforeAndAfter(config, task, corpora, trainer, spec.metric(task.metric), describe)
     trainer.add_callback(before)
-    with stop.training():
-        trainer.train(resume_from_checkpoint=str(beginning.checkpoint) if beginning.checkpoint else None)
-    figures = finish_run(config, spec, task, corpora, trainer, report, repository, before, start)
-    if processes.is_main_process:
-        if start is not None:
-            start.file.unlink(missing_ok=True)
-        lock.mark(finished=True)
-        if repository is not None:
-            uploads.push_at_end()
+    with without_bars():  # the run has its own
+        with stop.training():
+            trainer.train(resume_from_checkpoint=str(beginning.checkpoint) if beginning.checkpoint else None)
+        figures = finish_run(config, spec, task, corpora, trainer, report, repository, before, start)
+        if processes.is_main_process:
+            if start is not None:
+                start.file.unlink(missing_ok=True)
+            lock.mark(finished=True)
+            if repository is not None:
+                uploads.push_at_end()
     return FinetuneResult(output, figures, trainer.state.log_history, finished=True)
 
 
@@ -175,7 +165,8 @@ def load_task(config: FinetuneConfig, spec: TaskSpec, rows: Rows) -> Task[Any]:
     set_seed(config.seed)
     task = spec.build(config)
     task.load(rows)
-    train_only(task.model, config.train, head_is_new=not task.can_evaluate_at_start())
+    if not uses_lora(config):  # which trains these parts beside its updates
+        train_only(task.model, config.train, task.new_weights())
     return task
 
 

@@ -51,27 +51,36 @@ class Stream:
         left_out: report of the rows that are dropped while they are read.
         judge: returns the normalized transcript of a row, and the reason why it cannot be used, or None.
         cost: returns the costs (N,) of rows in a batch from their seconds (N,); None: they are their seconds.
+        language: language of all rows; None: their own, or that of the run.
     """
 
     rows: datasets.IterableDataset
     left_out: CorpusReport
     judge: Callable[[Row], tuple[Normalized, tuple[str, str] | None]] | None = None
     cost: Callable[[np.ndarray], np.ndarray] | None = None
+    language: str | None = None
 
     @classmethod
-    def opened(cls, load: Callable[..., Any], name: str, readers: int, report: CorpusReport) -> Stream:
+    def opened(
+        cls, load: Callable[..., Any], name: str, readers: int, report: CorpusReport, language: str | None = None
+    ) -> Stream:
         """Open a stream.
 
         Args:
             load: ``load_corpus`` with the corpus's arguments.
             readers: number of workers of all processes.
             report: receives the rows that are known to be unusable.
+            language: of all rows.
         """
         left_out = CorpusReport()
         rows = load(streaming=True, min_shards=SHARDS_EACH * readers, report=left_out)
         for row in left_out.take(name)[0]:
             report.drop(name, *row)
-        return cls(rows, left_out)
+        return cls(rows, left_out, language=language)
+
+    def named(self, row: Row) -> Row:
+        """Return a row with the language of all rows, if there is one."""
+        return row if self.language is None else {**row, "language": self.language}
 
     def transcripts(self) -> Iterator[str]:
         """Return the first transcripts, to build a vocabulary from."""
@@ -224,7 +233,7 @@ class PooledBatches(IterableDataset):
             missing: Counter[str] = Counter()
             report = CorpusReport()
             seconds, size, full = 0.0, 0, False
-            for row in given:
+            for row in map(self.stream.named, given):
                 normalized, reason = self.stream.judge(row)
                 missing.update(normalized.missing)
                 report.note("train", row["id"], normalized)

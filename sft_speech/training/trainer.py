@@ -45,6 +45,9 @@ PRIVATE_NAMES = {
     "_n_gpu": "one process uses one GPU; the plain Trainer would cut batches in pieces for DataParallel",
 }
 
+# Texts in errors of memory that is not managed by torch's allocators: of the CPU, CUDA, cuBLAS and cuDNN.
+MEMORY_ERRORS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+
 
 class ExactTrainer(SavingTrainer):
     """A :class:`transformers.Trainer` with these differences:
@@ -315,4 +318,6 @@ def one_gpu(args: TrainingArguments) -> None:
 
 def is_memory_error(error: Exception) -> bool:
     """Return whether an error of torch or Python means that memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_ERRORS)

@@ -26,7 +26,7 @@ def trial_step(
 
     Args:
         make_batch: returns the batch; it may draw random numbers.
-        copies: tensors of the size of the trained weights to reserve, for the state of the optimizer.
+        copies: tensors of the size of the trained weights to reserve, see :func:`copies_of_weights`.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # such as the statistics of batch norm
@@ -48,6 +48,12 @@ def trial_step(
                     buffer.copy_(before)
 
 
-def copies_of_weights(optim: str, processes: int) -> int:
-    """Return how many copies of the trained weights an optimizer and the communication between processes keep."""
-    return (0 if optim == "adafactor" else 2) + (processes > 1)  # AdamW's moments
+def copies_of_weights(optim: str, processes: int, accumulates: bool) -> int:
+    """Return how many copies of the trained weights are kept while a batch is trained on.
+
+    Args:
+        optim: optimizer; AdamW has two moments.
+        processes: several have buckets to send gradients in.
+        accumulates: whether the gradients of earlier batches are kept.
+    """
+    return (0 if optim == "adafactor" else 2) + (processes > 1) + accumulates

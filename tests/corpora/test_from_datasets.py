@@ -190,8 +190,8 @@ def test_selecting_rows_copies_no_audio(paths):
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (lambda paths: [{"audio": paths[0], "text": "A"}], "it is a list"),
-        (lambda paths: datasets.DatasetDict(), "it is a DatasetDict.\n-> give one of its splits"),
+        (lambda paths: [{"audio": paths[0], "text": "A"}], "its type is list"),
+        (lambda paths: datasets.DatasetDict(), "its type is DatasetDict.\n-> give one of its splits"),
         (lambda paths: datasets.Dataset.from_dict({"audio": [1.5], "text": ["A"]}), "it holds no audio"),
         (lambda paths: datasets.Dataset.from_dict({"audio": paths, "text": [["A"], ["B"]]}), "it holds no text"),
     ],

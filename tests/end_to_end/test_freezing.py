@@ -85,7 +85,7 @@ def test_what_is_refused(arguments, tmp_path, capsys):
     assert main([*arguments, "--train", "encoder.layers.0", "--freeze_encoder_steps", "3"]) == 2
     assert "freeze_encoder_steps 3: no head is trained" in capsys.readouterr().err
     assert main([*arguments, "--train", "encoder.layers.1", "--new_vocabulary"]) == 2
-    assert "train [encoder.layers.1]: the head is new, and it would stay random" in capsys.readouterr().err
+    assert "train [encoder.layers.1]: the head is new, and would stay random" in capsys.readouterr().err
     assert main([*arguments, "--max_steps", "2", "--train", "head"]) == 0
     capsys.readouterr()
     assert main([*arguments, "--max_steps", "4", "--train", "body", "--resume_from_checkpoint", "true"]) == 2

@@ -256,6 +256,8 @@ def test_what_python_refuses(tones, small, tmp_path):
         finetune(small, train={"a": rows, "b": rows.to_iterable_dataset()}, **given)
     with pytest.raises(UserError, match="eval: c: train has no corpus of this name"):
         finetune(small, train={"a": rows, "b": rows}, eval={"c": rows}, **given)
+    with pytest.raises(UserError, match="dataset eval_b: it is a stream, and only what is trained on can be one"):
+        finetune(small, train={"a": rows, "b": rows}, eval={"a": rows, "b": rows.to_iterable_dataset()}, **given)
 
 
 def test_a_plain_mix_from_python_has_every_utterance_once(tones, second, small, tmp_path):

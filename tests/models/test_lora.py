@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 
 import pytest
+import tiny_seq2seq as seq2seq
 import torch
 from tiny_lora import adapted, batch_of, randomize
 from torch import nn
 
 from sft_speech.errors import UserError
-from sft_speech.models.adapt import head_names
+from sft_speech.models.adapt import freeze_feature_encoder, head_names
 from sft_speech.models.described import describe
 from sft_speech.models.exact.encoders import make_padding_exact
+from sft_speech.models.families import family_of
 from sft_speech.models.lora import choose_targets, lora_layers, merge, merged, short_names
+from sft_speech.models.parts import depths_of
 
 FAMILIES = (
     "wav2vec2-group wav2vec2-layer wav2vec2-adapter mms hubert wavlm wavlm-layer data2vec wav2vec2-bert conformer "
@@ -215,3 +218,34 @@ def test_a_layer_that_reads_a_weight_is_not_a_plain_linear_layer(tiny_model):
     model.extra = nn.MultiheadAttention(8, 2)
     with pytest.raises(UserError, match="NonDynamicallyQuantizableLinear, not a linear layer"):
         choose_targets(model, ["extra.out_proj"], set())
+
+
+def own_weights(model):
+    """Return the names of the trained weights that are not LoRA's."""
+    return {name for name, one in model.named_parameters() if one.requires_grad and ".lora_" not in name}
+
+
+def test_parts_are_trained_beside_it_and_new_weights_without_being_named(tiny_model):
+    model = adapted(tiny_model("wav2vec2-layer"), ["lm_head.weight"], train=["encoder.layers.1.norms"])
+    norms = "wav2vec2.encoder.layers.1.layer_norm", "wav2vec2.encoder.layers.1.final_layer_norm"
+    assert own_weights(model) == {f"{one}.{end}" for one in norms for end in ("weight", "bias")} | {"lm_head.weight"}
+    head = {"lm_head.weight", "lm_head.bias"}
+    depths = depths_of(dict(model.named_parameters()), head, family_of(model.config))
+    assert {depth for name, depth in depths.items() if ".lora_" in name} == {1, 2}
+
+
+def test_layers_that_are_trained_fully_have_none(tiny_model):
+    model = adapted(tiny_model("wav2vec2-layer"), train=["encoder.layers.1"])
+    assert {name.split(".")[3] for name, _ in lora_layers(model)} == {"0"}
+    assert {name.split(".")[3] for name in own_weights(model)} == {"1"}
+
+
+def test_what_is_fixed_stays_so_beside_it(tiny_model):
+    """The sinusoids of a Whisper are weights, and belong to its encoder."""
+    model = seq2seq.whisper(multilingual=True)[0]
+    model.model.encoder.embed_positions.requires_grad_(False)
+    adapted(model, lora_targets=[".*decoder.*q_proj"], train=["encoder"])
+    assert "model.encoder.conv1.weight" in own_weights(model)
+    assert "model.encoder.embed_positions.weight" not in own_weights(model)
+    with pytest.raises(UserError, match="train feature_encoder: freeze_feature_encoder freezes it"):
+        adapted(freeze_feature_encoder(tiny_model("wav2vec2-layer")), train=["feature_encoder"])

@@ -8,7 +8,14 @@ import pytest
 import tiny_seq2seq
 import torch
 from torch import nn
-from transformers import ASTConfig, ASTForAudioClassification, ParakeetForTDT, ParakeetTDTConfig
+from transformers import (
+    ASTConfig,
+    ASTForAudioClassification,
+    ParakeetForTDT,
+    ParakeetTDTConfig,
+    Wav2Vec2Config,
+    Wav2Vec2ForSequenceClassification,
+)
 
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import exact_padding, freeze_feature_encoder
@@ -221,24 +228,6 @@ def test_batch_norms_that_are_frozen_keep_their_statistics_and_use_them(tiny_mod
     assert not torch.equal(above.running_mean, before[1])
 
 
-def test_parts_beside_lora(tiny_model):
-    """Names with the infix of peft are matched without it; LoRA's own weights stay trained and belong to no part."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    model = tiny_model("wav2vec2-layer")
-    model.requires_grad_(False)
-    inject_adapter_in_model(LoraConfig(r=2, target_modules=["q_proj"]), model)
-    parts = Parts(model)
-    assert f"{W}.attention.q_proj.weight" in parts.find("encoder.layers.1.attention")
-    assert not any("lora" in name for name in parts.find("all"))
-    own = {name for name in trained(model) if ".lora_" in name}
-    assert len(own) == 4
-    train_only(model, ["head", "encoder.layers.1.norms"])
-    assert trained(model) == own | names("lm_head", f"{W}.layer_norm", f"{W}.final_layer_norm")
-    depths = depths_of(dict(model.named_parameters()), parts.head, parts.family)
-    assert {depths[name] for name in own} == {1, 2}
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -252,13 +241,64 @@ def test_parts_beside_lora(tiny_model):
         (["encoder.layers.1-0"], "2 encoder layers"),
         (["encoder.layers.top0"], "2 encoder layers"),
         (["head", "not all"], r"train \[head, not all\]: nothing is left to train"),
-        (["encoder"], r"train \[encoder\]: the head is new, and it would stay random.\n-> add head"),
+        (["encoder"], r"train \[encoder\]: the head is new, and would stay random.\n-> add head"),
         (["not lm_head"], "the head is new"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_trained_is_refused(tiny_model, given, message):
     with pytest.raises(UserError, match=message):
-        train_only(tiny_model("wav2vec2-layer"), given, head_is_new=True)
+        train_only(tiny_model("wav2vec2-layer"), given, ["lm_head.weight", "lm_head.bias"])
+
+
+def classifier() -> Wav2Vec2ForSequenceClassification:
+    """A model whose head is a projector below a classifier."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 4), "conv_stride": (20, 16), "num_conv_pos_embeddings": 4}
+    config = Wav2Vec2Config(**sizes, **convolutions, num_conv_pos_embedding_groups=2, classifier_proj_size=8)
+    return Wav2Vec2ForSequenceClassification(config)
+
+
+@pytest.mark.parametrize(
+    ("given", "new", "message"),
+    [
+        (["classifier"], ["classifier.weight", "classifier.bias"], None),
+        (["head"], ["classifier.weight", "projector.weight"], None),
+        (["head", "not biases"], ["classifier.weight", "classifier.bias"], None),
+        (["head"], ["wav2vec2.masked_spec_embed"], None),
+        (["classifier"], ["unknown.weight"], None),
+        (["projector"], ["classifier.weight"], "classifier is new, and would stay random.\n-> add classifier"),
+        (["encoder"], ["classifier.weight"], "classifier is new, and would stay random.\n-> add classifier"),
+        (
+            ["encoder"],
+            ["classifier.weight", "projector.weight"],
+            "the head is new, and would stay random.\n-> add head",
+        ),
+        (
+            ["head"],
+            ["wav2vec2.feature_projection.projection.weight", "wav2vec2.feature_projection.layer_norm.weight"],
+            "feature_projection.projection is new, and would stay random.\n-> add feature_projection.projection",
+        ),
+        (
+            ["encoder.layers.1"],
+            ["classifier.weight", "projector.weight", "wav2vec2.feature_projection.projection.weight"],
+            "head and 1 more are new, and would stay random.\n-> add head, feature_projection.projection",
+        ),
+        (["head"], "all", "and [0-9]+ more are new, and would stay random.\n-> leave train out"),
+    ],
+)
+def test_weights_that_are_new_must_be_trained_and_others_need_not_be(given, new, message):
+    model = classifier()
+    new = [name for name, _ in model.named_parameters()] if new == "all" else new
+    if message is None:
+        assert trained(train_only(model, given, new)) == Parts(model).chosen(given)
+    else:
+        with pytest.raises(UserError, match=message):
+            train_only(model, given, new)
+
+
+def test_a_new_head_that_is_also_the_embeddings_is_found_by_each_of_its_names():
+    with pytest.raises(UserError, match="the head is new"):
+        train_only(tiny_seq2seq.whisper(multilingual=True)[0], ["encoder"], ["proj_out.weight"])
 
 
 def test_the_fixed_positions_of_a_whisper_can_not_be_trained():

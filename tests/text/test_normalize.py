@@ -5,7 +5,7 @@ import time
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sft_speech.text.normalize import Normalized, TranscriptNormalizer, infer_case
@@ -165,6 +165,7 @@ def test_only_the_alphabet_is_left_and_twice_is_once(normalizer, text):
 
 @pytest.mark.parametrize("normalizer", [UPPER, LOWER, OPEN, TranscriptNormalizer(None, "lower", "tr"), *OWN_FORMS])
 @given(text=texts)
+@example(text="İ\u0323")
 def test_the_fast_path_gives_what_the_slow_one_gives(normalizer, text):
     assert normalizer(text) == normalizer._normalize(text)
 

@@ -1,7 +1,8 @@
-"""One optimizer step on 16 clips under a given split of the batch, with a model of each kind.
+"""One optimizer step on 16 clips under a given split of the batch, with every way to train a model of each kind.
 
-python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven], under `accelerate launch` for several processes. It prints the
-losses and gradient norms as JSON, by the kind of the model.
+python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven] [sharded], under `accelerate launch` for several processes. It
+prints the losses and the norms of the gradients, of all weights and of each, as JSON by the kind; sharded: of those of SHARDED.
+python one_step.py differences FIRST OTHER ... prints how much files of such output differ from the first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments, Wav2Vec2Config, Wav2Vec2ForCTC
 
 from sft_speech.models.parts import train_only
@@ -24,25 +26,27 @@ from sft_speech.tasks.asr.ctc.loss import CtcCriterion
 from sft_speech.tasks.asr.seq2seq.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
 from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
-from sft_speech.tasks.pretraining.loss import PretrainingCriterion
-from sft_speech.tasks.pretraining.targets import PretrainingCollator
 from sft_speech.training.plan import BatchPlan
 from sft_speech.training.trainer import ExactTrainer
 
 sys.path.append(str(Path(__file__).parents[1]))
 import tiny_seq2seq
+import tiny_tasks
 from tiny_lora import adapted, randomize
-from tiny_pretraining import tiny_checkpoint
 
-# A kind of model, and what is trained of it: parts, or "late", if some weights are trained only from a later step on.
+# A kind of model, and what is trained of it: parts, LoRA or DoRA, or "late", if some weights are trained only from a
+# later step on.
+ASR = (
+    "ctc", "ctc: head", "ctc: head, encoder.layers.1-", "ctc: norms, biases", "ctc: late", "ctc: lora", "ctc: dora",
+    "whisper", "whisper: decoder.layers.top1, encoder.norms", "whisper: late", "whisper: lora",
+    "transducer", "transducer: lora",
+)  # fmt: skip
 KINDS = (
-    "ctc", "whisper", "lora", "ctc: head", "ctc: head, encoder.layers.1-", "ctc: norms, biases", "ctc: late",
-    "whisper: decoder.layers.top1, encoder.norms", "whisper: late", "pretraining", "pretraining_conformer",
+    *ASR, "classification", "classification: head", "classification: late", "classification: lora",
+    "synthesis", "synthesis: decoder, norms", "synthesis: lora", "conversion", "conversion: dora",
+    "pretraining", "pretraining: late", "conformer_pretraining",
 )  # fmt: skip
-FIGURES = (
-    "loss", "grad_norm", "blank_share", "label_accuracy", "contrastive_loss", "diversity_loss", "accuracy",
-    "code_perplexity",
-)  # fmt: skip
+SHARDED = (*ASR, "pretraining")
 CLIPS = 16
 TEXTS = ("the", "So it is.", "Hut", "a, b, c and so on", "6 times 7", "W", "hello there", "it")
 SIZES = {
@@ -63,11 +67,14 @@ STILL = dict.fromkeys(
 )
 
 
+def tiny_config(**overrides) -> Wav2Vec2Config:
+    fixed = {"feat_extract_norm": "layer", "apply_spec_augment": False}
+    return Wav2Vec2Config(**{**SIZES, **STILL, **fixed, **overrides})
+
+
 def tiny_model(**overrides) -> Wav2Vec2ForCTC:
     torch.manual_seed(0)
-    return Wav2Vec2ForCTC(
-        Wav2Vec2Config(**{**SIZES, **STILL, "feat_extract_norm": "layer", "apply_spec_augment": False, **overrides})
-    )
+    return Wav2Vec2ForCTC(tiny_config(**overrides))
 
 
 class Clips(torch.utils.data.Dataset):
@@ -130,31 +137,6 @@ class Seq2SeqClips(torch.utils.data.Dataset):
         return self.utterances[key[1]]
 
 
-class PretrainingClips(torch.utils.data.Dataset):
-    """Clips of noise of 0.2 to 0.5 s with masks, negatives and Gumbel noise."""
-
-    def __init__(self, model_type: str) -> None:
-        self.checkpoint = tiny_checkpoint(model_type)
-        self.checkpoint.model.feature_grad_mult = 0.5
-        targets = self.checkpoint.targets(0.5, 4, 6)
-        self.collate = PretrainingCollator(
-            self.checkpoint.front_end.features, self.checkpoint.front_end.frames, 16000, targets
-        )
-        rng = np.random.default_rng(0)
-        lengths = rng.integers(3200, 8000, CLIPS).tolist()
-        self.utterances = [
-            {"id": str(number), "waveform": rng.normal(size=n).astype(np.float32), **targets.draw(n, (3, number))}
-            for number, n in enumerate(lengths)
-        ]
-        self.seconds = [samples / 16000 for samples in lengths]
-
-    def __len__(self) -> int:
-        return CLIPS
-
-    def __getitem__(self, key):
-        return self.utterances[key[1]]
-
-
 def seq2seq_checkpoint(kind: str) -> Any:
     """Load a tiny recognizer as a run does."""
     with tempfile.TemporaryDirectory() as folder:
@@ -166,13 +148,28 @@ def seq2seq_checkpoint(kind: str) -> Any:
     return checkpoint
 
 
+class Utterances(torch.utils.data.Dataset):
+    """Those of a tiny task."""
+
+    def __init__(self, task: tiny_tasks.TinyTask) -> None:
+        self.utterances, self.collate, self.seconds = task.utterances, task.collate, [1.0] * CLIPS
+
+    def __len__(self) -> int:
+        return CLIPS
+
+    def __getitem__(self, key):
+        return self.utterances[key[1]]
+
+
 def parts(kind: str, **overrides: Any) -> tuple[Any, Any, Any]:
     """Return the model, the clips and the criterion of a kind."""
     kind, _, trained = kind.partition(": ")
-    model, clips, criterion = whole_parts(kind, **overrides)
-    if trained and trained != "late":
+    model, clips, criterion, new = whole_parts(kind, **overrides)
+    if trained in ("lora", "dora"):
+        randomize(adapted(model, new, use_dora=trained == "dora"))
+    elif trained and trained != "late":
         train_only(model, trained.split(", "))
-    return model, clips, criterion
+    return model, clips, criterion()
 
 
 def late(model: Any) -> Unfreezing:
@@ -181,22 +178,17 @@ def late(model: Any) -> Unfreezing:
     return Unfreezing(model, {name: 1 for stage in stages[len(stages) // 2 :] for name in stage})
 
 
-def whole_parts(kind: str, **overrides: Any) -> tuple[Any, Any, Any]:
-    if kind == "lora":
-        model = randomize(adapted(tiny_model(**overrides), ["lm_head.weight"], use_dora=True))
-        return model, Clips(model), CtcCriterion(blank=0)
+def whole_parts(kind: str, **overrides: Any) -> tuple[Any, Any, Any, tuple[str, ...]]:
+    """Return a model, the clips, what makes the criterion, and the names of new weights."""
     if kind == "ctc":
         model = tiny_model(**overrides)
-        return model, Clips(model), CtcCriterion(blank=0)
-    if kind.startswith("pretraining"):
-        made = PretrainingClips("wav2vec2-conformer" if kind.endswith("conformer") else "wav2vec2")
-        return (
-            made.checkpoint.model,
-            made,
-            PretrainingCriterion(0.1, **{"diversity_weight": 2.0, "feature_penalty": 3.0} | overrides),
-        )
-    clips = Seq2SeqClips(kind)
-    return clips.checkpoint.model, clips, Seq2SeqCriterion(**overrides)
+        return model, Clips(model), lambda: CtcCriterion(blank=0), ("lm_head.weight",)
+    if kind == "whisper":
+        seq2seq = Seq2SeqClips(kind)
+        return seq2seq.checkpoint.model, seq2seq, lambda: Seq2SeqCriterion(**overrides), ()
+    more = (tiny_config(),) if kind == "classification" else ()
+    task: tiny_tasks.TinyTask = getattr(tiny_tasks, kind)(CLIPS, *more)
+    return task.model, Utterances(task), task.criterion, task.new
 
 
 class Split(BatchPlan):
@@ -220,6 +212,19 @@ class Split(BatchPlan):
         return self.own
 
 
+class Watched(ExactTrainer):
+    """A trainer that keeps the norm of the gradient of every weight."""
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        gradients = {name: p.grad for name, p in self.accelerator.unwrap_model(self.model).named_parameters()}
+        self.norms = {
+            name: (found.full_tensor() if isinstance(found, DTensor) else found).norm().item()
+            for name, found in gradients.items()
+            if found is not None
+        }
+        return super()._get_grad_norm(*args, **kwargs)
+
+
 def one_step(size: int, batches: int, uneven: bool = False, kind: str = "ctc", **overrides: Any) -> dict[str, float]:
     """Take a step and return its figures."""
     return step(size, batches, uneven, kind, *parts(kind, **overrides))
@@ -239,7 +244,7 @@ def step(size: int, batches: int, uneven: bool, kind: str, model: Any, clips: An
             disable_tqdm=True,
             use_cpu=True,
         )
-        trainer = ExactTrainer(
+        trainer = Watched(
             model=model,
             args=arguments,
             train_dataset=clips,
@@ -250,13 +255,36 @@ def step(size: int, batches: int, uneven: bool, kind: str, model: Any, clips: An
         )
         trainer.train()
         logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
-    return {key: logged[key] for key in FIGURES if key in logged}
+    figures = {key: logged[key] for key in ("loss", "grad_norm", "blank_share", "label_accuracy") if key in logged}
+    return figures | {f"gradient of {name}": norm for name, norm in trainer.norms.items()}
 
 
-if __name__ == "__main__":
-    split = int(sys.argv[1]), int(sys.argv[2]), "uneven" in sys.argv
-    made = {kind: parts(kind) for kind in KINDS}  # before there are processes, of which only the first one saves
-    result = {kind: step(*split, kind, *given) for kind, given in made.items()}
+def difference(found: dict[str, float], whole: dict[str, float]) -> float:
+    """Return the largest relative difference of figures. A gradient below a thousandth of all is taken as one."""
+    assert found.keys() == whole.keys()
+    least = {key: whole["grad_norm"] / 1000 if key.startswith("gradient") else 1e-9 for key in whole}
+    return max(abs(found[key] - value) / max(abs(value), least[key]) for key, value in whole.items())
+
+
+def differences(files: list[str]) -> None:
+    """Print how much the output in files differs from that in the first."""
+    first, *others = [json.loads(Path(file).read_text().splitlines()[-1]) for file in files]
+    for kind, figures in first.items():
+        found = [f"{difference(other[kind], figures):.1e}" if kind in other else "-" for other in others]
+        print(f"| {kind} | {figures['loss']:.6f} | {figures['grad_norm']:.6f} | {' | '.join(found)} |")
+
+
+def main(*given: str) -> None:
+    kinds = SHARDED if "sharded" in given else KINDS
+    made = {kind: parts(kind) for kind in kinds}  # before there are processes, of which only the first one saves
+    result = {kind: step(int(given[0]), int(given[1]), "uneven" in given, kind, *own) for kind, own in made.items()}
     if PartialState().is_main_process:
         print(json.dumps(result))
     PartialState().destroy_process_group()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "differences":
+        differences(sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

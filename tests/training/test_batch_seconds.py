@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import random
+import weakref
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +17,7 @@ import torch
 import toy_task
 import yaml
 from accelerate import PartialState
+from accelerate.utils import memory
 
 from sft_speech.cli import main
 from sft_speech.corpora import load_corpus
@@ -226,6 +230,149 @@ def test_a_checkpoint_from_elsewhere_is_refused(tmp_path):
     (tmp_path / "trainer_state.json").write_text(json.dumps(kept))
     with pytest.raises(UserError, match="not what a run writes"):
         batch_seconds.read(tmp_path)
+
+
+class Held:
+    """Memory of a fake GPU."""
+
+
+class FakeCuda:
+    """A GPU of 80 GiB with torch's caching allocator, of which tensors are only numbers.
+
+    Memory that is freed stays reserved, until it is asked for again, the cache is emptied, or memory runs out. The
+    first step loads libraries, which take memory outside the allocator.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, libraries: int = GIB) -> None:
+        self.outside, self.libraries = GIB // 2, libraries
+        self.allocated = self.reserved = self.peak = 0
+        self.sizes: list[int] = []
+        self.error: Callable[[int], Exception | None] = lambda size: None
+        for name in ("mem_get_info", "memory_reserved", "max_memory_reserved", "reset_peak_memory_stats"):
+            patch.setattr(torch.cuda, name, lambda device, name=name: getattr(self, name)())
+        patch.setattr(torch.cuda, "empty_cache", self.empty_cache)
+        patch.setattr(memory, "is_cuda_available", lambda: True)
+        patch.setattr(batch_seconds, "trial_step", self.trial_step)
+
+    def mem_get_info(self) -> tuple[int, int]:
+        return 80 * GIB - self.outside - self.reserved, 80 * GIB
+
+    def memory_reserved(self) -> int:
+        return self.reserved
+
+    def max_memory_reserved(self) -> int:
+        return self.peak
+
+    def reset_peak_memory_stats(self) -> None:
+        self.peak = self.reserved
+
+    def empty_cache(self) -> None:
+        self.reserved = self.allocated
+
+    def allocate(self, size: int) -> Held:
+        """Return an object that holds so many bytes."""
+        if self.outside + max(self.reserved, self.allocated + size) > 80 * GIB:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.allocated += size
+        self.reserved = max(self.reserved, self.allocated)
+        self.peak = max(self.peak, self.reserved)
+        held = Held()
+        weakref.finalize(held, self.free, size)
+        return held
+
+    def free(self, size: int) -> None:
+        self.allocated -= size
+
+    def to(self, device: object) -> None:
+        """Receive weights of 4 GiB."""
+        self.weights = self.allocate(4 * GIB)
+
+    def trial_step(self, model, criterion, make_batch, device, *, copies, autocast) -> None:
+        """Allocate 4 GiB per copy of the weights, and 256 MiB for each utterance."""
+        self.outside, self.libraries = self.outside + self.libraries, 0
+        size = len(make_batch()["loudness"])
+        self.sizes.append(size)
+        held = [self.allocate(4 * copies * GIB)]
+        try:
+            for _ in range(size):
+                held.append(self.allocate(GIB // 4))
+            if error := self.error(size):
+                raise error
+        except Exception as error:
+            error.held = (error, held)  # as frames that refer to an error do
+            raise
+
+
+@pytest.fixture
+def fits_on(made):
+    """Return the number of utterances that `settle` finds for a fake GPU; there are 400 of about a second."""
+    gc.disable()  # so that it does not depend on chance when cycles are freed
+
+    def find(cuda: FakeCuda, **options) -> int:
+        config, task, rows, _ = made(toy_task.Toy, **options)
+        task.model.to = cuda.to
+        many = StoredRows(rows.table.select([*range(40)] * 10))
+        settle(config, task, many, SimpleNamespace(device=torch.device("cuda"), num_processes=1))
+        return round(config.batch_seconds / float(many.costs(None).max()))
+
+    yield find
+    gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("options", "copies"),
+    [
+        ({}, 2),
+        ({"optim": "adafactor"}, 0),
+        ({"gradient_accumulation_steps": 2}, 3),
+        ({"update_seconds": 1000.0}, 3),
+    ],
+)
+def test_the_memory_of_a_gpu_is_filled_but_for_a_reserve(fits_on, monkeypatch, caplog, options, copies):
+    """1.5 GiB are taken by the context and by libraries, and 4 GiB by each copy of the weights."""
+    cuda = FakeCuda(monkeypatch)
+    cuda.allocate(75 * GIB)  # is freed at once, and stays in the cache
+    with caplog.at_level(logging.INFO):
+        found = fits_on(cuda, **options)
+    most = int((0.92 * 78.5 - 4 - 4 * copies) * 4)
+    assert 0.97 * most - 1 <= found <= most
+    assert f"of {78.5:.1f} GiB" in caplog.text
+    assert cuda.allocated == 4 * GIB == cuda.reserved, "nothing is left but the weights"
+
+
+def test_libraries_that_the_first_step_loads_are_not_memory_for_batches(fits_on, monkeypatch):
+    cuda = FakeCuda(monkeypatch, libraries=8 * GIB)
+    assert fits_on(cuda) <= (0.92 * 71.5 - 12) * 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", 2),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Expected canUse32BitIndexMath(input) && canUse32BitIndexMath(output) to be true, but got false."),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a non-"),
+    ],
+)  # fmt: skip
+def test_what_fails_with_large_batches_does_not_fit(fits_on, monkeypatch, error):
+    cuda = FakeCuda(monkeypatch)
+    cuda.error = lambda size: type(error)(*error.args) if size > 100 else None
+    assert 97 <= fits_on(cuda) <= 100
+    assert max(cuda.sizes) <= 400
+
+
+def test_an_error_of_a_single_utterance_is_not_about_the_size(fits_on, monkeypatch):
+    cuda = FakeCuda(monkeypatch)
+    cuda.error = lambda size: RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED.")
+    with pytest.raises(RuntimeError, match="NOT_SUPPORTED"):
+        fits_on(cuda)
+
+
+def test_other_devices_are_refused(made):
+    config, task, rows, _ = made()
+    with pytest.raises(UserError, match="max_batch_seconds auto: the memory of a device mps can't be measured"):
+        settle(config, task, rows, SimpleNamespace(device=torch.device("mps"), num_processes=1))
 
 
 @pytest.mark.gpu

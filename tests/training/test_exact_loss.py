@@ -1,4 +1,4 @@
-"""The same clips give the same loss and the same gradient, however they are split (transformers#47688)."""
+"""The same clips give the same loss and the same gradients, however they are split (transformers#47688)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ spec = importlib.util.spec_from_file_location("one_step", SCRIPT)
 one_step = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(one_step)
 
+SMALL = 5e-5  # 4e-6 were measured
+
 
 @pytest.fixture(scope="module")
 def whole():
@@ -23,14 +25,14 @@ def whole():
 @pytest.mark.parametrize("kind", one_step.KINDS)
 @pytest.mark.parametrize(("size", "batches", "uneven"), [(4, 4, False), (1, 16, False), (4, 4, True), (2, 8, True)])
 def test_accumulation_changes_nothing(whole, kind, size, batches, uneven):
-    assert one_step.one_step(size, batches, uneven, kind) == pytest.approx(whole[kind], rel=1e-4)
+    assert one_step.difference(one_step.one_step(size, batches, uneven, kind), whole[kind]) < SMALL
 
 
-def check_same(printed: str, whole) -> None:
+def check_same(printed: str, whole, kinds=one_step.KINDS) -> None:
     found = json.loads(printed.splitlines()[-1])
-    assert found.keys() == whole.keys()
+    assert tuple(found) == kinds
     for kind, figures in found.items():
-        assert figures == pytest.approx(whole[kind], rel=1e-4), kind
+        assert one_step.difference(figures, whole[kind]) < SMALL, kind
 
 
 @pytest.mark.parametrize("arguments", [["4", "2"], ["2", "4", "uneven"]])
@@ -40,13 +42,13 @@ def test_two_processes_change_nothing(whole, two_processes, arguments):
 
 def test_a_model_in_two_pieces_changes_nothing(whole, two_pieces):
     """Accumulation and pieces together."""
-    check_same(two_pieces(str(SCRIPT), "2", "4", "uneven"), whole)
+    check_same(two_pieces(str(SCRIPT), "2", "4", "uneven", "sharded"), whole, one_step.SHARDED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["multi_node.yaml", "multi_node_fsdp.yaml"])
 def test_two_machines_change_nothing(whole, two_machines, config):
-    check_same(two_machines(config, str(SCRIPT), "2", "2", "uneven")[0], whole)
+    check_same(two_machines(config, str(SCRIPT), "2", "2", "uneven", "sharded")[0], whole, one_step.SHARDED)
 
 
 def test_loss_is_nats_per_label(whole):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_lora import adapted, randomize
 from transformers import TrainerCallback, TrainingArguments
 
 from sft_speech.models.adapt import head_names
@@ -66,16 +67,21 @@ def run(folder, kind: str, steps: int, prepare, **changes):
 STILL = {"wav2vec2.masked_spec_embed"}  # nothing is masked
 
 
+@pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("kind", ["ctc", "whisper"])
-def test_one_part_more_moves_every_other_step(tmp_path, kind):
+def test_one_part_more_moves_every_other_step(tmp_path, kind, lora):
     starts = {}
 
     def prepare(model):
+        if lora:
+            randomize(adapted(model, head_names(model) if kind == "ctc" else ()))
         starts.update(starts_of(model, 0, 2))
         return Unfreezing(model, starts)
 
-    steps = max(starts_of(one_step.parts(kind)[0], 0, 2).values()) + 2
+    prepare(one_step.parts(kind)[0])
+    steps = max(starts.values()) + 2
     model, watch, _ = run(tmp_path, kind, steps, prepare)
+    assert any(".lora_" in name for name in starts) == lora
     trainable = {name for name, one in model.named_parameters() if one.requires_grad} - STILL
     for step in range(steps):
         expected = {name for name in trainable if starts.get(name, 0) <= step}

@@ -72,26 +72,53 @@ def planned(mix: MixedRows, rank: int = 0, world: int = 1, epochs: float = 3.0):
     return mix.plan(config, Processes(rank, world), CorpusReport(), None, 1.0)[0]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_shares_over_an_epoch_are_exact_for_any_processes_and_workers(world, workers):
-    """Weights 3 to 1 of 420 s: 315 s of the 20 s of digits, and 105 of the 400 s of news, in each epoch."""
-    mix, read = mixed(3, 1), []
+def handed_out(mix: MixedRows, world: int, workers: int) -> list[list[int]]:
+    """Return the indices of the utterances that real loaders of all processes hand out, by epoch, for three epochs."""
+    read: list[tuple[int, int]] = []
     for rank in range(world):
         plan = planned(mix, rank, world)
         loader = plan.loader(Keys(), collate_fn=as_it_is, num_workers=workers)
         ends = np.cumsum([len(plan.epoch(epoch)) for epoch in range(3)])
         read += [key for _, batch in zip(range(ends[-1]), loader, strict=False) for key in batch]
+    assert len(set(read)) == len(read), "each time that an utterance comes, it has another seed"
+    return [sorted(index for key, index in read if key % REPEAT == epoch) for epoch in range(3)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_shares_over_an_epoch_are_exact_for_any_processes_and_workers(world, workers):
+    """Weights 3 to 1 of 420 s: 315 s of the 20 s of digits, and 105 of the 400 s of news, in each epoch."""
     lengths = np.concatenate(list(SECONDS.values()))
-    for epoch in range(3):
-        own = [index for key, index in read if key % REPEAT == epoch]
+    for own in handed_out(mixed(3, 1), world, workers):
         seconds = {name: sum(lengths[index] for index in own if (index < 20) == (name == "digits")) for name in SECONDS}
         assert seconds["digits"] == pytest.approx(315, abs=1.5)
         assert seconds["news"] == pytest.approx(105, abs=16)
         times = Counter(own)
         assert {times[index] for index in range(20)} == {15, 16}
-    drawn = {(epoch, index) for epoch, index in read}
-    assert len(drawn) == len(read), "each time that an utterance comes, it has another seed"
+
+
+# Options of sources of 20, 40 and 10 utterances of a second, and how many of each three epochs of 70 s have.
+COUNTS = [
+    ([{"weight": 4}, {"weight": 2}, {"weight": 1}], [[40, 20, 10]] * 3),
+    ([{"weight": 1}, {"weight": 1}, {"weight": 5}], [[10, 10, 50]] * 3),
+    ([{"temperature": 2}] * 3, [[22, 32, 16], [23, 31, 16], [22, 32, 16]]),  # of 22.4, 31.7 and 15.9 s
+    ([{}, {}, {}], [[20, 40, 10]] * 3),
+]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize(("options", "counts"), COUNTS)
+def test_an_epoch_has_so_many_utterances_of_each_source(options, counts, world, workers):
+    sizes = (20, 40, 10)
+    parts = [part(name, **more) for name, more in zip("abc", options, strict=True)]
+    mix = MixedRows.apart(parts, [rows(np.ones(size)) for size in sizes])
+    found = handed_out(mix, world, workers)
+    assert found == handed_out(mix, 1, 0), "the same utterances, whoever reads them"
+    for own, wanted in zip(found, counts, strict=True):
+        times = np.split(np.bincount(own, minlength=70), [20, 60])
+        assert [int(one.sum()) for one in times] == wanted
+        assert all(np.ptp(one) <= 1 for one in times), "none comes twice more often than another of its source"
 
 
 def test_the_batches_do_not_depend_on_the_workers_and_are_resumed_at_any_step(tmp_path):

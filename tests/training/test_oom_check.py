@@ -76,6 +76,17 @@ def test_short_memory_is_said_with_advice(tmp_path, error):
     assert said.value.do.startswith("lower max_seconds below ")
 
 
+@pytest.mark.parametrize(("accumulation", "copies"), [(1, 2), (4, 3)])
+def test_memory_is_reserved_for_the_optimizer_and_for_accumulated_gradients(
+    tmp_path, monkeypatch, accumulation, copies
+):
+    reserved = []
+    monkeypatch.setattr(torch, "empty_like", lambda one: reserved.append(one.shape))
+    trainer = make_trainer(tmp_path, Watched(), gradient_accumulation_steps=accumulation)
+    oom_check(trainer)
+    assert len(reserved) == copies * len([*trainer.model.parameters()])
+
+
 def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(RuntimeError, match="shapes"):
         oom_check(make_trainer(tmp_path, Watched(RuntimeError("shapes differ"))))

@@ -19,11 +19,15 @@ def advice(judgement: Judgement) -> list[str]:
     """Return the recommendation, a sentence or two per line; the first one says what to take."""
     lines = [_headline(judgement)]
     if judgement.candidates and not judgement.useless:
-        lines += [*_left_behind(judgement), *_untrained(judgement), *_power(judgement)]
+        lines += [*_alike(judgement), *_left_behind(judgement), *_untrained(judgement), *_power(judgement)]
     if judgement.candidates:
         lines += _limits(judgement)
     lines += [f"{one.name} failed: {one.why}." for one in judgement.others if one.status == "failed"]
-    lines += [f"{one.name} was dropped: {one.why}." for one in judgement.others if one.status == "dropped"]
+    dropped = [one for one in judgement.others if one.status == "dropped"]
+    if len(dropped) > NAMED:
+        lines.append(f"{len(dropped)} candidates were dropped on the way; the table says when.")
+    else:
+        lines += [f"{one.name} was dropped: {one.why}." for one in dropped]
     lines += [f"{one.name} has no figure to compare." for one in judgement.others if one.status == "finished"]
     return [line.replace("..", ".") if line.endswith("..") else line for line in lines]
 
@@ -82,31 +86,45 @@ def _headline(judgement: Judgement) -> str:
             f"Take {best.name}: with {of_best} it is better than every other candidate on {_data(judgement)}. "
             f"The next is {second.name} with {_scored(judgement, second)} ({_tested(judgement, second.versus)})."
         )
-    names = [one.name for one in judgement.alike]
-    if len(names) > NAMED + 1:
-        names = [best.name, f"{len(names) - 1} others"]
-    return (
-        f"{_list(names)} can't be told apart on {_data(judgement)}; {_reason(judgement, chosen)}: take {chosen.name}."
-    )
+    return _pick(judgement, chosen)
 
 
 _UNTESTED = "there are no figures of single utterances"
 
 
-def _reason(judgement: Judgement, chosen: Candidate) -> str:
-    """Return why one of those that cannot be told apart is chosen."""
-    best = judgement.candidates[0]
-    if chosen is best:
-        rivals = [one for one in judgement.alike if one is not best]
-        gains = _gains(best, rivals[0]) if len(rivals) == 1 else []
-        of_best = "the lowest error" if judgement.metric.best == "min" else "the best figure"
-        why = "no other within one standard error is clearly smaller, faster or cheaper to train"
-        return f"{best.name} has {of_best}, {_scored(judgement, best)}, and {f'is {_list(gains)}' if gains else why}"
-    assert chosen.versus is not None
-    return (
-        f"{best.name} has {_scored(judgement, best)}, {chosen.name} {_scored(judgement, chosen)} "
-        f"({_differ(judgement.metric, chosen.versus)}), and {chosen.name} is {_list(_gains(chosen, best))}"
+def _pick(judgement: Judgement, chosen: Candidate) -> str:
+    """Return which one of those that cannot be told apart to take, and why."""
+    best, over = judgement.candidates[0], _data(judgement)
+    if chosen is not best:
+        return (
+            f"Take {chosen.name}: it can't be told apart from the best, {best.name}, on {over}, and is "
+            f"{_list(_gains(chosen, best))}."
+        )
+    rivals = [one for one in judgement.alike if one is not best]
+    of_best = "the lowest error" if judgement.metric.best == "min" else "the best figure"
+    whose = rivals[0].name if len(rivals) == 1 else f"{len(rivals)} others"
+    alike = f"{whose} can't be told apart from it on {over}"
+    gains = _gains(best, rivals[0]) if len(rivals) == 1 else []
+    but = (
+        f"but it is {_list(gains)}"
+        if gains
+        else "but within one standard error no other is clearly smaller, faster or cheaper to train"
     )
+    return f"Take {best.name}: it has {of_best}, {_scored(judgement, best)}; {alike}, {but}."
+
+
+def _alike(judgement: Judgement) -> list[str]:
+    """Return the figures of the best and the chosen one, and who else cannot be told apart from the best."""
+    best, chosen = judgement.candidates[0], judgement.chosen
+    lines, others = [], [one.name for one in judgement.alike if one is not best and one is not chosen]
+    if chosen is not None and chosen is not best and chosen.versus is not None:
+        lines.append(
+            f"{best.name} has {_scored(judgement, best)}, {chosen.name} {_scored(judgement, chosen)}: "
+            f"{_tested(judgement, chosen.versus)}."
+        )
+    if judgement.over and others and (len(others) > 1 or lines):
+        lines.append(f"Nor can {_list(others)} be told apart from {best.name}.")
+    return lines
 
 
 def _gains(one: Candidate, other: Candidate) -> list[str]:
@@ -118,7 +136,8 @@ def _gains(one: Candidate, other: Candidate) -> list[str]:
     speeds = one.outcome.audio_seconds_per_second, other.outcome.audio_seconds_per_second
     if speeds[0] and speeds[1] and speeds[0] >= NOTABLE * speeds[1]:
         gains.append(
-            f"{speeds[0] / speeds[1]:.1f} times faster in use ({speeds[0]:.0f} against {speeds[1]:.0f} x real time)"
+            f"{speeds[0] / speeds[1]:.1f} times faster in use "
+            f"({_speed(speeds[0])} against {_speed(speeds[1])} x real time)"
         )
     times = one.training_seconds, other.training_seconds
     if times[0] and times[1] and times[1] >= NOTABLE * times[0]:
@@ -126,6 +145,10 @@ def _gains(one: Candidate, other: Candidate) -> list[str]:
             f"{times[1] / times[0]:.1f} times cheaper to train ({duration(times[0])} against {duration(times[1])})"
         )
     return gains
+
+
+def _speed(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _left_behind(judgement: Judgement) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_speech.errors import UserError
-from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.config import REGULARIZES, FinetuneConfig
 from sft_speech.options.settings import load_config
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.tools.compare.grid import Plan
@@ -28,6 +28,14 @@ FREE = OURS | frozenset(
     "dataloader_num_workers oom_check report_to logging_steps save_total_limit license allow_pickle "
     "trust_remote_code".split()
 )
+# Options that say how a checkpoint is trained, and cannot change its figures before training.
+TRAINING = frozenset(
+    "train unfreeze_every_steps layerwise_lr_decay freeze_feature_encoder freeze_encoder freeze_encoder_steps "
+    "lora_rank lora_alpha lora_dropout lora_targets use_dora use_rslora max_batch_seconds update_seconds augment "
+    "interpolate gradient_accumulation_steps num_train_epochs max_steps early_stopping_patience eval_steps seed optim "
+    "learning_rate lr_scheduler_type warmup_steps hold_share final_lr_scale adam_beta1 adam_beta2 adam_epsilon "
+    "weight_decay max_grad_norm max_nonfinite_steps gradient_checkpointing label_smoothing timestamp_share".split()
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Candidate:
     """A candidate.
 
     Args:
-        name: short and unique: "model=a lora_rank=8".
+        name: short and unique: "whisper-tiny lora_rank=8".
         settings: its varied keys and their values.
         own: the options that it sets itself.
         config: the options of its run; ``output_dir`` is a folder of the comparison, not of the run.
@@ -50,6 +58,12 @@ class Candidate:
     def options(self) -> dict[str, Any]:
         """All options that decide its figures."""
         return {key: value for key, value in dataclasses.asdict(self.config).items() if key not in FREE}
+
+    @property
+    def start(self) -> str:
+        """What decides its figures before training; equal if they are."""
+        kept = {key: one for key, one in self.options.items() if key not in TRAINING and not REGULARIZES.match(key)}
+        return repr(sorted(kept.items()))
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import Any
 from sft_speech.corpora.report import file_stem
 from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneConfig
+from sft_speech.options.lora import OF_A_NEW_ADAPTER
 from sft_speech.options.spec import Metric, TaskSpec
 from sft_speech.tools.compare.candidates import Candidate, Errors, metric_of
 from sft_speech.tools.compare.outcomes import Outcome
@@ -28,9 +29,14 @@ RESULTS = "all_results.json"  # of a run
 FINALISTS = 2  # candidates that are trained to the end, at least
 MEASURED_UPDATES = 12  # whose time decides how many a budget of minutes allows
 # Options in optimizer steps, which shrink with the run.
-STEPS = ("warmup_steps", "eval_steps", "freeze_encoder_steps")
+STEPS = ("warmup_steps", "eval_steps", "freeze_encoder_steps", "unfreeze_every_steps")
 # A run of which only the figure on the evaluation split matters, or only its speed.
-SHORT: dict[str, Any] = {"evaluate_before": False, "save_total_limit": 1, "test_splits": []}
+SHORT: dict[str, Any] = {"evaluate_before": False, "save_total_limit": 1, "test_splits": [], "keep_splits": []}
+HEAD = ["head"]
+# A run that trains only the head, whatever the candidate trains.
+PROBE: dict[str, Any] = OF_A_NEW_ADAPTER | {"lora_rank": 0, "lora_dropout": 0.0, "adapter": None, "train": HEAD}
+PROBE |= {"freeze_encoder": False, "freeze_encoder_steps": 0, "unfreeze_every_steps": 0, "interpolate": None}
+PROBE |= {"warmup_steps": 0.1, "eval_steps": 0.5}
 UNEVALUATED: dict[str, Any] = {"eval_split": None, "eval_source": None, "early_stopping_patience": None}
 
 
@@ -147,12 +153,17 @@ class Engine:
         return [self.outcome(one) for one in candidates]
 
     def runs(self, candidates: Sequence[Candidate], stage: str, share: float) -> list[tuple[Candidate, FinetuneConfig]]:
-        """Return the candidates with their options in a round; those whose options do not fit its length fail."""
-        runs = []
+        """Return the candidates with their options in a round; those whose options do not fit its length fail.
+
+        Of candidates that begin with the same checkpoint, only the first evaluates it.
+        """
+        runs, begun = [], set[str]()
         for one in candidates:
             try:
                 config = lasting(one.config, share, self.updates(one))
-                runs.append((one, with_options(config, SHORT) if share < 1 else config))
+                same = {"evaluate_before": False} if one.start in begun else {}
+                begun.add(one.start)
+                runs.append((one, with_options(config, SHORT if share < 1 else same)))
             except UserError as error:
                 why = f"{error.given}: {error.why}"
                 self.state.entry(one).results[stage] = {"status": "failed", "why": why, "seconds": 0, "figures": {}}
@@ -186,7 +197,7 @@ class Engine:
     def measure(self, candidates: list[Candidate]) -> list[Candidate]:
         """Measure the seconds per update of each candidate. Return those that could be trained."""
         short = SHORT | UNEVALUATED | {"max_steps": MEASURED_UPDATES, "logging_steps": 1, "warmup_steps": 0.1}
-        short |= {"freeze_encoder_steps": 0, "keep_splits": [], "interpolate": None, "oom_check": True}
+        short |= {"freeze_encoder_steps": 0, "unfreeze_every_steps": 0, "interpolate": None, "oom_check": True}
         self.do("measure", [(one, with_options(one.config, short)) for one in candidates])
         left = []
         for one in candidates:
@@ -332,31 +343,26 @@ def probes_of(candidates: Sequence[Candidate], updates: int) -> list[Candidate]:
     """Return for each model the candidate that trains only its head.
 
     Raises:
-        UserError: the task has no such option.
+        UserError: its options do not fit that.
     """
     first: dict[str, Candidate] = {}
-    for one in candidates:
-        first.setdefault(one.config.model, one)
+    for one in candidates:  # one that trains only the head has a learning rate for that
+        if one.config.model not in first or (_head_only(one) and not _head_only(first[one.config.model])):
+            first[one.config.model] = one
     errors, probes = Errors(), []
     for model, one in first.items():
-        fields = {field.name for field in dataclasses.fields(one.config)}
-        only: dict[str, Any] = {"train": ["head"]} if "train" in fields else {}
-        if not only and "freeze_encoder" in fields:
-            only = {"freeze_encoder": True, "freeze_encoder_steps": 0}
-        if not only and "freeze_encoder_steps" in fields:
-            only = {"freeze_encoder_steps": updates}
-        if not only:
-            raise UserError("--probe", "this task cannot train only the head", "leave it out")
-        whole: dict[str, Any] = {key: 0 for key in ("lora_rank",) if key in fields}
         try:
-            short = lasting(with_options(one.config, SHORT | whole), 1.0, updates)
-            config = with_options(short, {"warmup_steps": 0.1, "eval_steps": 0.5} | only)
+            config = lasting(with_options(one.config, SHORT | PROBE), 1.0, updates)
         except UserError as error:
             errors.add(one.name, error)
             continue
-        probes.append(Candidate(f"probe of {model}", {"model": model}, {"model": model, **only}, config))
+        probes.append(Candidate(f"probe of {model}", {"model": model}, {"model": model, "train": HEAD}, config))
     errors.check(len(first))
     return probes
+
+
+def _head_only(candidate: Candidate) -> bool:
+    return candidate.config.train == HEAD
 
 
 def check_rounds(candidates: Sequence[Candidate], budget: Budget) -> None:

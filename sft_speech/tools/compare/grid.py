@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from sft_speech.options.names import advice
 from sft_speech.options.settings import from_command_line, parse_yaml, read_yaml, shown, yaml_scalar
 from sft_speech.options.spec import TaskSpec
 
+STRATEGIES = "strategies"
 STRATEGY = "strategy"  # the setting of a candidate that names its strategy
-KEYS = ("base", "vary", "strategies")  # of a YAML that describes a comparison
+KEYS = ("base", "vary", STRATEGIES)  # of a YAML that describes a comparison
 LONGEST_NAME = 120
 
 
@@ -31,11 +32,13 @@ class Choice:
         label: as in the names of candidates.
         shown: as in tables: the varied key, or "strategy", with its value.
         options: what it sets.
+        strategies: by name of a strategy, what that strategy sets for this alternative beside or in place of its own.
     """
 
     label: str
     shown: dict[str, Any]
     options: dict[str, Any]
+    strategies: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,31 @@ class Plan:
         factors = [_named(key, choices) for key, choices in self.factors.items()]
         cells: dict[str, Choice] = {}
         for combination in itertools.product(*factors):
-            options: dict[str, Any] = {}
-            for choice in combination:
-                for key, value in choice.options.items():
-                    if key in options:
-                        why = f"{key} is set by two of them"
-                        raise UserError(" ".join(one.label for one in combination), why, "set it in one place")
-                    options[key] = value
             settings = {key: value for choice in combination for key, value in choice.shown.items()}
+            options = _joined(combination, settings.get(STRATEGY, ""))
             name = " ".join(choice.label for choice in combination)
             cells.setdefault(json.dumps(options, sort_keys=True, default=str), Choice(name, settings, options))
         return list(cells.values())
+
+
+def _joined(combination: Sequence[Choice], strategy: str) -> dict[str, Any]:
+    """Return the options of a combination of alternatives, of which one may be a strategy.
+
+    Raises:
+        UserError: two of them set the same key.
+    """
+    options: dict[str, Any] = {}
+    for choice in combination:
+        own = dict(choice.options)
+        if STRATEGY in choice.shown:
+            for other in combination:
+                own |= other.strategies.get(strategy, {})
+        for key, value in own.items():
+            if key in options:
+                why = f"{key} is set by two of them"
+                raise UserError(" ".join(one.label for one in combination), why, "set it in one place")
+            options[key] = value
+    return options
 
 
 def plan_of(spec: TaskSpec, file: str | None, base: dict[str, Any], vary: Sequence[str], named: Sequence[str]) -> Plan:
@@ -96,7 +113,7 @@ def plan_of(spec: TaskSpec, file: str | None, base: dict[str, Any], vary: Sequen
                 do = "options of the runs belong below `base:`"
                 raise UserError(f"--config {file}: {shown(key)}", "it isn't a part of a comparison", do)
         varied = _table(content.get("vary") or {}, "vary", list, "a list of values")
-        strategies = _table(content.get("strategies") or {}, "strategies", dict, "a table of options")
+        strategies = _table(content.get(STRATEGIES) or {}, STRATEGIES, dict, "a table of options")
         shared, here = content.get("base"), Path(str(file)).parent
         file = str(here / shared) if isinstance(shared, str) else None
         base = (shared if isinstance(shared, dict) else {}) | base
@@ -113,7 +130,7 @@ def plan_of(spec: TaskSpec, file: str | None, base: dict[str, Any], vary: Sequen
     for key in varied:
         if key not in known:
             raise UserError(f"--vary {shown(key)}", "there is no such option", advice(shown(key), known))
-    factors = {key: [_choice(key, value) for value in values] for key, values in varied.items()}
+    factors = {key: [_choice(key, value, strategies) for value in values] for key, values in varied.items()}
     if strategies:
         factors[STRATEGY] = [Choice(name, {STRATEGY: name}, own) for name, own in strategies.items()]
     return Plan(file, base, factors)
@@ -183,13 +200,30 @@ def _options(text: str, written: str) -> dict[str, Any]:
     return options
 
 
-def _choice(key: str, value: Any) -> Choice:
-    """Return an alternative of a varied key; a table with this key sets further options of the candidate."""
-    if isinstance(value, Mapping) and key in value:
-        others = {name: one for name, one in value.items() if name != key}
-        more = "".join(f" {name}={_short(one)}" for name, one in others.items())
-        return Choice(f"{key}={_short(value[key])}{more}", {key: value[key]}, dict(value))
-    return Choice(f"{key}={_short(value)}", {key: value}, {key: value})
+def _choice(key: str, value: Any, strategies: Collection[str]) -> Choice:
+    """Return an alternative of a varied key.
+
+    A table with this key sets further options of the candidate, and below ``strategies``, by their names, options that
+    strategies set too: models differ in the learning rates that suit them.
+
+    Raises:
+        UserError: there is no such strategy, or it has no table of options.
+    """
+    if not isinstance(value, Mapping) or key not in value:
+        return Choice(_label(key, value), {key: value}, {key: value})
+    others = {name: one for name, one in value.items() if name not in (key, STRATEGIES)}
+    label = " ".join(_label(name, one) for name, one in {key: value[key], **others}.items())
+    changes = _table(value.get(STRATEGIES) or {}, f"{label}: {STRATEGIES}", dict, "a table of options")
+    for name in changes:
+        if name not in strategies:
+            do = f"the strategies are {', '.join(strategies)}" if strategies else "define it with --strategy"
+            raise UserError(f"{label}: {STRATEGIES}: {shown(name)}", "there is no such strategy", do)
+    return Choice(label, {key: value[key]}, {key: value[key], **others}, changes)
+
+
+def _label(key: str, value: Any) -> str:
+    """Return a setting as in names; a model needs no key to be known as one."""
+    return _short(value) if key == "model" else f"{key}={_short(value)}"
 
 
 def _short(value: Any) -> str:
@@ -199,7 +233,7 @@ def _short(value: Any) -> str:
 
 def _named(key: str, choices: Sequence[Choice]) -> list[Choice]:
     """Return different alternatives with paths as short as they can be told apart."""
-    different = {json.dumps(one.options, sort_keys=True, default=str): one for one in choices}
+    different = {json.dumps([one.options, one.strategies], sort_keys=True, default=str): one for one in choices}
     choices = list(different.values())
     paths = {one.shown[key] for one in choices if isinstance(one.shown[key], str) and "/" in one.shown[key]}
     for length in range(1, LONGEST_NAME):

@@ -9,7 +9,7 @@ from sft_speech.tools.check.markup import document, shown, user
 from sft_speech.tools.compare.advice import advice, command, number
 from sft_speech.tools.compare.judge import Judgement
 from sft_speech.tools.compare.picture import DARK, LIGHT, picture
-from sft_speech.tools.compare.table import LEGEND, effect_heads, effect_rows, table, title
+from sft_speech.tools.compare.table import effect_heads, effect_rows, legend, table, title
 
 NUMBER = ' class="number"'
 
@@ -66,21 +66,24 @@ def _picture(judgement: Judgement) -> str:
 def _table(judgement: Judgement) -> str:
     heads, rows = table(judgement)
     top = "".join(f'<th scope="col">{user(name)}</th>' for name in heads)
-    body = ""
+    count, body = len(judgement.candidates), ""
     for place, row in enumerate(rows):
-        chosen = place < len(judgement.candidates) and judgement.candidates[place] is judgement.chosen
-        cells = "".join(
-            f'<th scope="row">{user(cell)}</th>'
-            if head == "candidate"
-            else f"<td{'' if head == 'status' else NUMBER}>{user(cell)}</td>"
-            for head, cell in zip(heads, row, strict=True)
-        )
+        chosen = place < count and judgement.candidates[place] is judgement.chosen
+        cells = "".join(map(_cell, heads, row))
+        if place >= count and not any(row[3:]):  # without figures: the reason takes their place
+            cells = f'<td></td>{_cell(heads[1], row[1])}<td class="why" colspan="{len(row) - 2}">{user(row[2])}</td>'
         body += f"{'<tr class=chosen>' if chosen else '<tr>'}{cells}</tr>"
     return (
         '<section><h2>Candidates</h2><div class="scroll" tabindex="0" role="region" aria-label="Candidates">'
         f'<table class="candidates"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-        f'<p class="rule">{shown(LEGEND)}</p></section>'
+        f'<p class="rule">{shown(legend(judgement))}</p></section>'
     )
+
+
+def _cell(head: str, cell: str) -> str:
+    if head == "candidate":
+        return f'<th scope="row">{user(cell)}</th>'
+    return f"<td{'' if head == 'status' else NUMBER}>{user(cell)}</td>"
 
 
 def _effects(judgement: Judgement) -> str:

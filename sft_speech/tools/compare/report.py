@@ -17,7 +17,7 @@ from sft_speech.tools.compare.judge import Judgement, effects, judge
 from sft_speech.tools.compare.outcomes import Comparison, Outcome
 from sft_speech.tools.compare.page import page
 from sft_speech.tools.compare.picture import picture
-from sft_speech.tools.compare.table import LEGEND, effect_heads, effect_rows, roles_of, table, title
+from sft_speech.tools.compare.table import effect_heads, effect_rows, legend, roles_of, table, title
 
 STEM = "compare"  # of the files
 RESULT = "result.json"
@@ -57,7 +57,7 @@ def document(judgement: Judgement) -> str:
         parts.append("\n".join(f"- {markdown.text(line)}" for line in rest))
     heads, rows = table(judgement)
     parts.append(markdown.table([markdown.text(head) for head in heads], rows))
-    parts.append(markdown.text(LEGEND))
+    parts.append(markdown.text(legend(judgement)))
     if judgement.candidates:
         parts.append(f"![error against cost]({STEM}.png)")
     if found := list(effect_rows(judgement)):

@@ -10,10 +10,11 @@ from sft_speech.tools.compare.judge import Candidate, Judgement, Score, effects
 from sft_speech.tools.compare.outcomes import Outcome
 from sft_speech.tools.push import readable
 
-HEADS = ("difference", "p", "trained", "share", "size", "peak memory", "s/update", "updates", "training", "speed")
+HEADS = ("difference", "p", "trained", "size", "peak memory", "s/update", "updates", "training", "speed")
 LEGEND = (
     "Brackets: 95 % intervals by bootstrap. Difference: to the best, paired on the same utterances, with its 95 % "
-    "interval and the p-value after Holm's adjustment. Speed: audio seconds per second of evaluation."
+    "interval and the p-value after Holm's adjustment. Trained: parameters, and their share of the model. Speed: audio "
+    "seconds per second of evaluation."
 )
 
 
@@ -29,15 +30,34 @@ def _name(metric: Metric) -> str:
 
 
 def table(judgement: Judgement) -> tuple[list[str], list[list[str]]]:
-    """Return the heads and the rows of text of the table; columns that are empty for all are left out."""
+    """Return the heads and the rows of text of the table.
+
+    Columns that are empty for all are left out, and so is the number of updates if it is the same for all.
+    """
     metric, splits = judgement.metric.heading, judgement.comparison.splits
     scores = [f"{metric}, {splits[role]}" for role in roles_of(judgement)]
     heads = ["", "candidate", "status", *scores, *HEADS]
     rows = [_cells(judgement, rank, one) for rank, one in enumerate(judgement.candidates, 1)]
     unscored = [""] * (len(scores) + 2)
-    rows += [["", one.name, one.status, *unscored, *_costs(one, None)] for one in judgement.others]
+    for one in judgement.others:
+        status = f"{one.status}: {one.why}" if one.why else one.status
+        rows.append(["", one.name, status, *unscored, *_costs(one, None)])
     used = [place for place in range(len(heads)) if place == 0 or any(row[place] for row in rows)]
+    if _updates(judgement):
+        used = [place for place in used if heads[place] != "updates"]
     return [heads[place] for place in used], [[row[place] for place in used] for row in rows]
+
+
+def _updates(judgement: Judgement) -> int:
+    """Return the optimizer steps of every finished candidate; 0 if they differ or are not known."""
+    counts = {one.outcome.updates for one in judgement.candidates}
+    return counts.pop() if len(counts) == 1 and len(judgement.candidates) > 1 else 0
+
+
+def legend(judgement: Judgement) -> str:
+    """Return what the columns of the table hold."""
+    count = _updates(judgement)
+    return f"{LEGEND} Every candidate was trained for {count:,} updates." if count else LEGEND
 
 
 def _cells(judgement: Judgement, rank: int, one: Candidate) -> list[str]:
@@ -71,12 +91,9 @@ def _score(metric: Metric, score: Score | None) -> str:
 
 
 def _costs(one: Outcome, seconds: float | None) -> list[str]:
-    share = (
-        f"{100 * one.trained_parameters / one.parameters:.3g} %" if one.trained_parameters and one.parameters else ""
-    )
+    share = f" ({100 * one.trained_parameters / one.parameters:.3g} %)" if one.parameters else ""
     return [
-        short(one.trained_parameters) if one.trained_parameters else "",
-        share,
+        f"{short(one.trained_parameters)}{share}" if one.trained_parameters else "",
         readable(one.bytes) if one.bytes else "",
         readable(one.peak_bytes) if one.peak_bytes else "",
         f"{one.seconds_per_update:.3g}" if one.seconds_per_update else "",

@@ -172,7 +172,7 @@ def chinese():
     [(None, "我们今天去公园", "cer"), (None, "we go to the park", "wer"), ("wer", "我们今天去公园", "wer")],
 )
 def test_the_best_checkpoint_of_a_language_without_spaces_has_the_lowest_cer(chinese, chosen, text, metric):
-    config = mock.Mock(metric_for_best_model=chosen)
+    config = mock.Mock(metric_for_best_model=chosen, selecting=["eval"])
     task = mock.Mock(config=config, checkpoint=chinese, metric=chosen or "wer")
     Recognition.begin(task, {"eval": StoredRows({"text": [text]})})
     assert task.metric == metric

@@ -17,7 +17,7 @@ from sft_speech.tools.compare.advice import advice, command
 from sft_speech.tools.compare.judge import judge
 from sft_speech.tools.compare.outcomes import Outcome
 from sft_speech.tools.compare.report import document, summary, table_csv, write_report
-from sft_speech.tools.compare.table import table
+from sft_speech.tools.compare.table import legend, table
 
 HOSTILE = "<script>alert(1)</script> | *a*\n\u202eb"
 
@@ -35,9 +35,10 @@ def test_two_that_cannot_be_told_apart_and_one_is_smaller(tmp_path):
     outcomes = [finished(tmp_path, "a", of_a, bytes=40_000_000), finished(tmp_path, "b", of_b, bytes=120_000_000)]
     found = judge(compared(outcomes))
     assert advice(found) == [
-        "b and a can't be told apart on 40 utterances of 2 speakers; b has WER 14.8 % [13.2, 16.2], a WER 15.0 % "
-        "[13.5, 16.5] (difference of 0.3 points, 95 % interval 0.0 to 0.8), and a is 3.0 times smaller (40.0 MB "
-        "against 120.0 MB): take a.",
+        "Take a: it can't be told apart from the best, b, on 40 utterances of 2 speakers, and is 3.0 times smaller "
+        "(40.0 MB against 120.0 MB).",
+        "b has WER 14.8 % [13.2, 16.2], a WER 15.0 % [13.5, 16.5]: difference of 0.3 points, 95 % interval 0.0 to 0.8, "
+        "p = 0.74.",
         "To show that a difference of 0.3 points between b and a is real, about 270 more utterances of more speakers "
         "would be needed (four times out of five, going by the standard error of 0.2 points).",
         "2 speakers: too few to draw whole speakers, so intervals and p-values are for utterances of the same "
@@ -124,7 +125,11 @@ def test_a_smaller_one_that_is_more_than_a_standard_error_worse_is_not_taken(tmp
     assert versus.p_value > 0.05
     assert versus.difference > versus.error
     text = advice(found)
-    assert text[0].endswith(": take large.")
+    assert text[0].startswith("Take large: it has the lowest error, WER 25.5 % [22.0, 29.0]; ")
+    assert text[0].endswith(
+        "; small can't be told apart from it on 40 utterances, but within one standard error no other is clearly "
+        "smaller, faster or cheaper to train."
+    )
     assert text[1] == (
         "small is 3.0 times smaller (30.0 MB against 90.0 MB), and can't be told apart from the best either. It is not "
         f"taken because its figure is {100 * versus.difference:.1f} points worse, which is more than one standard "
@@ -141,7 +146,11 @@ def test_of_equal_size_the_faster_then_the_cheaper_to_train_is_taken(tmp_path):
     ]
     found = judge(compared(outcomes))
     assert found.chosen.name == "c"
-    assert "c is 4.8 times faster in use (48 against 10 x real time): take c." in advice(found)[0]
+    assert advice(found)[0] == (
+        "Take c: it can't be told apart from the best, a, on 40 utterances, and is 4.8 times faster in use (48 against "
+        "10 x real time)."
+    )
+    assert "Nor can b be told apart from a." in advice(found)
     assert "a and c have the same figures on every utterance." in advice(found)
 
 
@@ -149,8 +158,10 @@ def test_many_alike_are_counted(tmp_path):
     outcomes = [finished(tmp_path, f"c{n}", recognized(errors(0.2, seed=n))) for n in range(6)]
     found = judge(compared(outcomes))
     best = found.candidates[0].name
-    assert advice(found)[0].startswith(
-        f"{best} and 5 others can't be told apart on 40 utterances; {best} has the lowest"
+    assert advice(found)[0].startswith(f"Take {best}: it has the lowest error, WER ")
+    assert advice(found)[0].endswith(
+        "; 5 others can't be told apart from it on 40 utterances, but within one standard error no other is clearly "
+        "smaller, faster or cheaper to train."
     )
     assert "5 candidates were compared with the best; their p-values are adjusted for that (Holm)." in advice(found)
 
@@ -162,6 +173,9 @@ def test_failed_and_dropped_ones_are_named(tmp_path):
         "big failed: CUDA out of memory.",
         "slow was dropped: after round 1 at WER 41.0 %.",
     ]
+    many = [failed(f"slow{n}", "after round 1 at WER 41.0 %", "dropped") for n in range(3)]
+    found = judge(compared([*many, finished(tmp_path, "b", recognized([1] * 40))]))
+    assert advice(found)[-1] == "3 candidates were dropped on the way; the table says when."
     nothing = judge(compared(others[:1]))
     assert advice(nothing) == [
         "No candidate finished, so there is nothing to recommend.",
@@ -202,8 +216,7 @@ def test_the_table(tmp_path):
         "status": "recommended",
         "WER %, dev": "10.0 [10.0, 10.0]",
         "WER %, test": "20.0 [20.0, 20.0]",
-        "trained": "1 k",
-        "share": "25 %",
+        "trained": "1 k (25 %)",
         "size": "16.0 kB",
         "peak memory": "2.0 GB",
         "s/update": "0.5",
@@ -219,7 +232,26 @@ def test_the_table(tmp_path):
         "p": "< 0.001",
         "speed": "12 x",
     }
-    assert {key: value for key, value in found[2].items() if value} == {"candidate": "c", "status": "failed"}
+    assert {key: value for key, value in found[2].items() if value} == {"candidate": "c", "status": "failed: broken"}
+
+
+def test_updates_that_are_the_same_for_all_are_below_the_table(tmp_path):
+    outcomes = [finished(tmp_path, name, recognized([n] * 40), updates=1200) for n, name in enumerate("ab", 1)]
+    found = judge(compared([*outcomes, failed("c", "broken")]))
+    assert "updates" not in table(found)[0]
+    assert legend(found).endswith("Every candidate was trained for 1,200 updates.")
+    found = judge(compared([outcomes[0], replace(outcomes[1], updates=30)]))
+    assert [row[table(found)[0].index("updates")] for row in table(found)[1]] == ["1,200", "30"]
+    assert "updates" not in legend(found)
+
+
+def test_speeds_below_real_time_are_told_apart(tmp_path):
+    same = {"bytes": 1000, "updates": 10}
+    outcomes = [
+        finished(tmp_path, "a", recognized([1] * 40), audio_seconds_per_second=0.21, **same),
+        finished(tmp_path, "b", recognized([1] * 40), audio_seconds_per_second=0.44, **same),
+    ]
+    assert "2.1 times faster in use (0.44 against 0.21 x real time)" in advice(judge(compared(outcomes)))[0]
 
 
 def test_the_files(tmp_path):

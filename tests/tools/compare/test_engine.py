@@ -99,6 +99,25 @@ def test_all_are_trained_once(tmp_path):
     assert outcomes[0].rounds == [{"updates": 80, "seconds": 2.0, "value": 0.4}]
 
 
+def test_a_checkpoint_is_evaluated_once_before_training(tmp_path):
+    """Its figures before training are the same for every candidate that begins with it."""
+    plan = plan_of(
+        ASR, None, BASE, ["model=m,n", "encoder_seconds=auto,full"], ["head={train: [head]}", "all={seed: 1}"]
+    )
+    candidates, runner = candidates_of(plan, ASR, tmp_path), FakeRunner(by_seed)
+    engine(tmp_path, candidates, Budget(), runner).run(candidates)
+    assert [(job.name, job.config.evaluate_before) for job in runner.jobs] == [
+        ("m encoder_seconds=auto head", True),
+        ("m encoder_seconds=auto all", False),
+        ("m encoder_seconds=full head", True),
+        ("m encoder_seconds=full all", False),
+        ("n encoder_seconds=auto head", True),
+        ("n encoder_seconds=auto all", False),
+        ("n encoder_seconds=full head", True),
+        ("n encoder_seconds=full all", False),
+    ]
+
+
 def test_a_failing_run_does_not_stop_the_others_and_is_tried_again(tmp_path):
     candidates, budget = grid(tmp_path, "seed=1,2,3"), Budget()
     runner = FakeRunner(by_seed, {"seed=2": "out of memory"})
@@ -232,9 +251,27 @@ def test_probes_choose_the_better_half_of_the_models(tmp_path):
     assert [one.status for one in outcomes] == ["dropped"] * 2 + ["finished"] * 4 + ["dropped"] * 2
 
 
+def test_a_probe_trains_only_the_head_whatever_the_candidates_train(tmp_path):
+    """With the learning rate of a candidate that does so too, if there is one."""
+    strategies = [
+        "lora={lora_rank: 4, lora_dropout: 0.1, use_dora: true, learning_rate: 1e-3}",
+        "slowly={unfreeze_every_steps: 10, interpolate: 0.5, warmup_steps: 40, learning_rate: 1e-5}",
+        "head={train: [head], learning_rate: 1e-2}",
+    ]
+    plan = plan_of(ASR, None, BASE | {"keep_splits": ["other"]}, ["model=a,b"], strategies)
+    candidates = candidates_of(plan, ASR, tmp_path)
+    for found in (probes_of(candidates, 30), probes_of([candidates[2], candidates[0]], 30)):
+        config = found[0].config
+        assert (config.train, config.learning_rate, config.max_steps) == (["head"], 1e-2, 30)
+        assert (config.lora_rank, config.use_dora, config.unfreeze_every_steps) == (0, False, 0)
+        assert (config.interpolate, config.warmup_steps, config.keep_splits) == (None, 0.1, [])
+    without = probes_of([one for one in candidates if one.settings["strategy"] != "head"], 30)
+    assert [one.config.learning_rate for one in without] == [1e-3, 1e-3]
+
+
 def test_a_model_whose_probe_fails_stays(tmp_path):
     candidates = grid(tmp_path, "model=a,b,c")
-    runner = FakeRunner(lambda job: {"b": 0.1, "c": 0.2}[job.config.model], {"probe of a": "no", "model=a": "no"})
+    runner = FakeRunner(lambda job: {"b": 0.1, "c": 0.2}[job.config.model], {"probe of a": "no", "a": "no"})
     outcomes = engine(tmp_path, candidates, Budget(probe=3), runner).run(candidates, probes_of(candidates, 3))
     assert [one.status for one in outcomes] == ["failed", "finished", "finished"]
 

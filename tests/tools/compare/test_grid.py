@@ -36,13 +36,13 @@ def test_lists_are_values():
 
 def test_a_model_may_bring_options_of_its_own():
     assert cells("model=some/a,{model: other/b, new_vocabulary: true}") == {
-        "model=a": {"model": "some/a"},
-        "model=b new_vocabulary=true": {"model": "other/b", "new_vocabulary": True},
+        "a": {"model": "some/a"},
+        "b new_vocabulary=true": {"model": "other/b", "new_vocabulary": True},
     }
 
 
 def test_paths_are_as_long_as_needed_to_tell_them_apart():
-    assert list(cells("model=x/one/a,x/two/a,b")) == ["model=one/a", "model=two/a", "model=b"]
+    assert list(cells("model=x/one/a,x/two/a,b")) == ["one/a", "two/a", "b"]
 
 
 def test_text_that_yaml_takes_for_a_truth_value_stays_text():
@@ -61,6 +61,38 @@ def test_strategies_are_combined_with_all_values():
         "seed=2 head": {"seed": 2, "freeze_encoder_steps": 9, "augment": True},
         "seed=2 all": {"seed": 2},
     }
+
+
+def test_a_model_may_change_what_a_strategy_sets():
+    found = cells(
+        "model=a,{model: b, language: en, strategies: {all: {learning_rate: 1e-3, augment: true}}}",
+        strategies=("head={train: [head], learning_rate: 1e-2}", "all={learning_rate: 1e-4}"),
+    )
+    assert found == {
+        "a head": {"model": "a", "train": ["head"], "learning_rate": "1e-2"},
+        "a all": {"model": "a", "learning_rate": "1e-4"},
+        "b language=en head": {"model": "b", "language": "en", "train": ["head"], "learning_rate": "1e-2"},
+        "b language=en all": {"model": "b", "language": "en", "learning_rate": "1e-3", "augment": True},
+    }
+
+
+def test_a_model_may_not_set_in_two_places():
+    with pytest.raises(UserError, match="b seed=1 all: seed is set by two of them"):
+        cells("model={model: b, seed: 1, strategies: {all: {seed: 2}}}", strategies=("all={}",))
+
+
+@pytest.mark.parametrize(
+    ("written", "strategies", "message"),
+    [
+        ("{al: {seed: 1}}", ("all={}",), "b: strategies: al: there is no such strategy.\n-> the strategies are all"),
+        ("{all: {seed: 1}}", (), "b: strategies: all: there is no such strategy.\n-> define it with --strategy"),
+        ("{all: 3}", ("all={}",), "b: strategies: all: it must have a table of options"),
+        ("[all]", ("all={}",), "b: strategies: .* it must be a table"),
+    ],
+)
+def test_strategies_of_a_model_that_are_wrong(written, strategies, message):
+    with pytest.raises(UserError, match=message):
+        cells(f"model=a,{{model: b, strategies: {written}}}", strategies=strategies)
 
 
 def test_settings_name_the_strategy():

@@ -75,6 +75,19 @@ def test_nothing_is_loaded_from_elsewhere(hostile):
     assert not any(tag in ("script", "link", "iframe") for tag, _ in parsed.tags)
 
 
+def test_the_reason_of_a_failure_takes_the_row(tmp_path):
+    outcomes = [finished(tmp_path, name, recognized([n] * 8), bytes=1000) for n, name in enumerate("ab")]
+    failed = Outcome("c", {}, tmp_path, "failed", "no <layers>", {}, [], 0, 0, 0, None, 0, None, None)
+    text = page(judge(compared([*outcomes, failed])))
+    assert re.search(
+        r'<th scope="row"><bdi>c</bdi></th><td class="why" colspan="\d"><bdi>failed: no &lt;layers&gt;', text
+    )
+    rows = re.findall(r"<tr.*?</tr>", text.split("Candidates</h2>")[1].split("</table>")[0])
+    widths = [sum(int(n or 1) for n in re.findall(r'<t[hd](?: [^>]*?colspan="(\d+)")?[^>]*>', row)) for row in rows]
+    assert len(widths) == 4
+    assert len(set(widths)) == 1
+
+
 def test_a_page_without_a_finished_candidate(tmp_path):
     outcome = Outcome("a", {}, tmp_path, "failed", "broken", {}, [], 0, 0, 0, None, 0, None, None)
     found = judge(compared([outcome]))

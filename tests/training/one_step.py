@@ -1,7 +1,8 @@
 """One optimizer step on 16 clips under a given split of the batch, with every way to train a model of each kind.
 
 python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven] [sharded], under `accelerate launch` for several processes. It
-prints the losses and the norms of the gradients, of all weights and of each, as JSON by the kind; sharded: of those of SHARDED.
+prints the losses and the norms of the gradients, of all weights and of each, as JSON by the kind; sharded: those of
+`SHARDED`.
 python one_step.py differences FIRST OTHER ... prints how much files of such output differ from the first.
 """
 

@@ -27,7 +27,7 @@ def verbs() -> dict[str, Verb | FinetuneVerb]:
     """Return all verbs by name: those of the tasks, then the tools."""
     found: dict[str, Verb | FinetuneVerb] = {}
     for spec in specs():
-        found |= {f"finetune-{spec.name}": FinetuneVerb(spec), **spec.verbs}
+        found |= {spec.verb: FinetuneVerb(spec), **spec.verbs}
     return found | TOOLS
 
 

@@ -18,6 +18,7 @@ from sft_speech.tasks.asr.config import FinetuneAsrConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CONFIG_OF = {spec.name: spec.config for spec in specs()}
+SCRIPT_OF = {spec.name: f"{spec.verb.replace('-', '_')}.py" for spec in specs()}
 PRESETS = sorted(path for kind in CONFIG_OF for path in (CONFIGS / kind).glob("*.yaml"))
 LAUNCH = sorted((CONFIGS / "accelerate").glob("*.yaml"))
 # WER on test-clean and test-other without a language model (Baevski et al. 2020, tables 9 and 10)
@@ -77,7 +78,7 @@ def test_it_holds_only_differences_from_the_defaults(preset):
 def test_it_opens_with_its_own_command(preset):
     commands = [line for line in opening(preset) if "accelerate launch" in line]
     assert len(commands) == 1
-    script = f"finetune_{preset.parent.name}.py"
+    script = SCRIPT_OF[preset.parent.name]
     pattern = rf"#   accelerate launch( --config_file (\S+))? scripts/{re.escape(script)} --config (\S+)"
     match = re.fullmatch(pattern, commands[0])
     assert match, commands[0]

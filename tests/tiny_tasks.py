@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tiny_pretraining import tiny_checkpoint
 from tiny_speech import builder
 from tiny_transducer import write_transducer
 from transformers import (
@@ -28,6 +29,8 @@ from sft_speech.tasks.classification.collator import ClassificationCollator
 from sft_speech.tasks.classification.config import FinetuneClassificationConfig
 from sft_speech.tasks.classification.labels import Labels
 from sft_speech.tasks.classification.loss import ClassificationCriterion
+from sft_speech.tasks.pretraining.loss import PretrainingCriterion
+from sft_speech.tasks.pretraining.targets import PretrainingCollator
 from sft_speech.tasks.speech.collator import SpeechCollator
 from sft_speech.tasks.speech.loss import SpectrogramCriterion
 from sft_speech.training.loss import Criterion
@@ -78,6 +81,23 @@ def transducer(count: int) -> TinyTask:
     ]
     criterion = TdtCriterion(checkpoint.model.config)
     return TinyTask(checkpoint.model, utterances, CTCCollator(checkpoint), lambda: criterion)
+
+
+def pretraining(count: int, model_type: str = "wav2vec2") -> TinyTask:
+    """Return a wav2vec 2.0 that is pre-trained, with all parts of its loss."""
+    checkpoint = tiny_checkpoint(model_type)
+    checkpoint.model.feature_grad_mult = 0.5
+    front_end, targets = checkpoint.front_end, checkpoint.targets(0.5, 4, 6)
+    utterances = [
+        {"id": str(n), "waveform": clip, **targets.draw(len(clip), (3, n))} for n, clip in enumerate(clips(count))
+    ]
+    collate = PretrainingCollator(front_end.features, front_end.frames, RATE, targets)
+    return TinyTask(checkpoint.model, utterances, collate, lambda: PretrainingCriterion(0.1, 2.0, 3.0))
+
+
+def conformer_pretraining(count: int) -> TinyTask:
+    """Return a conformer that is pre-trained."""
+    return pretraining(count, "wav2vec2-conformer")
 
 
 def synthesis(count: int) -> TinyTask:

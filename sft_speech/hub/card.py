@@ -322,7 +322,7 @@ def opening(run: Run) -> list[str]:
     base = run.from_hub("model")
     model = f"[{markdown.text(base)}](https://huggingface.co/{base})" if base else markdown.text(run.shown("model"))
     on = ", ".join(f"{markdown.text(one.shown)} ({markdown.text(one.split)})" for one in run.trained)
-    lines = [f"{model} fine-tuned for {run.spec.summary} on {on}.\n"]
+    lines = [f"{model} {run.spec.act[1]} for {run.spec.summary} on {on}.\n"]
     lines += adapters.about(run.folder, run.spec.card.relation is not None) if run.figures else []
     if not run.figures:
         step = run.history[-1]["step"] if run.history else 0

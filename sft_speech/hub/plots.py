@@ -26,6 +26,8 @@ def plots(log: list[dict[str, Any]], spec: TaskSpec, figures: Mapping[str, Any] 
         "learning_rate.png": ("learning rate", [curve(log, "learning_rate", "learning rate")]),
         "gradient.png": ("norm of the gradient", [curve(log, "grad_norm", "norm of the gradient")]),
     }
+    for file, (title, labels) in spec.card.pictures.items():
+        wanted[file] = title, [curve(log, key, label) for key, label in labels.items()]
     drawn = {file: (title, [one for one in curves if len(one[1]) > 1]) for file, (title, curves) in wanted.items()}
     pictures = {f"plots/{file}": draw(title, curves) for file, (title, curves) in drawn.items() if curves}
     mixed = (figures or {}).get("interpolation", {})

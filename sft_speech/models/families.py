@@ -112,7 +112,7 @@ class Family:
 
     Attributes:
         model_type: as in ``config.json``.
-        tasks: the tasks that its models are fine-tuned for: "asr", "classification", "tts", "vc".
+        tasks: the tasks that its models are trained for: "asr", "classification", "pretraining", "tts", "vc".
         recognizer: how its recognizers write text: a label for each frame ("ctc"), token by token ("seq2seq"), or
             tokens with durations ("tdt").
         input: kind of the model's input.
@@ -192,9 +192,12 @@ class Family:
         return "decoder" if "decoder" in name.split(".") else "encoder"
 
 
-def _wav2vec2(model_type: str, *leaks: Leak, **others: Any) -> Family:
-    """Return the row of an encoder built like wav2vec 2.0: for recognition and classification."""
-    return Family(model_type, frozenset({"asr", "classification"}), leaks=frozenset(leaks), **others)
+def _wav2vec2(model_type: str, *leaks: Leak, tasks: frozenset[str] = frozenset(), **others: Any) -> Family:
+    """Return the row of an encoder built like wav2vec 2.0: for recognition and classification, and further tasks."""
+    return Family(model_type, frozenset({"asr", "classification"}) | tasks, leaks=frozenset(leaks), **others)
+
+
+_PRETRAINING = frozenset({"pretraining"})  # transformers has a self-supervised loss
 
 
 def _conformer(model_type: str, **others: Any) -> Family:
@@ -224,7 +227,7 @@ _MOONSHINE: dict[str, Any] = {
 FAMILIES: dict[str, Family] = {
     row.model_type: row
     for row in (
-        _wav2vec2("wav2vec2", "group norm", "convolutions", "adapter"),
+        _wav2vec2("wav2vec2", "group norm", "convolutions", "adapter", tasks=_PRETRAINING),
         _wav2vec2("hubert", "group norm", "convolutions", "batch norm"),
         _wav2vec2(
             "wavlm",
@@ -235,7 +238,7 @@ FAMILIES: dict[str, Family] = {
             without_lora=r"\battention\.[qkv]_proj$|\battention\.out_proj$|\btdnn\.\d+\.kernel$",
         ),
         _wav2vec2("data2vec-audio", "convolutions", "adapter"),
-        _wav2vec2("wav2vec2-conformer", "group norm", "convolutions", "batch norm", "adapter"),
+        _wav2vec2("wav2vec2-conformer", "group norm", "convolutions", "batch norm", "adapter", tasks=_PRETRAINING),
         _wav2vec2("unispeech", "group norm", "convolutions"),
         _wav2vec2("unispeech-sat", "group norm", "convolutions"),
         # Pooling before and upsampling after the layers mix frames across the end of a clip.

@@ -54,10 +54,21 @@ class SpecAugment:
             return self._drawn("time", max(int(self.frames(samples)), 1)), self._drawn("feature", self.size)
 
     def _drawn(self, axis: str, length: int) -> np.ndarray:
-        share, span, least = self.settings[axis]
-        if share <= 0 or length < span:  # transformers rejects clips shorter than a span
-            return np.zeros(length, bool)
-        return _compute_mask_indices((1, length), share, span, min_masks=least)[0]
+        return drawn_spans(length, *self.settings[axis])
+
+
+def drawn_spans(length: int, share: float, span: int, least: int) -> np.ndarray:
+    """Draw a mask (length,) of spans from numpy's global random state, True where masked.
+
+    Args:
+        share: masked share, before overlaps.
+        span: length of a span.
+        least: the fewest spans.
+    """
+    if share <= 0 or length < span:  # transformers rejects clips shorter than a span
+        return np.zeros(length, bool)
+    drawn: np.ndarray = _compute_mask_indices((1, length), share, span, min_masks=least)[0]
+    return drawn
 
 
 def collated(masks: Sequence[Masks]) -> dict[str, Tensor]:

@@ -78,6 +78,7 @@ class Card:
         sections: further Markdown lines for the directory of a run.
         library: library that loads the model.
         relation: the Hub's name of the relation to the base, if the Hub should not guess.
+        pictures: further pictures of a run, by file: a title, and labels by the figures of the log that are drawn.
     """
 
     tag: str
@@ -87,6 +88,7 @@ class Card:
     sections: Callable[[Path], list[str]] = lambda folder: []
     library: str = "transformers"
     relation: str | None = None
+    pictures: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class TaskSpec:
     """The description of a task.
 
     Args:
-        name: "asr", ...; its verb is ``finetune-NAME``, its presets are in ``configs/NAME/``.
+        name: "asr", ...; its presets are in ``configs/NAME/``.
         summary: what the model does, a noun phrase.
         config: class of a run's options.
         build: makes the :class:`~sft_speech.training.task.Task` of a run; imports torch only when called.
@@ -105,6 +107,8 @@ class TaskSpec:
         evaluate: module behind ``sft-speech evaluate`` for models of this task, with ``add_arguments(parser)`` for the
             options that only this task has and ``main(args)``; None if it has a verb of its own.
         own_models: values of ``model`` that the task builds itself; they are not on the Hub.
+        own_verb: the verb that trains, if it is not ``finetune-NAME``; its script has the same name.
+        act: what the verb does to a model, for help and card, and its participle.
     """
 
     name: str
@@ -117,6 +121,13 @@ class TaskSpec:
     verbs: Mapping[str, Verb] = field(default_factory=dict)
     evaluate: str | None = None
     own_models: frozenset[str] = frozenset()
+    own_verb: str | None = None
+    act: tuple[str, str] = ("fine-tune", "fine-tuned")
+
+    @property
+    def verb(self) -> str:
+        """The verb of ``sft-speech`` that trains."""
+        return self.own_verb or f"finetune-{self.name}"
 
     def metric(self, name: str) -> Metric:
         """Return a metric by its name."""

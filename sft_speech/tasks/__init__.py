@@ -15,6 +15,7 @@ from sft_speech.options.spec import TaskSpec
 TASKS: dict[str, str] = {
     "asr": "sft_speech.tasks.asr.spec",
     "classification": "sft_speech.tasks.classification.spec",
+    "pretraining": "sft_speech.tasks.pretraining.spec",
     "tts": "sft_speech.tasks.tts.spec",
     "vc": "sft_speech.tasks.vc.spec",
 }

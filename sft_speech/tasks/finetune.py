@@ -1,4 +1,4 @@
-"""The verb ``finetune-NAME`` of a task, and fine-tuning from Python."""
+"""The verb that trains a model for a task, ``finetune-NAME``, and fine-tuning from Python."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class FinetuneVerb:
 
     @property
     def help(self) -> str:
-        return f"fine-tune a model for {self.spec.summary}"
+        return f"{self.spec.act[0]} a model for {self.spec.summary}"
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
-        script = f"scripts/finetune_{self.spec.name}.py --config configs/{self.spec.name}/FILE.yaml"
-        return f"Fine-tune a model for {self.spec.summary}. On several GPUs: accelerate launch {script} [--key value]"
+        script = f"scripts/{self.spec.verb.replace('-', '_')}.py --config configs/{self.spec.name}/FILE.yaml"
+        return f"{self.help.capitalize()}. On several GPUs: accelerate launch {script} [--key value]"
 
     def load(self) -> FinetuneVerb:
         return self
@@ -91,7 +91,7 @@ def finetune(
         parts: parts of the model to train, such as ``["head", "encoder.layers.8-"]``: the option ``train`` of a YAML
             file.
         output_dir: directory of the model and of everything about the run.
-        task: "asr", "classification", "tts" or "vc".
+        task: "asr", "classification", "pretraining", "tts" or "vc".
         processor: processor of a loaded model.
         config: YAML file of options.
         callbacks: callbacks for the trainer.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -108,6 +109,10 @@ class MixedDraw:
             Portion(lengths, max(0.0, (passes - whole) * total), (seed, zlib.crc32(name.encode())))
             for name, lengths, passes, whole, total in zip(names, seconds, self.passes, self.whole, own, strict=True)
         ]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"passes": self.passes.tolist()}
 
     def keys(self, epoch: int) -> np.ndarray:
         count, keys = self.begins[-1], []

@@ -20,7 +20,7 @@ class LogInterval:
     Args:
         steps: number of optimizer steps.
         loss: scalar on the device, the sum of their losses.
-        sums: figures of the criterion, scalars on the device.
+        sums: figures of the criterion, on the device.
         utterances: how many were requested from the loader.
         skipped: how many of those could not be read.
         began: when the first step began, in seconds of the monotonic clock.

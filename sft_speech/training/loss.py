@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -14,7 +15,7 @@ class LossOutput:
 
     Args:
         total: scalar, the sum of the losses of the batch's utterances.
-        figures: scalars by name, summed until the next line of the log.
+        figures: tensors by name, summed until the next line of the log.
         each: (B,) losses of the B utterances, whose sum is ``total``; None if they are not known.
     """
 
@@ -32,5 +33,28 @@ class Criterion(Protocol):
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
         """Run the model on a collated batch and return its loss."""
 
-    def report(self, sums: dict[str, float]) -> dict[str, float]:
-        """Return figures for the log, given the sums over all processes since its last line."""
+    def report(self, sums: dict[str, Any]) -> dict[str, float]:
+        """Return figures for the log, given the sums over all processes since its last line: numbers or nested lists of
+        them.
+        """
+
+
+@runtime_checkable
+class StepCriterion(Criterion, Protocol):
+    """A criterion whose loss of a batch depends on the other batches of its optimizer step."""
+
+    def begin_step(
+        self,
+        model: torch.nn.Module,
+        batches: list[dict[str, Any]],
+        device: torch.device,
+        summed: Callable[[torch.Tensor], torch.Tensor] | None,
+    ) -> None:
+        """Look at all batches of a step before the first one is trained on.
+
+        Args:
+            model: the model in training, as it is wrapped for several processes.
+            batches: those of this process, on the CPU.
+            device: the device of the model.
+            summed: sums a tensor over all processes; None if there is only one.
+        """

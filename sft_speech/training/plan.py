@@ -43,6 +43,10 @@ class Draw(Protocol):
     def copies(self) -> int:
         """Return the largest number of times that an utterance may come in an epoch."""
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return what identifies it, besides the rows, to detect a run resumed with another one."""
+
     def keys(self, epoch: int) -> np.ndarray:
         """Return the keys (M,) of an epoch, each once; a pure function of the epoch."""
 
@@ -53,6 +57,7 @@ class Everything:
 
     count: int
     copies: int = 1
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def keys(self, epoch: int) -> np.ndarray:
         return np.arange(self.count)

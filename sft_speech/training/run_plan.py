@@ -14,8 +14,7 @@ from sft_speech.errors import UserError
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.text.counted import counted
 from sft_speech.training import same_corpus
-from sft_speech.training.draw import MixedDraw
-from sft_speech.training.plan import BatchPlan
+from sft_speech.training.plan import BatchPlan, Draw
 from sft_speech.training.stream import Stream
 from sft_speech.training.stream_plan import StreamPlan
 
@@ -37,7 +36,7 @@ def plan_run(
     seconds: np.ndarray,
     processes: Any,
     max_stretch: float = 1.0,
-    draw: MixedDraw | None = None,
+    draw: Draw | None = None,
 ) -> tuple[BatchPlan, int, int]:
     """Plan a run. Return its batches, the batches per optimizer step, and the optimizer steps; log them in one line.
 
@@ -55,7 +54,7 @@ def plan_run(
     batch_seconds /= max_stretch
     rank, corpus = processes.process_index, same_corpus.identity(rows, seconds)
     if draw is not None:
-        corpus["passes"] = draw.passes.tolist()
+        corpus |= draw.record
     plan = BatchPlan(
         seconds,
         batch_seconds,

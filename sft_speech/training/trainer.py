@@ -26,7 +26,7 @@ from sft_speech.training import optimization, sharding
 from sft_speech.training.by_source import BySource
 from sft_speech.training.callbacks import Divergence
 from sft_speech.training.log_interval import LogInterval, peak_bytes
-from sft_speech.training.loss import Criterion
+from sft_speech.training.loss import Criterion, StepCriterion
 from sft_speech.training.nonfinite_steps import NonfiniteSteps
 from sft_speech.training.plan import Plan
 from sft_speech.training.saving import SavingTrainer, preserved_rng
@@ -159,8 +159,12 @@ class ExactTrainer(SavingTrainer):
             self.interval.skipped += contents["skipped"]
             self.interval.utterances += contents["skipped"] + len(contents["ids"])
             self.interval.add(self.by_source.begin(batch, contents["ids"], self.criterion, device))
-        count = sum(self.criterion.count(batch) for batch in batches)
-        if self.accelerator.num_processes == 1:  # no need to wait for the device
+        count, alone = sum(self.criterion.count(batch) for batch in batches), self.accelerator.num_processes == 1
+        if isinstance(self.criterion, StepCriterion):
+            summed = None if alone else lambda tensor: self.accelerator.reduce(tensor, "sum")
+            with self.compute_loss_context_manager():
+                self.criterion.begin_step(self.model_wrapped, batches, device, summed)
+        if alone:  # no need to wait for the device
             return batches, max(1, count)
         return batches, self.accelerator.reduce(torch.tensor(count, device=device), "sum").clamp(min=1)
 
@@ -265,9 +269,13 @@ class ExactTrainer(SavingTrainer):
         """
         interval, self.interval = self.interval, LogInterval()
         names = sorted(interval.sums)
-        values = [interval.loss, interval.utterances, interval.skipped, *(interval.sums[name] for name in names)]
-        stacked = torch.stack([torch.as_tensor(value, device=self.args.device).double() for value in values])
-        loss, utterances, skipped, *sums = self.accelerator.reduce(stacked, "sum").tolist()
+        given = [interval.loss, interval.utterances, interval.skipped, *(interval.sums[name] for name in names)]
+        values = [torch.as_tensor(value, device=self.args.device).double() for value in given]
+        flat = self.accelerator.reduce(torch.cat([value.flatten() for value in values]), "sum").cpu()
+        parts = flat.split([value.numel() for value in values])
+        loss, utterances, skipped, *sums = (
+            part.view_as(value).tolist() for part, value in zip(parts, values, strict=True)
+        )
         totals = dict(zip(names, sums, strict=True))
         figures = {"loss": loss / self.accelerator.num_processes / interval.steps} | self.criterion.report(totals)
         figures |= self.by_source.report(totals)

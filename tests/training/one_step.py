@@ -1,7 +1,8 @@
 """One optimizer step on 16 clips under a given split of the batch, with every way to train a model of each kind.
 
-python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven] [asr], under `accelerate launch` for several processes. It
-prints the losses and the norms of the gradients, of all weights and of each, as JSON by the kind; asr: of recognizers.
+python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven] [sharded], under `accelerate launch` for several processes. It
+prints the losses and the norms of the gradients, of all weights and of each, as JSON by the kind; sharded: those of
+`SHARDED`.
 python one_step.py differences FIRST OTHER ... prints how much files of such output differ from the first.
 """
 
@@ -44,7 +45,9 @@ ASR = (
 KINDS = (
     *ASR, "classification", "classification: head", "classification: late", "classification: lora",
     "synthesis", "synthesis: decoder, norms", "synthesis: lora", "conversion", "conversion: dora",
+    "pretraining", "pretraining: late", "conformer_pretraining",
 )  # fmt: skip
+SHARDED = (*ASR, "pretraining")
 CLIPS = 16
 TEXTS = ("the", "So it is.", "Hut", "a, b, c and so on", "6 times 7", "W", "hello there", "it")
 SIZES = {
@@ -273,7 +276,7 @@ def differences(files: list[str]) -> None:
 
 
 def main(*given: str) -> None:
-    kinds = ASR if "asr" in given else KINDS
+    kinds = SHARDED if "sharded" in given else KINDS
     made = {kind: parts(kind) for kind in kinds}  # before there are processes, of which only the first one saves
     result = {kind: step(int(given[0]), int(given[1]), "uneven" in given, kind, *own) for kind, own in made.items()}
     if PartialState().is_main_process:

@@ -42,13 +42,13 @@ def test_two_processes_change_nothing(whole, two_processes, arguments):
 
 def test_a_model_in_two_pieces_changes_nothing(whole, two_pieces):
     """Accumulation and pieces together."""
-    check_same(two_pieces(str(SCRIPT), "2", "4", "uneven", "asr"), whole, one_step.ASR)
+    check_same(two_pieces(str(SCRIPT), "2", "4", "uneven", "sharded"), whole, one_step.SHARDED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["multi_node.yaml", "multi_node_fsdp.yaml"])
 def test_two_machines_change_nothing(whole, two_machines, config):
-    check_same(two_machines(config, str(SCRIPT), "2", "2", "uneven", "asr")[0], whole, one_step.ASR)
+    check_same(two_machines(config, str(SCRIPT), "2", "2", "uneven", "sharded")[0], whole, one_step.SHARDED)
 
 
 def test_loss_is_nats_per_label(whole):

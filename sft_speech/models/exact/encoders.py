@@ -53,7 +53,7 @@ def make_padding_exact(model: PreTrainedModel) -> PreTrainedModel:
             family.model_type,
         )
     base = family.body_of(model)
-    lengths = ClipLengths()
+    lengths = base.clip_lengths = ClipLengths()  # for callers that run parts of the model
     if family.leaks - {"batch norm"}:
         base.register_forward_pre_hook(lengths.read_input, with_kwargs=True)
         base.encoder.register_forward_pre_hook(lengths.read_frames, with_kwargs=True)

@@ -21,6 +21,7 @@ from sft_speech.errors import RESUMABLE, Stopped, UserError, printable
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.settings import save_config
 from sft_speech.redact import redact
+from sft_speech.tasks import spec_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # as in training/stop.py, which imports torch
 POLL_SECONDS = 0.1
@@ -54,7 +55,7 @@ class Job:
         off: dict[str, Any] = dict.fromkeys(allowed, False)
         save_config(dataclasses.replace(self.config, **off), file)
         flags = [part for name in allowed for part in (f"--{name}", "true")]
-        verb = [sys.executable, "-m", "sft_speech", f"finetune-{self.task}"]
+        verb = [sys.executable, "-m", "sft_speech", spec_of(self.task).verb]
         return [*verb, "--config", str(file), "--resume_from_checkpoint", "auto", *flags]
 
 

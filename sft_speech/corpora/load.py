@@ -22,6 +22,7 @@ from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import CHANNEL, Listing, Source, column_of, corpus_of, is_text, not_duplicate
 from sft_speech.corpora.splits import Part, parse_split, unknown
+from sft_speech.corpora.weights import WEIGHT, weights_of
 from sft_speech.errors import UserError
 from sft_speech.files import expanded
 
@@ -58,7 +59,7 @@ def load_corpus(
         config: configuration of a dataset on the Hub, e.g. ``clean``.
         columns: the names of columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``start``, ``end``,
             ``split``, ``channel``, if the table has other names: ``{"text": "raw_transcription"}``; None if there may
-            be no such column. ``label`` and ``language`` ask for these columns, see below.
+            be no such column. ``label``, ``language`` and ``weight`` ask for these columns, see below.
         channel: the channel of rows that name none in a column ``channel``: "left", "right", or "mix" for all. None
             mixes them too, and warns if they differ.
         streaming: make the rows during iteration, for datasets too large for this disk; rows that cannot be used
@@ -72,7 +73,8 @@ def load_corpus(
         unknown, ``start`` is None for a whole file, else the segment's offset in seconds within the file. If
         ``columns`` names a ``label``, rows have it too, a string ("" for none), and need no transcript; several labels
         of a clip are joined by ``|``, see :func:`~sft_speech.corpora.columns.split_labels`. If it names a ``language``,
-        rows have it as it is written, "" for none. Rows have a ``channel``, counted from 0, if any row has one or
+        rows have it as it is written, "" for none; if it names a ``weight``, or the table is one of pseudo-labels, as a
+        number (:mod:`~sft_speech.corpora.weights`). Rows have a ``channel``, counted from 0, if any row has one or
         ``channel`` names it; it is None for all channels.
 
     Raises:
@@ -138,6 +140,9 @@ def _load_local(
         rows = listing.rows
         for role in asked_for(columns):
             rows = _with_role(rows, role, (columns or {})[role], shown)
+        if WEIGHT in rows.column_names:
+            place = rows.column_names.index(WEIGHT)
+            rows = rows.set_column(place, WEIGHT, weights_of(rows[WEIGHT], rows["id"], shown))
         paths = pc.unique(rows["path"])
         # An index per subset: each stays valid whichever subsets are asked for together.
         indices = (index_path(cache_dir, Path(shown).absolute(), part, *more) for more in ((), ("found",)))

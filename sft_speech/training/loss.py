@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
+WEIGHTS = "weights"  # in a batch: (B,) factors on the losses of its B utterances; without it, all are 1
+
 
 @dataclass
 class LossOutput:
@@ -26,7 +28,7 @@ class LossOutput:
 class Criterion(Protocol):
     """The objective that the trainer minimizes."""
 
-    def count(self, batch: dict[str, Any]) -> int:
+    def count(self, batch: dict[str, Any]) -> float:
         """Return the batch's share of the divisor of a step's loss: labels for CTC, frames for synthesis."""
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
@@ -34,3 +36,17 @@ class Criterion(Protocol):
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:
         """Return figures for the log, given the sums over all processes since its last line."""
+
+
+def weighted(losses: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+    """Return the losses (B,) of the utterances of a batch, times their weights."""
+    return losses * batch[WEIGHTS].to(losses) if WEIGHTS in batch else losses
+
+
+def weighted_count(counts: torch.Tensor, batch: dict[str, Any]) -> float:
+    """Return the sum of the counts (B,) of the utterances of a batch, times their weights.
+
+    Loss and count have the same weights, so the loss of a step is a weighted mean: of two utterances, one of weight 0.5
+    has half of the influence on a label; weights that are all the same change nothing.
+    """
+    return float((counts * batch[WEIGHTS].double()).sum()) if WEIGHTS in batch else int(counts.sum())

@@ -20,7 +20,7 @@ from sft_speech.corpora.found import MISSING, find_missing
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import CHANNEL, Listing, Source, column_of, corpus_of, is_text, not_duplicate
+from sft_speech.corpora.rows import CHANNEL, Listing, Source, column_of, corpus_of, is_text, not_duplicate, rows_of
 from sft_speech.corpora.splits import Part, parse_split, unknown
 from sft_speech.corpora.weights import WEIGHT, weights_of
 from sft_speech.errors import UserError
@@ -45,6 +45,7 @@ def load_corpus(
     channel: Choice | None = None,
     streaming: bool = False,
     min_shards: int = 1,
+    unlabelled: bool = False,
     report: CorpusReport | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
@@ -65,6 +66,8 @@ def load_corpus(
         streaming: make the rows during iteration, for datasets too large for this disk; rows that cannot be used
             are then dropped on the way, and the same id may come twice.
         min_shards: the minimum number of shards of a stream, if possible, for as many readers.
+        unlabelled: no transcripts are needed. Recordings in the folder of a corpus that its transcripts do not name are
+            rows too, with text "", and a folder of recordings is a corpus.
         report: receives every dropped row; without a report they are logged.
         cache_dir: replaces the cache of ``datasets``, in which the index of headers is kept.
 
@@ -82,6 +85,7 @@ def load_corpus(
     """
     parts, shown = parse_split(split), expanded(os.fspath(source), "source")
     name = name or split or Path(shown).name
+    columns = {"text": None, **(columns or {})} if unlabelled else columns
     rows_report = CorpusReport() if report is None else report
     if not is_text(os.path.abspath(shown)):
         raise UserError(shown, "its name is not UTF-8", "rename the folder")
@@ -97,11 +101,33 @@ def load_corpus(
         if config is not None:
             raise UserError(f"config {config!r}", f"{shown} has no configurations, as on the Hub", "leave config out")
         channels = Channels(channel, "channel" in (columns or {}), shown)
+        local = WithBareRecordings(local) if unlabelled else local
         corpus = _load_local(local, shown, parts, columns, channels, rows_report, name, cache_dir)
     seconds = pc.sum(column_of(corpus, "seconds")).as_py() or 0.0
     rows_report.complete(name, len(corpus), seconds, shown, logged=report is None)
     pa.default_memory_pool().release_unused()  # of intermediate tables: 0.5 GB for a million rows
     return corpus.to_iterable_dataset(min(min_shards, len(corpus))) if streaming else corpus
+
+
+class WithBareRecordings:
+    """A corpus whose recordings without a transcript are rows too, with text ""."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.whole = source, source.whole
+
+    def splits(self) -> list[str]:
+        """Return the names of its subsets."""
+        return self.source.splits()
+
+    def listing(self, split: str | None) -> Listing:
+        """Return the rows of one subset, and after them its other recordings."""
+        listing = self.source.listing(split)
+        bare = {row.id: row.detail for row in listing.unlisted if os.path.isabs(row.detail)}
+        nothing = [""] * len(bare)
+        more = rows_of([*bare], [*bare.values()], nothing, nothing, listing.dropped)
+        listing.rows = pa.concat_tables([listing.rows, more], promote_options="default")
+        listing.unlisted = [row for row in listing.unlisted if row.id not in bare]
+        return listing
 
 
 def splits_of(

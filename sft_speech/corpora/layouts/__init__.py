@@ -17,6 +17,7 @@ from sft_speech.corpora.layouts import (
     nemo,
     nist,
     parquet,
+    recordings,
     sidecars,
     subtitles,
     textgrid,
@@ -48,4 +49,5 @@ LAYOUTS: tuple[Layout, ...] = (
     labels.AUDACITY,
     sidecars.LAYOUT,
     classes.LAYOUT,
+    recordings.LAYOUT,
 )

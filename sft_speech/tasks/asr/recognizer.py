@@ -106,6 +106,15 @@ class Hypothesis:
         """Code of the language that was written; None if the model does not tell."""
         return None
 
+    @property
+    def confidence(self) -> float | None:
+        """How sure the recognizer is of the text, 0 to 1; None if it does not tell, or wrote nothing."""
+        return None
+
+    def word_confidences(self) -> tuple[float, ...]:
+        """Return how sure the recognizer is of each word of :meth:`spans`; they need no times."""
+        return ()
+
     def spans(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
         """Return the words and the characters of the text with their times."""
         return (), ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sft_speech.tasks.asr.recognizer import Hypothesis, Span
+from sft_speech.tasks.asr.recognizer import Hypothesis, Span, text_of
 from sft_speech.text.scripts import has_no_spaces, is_unspaced
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class TimedHypothesis(Hypothesis):
     def confidence(self) -> float | None:
         return self.joint(np.arange(len(self.tokens))) if self.text else None
 
-    def word_confidences(self) -> tuple[float, ...]:
-        return tuple(self.joint(np.array(tokens)) for _, tokens in self._words)
+    def confident_words(self) -> tuple[tuple[str, float], ...]:
+        return tuple((text_of(word), self.joint(np.array(tokens))) for word, tokens in self._words)
 
     def joint(self, chosen: np.ndarray) -> float:
         """Return the confidence in some tokens together, by their places (n,): exp of their mean log-probability."""
@@ -60,7 +60,7 @@ class TimedHypothesis(Hypothesis):
             if characters and not word[0].glued:
                 characters.append(Span(" ", characters[-1].end, word[0].start))
             characters.extend(word)
-        whole = (Span("".join(one.text for one in word), word[0].start, word[-1].end, word[0].glued) for word in words)
+        whole = (Span(text_of(word), word[0].start, word[-1].end, word[0].glued) for word in words)
         return tuple(whole), tuple(characters)
 
     @cached_property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sft_speech.tasks.asr.recognizer import Counts, Hypothesis, Span
+from sft_speech.tasks.asr.recognizer import Counts, Hypothesis, Span, text_of
 
 if TYPE_CHECKING:
     from sft_speech.tasks.asr.seq2seq.transcripts import Transcripts
@@ -147,12 +147,12 @@ class Writing(Hypothesis):
         written = sum((segment.counts() for segment in self.segments if not segment.silent), Seq2SeqCounts())
         return math.exp(written.mean_logprob) if self.text else None
 
-    def word_confidences(self) -> tuple[float, ...]:
-        """Return exp of the mean log-probability of the tokens of each word, without those of marks beside it."""
+    def confident_words(self) -> tuple[tuple[str, float], ...]:
+        """Return each word and exp of the mean log-probability of its tokens, without those of marks beside it."""
         return tuple(
-            math.exp(segment.logprobs[sorted(tokens)].mean())
+            (text_of(word), math.exp(segment.logprobs[sorted(tokens)].mean()))
             for segment, words in zip(self.segments, self._words, strict=True)
-            for _, tokens in words
+            for word, tokens in words
         )
 
     @cached_property
@@ -192,8 +192,7 @@ class Writing(Hypothesis):
                 if characters and segment.spaced:
                     characters.append(Span(" ", characters[-1].end, max(characters[-1].end, word[0].start)))
                 characters.extend(word)
-                text, glued = "".join(one.text for one in word), word[0].glued
-                words.append(Span(text, word[0].start, word[-1].end, glued))
+                words.append(Span(text_of(word), word[0].start, word[-1].end, word[0].glued))
         return tuple(words), tuple(characters)
 
 

@@ -121,10 +121,13 @@ class _Tdt(ChunkSteps[_Tensors, _Output, TimedHypothesis]):
 
     def collect(self, tensors: _Tensors, batch: Batch[Clip, Chunk, _Output]) -> Iterator[_Output]:
         """Sort the tokens of each chunk by their frames, without those of its padding."""
-        steps = [one.cpu().numpy() for one in (tensors.tokens, tensors.durations, tensors.probabilities)]
+        tokens, durations, probabilities = (
+            one.cpu().numpy() for one in (tensors.tokens, tensors.durations, tensors.probabilities)
+        )
         losses = None if tensors.losses is None else tensors.losses.tolist()
         for row, (piece, samples) in enumerate(zip(batch.pieces, batch.samples, strict=True)):
-            output = _Output(self._by_frame(*(one[row] for one in steps), self.frames(samples)), samples)
+            emitted = self._by_frame(tokens[row], durations[row], probabilities[row], self.frames(samples))
+            output = _Output(emitted, samples)
             if losses is not None and piece.source.labels is not None and piece.whole:
                 output = replace(output, loss=losses[row])
             yield output

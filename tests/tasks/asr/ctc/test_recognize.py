@@ -227,7 +227,9 @@ def test_times_of_words_of_subwords(tiny_directory, family):
 
 
 def test_means_of_stretches():
-    assert means(np.array([0.5, 0.7, 0.9, 0.2]), np.array([0, 2]), np.array([2, 3])).tolist() == pytest.approx([0.6, 0.9])
+    assert means(np.array([0.5, 0.7, 0.9, 0.2]), np.array([0, 2]), np.array([2, 3])).tolist() == pytest.approx(
+        [0.6, 0.9]
+    )
     assert means(np.zeros(0), np.zeros(0, int), np.zeros(0, int)).tolist() == []
 
 

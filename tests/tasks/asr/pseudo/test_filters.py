@@ -47,7 +47,10 @@ def test_two_teachers_may_differ_in_a_tenth_of_the_words():
     filters = Filters()
     assert filters.why_not(label(ten, seconds=4.0), label(same)) is None
     assert filters.why_not(label(ten, seconds=4.0), label(one)) is None
-    assert filters.why_not(label(ten, seconds=4.0), label(two)) == ("teachers differ", f"WER 20%, the other wrote: {two}")
+    assert filters.why_not(label(ten, seconds=4.0), label(two)) == (
+        "teachers differ",
+        f"WER 20%, the other wrote: {two}",
+    )
     assert Filters(max_wer=0.2).why_not(label(ten, seconds=4.0), label(two)) is None
     assert filters.why_not(label(ten, seconds=4.0), label("", None, silent=True))[0] == "teachers differ"
 

@@ -126,9 +126,10 @@ def test_a_run_is_resumed_and_filtered_again(model, clips, tmp_path, monkeypatch
             raise RuntimeError("the disk is gone")
         write(self, first, lines)
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+    with monkeypatch.context() as patch:
         patch.setattr(Shards, "write", failing)
-        run(model, *command, output)
+        with pytest.raises(RuntimeError):
+            run(model, *command, output)
     assert run(model, *command, output) == 2
     assert "out.labels already exists" in capsys.readouterr().err
     assert run(model, *command, output, "--resume") == 0
@@ -158,7 +159,7 @@ def test_two_teachers(model, tiny_directory, clips, tmp_path):
     with pytest.raises(UserError, match="rejected: teachers differ"):
         pseudo_label(*given[:2], tmp_path / "other.jsonl", filters=filters, second_teacher=Teacher(str(other), CPU))
     rejected = rows_of(tmp_path / "other.rejected.jsonl")
-    assert [row["detail"] for row in rejected if row["reason"] == "teachers differ"][0].startswith("WER ")
+    assert next(row["detail"] for row in rejected if row["reason"] == "teachers differ").startswith("WER ")
 
 
 def test_several_processes(model, clips, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +111,7 @@ def pseudo_label(
         process: this process, if several work on the same output; the one that finishes it writes the manifest.
         processes: how many will work on the output, launched by the caller; None: as many as do now.
         progress: called with the seconds of audio of each batch.
-        corpus: further arguments of ``load_corpus``: columns, channel, config, report.
+        corpus: further arguments of ``load_corpus``: columns, channel, config, name.
 
     Returns:
         What was written; None if other processes are still at work.
@@ -120,9 +121,9 @@ def pseudo_label(
     """
     files, process, filters = Files(Path(output)), process or Process(), filters or Filters()
     check_weight(weight)
-    if not process.main:
-        corpus = corpus | {"report": CorpusReport()}  # the main process logs it
-    rows, labelled = rows_to_label(source, split, ignore_text, corpus)
+    if isinstance(source, str | Path) and files.manifest.resolve() == Path(source).resolve():
+        raise UserError(f"-o {output}", "it is the source and would be overwritten", "choose another name")
+    rows, labelled, dropped = rows_to_label(source, split, ignore_text, corpus)
     teachers = [as_teacher(one) for one in (teacher, second_teacher) if one is not None]
     if process.main:
         logger.info("%s to label", counted(len(rows), "recording is", "recordings are"))
@@ -148,7 +149,7 @@ def pseudo_label(
         merged |= read is not None
     if not merged or not all(path.exists() for path in files.labels[: len(teachers)]):
         return None
-    return files.write(rows, labelled, teachers, filters, weight)
+    return files.write(rows, labelled, dropped, teachers, filters, weight)
 
 
 def ignored(seconds: float) -> None:
@@ -172,8 +173,8 @@ def check_weight(weight: float | str) -> None:
 
 def rows_to_label(
     source: str | Path | Dataset, split: str | None, ignore_text: bool, corpus: dict[str, Any]
-) -> tuple[Dataset, int]:
-    """Return the rows to label, and how many have a transcript already.
+) -> tuple[Dataset, int, dict[str, int]]:
+    """Return the rows to label, how many have a transcript already, and how many cannot be read, by reason.
 
     Raises:
         UserError: there are none, or their audio is not in files.
@@ -181,9 +182,10 @@ def rows_to_label(
     from sft_speech.corpora import load_corpus
 
     rows: Any = source
+    report = CorpusReport()
     shown = str(source) if isinstance(source, str | Path) else "the rows"
     if isinstance(source, str | Path):
-        rows = load_corpus(source, split, unlabelled=True, **corpus)
+        rows = load_corpus(source, split, unlabelled=True, report=report, **corpus)
     elif split is not None:
         raise UserError(f"split {split}", "rows in memory have no splits", "select the rows")
     texts = rows["text"][:]
@@ -195,7 +197,10 @@ def rows_to_label(
     rows = rows if not labelled else rows.select(bare)
     if any(audio["bytes"] is not None for audio in rows["audio"][:]):
         raise UserError(shown, "its audio is inside tables, but a manifest names files", "extract it into files")
-    return rows, labelled
+    reasons: Counter[str] = Counter()
+    for part in report.to_dict().values():
+        reasons.update({reason: len(found) for reason, found in part["dropped"]["reasons"].items()})
+    return rows, labelled, dict(reasons)
 
 
 def audio_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,6 +268,8 @@ class Files:
                 if path.exists():
                     do = "continue or filter again with --resume, or choose another name"
                     raise UserError(shown, f"{path.name} already exists", do)
+        elif self.manifest.exists() and not folder.exists():
+            raise UserError(shown, f"it exists, but not {folder.name}, what the teacher wrote", "choose another name")
         own = {f"teacher {number}": one.settings() for number, one in enumerate(teachers, 1)}
         settings = {"recordings": fingerprint(rows), **own}
         file = folder / "run.json"
@@ -278,7 +285,13 @@ class Files:
         write_whole(file, json.dumps(before | settings, indent=2))
 
     def write(
-        self, rows: Dataset, labelled: int, teachers: Sequence[Teacher], filters: Filters, weight: float | str
+        self,
+        rows: Dataset,
+        labelled: int,
+        dropped: Mapping[str, int],
+        teachers: Sequence[Teacher],
+        filters: Filters,
+        weight: float | str,
     ) -> PseudoLabels:
         """Filter the labels, and write the manifest, the rejected labels and the report.
 
@@ -287,7 +300,7 @@ class Files:
         """
         labels = [read_labels(path, len(rows)) for path in self.labels[: len(teachers)]]
         judged = judge(filters, *labels)
-        outcome = Outcome(judged, rows["seconds"][:], rows["text"][:], labelled)
+        outcome = Outcome(judged, rows["seconds"][:], rows["text"][:], labelled, dropped)
         with open_whole(self.manifest) as kept, open_whole(self.beside("rejected.jsonl")) as rejected:
             for row, (label, why) in zip(rows, judged, strict=True):
                 line = manifest_row(row, label)

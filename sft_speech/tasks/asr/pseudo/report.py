@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,14 @@ class Outcome:
         seconds: N lengths of the recordings.
         texts: N transcripts that the rows had, and that were not used; "" for none.
         labelled: number of rows that were left out because they have a transcript.
+        dropped: number of rows that could not be read, by reason.
     """
 
     judged: Sequence[Judged]
     seconds: Sequence[float]
     texts: Sequence[str]
     labelled: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def groups(self) -> dict[str, list[int]]:
         """Return the places of the labels by what became of them: "kept" first, then by reason, most frequent first."""
@@ -70,6 +72,7 @@ class Outcome:
             "rows": len(self.judged),
             "hours": self.hours(every),
             "labelled_before": self.labelled,
+            "dropped": dict(self.dropped),
             **self._wer(every),
             KEPT: self._group(groups[KEPT]),
             "rejected": {reason: self._group(places) for reason, places in groups.items() if reason != KEPT},
@@ -102,6 +105,7 @@ class Outcome:
         for reason, places in self.groups().items():
             name = reason if reason == KEPT else f"rejected: {reason}"
             lines.append(self._line(name, places, known))
+        lines += [f"{f'not read: {reason}':<30} {count:>9,}" for reason, count in self.dropped.items()]
         lines += ["", "by confidence"]
         for places in self.by_confidence():
             low, high = (self._confidence(place) or 0.0 for place in (places[0], places[-1]))

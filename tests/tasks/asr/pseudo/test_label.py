@@ -55,7 +55,7 @@ def test_a_folder_of_recordings_becomes_a_corpus(model, clips, tmp_path, capsys)
     expected = Transcriber(model, device="cpu")([clips / row["id"] for row in rows])
     assert [row["text"] for row in rows] == [one.text for one in expected]
     assert [row["confidence"] for row in rows] == [round(one.confidence, 4) for one in expected]
-    assert len(rows) + len(rejected) == 12  # the broken one has no length: it is in the report of the corpus
+    assert len(rows) + len(rejected) == 12  # the broken one has no length, and gets no label
     assert {row["weight"] for row in rows} == {1.0}
     assert rows[0] | {"text": "", "confidence": 0} == {
         "id": "00.wav",
@@ -66,9 +66,10 @@ def test_a_folder_of_recordings_becomes_a_corpus(model, clips, tmp_path, capsys)
         "weight": 1.0,
     }
     report = json.loads((tmp_path / "corpus.report.json").read_text())
-    assert report["kept"]["rows"] == len(rows)
+    assert (report["kept"]["rows"], sum(report["dropped"].values())) == (len(rows), 1)
     printed = capsys.readouterr().out
     assert f"kept {'':<25} {len(rows):>9}" in printed
+    assert "\nnot read: " in printed
     corpus = load_corpus(output)
     assert corpus["text"][:] == [row["text"] for row in rows]
     assert corpus["weight"][:] == [1.0] * len(rows)
@@ -148,6 +149,17 @@ def test_a_run_is_resumed_and_filtered_again(model, clips, tmp_path, monkeypatch
     os.utime(model / "model.safetensors")
     assert run(model, *command, output, "--resume") == 2
     assert "were made with other teacher 1" in capsys.readouterr().err
+
+
+def test_nothing_of_somebody_else_is_overwritten(model, clips, tmp_path):
+    source = tmp_path / "mine.jsonl"
+    source.write_text(json.dumps({"audio": str(clips / "00.wav")}) + "\n")
+    with pytest.raises(UserError, match="it is the source"):
+        pseudo_label(model, source, source, resume=True)
+    (tmp_path / "other.jsonl").write_text("mine")
+    with pytest.raises(UserError, match=r"other\.labels"):
+        pseudo_label(model, source, tmp_path / "other.jsonl", resume=True)
+    assert (tmp_path / "other.jsonl").read_text() == "mine"
 
 
 def test_two_teachers(model, tiny_directory, clips, tmp_path):

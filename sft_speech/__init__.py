@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from sft_speech.tasks.asr.ctc.decoding import Decoding
     from sft_speech.tasks.asr.evaluate import evaluate_corpus
     from sft_speech.tasks.asr.loading import load_checkpoint
+    from sft_speech.tasks.asr.pseudo.filters import Filters
+    from sft_speech.tasks.asr.pseudo.label import pseudo_label
     from sft_speech.tasks.asr.transcriber import Transcriber
     from sft_speech.tasks.classification.classifier import Classifier
     from sft_speech.tasks.finetune import finetune
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "Decoding",
+    "Filters",
     "FinetuneResult",
     "Synthesizer",
     "Transcriber",
@@ -30,11 +33,13 @@ __all__ = [
     "finetune",
     "load_checkpoint",
     "load_corpus",
+    "pseudo_label",
 ]
 
 _MODULES = {
     "Classifier": "sft_speech.tasks.classification.classifier",
     "Decoding": "sft_speech.tasks.asr.ctc.decoding",
+    "Filters": "sft_speech.tasks.asr.pseudo.filters",
     "FinetuneResult": "sft_speech.training.run",
     "Synthesizer": "sft_speech.tasks.tts.synthesizer",
     "Transcriber": "sft_speech.tasks.asr.transcriber",
@@ -44,6 +49,7 @@ _MODULES = {
     "finetune": "sft_speech.tasks.finetune",
     "load_checkpoint": "sft_speech.tasks.asr.loading",
     "load_corpus": "sft_speech.corpora",
+    "pseudo_label": "sft_speech.tasks.asr.pseudo.label",
 }
 _RENAMED = {"Converter": "VoiceConverter"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from sft_speech.corpora.report import CorpusReport
 
 
-def add_corpus_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add ``--source`` and the options that choose a part of it."""
+def add_corpus_arguments(parser: argparse.ArgumentParser, required: bool = True, what: str = "evaluate on") -> None:
+    """Add ``--source`` and the options that choose a part of it, for what to do with it."""
     parser.add_argument("--source", required=required, help="corpus: a folder, a manifest file or a Hub id")
     parser.add_argument("--source_config", metavar="NAME", help="configuration of a Hub dataset")
-    parser.add_argument("--split", metavar="SPLIT", help="split to evaluate on; join several with '+' [all rows]")
+    parser.add_argument("--split", metavar="SPLIT", help=f"split to {what}; join several with '+' [all rows]")
     for role in ("audio", "text", "speaker"):
         parser.add_argument(
             f"--{role}_column", metavar="NAME", help=f"column of the {role}, if it is not recognized by its name"
@@ -42,20 +42,17 @@ def rows_of_arguments(args: argparse.Namespace, **columns: str | None) -> tuple[
     from sft_speech.corpora import load_corpus
     from sft_speech.corpora.report import CorpusReport
 
+    options, report = corpus_options(args, **columns), CorpusReport()
+    return load_corpus(args.source, args.split, report=report, **options), options["name"], report
+
+
+def corpus_options(args: argparse.Namespace, **columns: str | None) -> dict[str, Any]:
+    """Return the arguments of :func:`~sft_speech.corpora.load_corpus` after source and split."""
     named = {role: getattr(args, f"{role}_column") for role in ("audio", "text", "speaker")}
     chosen = {role: column for role, column in named.items() if column} | columns
     source = Path(args.source)  # corpus.csv is "corpus", the folder LJSpeech-1.1 keeps its name
-    split, report = args.split or (source.stem if source.is_file() else source.name), CorpusReport()
-    corpus = load_corpus(
-        args.source,
-        args.split,
-        name=split,
-        config=args.source_config,
-        columns=chosen,
-        channel=args.channel,
-        report=report,
-    )
-    return corpus, split, report
+    name = args.split or (source.stem if source.is_file() else source.name)
+    return {"name": name, "config": args.source_config, "columns": chosen, "channel": args.channel}
 
 
 def evaluation_folder(model: str, output: str | None) -> Path:

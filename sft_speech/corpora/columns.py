@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sft_speech.corpora import times
 from sft_speech.corpora.splits import unknown
+from sft_speech.corpora.weights import CONFIDENCE, WEIGHT
 from sft_speech.errors import UserError
 
 Columns = Mapping[str, str | None]  # our names to the table's; None: there may be no such column
@@ -24,6 +25,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "split": ("split",),
     "label": ("label", "labels", "class", "category"),
     "language": ("language", "lang", "locale"),
+    WEIGHT: (WEIGHT,),  # of the utterance in the training loss
     "channel": ("channel", "channel_selector"),  # of a recording of several: 0 and 1, left and right, A and B
 }
 # Names that count only if there is none of those above. Of all names, case, spaces and hyphens don't count.
@@ -35,9 +37,10 @@ _LESS_COMMON: dict[str, tuple[str, ...]] = {
     "speaker": ("speaker_name", "spk", "spk_id"),
     "id": ("utt_id", "utt"),
 }
-_OPTIONS = ("audio", "text", "speaker", "label", "language")  # roles with an option --ROLE_column
-# Read only if they are asked for; the same column may have another role as well.
-OPTIONAL = ("label", "language")
+_OPTIONS = ("audio", "text", "speaker", "label", "language", WEIGHT)  # roles with an option --ROLE_column
+# Read only if they are asked for; the same column may have another role as well. A manifest of pseudo-labels needs no
+# asking for its weights.
+OPTIONAL = ("label", "language", WEIGHT)
 MANIFEST_ONLY = ("start", "end", "duration", "split")  # a dataset on the Hub has no segments, and has its own splits
 
 
@@ -109,7 +112,8 @@ def find_columns(seen: Iterable[str], given: Columns | None, table: str, segment
     found, taken = dict(named), {theirs for ours, theirs in named.items() if ours not in OPTIONAL}
     for ours in NAMES if segments else [ours for ours in NAMES if ours not in MANIFEST_ONLY]:
         present = [name for name in _candidates(ours, seen) if name not in taken]
-        if ours in named or not present or (ours in OPTIONAL and ours not in given):
+        own = ours == WEIGHT and segments and CONFIDENCE in seen  # a manifest of pseudo-labels
+        if ours in named or not present or (ours in OPTIONAL and ours not in given and not own):
             continue
         if ours == "duration" and ("end" in found or "start" not in found):
             continue

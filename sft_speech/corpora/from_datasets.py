@@ -24,6 +24,7 @@ from sft_speech.corpora.encode import encoded, encoded_column
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import CHANNEL, column_of, features, not_duplicate, with_columns
 from sft_speech.corpora.splits import Part
+from sft_speech.corpora.weights import WEIGHT, weight_of, weights_of
 from sft_speech.errors import UserError
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def table_rows(
     further = asked_for(request.columns)
     found, dataset = _find(dataset, request)
     audio, errors = encoded_column(dataset, found, request.rate)
-    texts = _texts(dataset, found, audio, request.prefix, further)
+    texts = _texts(dataset, found, audio, request, further)
     chosen = np.flatnonzero(part.mask(texts["id"], texts["speaker"]))
     clips = audio if part.everything else audio.select(chosen)
     headers = headers_of(clips, [errors.get(row) for row in chosen.tolist()] if errors else [], index, request.may_name)
@@ -267,6 +268,8 @@ class _RowMaker:
             row = {"id": id, "audio": audio, "seconds": header.seconds, "start": None, CHANNEL: channel}
             row |= {column: label_of(given.get(column)) for column in ("text", "speaker")}
             row |= {role: label_of(given.get(role), self.names.get(role, ())) for role in OPTIONAL}
+            if WEIGHT in self.columns:
+                row[WEIGHT] = weight_of(str(row[WEIGHT]), id, request.shown)
             for column in self.columns:
                 rows[column].append(row[column])
         return rows
@@ -321,9 +324,13 @@ def _find(dataset: AnyDataset, request: Request) -> tuple[dict[str, str], AnyDat
 
 
 def _texts(
-    dataset: datasets.Dataset, found: Mapping[str, str], audio: datasets.Dataset, prefix: str, further: Sequence[str]
+    dataset: datasets.Dataset,
+    found: Mapping[str, str],
+    audio: datasets.Dataset,
+    request: Request,
+    further: Sequence[str],
 ) -> pa.Table:
-    """Return the columns id, text, speaker and further ones of `OPTIONAL` as strings."""
+    """Return the columns id, text, speaker and further ones of `OPTIONAL`: as strings, but for the weights."""
     empty = pa.array([""] * len(dataset), pa.string())
     columns = {}
     for ours in ("text", "speaker"):
@@ -336,7 +343,10 @@ def _texts(
         if ours in found:
             names, values = _class_names(dataset.features[found[ours]]), column_of(dataset, found[ours])
             columns[ours] = pa.array([label_of(value, names) for value in values.to_pylist()], pa.string())
-    return pa.table({"id": _ids(dataset, found, audio, prefix), **columns})
+    ids = _ids(dataset, found, audio, request.prefix)
+    if WEIGHT in columns:
+        columns[WEIGHT] = weights_of(columns[WEIGHT], ids, request.shown)
+    return pa.table({"id": ids, **columns})
 
 
 def _strings(dataset: datasets.Dataset, column: str) -> pa.ChunkedArray:

@@ -20,8 +20,9 @@ from sft_speech.corpora.found import MISSING, find_missing
 from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.rows import CHANNEL, Listing, Source, column_of, corpus_of, is_text, not_duplicate
+from sft_speech.corpora.rows import CHANNEL, Listing, Source, column_of, corpus_of, is_text, not_duplicate, rows_of
 from sft_speech.corpora.splits import Part, parse_split, unknown
+from sft_speech.corpora.weights import WEIGHT, weights_of
 from sft_speech.errors import UserError
 from sft_speech.files import expanded
 
@@ -44,6 +45,7 @@ def load_corpus(
     channel: Choice | None = None,
     streaming: bool = False,
     min_shards: int = 1,
+    unlabelled: bool = False,
     report: CorpusReport | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset | datasets.IterableDataset:
@@ -58,12 +60,14 @@ def load_corpus(
         config: configuration of a dataset on the Hub, e.g. ``clean``.
         columns: the names of columns by their roles ``audio``, ``text``, ``speaker``, ``id``, ``start``, ``end``,
             ``split``, ``channel``, if the table has other names: ``{"text": "raw_transcription"}``; None if there may
-            be no such column. ``label`` and ``language`` ask for these columns, see below.
+            be no such column. ``label``, ``language`` and ``weight`` ask for these columns, see below.
         channel: the channel of rows that name none in a column ``channel``: "left", "right", or "mix" for all. None
             mixes them too, and warns if they differ.
         streaming: make the rows during iteration, for datasets too large for this disk; rows that cannot be used
             are then dropped on the way, and the same id may come twice.
         min_shards: the minimum number of shards of a stream, if possible, for as many readers.
+        unlabelled: no transcripts are needed. Recordings in the folder of a corpus that its transcripts do not name are
+            rows too, with text "", and a folder of recordings is a corpus.
         report: receives every dropped row; without a report they are logged.
         cache_dir: replaces the cache of ``datasets``, in which the index of headers is kept.
 
@@ -72,7 +76,8 @@ def load_corpus(
         unknown, ``start`` is None for a whole file, else the segment's offset in seconds within the file. If
         ``columns`` names a ``label``, rows have it too, a string ("" for none), and need no transcript; several labels
         of a clip are joined by ``|``, see :func:`~sft_speech.corpora.columns.split_labels`. If it names a ``language``,
-        rows have it as it is written, "" for none. Rows have a ``channel``, counted from 0, if any row has one or
+        rows have it as it is written, "" for none; if it names a ``weight``, or the table is one of pseudo-labels, as a
+        number (:mod:`~sft_speech.corpora.weights`). Rows have a ``channel``, counted from 0, if any row has one or
         ``channel`` names it; it is None for all channels.
 
     Raises:
@@ -80,6 +85,7 @@ def load_corpus(
     """
     parts, shown = parse_split(split), expanded(os.fspath(source), "source")
     name = name or split or Path(shown).name
+    columns = {"text": None, **(columns or {})} if unlabelled else columns
     rows_report = CorpusReport() if report is None else report
     if not is_text(os.path.abspath(shown)):
         raise UserError(shown, "its name is not UTF-8", "rename the folder")
@@ -95,11 +101,33 @@ def load_corpus(
         if config is not None:
             raise UserError(f"config {config!r}", f"{shown} has no configurations, as on the Hub", "leave config out")
         channels = Channels(channel, "channel" in (columns or {}), shown)
+        local = WithBareRecordings(local) if unlabelled else local
         corpus = _load_local(local, shown, parts, columns, channels, rows_report, name, cache_dir)
     seconds = pc.sum(column_of(corpus, "seconds")).as_py() or 0.0
     rows_report.complete(name, len(corpus), seconds, shown, logged=report is None)
     pa.default_memory_pool().release_unused()  # of intermediate tables: 0.5 GB for a million rows
     return corpus.to_iterable_dataset(min(min_shards, len(corpus))) if streaming else corpus
+
+
+class WithBareRecordings:
+    """A corpus whose recordings without a transcript are rows too, with text ""."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.whole = source, source.whole
+
+    def splits(self) -> list[str]:
+        """Return the names of its subsets."""
+        return self.source.splits()
+
+    def listing(self, split: str | None) -> Listing:
+        """Return the rows of one subset, and after them its other recordings."""
+        listing = self.source.listing(split)
+        bare = {row.id: row.detail for row in listing.unlisted if os.path.isabs(row.detail)}
+        nothing = [""] * len(bare)
+        more = rows_of([*bare], [*bare.values()], nothing, nothing, listing.dropped)
+        listing.rows = pa.concat_tables([listing.rows, more], promote_options="default")
+        listing.unlisted = [row for row in listing.unlisted if row.id not in bare]
+        return listing
 
 
 def splits_of(
@@ -138,6 +166,9 @@ def _load_local(
         rows = listing.rows
         for role in asked_for(columns):
             rows = _with_role(rows, role, (columns or {})[role], shown)
+        if WEIGHT in rows.column_names:
+            place = rows.column_names.index(WEIGHT)
+            rows = rows.set_column(place, WEIGHT, weights_of(rows[WEIGHT], rows["id"], shown))
         paths = pc.unique(rows["path"])
         # An index per subset: each stays valid whichever subsets are asked for together.
         indices = (index_path(cache_dir, Path(shown).absolute(), part, *more) for more in ((), ("found",)))

@@ -18,6 +18,7 @@ from sft_speech.audio.codecs import is_audio
 from sft_speech.corpora.columns import OPTIONAL, Columns
 from sft_speech.corpora.mapped import mapped
 from sft_speech.corpora.report import CorpusReport, Dropped
+from sft_speech.corpora.weights import WEIGHT
 
 if TYPE_CHECKING:
     import datasets
@@ -120,7 +121,7 @@ def features(*roles: str) -> datasets.Features:
     text, number = datasets.Value("string"), datasets.Value("float64")
     audio = datasets.Audio(decode=False)
     columns = dict(zip(COLUMNS, (text, audio, text, text, number, number), strict=True))
-    further = {role: datasets.Value("int64") if role == CHANNEL else text for role in roles}
+    further = {role: {CHANNEL: datasets.Value("int64"), WEIGHT: number}.get(role, text) for role in roles}
     return datasets.Features(columns | further)
 
 

@@ -24,6 +24,7 @@ from sft_speech.audio.codecs import AUDIO_SUFFIXES, is_audio
 from sft_speech.corpora.columns import OPTIONAL, Columns, find_columns, label_of, names_audio
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.texts import read_lines, read_text
+from sft_speech.corpora.weights import WEIGHT
 from sft_speech.errors import UserError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
@@ -352,7 +353,7 @@ def _as_text(value: Any, role: str) -> str | None:
     if isinstance(value, dict) and role == "audio":
         value = value.get("path")
     if role in OPTIONAL:
-        value = label_of(None if value != value else value)
+        value = label_of(None if value != value and role != WEIGHT else value)
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, list | dict):
@@ -376,7 +377,7 @@ def _read_parquet(path: Path, columns: Columns | None) -> Table:
     for ours, theirs in found.items():
         column = table[theirs].combine_chunks()
         try:
-            if pa.types.is_floating(column.type):
+            if pa.types.is_floating(column.type) and ours != WEIGHT:
                 column = pc.if_else(pc.is_nan(column), None, column)
             strings[ours] = pc.fill_null(pc.cast(column, pa.string()), "")
         except pa.ArrowException:

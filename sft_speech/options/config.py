@@ -295,7 +295,8 @@ class FinetuneConfig:
         """Return where the rows of a role are read from."""
         source, split = self.corpora[role]
         own = Place(source, split, self.source_config, self.columns, self.channel)
-        return (keep_places(self) | eval_places(self)).get(role, own)
+        place = (keep_places(self) | eval_places(self)).get(role, own)
+        return place if role == "train" else place.without("weight")
 
     def title(self, role: str) -> str:
         """Return the name of a role in the names of files and in messages."""

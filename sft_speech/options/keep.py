@@ -35,6 +35,10 @@ class Place:
     channel: Any
     language: str | None = None
 
+    def without(self, role: str) -> Place:
+        """Return the same place, where no column of this role is asked for."""
+        return dataclasses.replace(self, columns={one: name for one, name in self.columns.items() if one != role})
+
 
 def check_keep(config: FinetuneConfig) -> None:
     """Check the options against forgetting.

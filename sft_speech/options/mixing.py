@@ -23,7 +23,7 @@ KEYS: dict[str, Any] = {
     "eval_split": str | None,
 }
 # Further keys: the option that the task must have.
-_OF_TASK = {"label_column": "label_column", "language_column": "language_column", "language": "language_column"}
+_OF_TASK = {key: key for key in ("label_column", "language_column", "weight_column")} | {"language": "language_column"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _only_name(place: Place) -> str | None:
 
 
 def _place(config: FinetuneConfig, table: dict[str, Any]) -> Place:
-    named = columns_of(table, ("audio", "text", "speaker", "label", "language"))
+    named = columns_of(table, ("audio", "text", "speaker", "label", "language", "weight"))
     columns = {**config.columns, **named}
     if "language" in table:
         columns.pop("language", None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sft_speech.training.loss import Criterion, LossOutput
+from sft_speech.training.loss import WEIGHTS, Criterion, LossOutput
 
 KEY = "sources"  # in a batch: (B,) numbers of the sources of its B utterances
 
@@ -33,11 +33,11 @@ class BySource:
         if not self.names or "labels" not in batch:
             return {}
         numbers = torch.tensor([self.names.index(id.partition("/")[0]) for id in ids], dtype=torch.long)
-        counts = dict.fromkeys(self.names, 0)
+        counts = dict.fromkeys(self.names, 0.0)
         if len(numbers):  # otherwise it is only silence, because nothing could be read
             batch[KEY] = numbers
             for number in set(numbers.tolist()):
-                own = {**batch, "labels": batch["labels"][numbers == number]}
+                own = batch | {key: batch[key][numbers == number] for key in ("labels", WEIGHTS) if key in batch}
                 counts[self.names[number]] = criterion.count(own)
         return {f"count {name}": torch.tensor(float(count), device=device) for name, count in counts.items()}
 

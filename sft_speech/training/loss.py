@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+WEIGHTS = "weights"  # in a batch: (B,) factors on the losses of its B utterances; without it, all are 1
+
 
 @dataclass
 class LossOutput:
@@ -27,7 +29,7 @@ class LossOutput:
 class Criterion(Protocol):
     """The objective that the trainer minimizes."""
 
-    def count(self, batch: dict[str, Any]) -> int:
+    def count(self, batch: dict[str, Any]) -> float:
         """Return the batch's share of the divisor of a step's loss: labels for CTC, frames for synthesis."""
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
@@ -58,3 +60,17 @@ class StepCriterion(Criterion, Protocol):
             device: the device of the model.
             summed: sums a tensor over all processes; None if there is only one.
         """
+
+
+def weighted(losses: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+    """Return the losses (B,) of the utterances of a batch, times their weights."""
+    return losses * batch[WEIGHTS].to(losses) if WEIGHTS in batch else losses
+
+
+def weighted_count(counts: torch.Tensor, batch: dict[str, Any]) -> float:
+    """Return the sum of the counts (B,) of the utterances of a batch, times their weights.
+
+    Loss and count have the same weights, so the loss of a step is a weighted mean: of two utterances, one of weight 0.5
+    has half of the influence on a label; weights that are all the same change nothing.
+    """
+    return float((counts * batch[WEIGHTS].double()).sum()) if WEIGHTS in batch else int(counts.sum())

@@ -174,7 +174,7 @@ class RangeTest(TrainerCallback):
                 sums[1] += self.probe.criterion.count(batch)
         total, count = trainer.accelerator.reduce(sums, "sum").tolist()
         model.train()
-        return float(total / max(1, count))
+        return float(total / (count or 1))
 
     def curve(self) -> Curve:
         """Return what was measured.
@@ -199,7 +199,7 @@ class FirstBatches(Criterion):
         self.criterion = criterion
         self.batches: list[dict[str, Any]] = []
 
-    def count(self, batch: dict[str, Any]) -> int:
+    def count(self, batch: dict[str, Any]) -> float:
         return self.criterion.count(batch)
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:

@@ -150,7 +150,7 @@ class ExactTrainer(SavingTrainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], torch.Tensor | int]:
+    ) -> tuple[list[dict[str, Any]], Any]:
         self.interval.begin_step()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.nonfinite_steps.begin(batches)
@@ -165,11 +165,12 @@ class ExactTrainer(SavingTrainer):
             with self.compute_loss_context_manager():
                 self.criterion.begin_step(self.model_wrapped, batches, device, summed)
         if alone:  # no need to wait for the device
-            return batches, max(1, count)
-        return batches, self.accelerator.reduce(torch.tensor(count, device=device), "sum").clamp(min=1)
+            return batches, count or 1
+        total = self.accelerator.reduce(torch.tensor(count, device=device, dtype=torch.double), "sum").float()
+        return batches, torch.where(total > 0, total, 1.0)
 
     def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Train on a batch; raise UserError if it does not fit into memory."""
         # The loader pins memory, so that the copy need not wait for pending work on the device.
@@ -198,7 +199,7 @@ class ExactTrainer(SavingTrainer):
         model: torch.nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         inputs, sources = self.by_source.taken(inputs)
         summed = self.criterion.loss(model, inputs)

@@ -12,6 +12,7 @@ import torch
 from sft_speech.audio import read as audio
 from sft_speech.errors import concerning
 from sft_speech.models.spec_augment import SpecAugment
+from sft_speech.training.loss import WEIGHTS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,6 +70,8 @@ class Utterances(torch.utils.data.Dataset):
         if self.augment is not None:
             waveform = self.augment(waveform, self.rate, np.random.default_rng((self.seed, epoch, number)))
         utterance = {"id": row["id"], "waveform": waveform, **self.target(row, waveform, epoch, number)}
+        if row.get("weight") is not None:
+            utterance["weight"] = row["weight"]
         if self.spec_augment is not None:
             utterance["masks"] = self.spec_augment(len(waveform), epoch, number)
         return utterance
@@ -80,3 +83,10 @@ class Utterances(torch.utils.data.Dataset):
             waveform: the audio of the row after augmentation.
         """
         return {"labels": self.encode(row[self.column])}
+
+
+def weights_of(utterances: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Return the weights (B,) of utterances by their name in a batch; nothing if none of them has one."""
+    if not any("weight" in one for one in utterances):
+        return {}
+    return {WEIGHTS: torch.tensor([one.get("weight", 1.0) for one in utterances], dtype=torch.float32)}

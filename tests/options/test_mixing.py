@@ -141,3 +141,14 @@ def test_the_same_folder_by_another_name_is_the_same_source(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="it is listed twice"):
         make({"source": "digits"}, {"source": str(Path("digits").absolute())})
+
+
+def test_weights_in_the_loss_are_those_of_what_is_trained_on():
+    tables = (A | {"weight_column": "trust", "eval_split": "dev"}, B)
+    config = make(*tables, weight_column="w")
+    assert [part.place.columns for part in parts_of(config)] == [{"weight": "trust"}, {"weight": "w"}]
+    assert config.place("eval_a").columns == {}
+    alone = load_config(FinetuneAsrConfig, None, NEEDED | {"source": "a", "weight_column": "w", "train_split": "x"})
+    assert alone.place("train").columns == {"weight": "w"}
+    with pytest.raises(UserError, match="weight_column"):
+        make(A | {"weight_column": "w"}, B, config=FinetuneClassificationConfig)

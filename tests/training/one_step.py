@@ -29,18 +29,19 @@ from sft_speech.tasks.asr.seq2seq.collator import Seq2SeqCollator
 from sft_speech.tasks.asr.seq2seq.loss import Seq2SeqCriterion
 from sft_speech.training.plan import BatchPlan
 from sft_speech.training.trainer import ExactTrainer
+from sft_speech.training.utterances import weights_of
 
 sys.path.append(str(Path(__file__).parents[1]))
 import tiny_seq2seq
 import tiny_tasks
 from tiny_lora import adapted, randomize
 
-# A kind of model, and what is trained of it: parts, LoRA or DoRA, or "late", if some weights are trained only from a
-# later step on.
+# A kind of model, and what is trained of it: parts, LoRA or DoRA; "late", if some weights are trained only from a later
+# step on; or "weighted", if the utterances have weights.
 ASR = (
     "ctc", "ctc: head", "ctc: head, encoder.layers.1-", "ctc: norms, biases", "ctc: late", "ctc: lora", "ctc: dora",
-    "whisper", "whisper: decoder.layers.top1, encoder.norms", "whisper: late", "whisper: lora",
-    "transducer", "transducer: lora",
+    "ctc: weighted", "whisper", "whisper: decoder.layers.top1, encoder.norms", "whisper: late", "whisper: lora",
+    "whisper: weighted", "transducer", "transducer: lora",
 )  # fmt: skip
 KINDS = (
     *ASR, "classification", "classification: head", "classification: late", "classification: lora",
@@ -49,6 +50,8 @@ KINDS = (
 )  # fmt: skip
 SHARDED = (*ASR, "pretraining")
 CLIPS = 16
+# Half of a batch may have no weights at all, and a batch may have no weight but 0.
+WEIGHTS = (0.5, 0.0, None, 2.5, None, None, 0.125, 1.0, None, None, None, None, 0.0, 0.0, 0.0, 0.0)
 TEXTS = ("the", "So it is.", "Hut", "a, b, c and so on", "6 times 7", "W", "hello there", "it")
 SIZES = {
     "conv_dim": (8, 8),
@@ -81,6 +84,8 @@ def tiny_model(**overrides) -> Wav2Vec2ForCTC:
 class Clips(torch.utils.data.Dataset):
     """Clips of noise of 0.2 to 0.5 s with random labels."""
 
+    weighted = False
+
     def __init__(self, model: Wav2Vec2ForCTC) -> None:
         rng = np.random.default_rng(0)
         self.frames = model._get_feat_extract_output_lengths
@@ -94,13 +99,15 @@ class Clips(torch.utils.data.Dataset):
         return CLIPS
 
     def __getitem__(self, key):
-        return {"id": str(key[1]), "clip": self.clips[key[1]], "labels": self.labels[key[1]]}
+        utterance = {"id": str(key[1]), "clip": self.clips[key[1]], "labels": self.labels[key[1]]}
+        return utterance | weight_of(key[1], self.weighted)
 
     def collate(self, utterances):
         clips, labels = ([utterance[name] for utterance in utterances] for name in ("clip", "labels"))
         lengths = torch.tensor([len(clip) for clip in clips])
         pad = torch.nn.utils.rnn.pad_sequence
         return {
+            **weights_of(utterances),
             "input_values": pad(clips, batch_first=True),
             "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long(),
             "labels": pad(labels, batch_first=True, padding_value=-100),
@@ -111,6 +118,8 @@ class Clips(torch.utils.data.Dataset):
 
 class Seq2SeqClips(torch.utils.data.Dataset):
     """Clips of noise of 0.2 to 1.5 s with texts of different lengths, one in four with timestamps."""
+
+    weighted = False
 
     def __init__(self, kind: str) -> None:
         torch.manual_seed(0)
@@ -135,7 +144,12 @@ class Seq2SeqClips(torch.utils.data.Dataset):
         return CLIPS
 
     def __getitem__(self, key):
-        return self.utterances[key[1]]
+        return self.utterances[key[1]] | weight_of(key[1], self.weighted)
+
+
+def weight_of(number: int, weighted: bool) -> dict[str, float]:
+    """Return the weight of a clip, if it has one."""
+    return {"weight": WEIGHTS[number]} if weighted and WEIGHTS[number] is not None else {}
 
 
 def seq2seq_checkpoint(kind: str) -> Any:
@@ -166,9 +180,10 @@ def parts(kind: str, **overrides: Any) -> tuple[Any, Any, Any]:
     """Return the model, the clips and the criterion of a kind."""
     kind, _, trained = kind.partition(": ")
     model, clips, criterion, new = whole_parts(kind, **overrides)
+    clips.weighted = trained == "weighted"
     if trained in ("lora", "dora"):
         randomize(adapted(model, new, use_dora=trained == "dora"))
-    elif trained and trained != "late":
+    elif trained not in ("", "late", "weighted"):
         train_only(model, trained.split(", "))
     return model, clips, criterion()
 

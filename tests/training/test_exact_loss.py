@@ -70,6 +70,19 @@ def test_loss_is_nats_per_label(whole):
     assert whole["ctc"]["loss"] == pytest.approx(total / labels, rel=1e-4)
 
 
+def test_weights_are_factors_on_loss_and_count(whole):
+    """A weighted mean over the labels of the clips, of losses that are computed clip by clip."""
+    model, clips, criterion = one_step.parts("ctc")
+    total = count = 0.0
+    for index, weight in enumerate(one_step.WEIGHTS):
+        batch = clips.collate([clips[(0, index)]])
+        factor = 1.0 if weight is None else weight
+        total += factor * criterion.loss(model.train(), batch).total.item()
+        count += factor * batch["labels"].shape[1]
+    assert whole["ctc: weighted"]["loss"] == pytest.approx(total / count, rel=1e-4)
+    assert whole["ctc: weighted"]["grad_norm"] != pytest.approx(whole["ctc"]["grad_norm"], rel=1e-2)
+
+
 def test_loss_of_a_whisper_is_nats_per_label(whole):
     """Against PyTorch's own loss, clip by clip; with all positions of the encoder, against that of plain Whisper."""
     import torch

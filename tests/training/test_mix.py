@@ -245,3 +245,18 @@ def test_losses_by_source_are_exact():
     assert {float(one) for one in own.begin(silence, [], Labels(), device).values()} == {0.0}
     assert {float(one) for one in own.losses(LossOutput(each[0], {}, each[:1]), None).values()} == {0.0}
     assert BySource([]).begin(batch, ["1", "2", "3"], Labels(), device) == {}
+
+
+def test_weighted_losses_by_source_are_means_of_their_own_utterances():
+    import torch
+
+    from sft_speech.tasks.asr.ctc.loss import CtcCriterion
+
+    own, device = BySource(["a", "b"]), torch.device("cpu")
+    weights = torch.tensor([0.5, 1.0, 2.0])
+    batch = {"labels": torch.tensor([[1, 2, -100], [3, -100, -100], [4, 5, 6]]), "weights": weights}
+    sums = own.begin(batch, ["a/1", "b/1", "a/2"], CtcCriterion(0), device)
+    assert {name: float(value) for name, value in sums.items()} == {"count a": 7.0, "count b": 1.0}
+    each = torch.tensor([2.0, 7.0, 8.0]) * weights
+    sums |= own.losses(LossOutput(each.sum(), {}, each), batch["sources"])
+    assert own.report({name: float(value) for name, value in sums.items()}) == {"loss_a": 17 / 7, "loss_b": 7.0}

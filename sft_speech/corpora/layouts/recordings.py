@@ -46,4 +46,4 @@ def find(folder: Path, columns: Columns) -> Path | None:
     return None if first is None else Path(first)
 
 
-LAYOUT = Layout("a folder of recordings, if no transcripts are needed", find, Recordings, 3)
+LAYOUT = Layout("a folder of recordings, if no transcripts are needed", find, Recordings, fallback=4)

@@ -23,6 +23,7 @@ from sft_speech.corpora.columns import NAMES, OPTIONAL, Columns, find_columns, l
 from sft_speech.corpora.report import Dropped
 from sft_speech.corpora.rows import Layout, Listing, is_text, rows_of, unnameable
 from sft_speech.corpora.splits import unknown
+from sft_speech.corpora.weights import WEIGHT
 
 _LOOKED_AT = 100  # members of a shard in which a sample is looked for
 
@@ -79,7 +80,7 @@ class WebDataset:
                 for name, values in rows.items():
                     values.append(({"id": id, "audio": path} | fields).get(name, ""))
         table = rows_of(rows["id"], rows["audio"], rows["text"], rows["speaker"], dropped)
-        for name in OPTIONAL:
+        for name in (name for name in OPTIONAL if name != WEIGHT or name in self.columns):
             table = table.append_column(name, pa.array(rows[name], pa.string()))
         return Listing(table, dropped)
 

@@ -23,6 +23,10 @@ class FinetuneAsrConfig(FinetuneEncoderConfig):
         None, "column that names each row's language, in a multilingual corpus; not for CTC"
     )
 
+    weight_column: str | None = option(
+        None, "column of each training utterance's weight in the loss; null: that of pseudo-labels, if there is one"
+    )
+
     # The model
     trust_remote_code: bool = option(False, "run code that comes with the checkpoint", by_hand=True)
     new_vocabulary: bool = option(False, "build the vocabulary from the transcripts even if the checkpoint has one")
@@ -76,8 +80,8 @@ class FinetuneAsrConfig(FinetuneEncoderConfig):
 
     @property
     def columns(self) -> dict[str, str | None]:
-        named = {"language": self.language_column} if self.language_column else {}
-        return {**super().columns, **named}
+        named = {"language": self.language_column, "weight": self.weight_column}
+        return {**super().columns, **{role: column for role, column in named.items() if column}}
 
     @property
     def streamed(self) -> frozenset[str]:

@@ -19,6 +19,7 @@ from sft_speech.corpora.report import NEW_VOCABULARY, source_name
 from sft_speech.corpora.rows import column_of, with_columns
 from sft_speech.corpora.select import empty_reason
 from sft_speech.errors import UserError
+from sft_speech.metrics.calibration import confidences_after, right_words
 from sft_speech.metrics.loops import loop_of
 from sft_speech.metrics.words import character_errors, word_errors
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
@@ -27,7 +28,7 @@ from sft_speech.tasks.asr.languages import add_language_arguments, code_of, lang
 from sft_speech.tasks.asr.recognizer import Clip, Hypothesis, Recognizer, is_spaced, scoring_of
 from sft_speech.tasks.asr.results import EvaluationResult, Utterance
 from sft_speech.text.markup import Cleaned, clean
-from sft_speech.text.scoring import NormalizerName, Scoring, has_marks, is_english
+from sft_speech.text.scoring import NormalizerName, Scoring, has_marks, is_english, split_letters
 from sft_speech.text.scripts import most_common_script
 from sft_speech.text.unspelt import unspelt_by, warn_of_unspelt
 
@@ -125,10 +126,34 @@ def scored(scoring: Scoring, id: str, speaker: str, text: str, found: Hypothesis
     as_written = None
     if not scoring.own:
         (as_written,) = word_errors([scoring.words(text)], [scoring.words(found.text)])
+    right = right_words(scoring.words(reference), scoring.words(hypothesis))
+    sure = confidences_of(scoring, found, scoring.words(hypothesis).split())
     loop = loop_of(found.text, found.seconds, found.silent)
     if loop is not None and loop == loop_of(text, found.seconds):  # somebody said it, for example a refrain
         loop = None
-    return Utterance(id, speaker, reference, hypothesis, found.seconds, words, characters, written, as_written, loop)
+    return Utterance(
+        id,
+        speaker,
+        reference,
+        hypothesis,
+        found.seconds,
+        words,
+        characters,
+        written,
+        as_written,
+        loop,
+        confidence=found.confidence,
+        judged=tuple(zip(sure, right, strict=True)) if sure else (),
+    )
+
+
+def confidences_of(scoring: Scoring, found: Hypothesis, words: Sequence[str]) -> list[float]:
+    """Return the confidences of the words of a normalized hypothesis; [] from a recognizer that gives none."""
+    given = found.confident_words()
+    if not scoring.spaced:
+        given = tuple((letter, confidence) for word, confidence in given for letter in split_letters(word))
+    normalize = lambda word: scoring.words(scoring.hypothesis(word)).split()  # noqa: E731
+    return confidences_after(given, words, normalize) if given else []
 
 
 def warnings_of(result: EvaluationResult) -> Iterator[str]:

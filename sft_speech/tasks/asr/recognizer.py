@@ -42,6 +42,11 @@ class Span:
     glued: bool = False
 
 
+def text_of(spans: Iterable[Span]) -> str:
+    """Return the text of spans together."""
+    return "".join(one.text for one in spans)
+
+
 @dataclass(frozen=True)
 class Clip(Pooled):
     """A recording to be recognized.
@@ -105,6 +110,19 @@ class Hypothesis:
     def language(self) -> str | None:
         """Code of the language that was written; None if the model does not tell."""
         return None
+
+    @property
+    def confidence(self) -> float | None:
+        """How sure the recognizer is of the text, 0 to 1; None if it does not tell, or wrote nothing."""
+        return None
+
+    def confident_words(self) -> tuple[tuple[str, float], ...]:
+        """Return the words of :meth:`spans`, which need no times here, and how sure the recognizer is of each."""
+        return ()
+
+    def word_confidences(self) -> tuple[float, ...]:
+        """Return how sure the recognizer is of each word."""
+        return tuple(confidence for _, confidence in self.confident_words())
 
     def spans(self) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
         """Return the words and the characters of the text with their times."""

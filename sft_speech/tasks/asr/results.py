@@ -12,6 +12,7 @@ from typing import Any
 
 from sft_speech.corpora.report import file_stem
 from sft_speech.errors import UserError
+from sft_speech.metrics.calibration import Calibration
 from sft_speech.metrics.intervals import Comparison, Interval, compare_rows
 from sft_speech.metrics.loops import Loop
 from sft_speech.metrics.words import Errors, confusions, interval, rate_of, sum_errors
@@ -37,6 +38,8 @@ class Utterance:
         as_written: errors in words between these; None for a recognizer that has an alphabet of its own.
         loop: why the hypothesis was likely not spoken, see :mod:`sft_speech.metrics.loops`.
         folded: letters of the reference that lost their marks or were left out in normalization.
+        confidence: how sure the recognizer is of the hypothesis; None if it does not tell.
+        judged: confidence of each word of the normalized hypothesis, and whether it is right.
     """
 
     id: str
@@ -50,6 +53,8 @@ class Utterance:
     as_written: Errors | None = None
     loop: Loop | None = None
     folded: Counter[str] = field(default_factory=Counter)
+    confidence: float | None = None
+    judged: tuple[tuple[float, bool], ...] = ()
 
     def row(self) -> dict[str, object]:
         """Return its line of SPLIT.jsonl: texts as they were written, and the normalized ones that differ."""
@@ -69,6 +74,7 @@ class Utterance:
         if self.as_written is not None:
             line["word_errors_as_written"] = self.as_written.total
             line["words_as_written"] = self.as_written.reference
+        line |= {"confidence": round(self.confidence, 4)} if self.confidence is not None else {}
         line |= {"speaker": self.speaker} if self.speaker else {}
         return line | ({"loop": self.loop} if self.loop else {})
 
@@ -235,6 +241,7 @@ class EvaluationResult:
             **self.counts.figures(),
             "real_time_factor": self.real_time_factor,
             **({"cpu_real_time_factor": self.cpu_time / self.seconds} if self.cpu_time and self.seconds else {}),
+            **({"calibration": self.calibration.to_dict()} if self.calibration else {}),
             "decoding": self.decoding,
             "failed": self.failed,
         }
@@ -289,6 +296,12 @@ class EvaluationResult:
         ids = [utterance.id for utterance in self.loops]
         shown = ", ".join(ids[:LOOPS_SHOWN]) + (", ..." if len(ids) > LOOPS_SHOWN else "")
         return f"{len(ids)} of {len(self.utterances)} hypotheses were likely not spoken ({counted}): {shown}"
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What confidences of words are worth; None if the recognizer gives none."""
+        judged = [one for utterance in self.utterances for one in utterance.judged]
+        return Calibration.of(judged) if judged else None
 
     @property
     def references(self) -> list[str]:
@@ -363,6 +376,8 @@ class EvaluationResult:
             width = max(len("reference"), *(len(reference) for reference, _, _ in found))
             lines += ["", f"times  {'reference':{width}}  hypothesis"]
             lines += [f"{count:5}  {reference:{width}}  {hypothesis}" for reference, hypothesis, count in found]
+        if calibration := self.calibration:
+            lines += ["", *calibration.lines()]
         return "\n".join(lines)
 
 

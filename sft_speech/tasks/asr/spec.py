@@ -48,6 +48,9 @@ print(pipeline("automatic-speech-recognition", NAME)("speech.flac")["text"])""",
     ),
     verbs={
         "transcribe": Verb("sft_speech.tasks.asr.transcribe", "transcribe recordings of any length"),
+        "pseudo-label": Verb(
+            "sft_speech.tasks.asr.pseudo.verb", "transcribe recordings for a student to be trained on"
+        ),
         "tune-lm": Verb("sft_speech.tasks.asr.ctc.tune_lm", "find the weights of a language model"),
     },
     evaluate="sft_speech.tasks.asr.evaluate",

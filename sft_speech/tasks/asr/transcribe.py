@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -33,6 +34,7 @@ from sft_speech.options.settings import add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
 from sft_speech.tasks.asr.languages import add_language_arguments
+from sft_speech.tasks.asr.sharded import HOW_TO_RESUME, failed_line, transcribe_missing, unfinished
 from sft_speech.text.counted import counted
 
 if TYPE_CHECKING:
@@ -49,7 +51,6 @@ logger = logging.getLogger(__name__)
 _FREE = frozenset(
     "allow_pickle argv audio debug device files_from max_batch_seconds num_processes output resume".split()
 )
-_HOW_TO_RESUME = "the same command with --resume continues it"
 # File names may hold bytes that are not UTF-8: lines of text keep them, JSON escapes them so that it can be parsed.
 _UNENCODABLE = {"text": "surrogateescape", "jsonl": "backslashreplace", "srt": "strict", "vtt": "strict"}
 
@@ -152,7 +153,7 @@ def _to_stream(args: argparse.Namespace, audio: Sequence[Any], several: bool) ->
     with contextlib.ExitStack() as stack:
         transcriber = _transcriber(args, Process())
         stream = stack.enter_context(_output_stream(args.output, args.format))
-        bar = stack.enter_context(_progress_bar(shown=not stream.isatty()))
+        bar = stack.enter_context(progress_bar(shown=not stream.isatty()))
         read = 0
         for transcription in transcriber.stream(audio, progress=bar.update):
             read += not transcription.failed
@@ -179,14 +180,14 @@ def _to_folder(
         raise UserError(f"-o {folder}", f"{there[0].name} already exists", do)
     if args.num_processes > 1:
         if not _launch(args, listed):
-            logger.error("%s is unfinished: %s", folder, _HOW_TO_RESUME)
+            logger.error("%s is unfinished: %s", folder, HOW_TO_RESUME)
             return 1
         return int(not all(path.exists() for path in paths))
     missing = [n for n in range(process.rank, len(files), process.world) if not paths[n].exists()]
     if not missing:
         return None
     read = 0
-    with _progress_bar(shown=process.main) as bar:
+    with progress_bar(shown=process.main) as bar:
         found = _transcriber(args, process).stream((files[n].audio for n in missing), progress=bar.update)
         for number, transcription in zip(missing, found, strict=True):
             if not transcription.failed:
@@ -207,24 +208,17 @@ def _to_parts(
         return None
     if args.num_processes > 1:
         succeeded = _launch(args, listed)
-        return int(not succeeded or _incomplete(args, len(files))) if output.exists() else _unfinished(run)
-    try:
-        missing = run.missing(process.rank, process.world)
-        with _progress_bar(shown=process.main) as bar:
-            blocks = ([file.audio for file in files[first:stop]] for first, stop in missing)
-            pools = _transcriber(args, process).pools(blocks, progress=bar.update) if missing else iter(())
-            for first, stop in missing:
-                while first < stop:
-                    pool = next(pools)
-                    run.write(first, [_line(transcription, args) for transcription in pool])
-                    first += len(pool)
-        read = run.merge(_failed if args.format == "jsonl" else lambda line: line == b"\n")
-    except BaseException as error:
-        if isinstance(error, FileNotFoundError) and output.exists():
-            return None  # another process has merged the shards in the meantime
-        if process.world == 1:
-            _unfinished(run)
-        raise
+        return int(not succeeded or _incomplete(args, len(files))) if output.exists() else unfinished(run)
+    with progress_bar(shown=process.main) as bar:
+        read = transcribe_missing(
+            run,
+            [file.audio for file in files],
+            process,
+            partial(_transcriber, args, process),
+            partial(_line, args=args),
+            failed_line if args.format == "jsonl" else lambda line: line == b"\n",
+            bar.update,
+        )
     failed = 0 if read is None else _report(read, len(files))
     return failed if process.world == 1 else None
 
@@ -264,20 +258,10 @@ def _launch(args: argparse.Namespace, listed: Sequence[Path]) -> bool:
         return launch([*args.argv[:end], *again, *args.argv[end:]], args.num_processes)
 
 
-def _unfinished(run: Shards) -> int:
-    """Log how to resume, unless there is nothing to resume; return the exit code."""
-    if run.empty:
-        run.discard()
-        logger.error("nothing was transcribed: see the messages above")
-    else:
-        logger.error("%s is unfinished: %s", run.output, _HOW_TO_RESUME)
-    return 1
-
-
 def _incomplete(args: argparse.Namespace, recordings: int) -> bool:
     """Return whether a finished file lacks the transcript of a recording."""
     with open(args.output, "rb") as file:
-        return sum(args.format != "jsonl" or not _failed(line) for line in file) < recordings
+        return sum(args.format != "jsonl" or not failed_line(line) for line in file) < recordings
 
 
 def _report(read: int, recordings: int) -> int:
@@ -297,11 +281,6 @@ def _line(transcription: Transcription, args: argparse.Namespace) -> bytes:
     return text.encode("utf-8", _UNENCODABLE[args.format])
 
 
-def _failed(line: bytes) -> bool:
-    """Return whether a line of JSONL belongs to a recording that could not be read."""
-    return b'"error": ' in line and not json.loads(line)["seconds"]
-
-
 def _formatted(transcription: Transcription, format: str, timestamps: str | None, several: bool) -> str:
     """Return the output for one recording."""
     from sft_speech.tasks.asr.subtitles import cues, single_cues, srt, vtt
@@ -318,7 +297,8 @@ def _formatted(transcription: Transcription, format: str, timestamps: str | None
 
 
 def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[str, object]:
-    """Return an object for JSONL: {audio, text, seconds}, channel, language, times of words or characters, the error.
+    """Return an object for JSONL: {audio, text, seconds}, channel, language, confidences, times of words or characters,
+    the error.
 
     Args:
         timestamps: "word", "char" or None.
@@ -333,9 +313,14 @@ def as_row(transcription: Transcription, timestamps: str | None = None) -> dict[
         row["channel"] = transcription.channel
     if transcription.language:
         row["language"] = transcription.language
+    if transcription.confidence is not None:
+        row["confidence"] = round(transcription.confidence, 4)
+    sure = [round(one, 3) for one in transcription.word_confidences]
     if timestamps == "word":
-        row["words"] = timed(transcription.words)
-    elif timestamps == "char":
+        row["words"] = [word | {"confidence": one} for word, one in zip(timed(transcription.words), sure, strict=True)]
+    elif sure:
+        row["word_confidences"] = sure
+    if timestamps == "char":
         row["characters"] = timed(transcription.characters)
     if transcription.error:
         row["error"] = transcription.error
@@ -387,7 +372,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise UserError(f"-o {path}", f"it cannot be written ({error.strerror})", "choose another path") from error
 
 
-def _progress_bar(shown: bool) -> tqdm[Any]:
+def progress_bar(shown: bool) -> tqdm[Any]:
     """Return a progress bar, shown on a terminal unless transcripts are printed there."""
     from tqdm import tqdm
 

@@ -52,6 +52,9 @@ class Transcription:
         error: why the recording, or the rest of it, could not be read; "" if all of it was.
         language: code of the language that the model wrote or detected; "" if it does not tell.
         channel: "left", "right" or the number of the channel that was transcribed; "" for all of them, mixed.
+        confidence: how sure the model is of the text, 0 to 1; None if it wrote nothing.
+        word_confidences: how sure it is of each word of the text, also if times are not asked for.
+        silent: whether the model found no speech; None if it cannot tell.
     """
 
     text: str
@@ -62,6 +65,9 @@ class Transcription:
     error: str = ""
     language: str = ""
     channel: str = ""
+    confidence: float | None = None
+    word_confidences: tuple[float, ...] = ()
+    silent: bool | None = None
 
     @property
     def failed(self) -> bool:
@@ -261,5 +267,15 @@ def _transcription(clip: Clip, result: Hypothesis | AudioError) -> Transcription
         return Transcription("", (), (), 0.0, name, str(result), channel=channel)
     if result.problem:
         logger.warning("%s is transcribed in part: %s", name or "a recording", result.problem)
-    language = result.language or ""
-    return Transcription(result.text, *result.spans(), result.seconds, name, result.problem, language, channel)
+    return Transcription(
+        result.text,
+        *result.spans(),
+        result.seconds,
+        name,
+        result.problem,
+        result.language or "",
+        channel,
+        confidence=result.confidence,
+        word_confidences=result.word_confidences(),
+        silent=result.silent,
+    )

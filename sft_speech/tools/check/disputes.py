@@ -26,6 +26,9 @@ FEWEST = 10  # utterances, for chance and median to be meaningful
 # by a model whose median CER over chance is at most GOOD.
 SHORT, GOOD = 12, 0.15
 WEAK = 0.4  # median CER over chance; a worse model disputes some correct transcripts
+# A model that is not sure of a hypothesis disputes nothing with it: below LEAST_SURE, exp of Whisper's mean
+# log-probability, or the mean posterior of CTC; and of a weak model, the UNSUREST share of its hypotheses.
+LEAST_SURE, UNSUREST = 0.5, 0.1
 MIXED_UP = 0.2  # share of disputed transcripts; above it, the model or the whole table is wrong
 
 
@@ -39,6 +42,7 @@ class Recognized:
         hypotheses: N texts from the model, normalized alike.
         error_rates: (N,) CER with their transcripts.
         chance: (N,) CER with transcripts of other utterances, see :func:`chance`.
+        confidences: (N,) of the hypotheses; 1 if the model does not tell, or wrote nothing.
     """
 
     rows: np.ndarray
@@ -46,6 +50,7 @@ class Recognized:
     hypotheses: list[str]
     error_rates: np.ndarray
     chance: np.ndarray
+    confidences: np.ndarray
 
     @property
     def misfit(self) -> np.ndarray:
@@ -78,13 +83,14 @@ def recognize_rows(
     limit = transcriber.max_batch_seconds
     results = transcriber.checkpoint.recognize(clips(), max_batch_seconds=limit, progress=progress)
     found = {
-        number: scoring.hypothesis(result.text)
+        number: (scoring.hypothesis(result.text), 1.0 if result.confidence is None else result.confidence)
         for number, result in zip(numbers, results, strict=True)
         if not isinstance(result, AudioError)
     }
-    references, hypotheses = [normalized[row] for row in found], list(found.values())
+    references, hypotheses = [normalized[row] for row in found], [text for text, _ in found.values()]
+    sure = np.array([confidence for _, confidence in found.values()])
     own = np.array([errors.rate for errors in character_errors(references, hypotheses)])
-    return Recognized(np.array(list(found), int), references, hypotheses, own, chance(references, hypotheses))
+    return Recognized(np.array(list(found), int), references, hypotheses, own, chance(references, hypotheses), sure)
 
 
 def chance(references: list[str], hypotheses: list[str]) -> np.ndarray:
@@ -103,12 +109,18 @@ def chance(references: list[str], hypotheses: list[str]) -> np.ndarray:
     return np.array(rates)
 
 
-def disputed(misfit: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def is_weak(misfit: np.ndarray) -> bool:
+    """Return whether a model is so weak that it disputes some correct transcripts."""
+    return bool(len(misfit)) and float(np.median(misfit)) > WEAK
+
+
+def disputed(misfit: np.ndarray, lengths: np.ndarray, confidences: np.ndarray | None = None) -> np.ndarray:
     """Return which of N utterances (N,) have a transcript that is likely wrong.
 
     Args:
         misfit: (N,) see :class:`Recognized`.
         lengths: (N,) characters of the transcript or the hypothesis, whichever is longer.
+        confidences: (N,) of the hypotheses; None: the model is sure of all of them.
     """
     judged = np.ones(len(misfit), bool)
     if len(misfit) and np.median(misfit) > GOOD:
@@ -117,7 +129,11 @@ def disputed(misfit: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         return np.zeros(len(misfit), bool)
     median = float(np.median(misfit[judged]))
     sigma = max(LEAST_SIGMA, 1.4826 * float(np.median(np.abs(misfit[judged] - median))))
-    return judged & (misfit > min(AT_CHANCE, median + SIGMAS * sigma))
+    found = judged & (misfit > min(AT_CHANCE, median + SIGMAS * sigma))
+    if confidences is None:
+        return found
+    least = np.quantile(confidences, UNSUREST) if is_weak(misfit) else LEAST_SURE
+    return found & (confidences >= max(LEAST_SURE, least))
 
 
 def section(recognized: Recognized, name: str) -> dict[str, Any]:
@@ -137,7 +153,8 @@ def section(recognized: Recognized, name: str) -> dict[str, Any]:
 def findings(rows: Rows, recognized: Recognized) -> list[Finding]:
     """Return the transcripts that are likely wrong, or the finding that the model cannot judge."""
     texts = list(zip(recognized.references, recognized.hypotheses, strict=True))
-    where = disputed(recognized.misfit, np.array([max(map(len, both)) for both in texts], int))
+    lengths = np.array([max(map(len, both)) for both in texts], int)
+    where = disputed(recognized.misfit, lengths, recognized.confidences)
     share = float(where.mean()) if len(where) else 0.0
     if share > MIXED_UP:
         title = f"{share:.0%} of the transcripts match the recognized text no better than those of other recordings"
@@ -153,13 +170,14 @@ def findings(rows: Rows, recognized: Recognized) -> list[Finding]:
         place = places[row]
         return f"{recognized.rates(place)}: {rows.quote(row)}, recognized {quoted(recognized.hypotheses[place])}"
 
-    weak = bool(len(where)) and float(np.median(recognized.misfit)) > WEAK
+    weak = is_weak(recognized.misfit)
     cases = rows.cases(places, detail)
     what = "that the model disputes: " + ("perhaps wrong, but the model is weak here" if weak else "likely wrong")
     rule = (
         f"the CER with its transcript is above {AT_CHANCE:.0%} of the CER with other transcripts of similar length, "
         f"or {SIGMAS:g} robust standard deviations above the median of this share; a model whose median is above "
-        f"{GOOD:.0%} does not judge texts of fewer than {SHORT} characters"
+        f"{GOOD:.0%} does not judge texts of fewer than {SHORT} characters, and none judges with a confidence below "
+        f"{LEAST_SURE:g}, a weak one not with the lowest {UNSUREST:.0%} of its confidences"
     )
     do = "listen: correct the transcript, look for swapped rows, or leave the utterance out"
     return finding(

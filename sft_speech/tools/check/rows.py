@@ -129,14 +129,14 @@ def load_rows(config: FinetuneAsrConfig, corpora: dict[str, tuple[str, str | Non
         UserError: the source or split does not exist.
     """
     report, loaded = CorpusReport(), []
-    for name, (source, split) in corpora.items():
+    for (name, (source, split)), role in zip(corpora.items(), roles, strict=True):
         load = partial(
             load_corpus,
             source,
             split,
             name=name,
             config=config.source_config,
-            columns=config.columns,
+            columns={one: column for one, column in config.columns.items() if one != "weight" or role == "train"},
             channel=config.channel,
         )
         try:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_the_two_files_of_the_contract(result, tmp_path):
     assert written == tmp_path / "evaluation" / "test-other.json"
     lines = [json.loads(line) for line in (tmp_path / "evaluation" / "test-other.jsonl").read_text().splitlines()]
     counts = ["word_errors", "words", "character_errors", "characters"]
-    assert list(lines[0]) == ["id", "reference", "hypothesis", "seconds", *counts, "speaker"]
+    assert list(lines[0]) == ["id", "reference", "hypothesis", "seconds", *counts, "confidence", "speaker"]
     figures = json.loads(written.read_text())
     assert figures["wer"] == sum(line["word_errors"] for line in lines) / sum(line["words"] for line in lines)
     assert figures["wer_interval"][0] <= figures["wer"] <= figures["wer_interval"][1]
@@ -118,6 +119,16 @@ def test_the_two_files_of_the_contract(result, tmp_path):
     assert figures["hours"] == pytest.approx(10.9 / 3600)
     assert figures["real_time_factor"] > 0
     assert {"cer", "cer_interval", "substitutions", "deletions", "insertions"} <= figures.keys()
+
+
+def test_calibration_counts_the_words_of_the_hypotheses(result):
+    figures = result.summary()["calibration"]
+    assert figures["words"] == sum(len(one.hypothesis.split()) for one in result.utterances)
+    hits = sum(one.words.hits for one in result.utterances)
+    assert sum(one["right"] * one["words"] for one in figures["bins"]) == pytest.approx(hits)
+    assert "expected calibration error" in result.table()
+    bare = EvaluationResult([replace(one, judged=()) for one in result.utterances])
+    assert (bare.calibration, "calibration" in bare.summary()) == (None, False)
 
 
 def test_rates_are_compared_with_those_of_an_earlier_evaluation(result):

@@ -19,6 +19,7 @@ def recognized(text: str) -> TimedHypothesis:
         tokens=tokens,
         starts=frames,
         ends=frames + 1,
+        probabilities=np.array([0.5, 1.0, 1.0, 0.5, 0.9, 0.25, 1.0, 1.0] * 3)[: len(tokens)],
         frame_seconds=0.1,
         vocabulary=vocabulary,
     )
@@ -41,3 +42,14 @@ def test_marks_stay_with_their_letters_and_spaces_are_kept():
 def test_words_with_spaces_are_whole():
     words, _ = recognized("good day").spans()
     assert [(word.text, word.glued) for word in words] == [("good", False), ("day", False)]
+
+
+def test_confidence_is_the_geometric_mean_of_the_tokens():
+    found = recognized("good day")
+    assert found.word_confidences() == pytest.approx([0.5**0.5, 0.25 ** (1 / 3)])  # without the space
+    assert found.confidence == pytest.approx((0.5 * 0.5 * 0.9 * 0.25) ** (1 / 8))
+    assert recognized("").confidence is None
+    assert recognized("").word_confidences() == ()
+    for text in ("今日は、カップ", "ที่นี่มีดีมาก ครับ"):
+        found = recognized(text)
+        assert len(found.word_confidences()) == len(found.spans()[0])

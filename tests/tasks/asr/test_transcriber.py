@@ -170,6 +170,7 @@ def test_spans_are_literal(transcriber):
         tokens=np.array(tokens),
         starts=places,
         ends=places + 2,
+        probabilities=np.ones(6),
         frame_seconds=0.02,
         vocabulary=checkpoint.vocabulary,
     ).spans()

@@ -43,3 +43,17 @@ def test_chance_is_the_error_rate_of_other_transcripts_of_that_length():
     # Against "abxx" and "xxxx" it is right in two letters and in none.
     assert chance(["abcd", "abxx", "xxxx"], ["abcd"] * 3)[0] == pytest.approx(0.75)
     assert chance(["one"], ["two"]).tolist() == [1.0]
+
+
+def test_a_hypothesis_that_the_model_is_not_sure_of_disputes_nothing():
+    good = np.full(40, 0.1)
+    good[[5, 9]] = 1.0
+    sure = np.full(40, 0.9)
+    sure[5] = 0.49
+    assert np.flatnonzero(disputed(good, LONG, sure)).tolist() == [9]
+    weak, sure = np.full(40, 0.7), np.linspace(0.6, 0.7, 40)
+    weak[[2, 30]] = 1.0  # the model is less sure of the first one than of nine tenths of the others
+    assert np.flatnonzero(disputed(weak, LONG)).tolist() == [2, 30]
+    assert np.flatnonzero(disputed(weak, LONG, sure)).tolist() == [30]
+    good[2] = 1.0  # a good model may be less sure of some than of others
+    assert np.flatnonzero(disputed(good, LONG, sure)).tolist() == [2, 5, 9]

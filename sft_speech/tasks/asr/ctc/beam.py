@@ -2,7 +2,7 @@
 
 Recognition {scores (T, V)}     log-probabilities of a clip's frames, without padding, chunks joined
   -> pieces (T', V)             one, unless it is long: cut in pauses
-  -> best path (T',)            a label for each frame, in a process of the pool
+  -> best path (T',)            a label for each frame and its probability, in a process of the pool
   -> Recognition {text, ...}    as from greedy recognition, in the order of the clips
 
 Legend: T frames, V labels of the head.
@@ -33,7 +33,7 @@ from sft_speech.errors import UserError
 from sft_speech.inference.chunking import CHUNK_SECONDS
 from sft_speech.tasks.asr.ctc.decoding import WITHOUT, Decoding
 from sft_speech.tasks.asr.ctc.ngram import is_binary, lexicon_of, units, words_of
-from sft_speech.tasks.asr.ctc.recognition import Recognition, runs
+from sft_speech.tasks.asr.ctc.recognition import Recognition, means, runs
 
 if TYPE_CHECKING:
     from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary
@@ -275,13 +275,15 @@ class BeamDecoder:
         columns: list[tuple[np.ndarray, ...]] = []
         for piece, path in zip(one.pieces, one.paths, strict=True):
             if columns and delimiter is not None:
-                columns.append(tuple(np.array([value]) for value in (delimiter, piece.start, piece.start)))
+                columns.append(tuple(np.array([value]) for value in (delimiter, piece.start, piece.start, 1.0)))
             with _explain_killed_process():
-                tokens, starts, ends = runs(path.result(), vocabulary.blank)
-            columns.append((tokens, starts + piece.start, ends + piece.start))
-        tokens, starts, ends = (np.concatenate(column).astype(np.int64) for column in zip(*columns, strict=True))
+                labels, probabilities = path.result()
+            tokens, starts, ends = runs(labels, vocabulary.blank)
+            columns.append((tokens, starts + piece.start, ends + piece.start, means(probabilities, starts, ends)))
+        *whole, probabilities = (np.concatenate(column) for column in zip(*columns, strict=True))
+        tokens, starts, ends = (column.astype(np.int64) for column in whole)
         text = " ".join(vocabulary.decode(tokens.tolist()).split())
-        return replace(one.greedy, text=text, tokens=tokens, starts=starts, ends=ends)
+        return replace(one.greedy, text=text, tokens=tokens, starts=starts, ends=ends, probabilities=probabilities)
 
 
 @dataclass(frozen=True)
@@ -290,7 +292,7 @@ class _Waiting:
 
     greedy: Recognition | AudioError
     pieces: list[slice]
-    paths: list[Future[np.ndarray]]
+    paths: list[Future[tuple[np.ndarray, np.ndarray]]]
 
 
 @contextlib.contextmanager
@@ -345,6 +347,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _path(scores: np.ndarray) -> np.ndarray:
+def _path(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best path (T,) through log-probabilities (T, V), and its probabilities (T,)."""
     assert _SEARCH is not None
-    return _SEARCH(scores)
+    path = _SEARCH(scores)
+    return path, np.exp(scores[np.arange(len(path)), path])

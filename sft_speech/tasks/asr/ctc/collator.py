@@ -10,6 +10,7 @@ import torch
 from sft_speech.audio.units import seconds_of
 from sft_speech.models.spec_augment import with_masks
 from sft_speech.tasks.asr.ctc.loss import IGNORED
+from sft_speech.training.utterances import weights_of
 
 if TYPE_CHECKING:
     from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ class CTCCollator:
         samples = np.array([len(waveform) for waveform in waveforms])
         masks = [utterance["masks"] for utterance in read if "masks" in utterance]
         return {
+            **weights_of(read),
             **with_masks(self.features(waveforms), masks),
             "labels": labels,
             "frames": torch.as_tensor(self.frames(samples)),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from sft_speech.training.loss import LossOutput
+from sft_speech.training.loss import WEIGHTS, LossOutput, weighted, weighted_count
 
 IGNORED = -100  # padding of labels
 
@@ -57,13 +57,13 @@ class CtcCriterion:
     def __init__(self, blank: int) -> None:
         self.blank = blank
 
-    def count(self, batch: dict[str, Any]) -> int:
+    def count(self, batch: dict[str, Any]) -> float:
         """Return the number of labels: the loss of a step is in nats per label, whatever the batch size."""
-        return int((batch["labels"] != IGNORED).sum())
+        return weighted_count((batch["labels"] != IGNORED).sum(-1), batch)
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
         """Return the loss of a batch of :class:`~sft_speech.tasks.asr.ctc.collator.CTCCollator`."""
-        apart = {"labels", "frames", "seconds"}
+        apart = {"labels", "frames", "seconds", WEIGHTS}
         logits = model(**{name: value for name, value in batch.items() if name not in apart}).logits
         frames, labels = batch["frames"], batch["labels"]
         with torch.no_grad():
@@ -74,7 +74,7 @@ class CtcCriterion:
                 "zeroed": unfitting(frames, labels).sum(),
                 "seconds": batch["seconds"],
             }
-        losses = ctc_losses(logits, frames, labels, self.blank)
+        losses = weighted(ctc_losses(logits, frames, labels, self.blank), batch)
         return LossOutput(losses.sum(), figures, losses.detach())
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:

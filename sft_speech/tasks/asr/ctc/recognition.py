@@ -56,12 +56,22 @@ class CtcCounts(Counts):
 class Recognition(TimedHypothesis):
     """The recognition of one clip by a CTC model: its tokens are those after CTC's collapse, repeats merged.
 
+    The confidence in a word, or in the text, is the mean posterior of its tokens over the frames that have them:
+    c = 1/|F| * sum of p(k_t | x) over t in F, where k_t is the path's token at the frame t, and F are the frames whose
+    token belongs to the word and is no blank. This is the maximum probability without blanks, aggregated by the mean,
+    of Laptev and Ginsburg 2022 (arXiv:2212.08703). The path is the best one, or that of the beam search.
+
     Args:
         scores: (T, V) log-probabilities, if they were requested.
     """
 
     scores: np.ndarray | None = None
     counts: CtcCounts = CtcCounts()
+
+    def joint(self, chosen: np.ndarray) -> float:
+        """Return the confidence in some tokens together, by their places (n,): the mean over their frames."""
+        frames = (self.ends - self.starts)[chosen]
+        return float(np.average(self.probabilities[chosen], weights=frames)) if frames.sum() else 0.0
 
 
 def runs(ids: np.ndarray, blank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,3 +83,9 @@ def runs(ids: np.ndarray, blank: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     ends = np.append(starts[1:], len(ids))
     kept = ids[starts] != blank
     return ids[starts][kept], starts[kept], ends[kept]
+
+
+def means(values: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return the means (N,) of the values (T,) of frames over N stretches [start, end)."""
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    return (sums[ends] - sums[starts]) / np.maximum(ends - starts, 1)

@@ -22,7 +22,7 @@ from sft_speech.audio.read import AudioError
 from sft_speech.audio.units import samples_of
 from sft_speech.inference.chunking import CHUNK_SECONDS, Chunk, FrameGrid, cut_chunks, join
 from sft_speech.inference.pieces import POOL, Batch, Output, Piece, Result, Steps, Tensors, results
-from sft_speech.tasks.asr.ctc.recognition import CtcCounts, Recognition, runs
+from sft_speech.tasks.asr.ctc.recognition import CtcCounts, Recognition, means, runs
 from sft_speech.tasks.asr.recognizer import Clip, default_batch_seconds
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class _Output:
     """The model's output for a chunk."""
 
     ids: np.ndarray  # (T,)
+    probabilities: np.ndarray  # (T,) of these
     samples: int
     loss: float | None = None
     infeasible: bool = False
@@ -47,6 +48,7 @@ class _Tensors(NamedTuple):
     """The model's output for a batch, on its device."""
 
     ids: torch.Tensor  # (B, T)
+    probabilities: torch.Tensor  # (B, T)
     losses: tuple[torch.Tensor, torch.Tensor] | None  # (B,) and whether the labels do not fit (B,)
     scores: torch.Tensor | None  # (B, T, V)
 
@@ -131,7 +133,9 @@ class _Ctc(ChunkSteps[_Tensors, _Output, Recognition]):
         self.scores = scores
 
     def without_model(self, waveform: np.ndarray) -> _Output | None:
-        return _Output(np.zeros(0, np.int32), len(waveform)) if self.frames(len(waveform)) < 1 else None
+        if self.frames(len(waveform)) >= 1:
+            return None
+        return _Output(np.zeros(0, np.int32), np.zeros(0, np.float32), len(waveform))
 
     def forward(
         self, model: torch.nn.Module, features: dict[str, torch.Tensor], batch: Batch[Clip, Chunk, _Output]
@@ -140,7 +144,9 @@ class _Ctc(ChunkSteps[_Tensors, _Output, Recognition]):
 
         logits = model(**features).logits
         scores = logits.float().log_softmax(dim=-1) if self.scores else None
-        return _Tensors(logits.argmax(dim=-1).to(torch.int32), self._losses(logits, batch), scores)
+        ids = logits.argmax(dim=-1)
+        best = logits.gather(-1, ids[..., None])[..., 0].float() - logits.float().logsumexp(dim=-1)
+        return _Tensors(ids.to(torch.int32), best.exp(), self._losses(logits, batch), scores)
 
     def _losses(
         self, logits: torch.Tensor, batch: Batch[Clip, Chunk, _Output]
@@ -160,12 +166,12 @@ class _Ctc(ChunkSteps[_Tensors, _Output, Recognition]):
 
     def collect(self, tensors: _Tensors, batch: Batch[Clip, Chunk, _Output]) -> Iterator[_Output]:
         """Copy the frames of each chunk, without its padding."""
-        ids = tensors.ids.cpu().numpy()
+        ids, probabilities = tensors.ids.cpu().numpy(), tensors.probabilities.cpu().numpy()
         scores = None if tensors.scores is None else tensors.scores.cpu().numpy()
         losses = None if tensors.losses is None else [tensor.tolist() for tensor in tensors.losses]
         for row, (piece, samples) in enumerate(zip(batch.pieces, batch.samples, strict=True)):
             frames = self.frames(samples)
-            output = _Output(ids[row, :frames].copy(), samples)
+            output = _Output(ids[row, :frames].copy(), probabilities[row, :frames].copy(), samples)
             if scores is not None:
                 output = replace(output, scores=scores[row, :frames].copy())
             if losses is not None and piece.source.labels is not None and piece.whole:
@@ -192,6 +198,7 @@ class _Ctc(ChunkSteps[_Tensors, _Output, Recognition]):
             tokens=tokens,
             starts=starts,
             ends=ends,
+            probabilities=means(join([output.probabilities for output in outputs], chunks, best), starts, ends),
             frame_seconds=self.grid.stride / self.rate,
             vocabulary=checkpoint.vocabulary,
             scores=join(scores, chunks, best) if len(scores) == len(outputs) else None,

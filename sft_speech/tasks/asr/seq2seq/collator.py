@@ -10,6 +10,7 @@ import torch
 from sft_speech.audio.units import seconds_of
 from sft_speech.models.spec_augment import with_masks
 from sft_speech.tasks.asr.seq2seq.loss import IGNORED
+from sft_speech.training.utterances import weights_of
 
 if TYPE_CHECKING:
     from sft_speech.tasks.asr.seq2seq.checkpoint import Checkpoint
@@ -44,6 +45,7 @@ class Seq2SeqCollator:
         waveforms = [utterance["waveform"] for utterance in read]
         masks = [utterance["masks"] for utterance in read if "masks" in utterance]
         return {
+            **weights_of(read),
             **with_masks(self.features(waveforms), masks, self.time_axis),
             "decoder_input_ids": inputs,
             "labels": labels,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from sft_speech.training.loss import LossOutput
+from sft_speech.training.loss import WEIGHTS, LossOutput, weighted, weighted_count
 
 IGNORED = -100  # padding of labels, and the prefix, which is given and not learned
 
@@ -43,14 +43,14 @@ class Seq2SeqCriterion:
     def __init__(self, smoothing: float = 0.0) -> None:
         self.smoothing = smoothing
 
-    def count(self, batch: dict[str, Any]) -> int:
+    def count(self, batch: dict[str, Any]) -> float:
         """Return the number of labels: the loss of a step is in nats per label, whatever the batch size."""
-        return int((batch["labels"] != IGNORED).sum())
+        return weighted_count((batch["labels"] != IGNORED).sum(-1), batch)
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
         """Return the loss of a batch of :class:`~sft_speech.tasks.asr.seq2seq.collator.Seq2SeqCollator`."""
         labels = batch["labels"]
-        inputs = {name: value for name, value in batch.items() if name not in {"labels", "seconds"}}
+        inputs = {name: value for name, value in batch.items() if name not in {"labels", "seconds", WEIGHTS}}
         logits = model(**inputs, use_cache=False).logits
         with torch.no_grad():
             learned = labels != IGNORED
@@ -59,7 +59,7 @@ class Seq2SeqCriterion:
                 "correct": ((logits.argmax(-1) == labels) & learned).sum(),
                 "seconds": batch["seconds"],
             }
-        losses = token_losses(logits, labels, self.smoothing)
+        losses = weighted(token_losses(logits, labels, self.smoothing), batch)
         return LossOutput(losses.sum(), figures, losses.detach())
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:

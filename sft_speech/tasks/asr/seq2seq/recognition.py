@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sft_speech.tasks.asr.recognizer import Counts, Hypothesis, Span
+from sft_speech.tasks.asr.recognizer import Counts, Hypothesis, Span, text_of
 
 if TYPE_CHECKING:
     from sft_speech.tasks.asr.seq2seq.transcripts import Transcripts
@@ -140,6 +142,25 @@ class Writing(Hypothesis):
         return sum((segment.counts() for segment in self.segments), Seq2SeqCounts()).mean_logprob
 
     @property
+    def confidence(self) -> float | None:
+        """exp of the mean log-probability of the tokens and of the ends of the windows that have a text."""
+        written = sum((segment.counts() for segment in self.segments if not segment.silent), Seq2SeqCounts())
+        return math.exp(written.mean_logprob) if self.text else None
+
+    def confident_words(self) -> tuple[tuple[str, float], ...]:
+        """Return each word and exp of the mean log-probability of its tokens, without those of marks beside it."""
+        return tuple(
+            (text_of(word), math.exp(segment.logprobs[sorted(tokens)].mean()))
+            for segment, words in zip(self.segments, self._words, strict=True)
+            for word, tokens in words
+        )
+
+    @cached_property
+    def _words(self) -> list[list[tuple[list[Span], set[int]]]]:
+        """The words of each window, and the places of their tokens."""
+        return [list(grouped(segment, self.transcripts, segment.spaced)) for segment in self.segments]
+
+    @property
     def no_speech_prob(self) -> float | None:
         """Lowest probability, among the windows, that there is no speech; None if the model does not tell."""
         given = [segment.no_speech_prob for segment in self.segments if segment.no_speech_prob is not None]
@@ -166,13 +187,12 @@ class Writing(Hypothesis):
         """
         words: list[Span] = []
         characters: list[Span] = []
-        for segment in self.segments:
-            for word in words_of(segment, self.transcripts, segment.spaced):
+        for segment, found in zip(self.segments, self._words, strict=True):
+            for word, _ in found if segment.starts is not None else ():
                 if characters and segment.spaced:
                     characters.append(Span(" ", characters[-1].end, max(characters[-1].end, word[0].start)))
                 characters.extend(word)
-                text, glued = "".join(one.text for one in word), word[0].glued
-                words.append(Span(text, word[0].start, word[-1].end, glued))
+                words.append(Span(text_of(word), word[0].start, word[-1].end, word[0].glued))
         return tuple(words), tuple(characters)
 
 
@@ -182,44 +202,57 @@ def words_of(segment: Segment, transcripts: Transcripts, spaced: bool) -> Iterat
     Args:
         spaced: words are separated by spaces; otherwise each token is one, together with the signs after it.
     """
-    if segment.silent or segment.starts is None or segment.ends is None:
+    if segment.starts is not None:
+        for word, _ in grouped(segment, transcripts, spaced):
+            yield word
+
+
+def grouped(segment: Segment, transcripts: Transcripts, spaced: bool) -> Iterator[tuple[list[Span], set[int]]]:
+    """Yield the characters of each word, as :func:`words_of`, and the places of its tokens.
+
+    The tokens of a word are those that have a letter or digit of it, or all of them if none does. Without times,
+    characters have those of the window.
+    """
+    if segment.silent:
         return
+    nothing = np.zeros(len(segment.tokens))
+    starts, ends = (nothing if times is None else times for times in (segment.starts, segment.ends))
     word: list[Span] = []
-    for piece, start, end in pieces(transcripts, segment.tokens.tolist(), segment.starts, segment.ends):
+    spoken_tokens, marks = set[int](), set[int]()
+    for piece, tokens in pieces(transcripts, segment.tokens.tolist()):
+        start, end = float(starts[tokens[0]]), float(ends[tokens[-1]])
         spoken = any(map(str.isalnum, piece))
         # A mark takes no time: the pause after a word would be part of it.
         share = (end - start) / max(len("".join(piece.split())), 1) if spoken else 0.0
         glued = True
         if word and not spaced and spoken:
-            yield word
-            word = []
+            yield word, spoken_tokens or marks
+            word, spoken_tokens, marks = [], set(), set()
         at = segment.start + start
         for character in piece:
             if not character.isspace():
                 word.append(Span(character, at, at + share, glued=not spaced and not word and glued))
+                (spoken_tokens if spoken else marks).update(tokens)
                 at += share
             else:
                 glued = False
                 if word:
-                    yield word
-                    word = []
+                    yield word, spoken_tokens or marks
+                    word, spoken_tokens, marks = [], set(), set()
     if word:
-        yield word
+        yield word, spoken_tokens or marks
 
 
-def pieces(
-    transcripts: Transcripts, tokens: list[int], starts: np.ndarray, ends: np.ndarray
-) -> Iterator[tuple[str, float, float]]:
-    """Yield the text that each token adds, and its time; tokens that share a character are one piece."""
-    written, begun = "", None
-    for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-        begun = start if begun is None else begun
+def pieces(transcripts: Transcripts, tokens: list[int]) -> Iterator[tuple[str, range]]:
+    """Yield the text that each token adds, and its place; tokens that share a character are one piece."""
+    written, first = "", 0
+    for number in range(len(tokens)):
         text = transcripts.raw(tokens[: number + 1])
         if text.endswith(UNFINISHED) and number + 1 < len(tokens):
             continue
         if len(text) > len(written):
-            yield text[len(written) :], begun, end
-        written, begun = text, None
+            yield text[len(written) :], range(first, number + 1)
+        written, first = text, number + 1
 
 
 def compression_ratio(text: str) -> float:

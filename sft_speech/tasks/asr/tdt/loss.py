@@ -11,7 +11,7 @@ import torch
 from transformers.loss.loss_tdt import tdt_loss
 
 from sft_speech.tasks.asr.ctc.loss import IGNORED
-from sft_speech.training.loss import LossOutput
+from sft_speech.training.loss import WEIGHTS, LossOutput, weighted, weighted_count
 
 
 def utterance_losses(
@@ -56,15 +56,15 @@ class TdtCriterion:
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def count(self, batch: dict[str, Any]) -> int:
+    def count(self, batch: dict[str, Any]) -> float:
         """Return the number of labels: the loss of a step is in nats per label, whatever the batch size."""
-        return int((batch["labels"] != IGNORED).sum())
+        return weighted_count((batch["labels"] != IGNORED).sum(-1), batch)
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> LossOutput:
         """Return the loss of a batch of :class:`~sft_speech.tasks.asr.ctc.collator.CTCCollator`."""
-        apart = {"labels", "frames", "seconds"}
+        apart = {"labels", "frames", "seconds", WEIGHTS}
         features = {name: value for name, value in batch.items() if name not in apart}
-        losses = utterance_losses(model, self.config, features, batch["frames"], batch["labels"])
+        losses = weighted(utterance_losses(model, self.config, features, batch["frames"], batch["labels"]), batch)
         return LossOutput(losses.sum(), {"seconds": batch["seconds"]}, losses.detach())
 
     def report(self, sums: dict[str, float]) -> dict[str, float]:

@@ -37,7 +37,7 @@ MOST_LOGITS = 2**27  # half a GiB
 class _Output:
     """The model's output for a chunk."""
 
-    emitted: np.ndarray  # (T,) a tuple of (token, duration) for each frame
+    emitted: np.ndarray  # (T,) a tuple of (token, duration, probability) for each frame
     samples: int
     loss: float | None = None
 
@@ -47,6 +47,7 @@ class _Tensors(NamedTuple):
 
     tokens: torch.Tensor  # (B, N), see `sft_speech.tasks.asr.tdt.search.Steps`
     durations: torch.Tensor  # (B, N)
+    probabilities: torch.Tensor  # (B, N)
     losses: torch.Tensor | None  # (B,)
 
 
@@ -120,34 +121,44 @@ class _Tdt(ChunkSteps[_Tensors, _Output, TimedHypothesis]):
 
     def collect(self, tensors: _Tensors, batch: Batch[Clip, Chunk, _Output]) -> Iterator[_Output]:
         """Sort the tokens of each chunk by their frames, without those of its padding."""
-        tokens, durations = tensors.tokens.cpu().numpy(), tensors.durations.cpu().numpy()
+        tokens, durations, probabilities = (
+            one.cpu().numpy() for one in (tensors.tokens, tensors.durations, tensors.probabilities)
+        )
         losses = None if tensors.losses is None else tensors.losses.tolist()
         for row, (piece, samples) in enumerate(zip(batch.pieces, batch.samples, strict=True)):
-            output = _Output(self._by_frame(tokens[row], durations[row], self.frames(samples)), samples)
+            emitted = self._by_frame(tokens[row], durations[row], probabilities[row], self.frames(samples))
+            output = _Output(emitted, samples)
             if losses is not None and piece.source.labels is not None and piece.whole:
                 output = replace(output, loss=losses[row])
             yield output
 
-    def _by_frame(self, tokens: np.ndarray, durations: np.ndarray, frames: int) -> np.ndarray:
-        """Return (T,) tuples of (token, duration) from the steps (N,) of a chunk of T frames."""
+    def _by_frame(
+        self, tokens: np.ndarray, durations: np.ndarray, probabilities: np.ndarray, frames: int
+    ) -> np.ndarray:
+        """Return (T,) tuples of (token, duration, probability) from the steps (N,) of a chunk of T frames."""
         emitted = np.empty(frames, object)
         for frame in range(frames):
             emitted[frame] = ()
         frame = 0
-        for token, duration in zip(tokens.tolist(), durations.tolist(), strict=True):
+        steps = zip(tokens.tolist(), durations.tolist(), probabilities.tolist(), strict=True)
+        for token, duration, probability in steps:
             if frame >= frames:
                 break
             if token != self.checkpoint.blank:
-                emitted[frame] += ((token, duration),)
+                emitted[frame] += ((token, duration, probability),)
             frame += duration
         return emitted
 
     def join(self, pieces: list[Piece[Clip, Chunk]], outputs: list[_Output], problem: str) -> TimedHypothesis:
         chunks = [piece.part for piece in pieces]
-        kinds = [np.array([hash(one) for one in output.emitted], np.int64) for output in outputs]
+        # Chunks agree where tokens and durations do; probabilities are never the same to the last bit.
+        kinds = [
+            np.array([hash(tuple(step[:2] for step in one)) for one in output.emitted], np.int64) for output in outputs
+        ]
         emitted = join([output.emitted for output in outputs], chunks, kinds)
-        found = [(token, frame, frame + duration) for frame, one in enumerate(emitted) for token, duration in one]
+        found = [(token, frame, frame + duration) for frame, one in enumerate(emitted) for token, duration, _ in one]
         tokens, starts, ends = np.array(found, np.int64).reshape(-1, 3).T
+        probabilities = np.array([step[2] for one in emitted for step in one])
         return TimedHypothesis(
             text=" ".join(self.checkpoint.decode(tokens.tolist()).split()),
             seconds=(chunks[-1].start + outputs[-1].samples) / self.rate,
@@ -156,6 +167,7 @@ class _Tdt(ChunkSteps[_Tensors, _Output, TimedHypothesis]):
             tokens=tokens,
             starts=starts,
             ends=ends,
+            probabilities=probabilities,
             frame_seconds=self.grid.stride / self.rate,
             vocabulary=self.checkpoint.vocabulary,
         )

@@ -19,6 +19,7 @@ class Steps(NamedTuple):
 
     tokens: Tensor  # (B, N), blanks included
     durations: Tensor  # (B, N) frames by which each step goes on
+    probabilities: Tensor  # (B, N) of the tokens, among all tokens and the blank
 
 
 def greedy(model: Any, encoded: Tensor, frames: Tensor) -> Steps:
@@ -38,13 +39,14 @@ def greedy(model: Any, encoded: Tensor, frames: Tensor) -> Steps:
     at, stayed, steps = torch.zeros_like(rows), torch.zeros_like(rows), []
     while bool((at < frames).any()):
         logits = model.joint(predicted, encoded[rows, at.clamp(max=encoded.shape[1] - 1), None])[:, 0]
+        own = logits[:, : config.vocab_size].float().softmax(-1)
         tokens = logits[:, : config.vocab_size].argmax(-1)
         moves = durations[logits[:, config.vocab_size :].argmax(-1)]
         blank = tokens == config.blank_token_id
         stayed = torch.where(moves > 0, 0, stayed + 1)
         moves = torch.where(blank | (stayed >= model.max_symbols_per_step), moves.clamp(min=1), moves)
         stayed = torch.where(moves > 0, 0, stayed)
-        steps.append((tokens, moves))
+        steps.append((tokens, moves, own.gather(-1, tokens[:, None])[:, 0]))
         at = at + moves
         following, after = _predicted(model, tokens, state)
         predicted = torch.where(blank[:, None, None], predicted, following)

@@ -91,6 +91,7 @@ def greedy(frames: np.ndarray, frame_seconds: float = 0.02) -> Recognition:
         tokens=tokens,
         starts=starts,
         ends=ends,
+        probabilities=np.zeros(len(tokens)),
         frame_seconds=frame_seconds,
         vocabulary=VOCABULARY,
         scores=frames,
@@ -287,6 +288,20 @@ def test_frames_of_tokens(search, vocabulary):
     assert found.tokens.tolist() == vocabulary.encode("one two")
     assert found.starts.tolist() == [2, 3, 5, 8, 11, 12, 13]
     assert found.ends.tolist() == [3, 5, 7, 9, 12, 13, 14]
+    assert found.probabilities == pytest.approx([0.99] * 7, abs=1e-5)
+    assert found.word_confidences() == pytest.approx((0.99, 0.99), abs=1e-5)
+
+
+def test_confidence_is_that_of_the_path_that_was_found(lm, vocabulary):
+    """The language model prefers a word whose letters are less probable: 0.4 in two of its three frames."""
+    frames = mixed("-one-|-ten--", "-one-|-two--", 0.6)
+    with BeamDecoder(Search(vocabulary, Decoding(lm, lm_weight=1.0)), 1) as decoder:
+        (found,) = decoder.follow([greedy(frames)])
+    assert found.text == "one two"
+    sure, unsure = found.word_confidences()
+    letters = np.exp(frames)[[7, 8, 9], vocabulary.encode("two")]
+    assert unsure == pytest.approx(letters.mean(), abs=1e-5)
+    assert unsure < 0.7 < sure
 
 
 def test_a_long_recording_is_searched_in_pieces(search, vocabulary):
@@ -297,6 +312,8 @@ def test_a_long_recording_is_searched_in_pieces(search, vocabulary):
         (found,) = decoder.follow([recognition])
     assert found.text == " ".join(words)
     assert (np.diff(found.starts) >= 0).all()
+    assert found.confidence == pytest.approx(0.99, abs=1e-4)  # delimiters between pieces have no frame
+    assert len(found.word_confidences()) == len(words)
     letters = found.tokens != 2
     assert np.array_equal(frames[found.starts[letters]].argmax(axis=1), found.tokens[letters])
 

@@ -62,6 +62,13 @@ def test_a_segment(rows):
     assert batch["labels"].tolist() == [[3, 3]]
 
 
+def test_weights_of_the_loss(rows):
+    assert "weights" not in collate(rows, [0, 1])
+    rows[0]["weight"], rows[1]["weight"], rows[3]["weight"] = 0.25, None, 3.0
+    assert collate(rows, [1, 0, 3])["weights"].tolist() == [1.0, 0.25]  # one has none, and one cannot be read
+    assert "weights" not in collate(rows, [3])
+
+
 def test_unreadable_audio_is_left_out_with_a_warning(rows, caplog):
     batch = collate(rows, [3, 0])
     assert batch["labels"].tolist() == [[1, 2]]

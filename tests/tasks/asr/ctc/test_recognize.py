@@ -16,7 +16,7 @@ from sft_speech.audio.read import probe
 from sft_speech.inference import clips as module
 from sft_speech.inference.chunking import FrameGrid, cut_chunks
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
-from sft_speech.tasks.asr.ctc.recognition import Recognition, runs
+from sft_speech.tasks.asr.ctc.recognition import Recognition, means, runs
 from sft_speech.tasks.asr.ctc.recognize import recognize
 from sft_speech.tasks.asr.recognizer import Clip
 
@@ -213,6 +213,7 @@ def test_times_of_words_of_subwords(tiny_directory, family):
         tokens=np.array(labels),
         starts=np.array([0, 2, 3, 7]),
         ends=np.array([1, 3, 5, 10]),
+        probabilities=np.array([0.5, 0.9, 0.6, 0.8]),
         frame_seconds=0.08,
         vocabulary=vocabulary,
     )
@@ -220,6 +221,37 @@ def test_times_of_words_of_subwords(tiny_directory, family):
     assert [word.text for word in words] == found.text.split()
     assert [(word.start, word.end) for word in words] == [(0, 0.08), (0.16, 0.4), (0.56, 0.78)]
     assert [piece.text for piece in pieces] == ["the", " ", "s", "ing", " ", "a"]
+    # Means over frames: the second word has one of 0.9 and two of 0.6.
+    assert found.word_confidences() == pytest.approx((0.5, 0.7, 0.8))
+    assert found.confidence == pytest.approx((0.5 + 0.9 + 2 * 0.6 + 3 * 0.8) / 7)
+
+
+def test_means_of_stretches():
+    assert means(np.array([0.5, 0.7, 0.9, 0.2]), np.array([0, 2]), np.array([2, 3])).tolist() == pytest.approx(
+        [0.6, 0.9]
+    )
+    assert means(np.zeros(0), np.zeros(0, int), np.zeros(0, int)).tolist() == []
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_probabilities_are_the_posteriors_of_the_best_path(checkpoints, norm):
+    given = [clip(2.0, 1), clip(0.7, 2)]
+    for found in recognize(checkpoints[norm], given, scores=True):
+        frames = np.exp(found.scores).max(axis=1)
+        spans = list(zip(found.starts, found.ends, strict=True))
+        assert found.probabilities == pytest.approx([frames[start:end].mean() for start, end in spans], abs=1e-6)
+        own = np.concatenate([frames[start:end] for start, end in spans])
+        assert found.confidence == pytest.approx(own.mean(), abs=1e-6)
+        assert len(found.word_confidences()) == len(found.text.split()) > 1
+
+
+def test_confidence_does_not_depend_on_the_batch(checkpoints):
+    one, others = clip(1.0, 3), [clip(2.0, 4), clip(0.4, 5)]
+    checkpoint = checkpoints["wav2vec2-group"]
+    found = next(recognize(checkpoint, [one, *others]))
+    assert found.word_confidences() == pytest.approx(alone(checkpoint, one).word_confidences(), abs=1e-5)
+    empty = alone(checkpoint, Clip(np.zeros(5, np.float32), 5 / RATE))
+    assert (empty.confidence, empty.word_confidences()) == (None, ())
 
 
 def test_every_family_in_batches_and_in_chunks(families, tiny_directory):

@@ -45,6 +45,22 @@ def test_half_precision_is_summed_in_single():
     assert torch.equal(token_losses(given, LABELS), token_losses(given.float(), LABELS))
 
 
+def test_weights_of_utterances_are_factors_on_losses_and_counts():
+    flat = torch.zeros(3, 4, 5)  # every label costs ln 5
+    batch = {"decoder_input_ids": LABELS, "labels": LABELS, "seconds": torch.tensor(1.5)}
+    criterion = Seq2SeqCriterion()
+
+    def model(decoder_input_ids, use_cache):  # it is not given the weights
+        return SimpleNamespace(logits=flat)
+
+    counts = (LABELS != -100).sum(-1).tolist()
+    assert (counts, criterion.count(batch)) == ([2, 3, 0], 5)
+    batch["weights"] = torch.tensor([0.5, 2.0, 1.0])
+    assert criterion.count(batch) == 7.0  # 0.5 * 2 + 2 * 3
+    assert criterion.loss(model, batch).total.item() == pytest.approx(7 * 1.609438)
+    assert criterion.loss(model, batch).each.tolist() == pytest.approx([1.609438, 6 * 1.609438, 0.0])
+
+
 def test_the_criterion_counts_labels_and_those_that_were_most_probable():
     best = torch.tensor([[4, 1, 4, 4], [4, 3, 0, 4], [4, 4, 4, 4]])
     certain = torch.nn.functional.one_hot(best, 5).float() * 10

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,36 @@ def test_words_and_characters_of_windows_follow_each_other(transcripts: Transcri
     assert "".join(one.text for one in characters) == found.text
     assert found.tokens.tolist() == [*first.tokens, *second.tokens]
     assert found.avg_logprob == pytest.approx(-0.5)
+
+
+def test_confidence_is_that_of_the_tokens_of_each_word(transcripts: Transcripts) -> None:
+    """Of the tokens " the", " ", "c" and ".", the word "c." has the third: marks do not count."""
+    one = segment(transcripts, " the c.", [0.0, 0.6, 0.7, 1.0, 1.1], avg_logprob=-0.3)
+    one.logprobs[:] = np.log([0.5, 0.9, 0.25, 0.1])
+    bare = replace(one, starts=None, ends=None)
+    other = segment(transcripts, "!", [0.0, 0.1], avg_logprob=-1.0)
+    other.logprobs[:] = np.log(0.2)
+    found = Writing(text="the c. the c. !", seconds=3.0, segments=(one, bare, other), transcripts=transcripts)
+    assert found.word_confidences() == pytest.approx((0.5, 0.25, 0.5, 0.25, 0.2))
+    assert [word.text for word in found.spans()[0]] == ["the", "c.", "!"]  # one window has no times
+    # 4 tokens and an end each, of a mean of -0.3, and 1 token and an end of a mean of -1
+    assert found.confidence == pytest.approx(np.exp(-(10 * 0.3 + 2 * 1.0) / 12))
+
+
+def test_windows_without_speech_do_not_count(transcripts: Transcripts) -> None:
+    one = segment(transcripts, " the", [0.0, 0.6], avg_logprob=-0.5)
+    silent = replace(one, text="", avg_logprob=-3.0)
+    found = Writing(text="the", seconds=2.0, segments=(silent, one), transcripts=transcripts)
+    assert (found.confidence, len(found.word_confidences())) == (pytest.approx(np.exp(-0.5)), 1)
+    nothing = Writing(text="", seconds=1.0, segments=(silent,), transcripts=transcripts)
+    assert (nothing.confidence, nothing.word_confidences()) == (None, ())
+
+
+def test_a_word_of_two_tokens(transcripts: Transcripts) -> None:
+    one = segment(transcripts, "ä!", [0.0, 0.1, 0.2, 0.4])  # two bytes, and a mark
+    one.logprobs[:] = np.log([0.4, 0.9, 0.1])
+    found = Writing(text="ä!", seconds=1.0, segments=(one,), transcripts=transcripts)
+    assert found.word_confidences() == pytest.approx((0.6,))  # the root of 0.36
 
 
 def test_the_language_is_that_of_most_of_the_recording(transcripts: Transcripts) -> None:

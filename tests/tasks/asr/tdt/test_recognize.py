@@ -45,6 +45,9 @@ def test_alone_and_in_any_batch(checkpoint, most_logits):
         for number, found in zip(order, together, strict=True):
             assert found.text == alone[number].text
             assert np.array_equal(found.starts, alone[number].starts)
+            assert found.word_confidences() == pytest.approx(alone[number].word_confidences(), abs=1e-4)
+            assert len(found.word_confidences()) == len(found.text.split())
+            assert ((found.probabilities > 0) & (found.probabilities <= 1)).all()
             assert (found.loss is None) == (number > 3)  # those have not one frame
             assert found.loss is None or found.loss == pytest.approx(alone[number].loss, rel=1e-4)
 

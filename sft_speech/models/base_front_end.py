@@ -78,9 +78,9 @@ class FrontEnd(ABC):
         return {name: value.float() if value.is_floating_point() else value.long() for name, value in made.items()}
 
 
-def receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """Return the fewest samples of which consecutive convolutions make a frame."""
-    samples = 1
+def receptive_field(kernels: Sequence[int], strides: Sequence[int], frames: int = 1) -> int:
+    """Return the fewest samples of which consecutive convolutions make a frame, or so many frames."""
+    samples = frames
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         samples = (samples - 1) * stride + kernel
     return samples

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.corpora.select import length_reason
 from sft_speech.metrics.intervals import Comparison
 from sft_speech.models import adapt, lora
+from sft_speech.models.base_front_end import receptive_field
+from sft_speech.models.families import family_of
 from sft_speech.tasks.pretraining.checkpoint import Checkpoint, load_to_pretrain
 from sft_speech.tasks.pretraining.config import PretrainConfig
 from sft_speech.tasks.pretraining.evaluate import PretrainingResult, evaluate_corpus
@@ -71,9 +72,9 @@ class PreTraining(Task[PretrainConfig]):
         config, table = self.config, rows.table
         seconds = column_of(table, "seconds").to_numpy()
         most = config.max_seconds * MOST if name == "train" else np.inf
-        remedy = f": it has more than {MOST} pieces, cut the file"
+        remedy = f", {MOST} pieces: cut the file"
         if name == "train" and config.sources:
-            most, remedy = config.max_seconds, ": recordings of a mix are not cut: `sft-speech cut` does it"
+            most, remedy = config.max_seconds, ": the recordings of a mix are not cut"
         least = max(config.min_seconds if name == "train" else 0.0, self.least_seconds())
         reasons = {index: length_reason(float(seconds[index]), least, most, remedy) for index in
                    np.flatnonzero((seconds < least) | (seconds > most)).tolist()}  # fmt: skip
@@ -88,10 +89,8 @@ class PreTraining(Task[PretrainConfig]):
 
     def least_seconds(self) -> float:
         """Return the length of the shortest recording that a mask fits into."""
-        front_end, least = self.checkpoint.front_end, self.config.mask_time_length
-        samples = np.arange(1, samples_of(30.0, front_end.rate), 16)
-        found: np.ndarray = np.asarray(front_end.frames(samples))
-        return float(samples[np.searchsorted(found, least)] / front_end.rate)
+        convolutions = family_of(self.model.config).convolutions(self.model.config)
+        return receptive_field(*convolutions, self.config.mask_time_length) / self.checkpoint.rate
 
     def dataset(self, rows: Rows) -> Pieces:
         config = self.config

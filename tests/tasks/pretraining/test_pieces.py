@@ -34,3 +34,13 @@ def test_an_epoch_has_every_piece_once():
     found = sorted((index, epoch // REPEAT) for batch in batches for epoch, index in batch)
     assert found == [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
     assert plan.hours(plan.per_epoch) * 3600 == pytest.approx(4 + 3 * 5 + 2 * 6)
+
+
+def test_the_shortest_recording_that_a_mask_fits_into():
+    """The convolutions of wav2vec 2.0 make 10 frames of 0.205 s: 25 ms, and 20 ms for each further frame."""
+    from sft_speech.audio.units import conv_frames
+    from sft_speech.models.base_front_end import receptive_field
+
+    kernels, strides = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
+    assert receptive_field(kernels, strides, 10) == 400 + 9 * 320 == 3280
+    assert (conv_frames(3279, kernels, strides), conv_frames(3280, kernels, strides)) == (9, 10)

@@ -125,30 +125,16 @@ def pseudo_label(
         raise UserError(f"-o {output}", "it is the source and would be overwritten", "choose another name")
     rows, labelled, dropped = rows_to_label(source, split, ignore_text, corpus)
     teachers = [as_teacher(one) for one in (teacher, second_teacher) if one is not None]
+    work = Work(files, teachers, rows, process, max(process.world, processes or 1))
     if process.main:
         logger.info("%s to label", counted(len(rows), "recording is", "recordings are"))
         files.begin(teachers, rows, resume)
-    world = max(process.world, processes or 1)
-    settings = [one.settings() | {"recordings": fingerprint(rows)} for one in teachers]
-    runs: list[Shards | None] = [None] * len(teachers)
-    if process.main:  # both, so that other processes need not wait for the first
-        runs = [
-            shards.begin(path, own, len(rows), world, resume=True)
-            for path, own in zip(files.labels[: len(teachers)], settings, strict=True)
-        ]
-    merged = process.main and all(run is None for run in runs)
-    if world > process.world and not merged:
-        return None  # the caller launches them
-    audios = [audio_of(row) for row in rows]
-    for number, one in enumerate(teachers):
-        run = runs[number] if process.main else shards.join(files.labels[number], settings[number])
-        if run is None:
-            continue
-        loaded = Loaded(one, process)
-        read = transcribe_missing(run, audios, process, loaded, loaded.line, failed_line, progress or ignored)
-        merged |= read is not None
-    if not merged or not all(path.exists() for path in files.labels[: len(teachers)]):
-        return None
+        work.begin()
+    if not work.finished:
+        if work.world > process.world:
+            return None  # the caller launches them
+        if not work.transcribe(progress or ignored):
+            return None
     return files.write(rows, labelled, dropped, teachers, filters, weight)
 
 
@@ -238,6 +224,39 @@ class Loaded:
         )
         kept = {name: value for name, value in dataclasses.asdict(label).items() if value not in (None, "", False)}
         return json.dumps({"text": "", "seconds": 0.0} | kept).encode() + b"\n"
+
+
+class Work:
+    """The transcription by T teachers.
+
+    Args:
+        world: number of processes that work on it.
+    """
+
+    def __init__(self, files: Files, teachers: Sequence[Teacher], rows: Dataset, process: Process, world: int) -> None:
+        self.teachers, self.rows, self.process, self.world = teachers, rows, process, world
+        self.paths = files.labels[: len(teachers)]
+        self.settings = [one.settings() | {"recordings": fingerprint(rows)} for one in teachers]
+        self.runs: list[Shards | None] = []
+        self.finished = False
+
+    def begin(self) -> None:
+        """Begin the runs of all teachers, so that no process has to wait for this one at the second teacher."""
+        for path, own in zip(self.paths, self.settings, strict=True):
+            self.runs.append(shards.begin(path, own, len(self.rows), self.world, resume=True))
+        self.finished = all(run is None for run in self.runs)
+
+    def transcribe(self, progress: Callable[[float], Any]) -> bool:
+        """Transcribe the share of this process; return whether it completed the labels of all teachers."""
+        audios, merged = [audio_of(row) for row in self.rows], False
+        for number, teacher in enumerate(self.teachers):
+            run = self.runs[number] if self.runs else shards.join(self.paths[number], self.settings[number])
+            if run is None:
+                continue
+            loaded = Loaded(teacher, self.process)
+            read = transcribe_missing(run, audios, self.process, loaded, loaded.line, failed_line, progress)
+            merged |= read is not None
+        return merged and all(path.exists() for path in self.paths)
 
 
 @dataclass(frozen=True)

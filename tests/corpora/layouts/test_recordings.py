@@ -34,5 +34,5 @@ def test_a_table_has_priority(tmp_path, write):
 
 def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "c").mkdir()
-    with pytest.raises(UserError, match="no corpus of a known layout"):
+    with pytest.raises(UserError, match="the folder is empty"):
         load_corpus(tmp_path / "c", columns={"text": None})

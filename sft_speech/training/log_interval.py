@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import resource
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 FILE = "unlogged_{}.pt"  # in a checkpoint, one per process
+CLEAR = Path("/proc/self/clear_refs")
 
 
 @dataclasses.dataclass
@@ -73,8 +75,19 @@ class LogInterval:
         return cls(**values | {"began": time.monotonic() - values["began"], "cpu_began": now})
 
 
+def reset_peak() -> None:
+    """Forget the peak memory so far: that of an earlier run in this process, or of batches that did not fit."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # Linux only, see proc(5)
+        CLEAR.write_text("5")
+
+
 def peak_bytes() -> int:
-    """Return the peak memory of this process so far: of its GPU, or its resident set if it has none."""
+    """Return the peak memory since :func:`reset_peak`: of the GPU, or of the resident set without one.
+
+    Where the latter cannot be reset, it is that of the process.
+    """
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

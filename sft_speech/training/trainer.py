@@ -25,7 +25,7 @@ from sft_speech.models.unfreezing import Unfreezing
 from sft_speech.training import optimization, sharding
 from sft_speech.training.by_source import BySource
 from sft_speech.training.callbacks import Divergence
-from sft_speech.training.log_interval import LogInterval, peak_bytes
+from sft_speech.training.log_interval import LogInterval, peak_bytes, reset_peak
 from sft_speech.training.loss import Criterion, StepCriterion
 from sft_speech.training.nonfinite_steps import NonfiniteSteps
 from sft_speech.training.plan import Plan
@@ -120,6 +120,7 @@ class ExactTrainer(SavingTrainer):
         self.resumed_from = None
         if isinstance(resume_from_checkpoint, str):
             self.resume_at(Path(resume_from_checkpoint))
+        reset_peak()
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except pickle.UnpicklingError as error:  # transformers loads with weights_only, which refuses other objects

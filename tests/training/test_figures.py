@@ -7,10 +7,12 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
 import torch
 
 from sft_speech.training.figures import seconds_per_update
-from sft_speech.training.log_interval import LogInterval, peak_bytes
+from sft_speech.training.log_interval import CLEAR, LogInterval, peak_bytes, reset_peak
 
 
 def test_seconds_per_update_without_the_first_line():
@@ -20,6 +22,27 @@ def test_seconds_per_update_without_the_first_line():
     assert seconds_per_update([*lines, {"step": 4, "eval_wer": 0.5}]) == 2.0
     assert seconds_per_update(lines[:1]) == 9.0
     assert seconds_per_update([]) is None
+
+
+@pytest.mark.skipif(not CLEAR.exists(), reason="the peak of a process can be reset on Linux only")
+def test_the_peak_of_an_earlier_run_is_forgotten(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    reset_peak()
+    before = peak_bytes()
+    held = np.ones(2**25)  # 256 MiB
+    assert peak_bytes() > before + 2**27
+    del held
+    reset_peak()
+    assert peak_bytes() < before + 2**27
+
+
+def test_the_peak_of_a_gpu_is_forgotten_too(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: calls.append("reset"))
+    reset_peak()
+    assert calls == ["reset"]
 
 
 def test_peak_memory_is_in_bytes_on_every_system(monkeypatch):

@@ -8,6 +8,7 @@ from typing import ClassVar
 from unittest import mock
 
 import pytest
+import torch
 
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.tasks.asr.evaluate import evaluate_corpus, with_transcript
@@ -26,6 +27,7 @@ class Writer:
 
     languages = ()
     search: ClassVar = {"search": "greedy"}
+    model = torch.nn.Linear(1, 1)  # on the CPU
 
     def __init__(self, language: str | None, *hypotheses: str, spellings: dict[str, str] | None = None, **more: object):
         self.language, self.hypotheses, self.more = language, hypotheses, more

@@ -15,17 +15,19 @@ LEAST_FALL = 0.01  # share of the loss; a curve that falls less is flat
 NOISE = 4.0  # standard deviations of the noise; a curve that falls less is flat
 LEVEL = 0.1  # share of the updates at the start, whose loss counts as that of the checkpoint
 RISEN = 0.1  # share of the fall; the loss rises where it is above its minimum by more
-BELOW_RISE = 10.0  # the highest rate to use is the one from which on the loss rises, divided by this
-SPAN = 4.0  # at least, the highest over the lowest rate of the range
+FLOOR = 0.01  # share of the fall; the loss is at its lowest where it is above its minimum by no more
+SPAN = 10.0  # the highest over the lowest rate to use
 
 
 @dataclass(frozen=True)
 class Curve:
     """The loss by learning rate, and the rates to use.
 
-    The range ends at a tenth of the rate from which on the loss rises (Smith 2017, arXiv 1506.01186, section 3.3;
-    fastai's "minimum"), and begins where the loss falls fastest (fastai's "steep") or lower. An easy corpus is learned
-    while the rate is still low; where the loss falls fastest then says little about how high the rate may be.
+    The range ends at the highest rate at which the loss is at its lowest: the largest that can be the peak of a
+    schedule (Smith 2017, arXiv 1506.01186, section 3.3; Smith 2018, arXiv 1803.09820). It begins at a tenth of it,
+    fastai's "minimum". Where the loss falls fastest (fastai's "steep") says little about how high the rate may be: an
+    easy corpus is learned while the rate is still low. Nor does the middle of the longest fall ("valley"), which begins
+    where the noise of training batches ends: here the same batches are measured, and the loss falls from the start.
 
     Args:
         rates: (N,) learning rate of each update, growing.
@@ -34,7 +36,7 @@ class Curve:
         start: loss of the checkpoint.
         fastest: rate at which the loss falls fastest; None if the curve is flat.
         rises: rate from which on the loss rises; None if it does not, up to the highest rate.
-        low, high: lowest and highest rate to use; None if the curve is flat.
+        high: highest rate to use; None if the curve is flat.
     """
 
     rates: np.ndarray
@@ -43,13 +45,17 @@ class Curve:
     start: float
     fastest: float | None
     rises: float | None
-    low: float | None = None
     high: float | None = None
+
+    @property
+    def low(self) -> float | None:
+        """The lowest rate to use."""
+        return None if self.high is None else self.high / SPAN
 
     @property
     def suggested(self) -> float | None:
         """The middle of the range, on a logarithmic scale."""
-        return None if self.low is None or self.high is None else math.sqrt(self.low * self.high)
+        return None if self.high is None else self.high / math.sqrt(SPAN)
 
     def words(self) -> str:
         """Return the suggestion with its reason."""
@@ -60,8 +66,9 @@ class Curve:
             do = "use a small rate, and look at what is trained" if self.rises else "look at what is trained"
             return f"the curve is flat: the loss falls by at most {fall}, and {rising}. No rate is suggested: {do}"
         return (
-            f"the loss falls fastest at {shown(self.fastest)} and {rising}: use a learning rate of "
-            f"{shown(self.low)} to {shown(self.high)}; in the middle is --learning_rate {shown(self.suggested)}"
+            f"the loss falls fastest at {shown(self.fastest)}, is lowest at {shown(self.high)} and {rising}: use a "
+            f"learning rate of {shown(self.low)} to {shown(self.high)}, the lower end if the model should forget "
+            f"little; in the middle is --learning_rate {shown(self.suggested)}"
         )
 
     def table(self) -> str:
@@ -131,8 +138,8 @@ def read_curve(rates: np.ndarray, losses: np.ndarray) -> Curve:
     if flat or lowest == 0:
         return Curve(rates, losses, smooth, start, None, rises)
     fastest = float(rates[np.gradient(smooth)[: lowest + 1].argmin()])
-    high = fastest if rises is None else rises / BELOW_RISE
-    return Curve(rates, losses, smooth, start, fastest, rises, min(fastest, high / SPAN), high)
+    above = np.append(smooth[lowest:] > smooth[lowest] + FLOOR * fall, True)
+    return Curve(rates, losses, smooth, start, fastest, rises, high=float(rates[lowest + int(above.argmax()) - 1]))
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

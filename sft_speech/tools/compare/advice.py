@@ -256,9 +256,8 @@ def _perfect(judgement: Judgement) -> list[str]:
     if judgement.metric.scale != 100 or best != perfect or not number:
         return []
     most = f"{300 / number:.{1 if number > 30 else 0}f} %"
-    return [
-        f"No error in {number:,} utterances does not mean none at all: up to {most} of others like these may have one (95 %)."
-    ]
+    others = f"up to {most} of others like these may have one (95 %)"
+    return [f"No error in {number:,} utterances does not mean none at all: {others}."]
 
 
 # ---- words for figures ----

@@ -93,10 +93,14 @@ def _pick(judgement: Judgement, chosen: Candidate) -> str:
     """Return which one of those that cannot be told apart to take, and why."""
     best, over = judgement.candidates[0], _data(judgement)
     if chosen is not best:
-        return (
-            f"Take {chosen.name}: it can't be told apart from the best, {best.name}, on {over}, and is "
-            f"{_list(_gains(chosen, best, judgement.cpu))}."
+        # The next one to it may be hardly cheaper, if the cheapest of all is not as good.
+        gains = _gains(chosen, best, judgement.cpu) or _gains(chosen, best, judgement.cpu, least=1.0)
+        like = (
+            f"it has the same figures as {best.name} on each of {over}, {_scored(judgement, best)},"
+            if _same(chosen)
+            else f"it can't be told apart from the best, {best.name}, on {over},"
         )
+        return f"Take {chosen.name}: {like} and is {_list(gains)}."
     rivals = [one for one in judgement.alike if one is not best]
     of_best = "the lowest error" if judgement.metric.best == "min" else "the best figure"
     whose = rivals[0].name if len(rivals) == 1 else f"{len(rivals)} others"
@@ -114,36 +118,45 @@ def _alike(judgement: Judgement) -> list[str]:
     """Return the figures of the best and the chosen one, and who else cannot be told apart from the best."""
     best, chosen = judgement.candidates[0], judgement.chosen
     lines, others = [], [one.name for one in judgement.alike if one is not best and one is not chosen]
-    if chosen is not None and chosen is not best and chosen.versus is not None:
+    if chosen is not None and chosen.versus is not None and not _same(chosen):
         lines.append(
             f"{best.name} has {_scored(judgement, best)}, {chosen.name} {_scored(judgement, chosen)}: "
             f"{_tested(judgement, chosen.versus)}."
         )
-    if judgement.over and others and (len(others) > 1 or lines):
+    if judgement.over and others and (len(others) > 1 or chosen is not best):
         lines.append(f"Nor can {_list(others)} be told apart from {best.name}.")
     return lines
 
 
-def _gains(one: Candidate, other: Candidate, cpu: bool) -> list[str]:
+def _same(one: Candidate) -> bool:
+    """Return whether a candidate has the figures of the best one on every utterance."""
+    return one.versus is not None and one.versus.difference == one.versus.error == 0
+
+
+def _gains(one: Candidate, other: Candidate, cpu: bool, least: float = NOTABLE) -> list[str]:
     """Return in what one candidate is cheaper than another, with the figures.
 
     Args:
         cpu: whether times are those of the processor.
+        least: factor that is worth a word.
     """
     gains = []
     sizes = one.outcome.bytes, other.outcome.bytes
-    if all(sizes) and sizes[1] >= NOTABLE * sizes[0]:
-        gains.append(f"{sizes[1] / sizes[0]:.1f} times smaller ({readable(sizes[0])} against {readable(sizes[1])})")
+    if all(sizes) and sizes[1] > least * sizes[0]:
+        gains.append(f"{_times(sizes[1] / sizes[0])} smaller ({readable(sizes[0])} against {readable(sizes[1])})")
     speeds, unit = (one.speed, other.speed), "s of audio per CPU second" if cpu else "x real time"
-    if speeds[0] and speeds[1] and speeds[0] >= NOTABLE * speeds[1]:
-        gains.append(
-            f"{speeds[0] / speeds[1]:.1f} times faster in use ({_speed(speeds[0])} against {_speed(speeds[1])} {unit})"
-        )
+    if speeds[0] and speeds[1] and speeds[0] > least * speeds[1]:
+        given = f"{_speed(speeds[0])} against {_speed(speeds[1])} {unit}"
+        gains.append(f"{_times(speeds[0] / speeds[1])} faster in use ({given})")
     times = one.training_seconds, other.training_seconds
-    if times[0] and times[1] and times[1] >= NOTABLE * times[0]:
+    if times[0] and times[1] and times[1] > least * times[0]:
         given = f"{duration(times[0])} against {duration(times[1])}{' of CPU time' if cpu else ''}"
-        gains.append(f"{times[1] / times[0]:.1f} times cheaper to train ({given})")
+        gains.append(f"{_times(times[1] / times[0])} cheaper to train ({given})")
     return gains
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times" if ratio >= 1.05 else "slightly"
 
 
 def _speed(value: float) -> str:
@@ -188,8 +201,9 @@ def _power(judgement: Judgement) -> list[str]:
     if judgement.chosen in rivals:
         rival = next(one for one in rivals if one is judgement.chosen)
     assert rival.versus is not None
-    if rival.versus.error == 0:
-        return [f"{best.name} and {rival.name} have the same figures on every utterance."]
+    if _same(rival):
+        said = rival is judgement.chosen  # in the first line
+        return [] if said else [f"{best.name} and {rival.name} have the same figures on every utterance."]
     more = more_utterances(judgement, rival.versus)
     if more is None:
         return [f"More utterances would hardly tell {best.name} and {rival.name} apart: their figures are too close."]
@@ -229,7 +243,18 @@ def _limits(judgement: Judgement) -> list[str]:
             f"{split} both decided and gives these figures: the best of {number} on the same utterances looks better "
             "than it is. Set test_splits for a figure to report."
         )
-    return [*lines, *(f"{note[:1].upper()}{note[1:]}." for note in judgement.notes)]
+    return [*lines, *_perfect(judgement), *(f"{note}." for note in judgement.notes)]
+
+
+def _perfect(judgement: Judgement) -> list[str]:
+    """Return how many errors there may be where none was found: the interval of the bootstrap is empty then."""
+    perfect = 0.0 if judgement.metric.best == "min" else 1.0
+    best, number = judgement.candidates[0].scores[judgement.role].value, judgement.utterances
+    if judgement.metric.scale != 100 or best != perfect or not number:
+        return []
+    most = f"{300 / number:.{1 if number > 30 else 0}f} %"
+    others = f"up to {most} of others like these may have one (95 %)"
+    return [f"No error in {number:,} utterances does not mean none at all: {others}."]
 
 
 # ---- words for figures ----

@@ -19,6 +19,7 @@ import numpy as np
 from sft_speech.corpora.report import file_stem
 from sft_speech.metrics.intervals import Interval, holm, interval_of, p_value_of, replicates
 from sft_speech.options.spec import Metric
+from sft_speech.text.counted import counted
 from sft_speech.tools.compare.outcomes import Comparison, Outcome, by_processor, read_json, timed
 from sft_speech.tools.compare.utterances import RATES, Lines, common, measured, read_lines, rescored, speakers_of
 
@@ -220,7 +221,7 @@ def judge(comparison: Comparison) -> Judgement:
         deciding.over,
         deciding.chance,
         deciding.untrained(order[0].name),
-        [note for split in splits.values() for note in split.notes],
+        [*dict.fromkeys(note for split in splits.values() for note in split.notes)],
         by_processor(finished),
     )
 
@@ -275,14 +276,15 @@ class _Split:
             lines, normalizer = rescored(lines, normalizers)
             if normalizer:
                 self.notes.append(
-                    f"{self.split}: the runs normalized transcripts differently, so all are scored under the "
-                    f"normalizer {normalizer} here; the figures in the runs' own files differ"
+                    "The runs normalized transcripts differently, so all are scored under the normalizer "
+                    f"{normalizer} here; the figures in the runs' own files differ"
                 )
         found = measured([*lines.values()], self.metric.name)
         if found is None or not next(iter(lines.values())):
             return
         if left_out:
-            self.notes.append(f"{self.split}: {left_out} utterances that not every candidate evaluated are left out")
+            what = counted(left_out, "utterance")
+            self.notes.append(f"Left out of {self.split}: {what} that not every candidate evaluated")
         units, statistic = found
         self.speakers, self.utterances = speakers_of([*lines.values()]), len(units[0])
         width = units[0].shape[1]

@@ -65,7 +65,7 @@ def _picture(judgement: Judgement) -> str:
 
 def _table(judgement: Judgement) -> str:
     heads, rows = table(judgement)
-    top = "".join(f'<th scope="col">{user(name)}</th>' for name in heads)
+    top = "".join(f'<th scope="col">{_breakable(user(name))}</th>' for name in heads)
     count, body = len(judgement.candidates), ""
     for place, row in enumerate(rows):
         chosen = place < count and judgement.candidates[place] is judgement.chosen
@@ -78,6 +78,11 @@ def _table(judgement: Judgement) -> str:
         f'<table class="candidates"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
         f'<p class="rule">{shown(legend(judgement))}</p></section>'
     )
+
+
+def _breakable(html: str) -> str:
+    """Return a name that may be broken at its commas and brackets, as names of splits have them."""
+    return html.replace(",", ",<wbr>").replace("[", "<wbr>[")
 
 
 def _cell(head: str, cell: str) -> str:

@@ -158,7 +158,7 @@ def test_a_few_utterances_that_one_model_cannot_use_are_left_out(tmp_path):
     outcomes = [finished(tmp_path, "a", recognized([1] * 40)), finished(tmp_path, "b", recognized([2] * 39))]
     found = judge(compared(outcomes))
     assert found.utterances == 39
-    assert found.notes == ["dev: 1 utterances that not every candidate evaluated are left out"]
+    assert found.notes == ["Left out of dev: 1 utterance that not every candidate evaluated"]
 
 
 def test_recognizers_with_other_normalizers_are_scored_under_one(tmp_path):

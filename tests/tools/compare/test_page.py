@@ -17,7 +17,7 @@ from sft_speech.tools.compare.page import page
 from sft_speech.tools.compare.picture import DARK, picture
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\u202e\n$x^2$ | strategy=all"
-VOID = {"meta", "img", "source"}
+VOID = {"meta", "img", "source", "wbr"}
 
 
 class Page(HTMLParser):

@@ -372,6 +372,17 @@ def effects(judgement: Judgement) -> dict[str, list[tuple[str, float, int]]]:
         if 1 < len(by_value) < len(finished):  # with one candidate per value, a mean says nothing new
             found[key] = by_value
     return {
-        key: [(value, sum(figures) / len(figures), len(figures)) for value, figures in sorted(by_value.items())]
+        key: [
+            (value, sum(figures) / len(figures), len(figures))
+            for value, figures in sorted(by_value.items(), key=_order)
+        ]
         for key, by_value in found.items()
     }
+
+
+def _order(item: tuple[str, list[float]]) -> tuple[float, str]:
+    """Return the sort key of (value, figures): numbers by their size, then texts."""
+    try:
+        return float(item[0]), item[0]
+    except ValueError:
+        return math.inf, item[0]

@@ -183,14 +183,14 @@ def test_recognizers_with_other_normalizers_are_scored_under_one(tmp_path):
     assert "scored under the normalizer whisper without spellings" in found.notes[0]
 
 
-def test_effects_are_means_over_the_finished_candidates(tmp_path):
+def test_effects_are_means_over_the_finished_candidates_in_order_of_the_values(tmp_path):
     outcomes = [
         finished(tmp_path, f"{model} {rank}", recognized([errors] * 10), settings={"model": model, "lora_rank": rank})
-        for model, rank, errors in (("a", 0, 1), ("a", 8, 2), ("b", 0, 3), ("b", 8, 3))
+        for model, rank, errors in (("a", 8, 1), ("a", 16, 2), ("b", 8, 3), ("b", 16, 3))
     ]
     found = effects(judge(compared(outcomes)))
     assert found == {
-        "lora_rank": [("0", pytest.approx(0.2), 2), ("8", pytest.approx(0.25), 2)],
+        "lora_rank": [("8", pytest.approx(0.2), 2), ("16", pytest.approx(0.25), 2)],
         "model": [("a", pytest.approx(0.15), 2), ("b", pytest.approx(0.3), 2)],
     }
     assert effects(judge(compared(outcomes[:1]))) == {}

@@ -3,6 +3,7 @@
 -o corpus.jsonl         the labels that are kept, a manifest: audio, text, start, end, language, confidence, weight, ...
 corpus.rejected.jsonl   the others, with the reason
 corpus.report.json      counts
+corpus.report.png       errors over confidence, if the rows had transcripts
 corpus.labels/          what the teachers wrote, a line per row: other filters need no new transcription
 
 The transcription itself is that of ``sft-speech transcribe``, in shards, see :mod:`sft_speech.inference.shards`.
@@ -335,6 +336,9 @@ class Files:
             **outcome.to_dict(),
         }
         write_whole(self.beside("report.json"), json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+        if picture := outcome.picture():
+            with open_whole(self.beside("report.png")) as file:
+                file.write(picture)
         if not report["kept"]["rows"]:
             self.manifest.unlink()
             given = f"{counted(len(rows), 'label')} of {teachers[0].model}"

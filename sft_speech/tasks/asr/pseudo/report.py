@@ -116,6 +116,20 @@ class Outcome:
             lines.append(f"{counted(self.labelled, 'row has', 'rows have')} a transcript and got no label")
         return "\n".join(lines)
 
+    def picture(self) -> bytes | None:
+        """Return a PNG of the WER of the labels over their confidence; None if no row had a transcript."""
+        from sft_speech.hub.plots import draw
+
+        points = []
+        for places in self.by_confidence():
+            errors = self.errors(places)
+            if errors is not None:
+                points.append((float(np.mean([self._confidence(place) or 0.0 for place in places])), 100 * errors.rate))
+        if not points:
+            return None
+        confidences, rates = zip(*points, strict=True)
+        return draw("WER of the labels, %", [("WER", confidences, list(rates))], "mean confidence of the group")
+
     def _line(self, name: str, places: Sequence[int], known: bool) -> str:
         share = len(places) / max(1, len(self.judged))
         line = f"{name:<30} {len(places):>9,} {self.hours(places):>8.2f} {share:>7.1%}"

@@ -89,6 +89,7 @@ def test_rows_without_a_transcript_and_segments(model, clips, tmp_path):
     labels = pseudo_label(Teacher(str(model), CPU), source, output, filters=ANY, weight="confidence")
     first, second = rows_of(output)
     assert labels.report["labelled_before"] == 1
+    assert not (tmp_path / "out.report.png").exists()  # errors are unknown
     assert (first["speaker"], second["speaker"], second["start"], second["end"]) == ("anna", "bob", 0.1, 0.3)
     assert first["weight"] == first["confidence"] > 0
     assert load_corpus(output)["seconds"][1] == pytest.approx(0.2)
@@ -97,6 +98,7 @@ def test_rows_without_a_transcript_and_segments(model, clips, tmp_path):
     assert again.report["kept"]["rows"] == 3
     assert rows_of(tmp_path / "all.jsonl")[0]["reference"] == "known"
     assert again.report["wer"] > 0
+    assert (tmp_path / "all.report.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_corpus_that_is_labelled(model, clips, tmp_path):

@@ -33,9 +33,18 @@ def verbs() -> dict[str, Verb | FinetuneVerb]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Return one of :data:`EXIT_CODES`."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    verb = argv[0] if argv else "--help"
-    known = verbs()
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has exited
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    verb, known = argv[0] if argv else "--help", verbs()
     if verb in ("-h", "--help"):
         width = max(map(len, known))
         print("usage: sft-speech VERB [...]\n\nFine-tune pretrained speech models.\n\nverbs:")
@@ -80,9 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has exited
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
         if args.debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -77,6 +78,15 @@ def test_a_closed_pipe_prints_no_traceback():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) == 1
+
+
+def test_a_closed_pipe_of_the_list_of_verbs():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "sft_speech", "--help"]  # a text so short that it is only written at the end
+    process = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (process.returncode, process.stderr) == (1, b"")
 
 
 def test_the_wait_policy_of_threads_is_set_before_torch_is_imported(verb, monkeypatch):

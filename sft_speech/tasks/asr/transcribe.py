@@ -2,8 +2,8 @@
 
 text: the transcript (after the path and a tab if there are several recordings). jsonl: one object per recording.
 srt, vtt: subtitles; for several recordings -o is a folder. With --channel, each recording is a channel, whose name
-follows the path. The output of several recordings is never overwritten. While
-a run is unfinished its output is in FILE.parts, and --resume continues it, with any number of processes.
+follows the path. No file is overwritten. While a run over several recordings is unfinished, its output is in
+FILE.parts, and --resume continues it, with any number of processes.
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def _transcriber(args: argparse.Namespace, process: Process) -> Transcriber:
 
 
 def _to_stream(args: argparse.Namespace, audio: Sequence[Any], several: bool) -> int:
-    """Write one recording to a file, or any number of them to a stream of lines."""
+    """Write one recording to a new file, or any number of them to a stream of lines."""
+    if args.output not in (None, "-") and Path(args.output).is_file():
+        raise UserError(f"-o {args.output}", "it already exists", "remove it, or choose another name")
     with contextlib.ExitStack() as stack:
         transcriber = _transcriber(args, Process())
         stream = stack.enter_context(_output_stream(args.output, args.format))

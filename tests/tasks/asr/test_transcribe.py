@@ -191,6 +191,14 @@ def test_existing_subtitles_are_kept(model, clips, tmp_path, capsys):
     assert {path.name: path.read_text() for path in (tmp_path / "srt").iterdir()} == expected
 
 
+def test_an_existing_file_is_not_overwritten(model, clips, tmp_path, capsys):
+    output = tmp_path / "00.srt"
+    output.write_text("corrected by hand")
+    assert run(model, clips / "00.wav", "-o", output, format="srt") == 2
+    assert output.read_text() == "corrected by hand"
+    assert "00.srt: it already exists" in capsys.readouterr().err
+
+
 def test_several_processes_share_subtitles(model, clips, tmp_path, monkeypatch):
     monkeypatch.setattr(transcribe, "end_with_parent", lambda: None)
     monkeypatch.setenv("WORLD_SIZE", "3")

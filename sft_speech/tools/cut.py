@@ -100,13 +100,17 @@ def main(args: argparse.Namespace) -> None:
             else:
                 counts += Counter(cut=1, left_out=not found)
                 counts += write_segments(table, row, found, args.max_seconds, args.max_error_rate)
-    unfinished.replace(output)
     short = len(corpus) - counts["cut"]
+    left_out = f"{counts['left_out']} left out, a CER above {100 * args.max_error_rate:g} % or nothing recognized"
+    if not short and not counts["written"]:
+        unfinished.unlink()
+        do = "take a better --recognizer, or raise --max_error_rate"
+        raise UserError(args.source, f"nothing is left of it: {left_out}", do)
+    unfinished.replace(output)
     enough = counted(short, "recording is", "recordings are")
     done = counted(counts["cut"], "was", "were")
     print(f"{enough} short enough; {done} cut into {counted(counts['written'], 'segment')}")
-    limit = f"{100 * args.max_error_rate:.0f} %"
-    print(f"{counts['left_out']} left out: a CER above {limit}, or nothing was recognized")
+    print(left_out)
     if long := counts["long"]:
         still = counted(long, "segment is", "segments are")
         print(f"{still} still longer than {args.max_seconds:g} s: no end of a sentence was recognized there")

@@ -95,7 +95,7 @@ def test_the_command_on_synthetic_speech_by_the_embedded_recognizer(tmp_path, ca
     assert np.all(np.abs(np.array(corpus["start"][1:3]) - (ends - 0.4)) < 0.45)
 
     assert cli.main([*arguments, "--max_error_rate", "0"]) == 0
-    assert " left out: a CER" in capsys.readouterr().out
+    assert " left out, a CER" in capsys.readouterr().out
     with open(manifest) as file:
         assert len(list(csv.DictReader(file))) < 4
 
@@ -110,6 +110,17 @@ def test_the_manifest_names_the_channel_that_was_chosen(tmp_path, channel, expec
     assert cli.main([*arguments, *(["--channel", channel] if channel else [])]) == 0
     with open(manifest) as file:
         assert [row.get("channel") or "" for row in csv.DictReader(file)] == expected
+
+
+def test_a_manifest_without_segments_is_refused(tmp_path, capsys):
+    noise = 0.01 * np.random.default_rng(0).normal(size=2 * 16000)
+    soundfile.write(tmp_path / "noise.wav", noise, 16000)
+    (tmp_path / "corpus.csv").write_text("audio,text\nnoise.wav,nobody says this\n")
+    model, manifest = str(files("sft_speech") / "assets/wav2vec2-small"), tmp_path / "cut.csv"
+    arguments = ["--recognizer", model, "--max_seconds", "1", "--max_error_rate", "0", "-o", str(manifest)]
+    assert cli.main(["cut", str(tmp_path / "corpus.csv"), *arguments]) == 2
+    assert "corpus.csv: nothing is left of it: 1 left out, a CER above 0 %" in capsys.readouterr().err
+    assert not list(tmp_path.glob("cut.*"))
 
 
 def test_the_source_is_not_overwritten(tmp_path, capsys):

@@ -243,8 +243,9 @@ class CorpusReport:
 
 
 def file_stem(split: str) -> str:
-    """Return a file name for a split: ``train:0.1`` -> ``train_0.1``."""
-    return re.sub(r"[^\w.+,=-]", "_", split) or "all"
+    """Return a file name for a split: ``train:0.1`` -> ``train_0.1``, ``dev[0.9:]`` -> ``dev_0.9-end``."""
+    spelt = re.sub(r"\[([^][:]*):([^][:]*)\]", lambda part: f"_{part[1] or 'start'}-{part[2] or 'end'}", split)
+    return re.sub(r"[^\w.+,=-]", "_", spelt).strip("_") or "all"
 
 
 def source_name(source: str) -> str:

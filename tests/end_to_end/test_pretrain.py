@@ -100,10 +100,10 @@ def test_the_files_of_a_run(finished):
     assert len(losses) == 4, "before step 1, and three times"
     assert figures["before_eval_loss"] == losses[0]
     assert figures["eval_loss"] == pytest.approx(min(losses[1:]))
-    evaluation = json.loads((out / "evaluation" / "_20__.json").read_text())
+    evaluation = json.loads((out / "evaluation" / "20-end.json").read_text())
     assert evaluation["loss"] == figures["eval_loss"]
     assert evaluation["codes"] == 10
-    rows = [json.loads(line) for line in (out / "evaluation" / "_20__.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (out / "evaluation" / "20-end.jsonl").read_text().splitlines()]
     assert len(rows) == 4
     assert evaluation["contrastive_loss"] == pytest.approx(
         sum(row["loss"] for row in rows) / sum(row["masked"] for row in rows), rel=1e-3
@@ -120,7 +120,7 @@ def test_evaluate_gives_the_figures_of_the_run(finished, tmp_path, recordings, c
     out = finished
     line = ["evaluate", str(out), "--source", str(recordings), "--split", "[20:]", "-o", str(tmp_path / "again")]
     assert main([*line, "--max_batch_seconds", "1", "--device", "cpu"]) == 0
-    again = json.loads((tmp_path / "again" / "evaluation" / "_20__.json").read_text())
+    again = json.loads((tmp_path / "again" / "evaluation" / "20-end.json").read_text())
     figures = json.loads((out / "all_results.json").read_text())
     for name in ("loss", "contrastive_loss", "accuracy", "code_perplexity"):
         assert again[name] == pytest.approx(figures[f"eval_{name}"], rel=1e-4), name

@@ -217,6 +217,8 @@ def test_no_row_gives_no_figure():
 def test_names_of_splits_become_names_of_files():
     assert file_stem("train-clean-100+test") == "train-clean-100+test"
     assert file_stem("train:0.1") == "train_0.1"
+    assert file_stem(":0.9") != file_stem("[0.9:]") == "0.9-end"
+    assert file_stem("speaker=anna[:100]") == "speaker=anna_start-100"
     assert file_stem("a/b c") == "a_b_c"
 
 

@@ -38,9 +38,10 @@ NAMES = {
     "duration_ratio": "duration over the recording's",
     "speaker_similarity": "cosine to the speaker",
     "nearest_other_speaker": "cosine to the nearest other",
-    "wer": "WER of the judge",
-    "cer": "CER of the judge",
+    "wer": "WER of the judge, %",
+    "cer": "CER of the judge, %",
 }
+PERCENT = ("wer", "cer")
 HEADINGS = {"speech": "speech", "copy": "copy synthesis", "source": "unconverted", "recording": "recording"}
 KINDS = ("speech", "copy", "source")  # generated, copy synthesis, the source of a conversion
 TRIM_DB = 40.0  # for all kinds, so that silence at the ends does not count as distortion
@@ -221,10 +222,15 @@ def table(figures: dict[str, Any], split: str) -> str:
         f"{'':30}" + "".join(f"{HEADINGS[kind]:>26}" for kind in shown),
     ]
     for metric, name in NAMES.items():
+        scale, digits = (100, 1) if metric in PERCENT else (1, 3)
         cells = []
         for kind in shown:
             mean, around = figures.get(f"{kind}_{metric}"), figures.get(f"{kind}_{metric}_interval")
-            cells.append(f"{mean:.3f} [{around[0]:.3f}, {around[1]:.3f}]" if mean is not None and around else "")
+            if mean is None or around is None:
+                cells.append("")
+                continue
+            mean, low, high = (f"{scale * value:.{digits}f}" for value in (mean, *around))
+            cells.append(f"{mean} [{low}, {high}]")
         if any(cells):
             lines.append(f"{name:30}" + "".join(f"{cell:>26}" for cell in cells))
     return "\n".join(lines)

@@ -92,6 +92,7 @@ def test_the_command_with_a_judge(tiny_speaker, corpus, tmp_path, capsys):
     assert figures["loss"] == 1.5
     assert {"speech_wer", "speech_cer_interval", "copy_wer", "recording_cer", "speech_mcd"} <= figures.keys()
     assert f"{figures['speech_mcd']:.3f}" in shown
+    assert f"{100 * figures['speech_wer']:.1f} [" in shown
     rows = [json.loads(line) for line in (tmp_path / "evaluation" / "speaker=anna.jsonl").read_text().splitlines()]
     assert len(rows) == 2
     assert "hypothesis" in rows[0]["speech"]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from accelerate import PartialState
 
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of, with_columns
@@ -18,9 +17,7 @@ from sft_speech.errors import UserError, printable
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.mixing import Part
 from sft_speech.training.draw import MixedDraw, are_plain, shares_of
-from sft_speech.training.plan import Plan
 from sft_speech.training.rows import Rows, StoredRows
-from sft_speech.training.run_plan import plan_run
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -100,21 +97,13 @@ class MixedRows(StoredRows):
                 count += pc.sum(pc.is_in(own, trained.combine_chunks())).as_py() or 0
         return count
 
-    def plan(
-        self,
-        config: FinetuneConfig,
-        processes: PartialState,
-        report: CorpusReport,
-        seconds: np.ndarray | None,
-        max_stretch: float,
-    ) -> tuple[Plan, int, int]:
+    def draw(self, config: FinetuneConfig) -> MixedDraw | None:
         lengths = column_of(self.table, "seconds").to_numpy()
         own = np.split(lengths, np.cumsum(self.sizes)[:-1])
         shares = shares_of(self.parts, [one.sum() for one in own])
         draw = MixedDraw([part.name for part in self.parts], own, shares, config.seed)
         logger.info("%s", table(self.parts, own, shares, draw.passes))
-        drawn = None if are_plain(self.parts) else draw
-        return plan_run(config, self.table, self.costs(seconds), processes, max_stretch, drawn)
+        return None if are_plain(self.parts) else draw
 
 
 def own_speakers(parts: Sequence[Part], speakers: Sequence[pa.ChunkedArray]) -> list[pa.ChunkedArray]:

@@ -14,7 +14,7 @@ from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.corpora.select import judge, select_usable
 from sft_speech.options.config import FinetuneConfig
-from sft_speech.training.plan import Plan
+from sft_speech.training.plan import Draw, Plan
 from sft_speech.training.run_plan import plan_run, plan_stream
 from sft_speech.training.skipped_audio import WINDOW
 from sft_speech.training.stream import Stream, noise
@@ -106,7 +106,11 @@ class StoredRows:
         seconds: np.ndarray | None,
         max_stretch: float,
     ) -> tuple[Plan, int, int]:
-        return plan_run(config, self.table, self.costs(seconds), processes, max_stretch)
+        return plan_run(config, self.table, self.costs(seconds), processes, max_stretch, self.draw(config))
+
+    def draw(self, config: FinetuneConfig) -> Draw | None:
+        """Return which utterances an epoch has; None: each once."""
+        return None
 
     def costs(self, seconds: np.ndarray | None) -> np.ndarray:
         if seconds is not None:

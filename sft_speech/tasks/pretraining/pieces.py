@@ -8,15 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 
-from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import column_of
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.text.counted import counted
-from sft_speech.training.plan import REPEATS, Plan
+from sft_speech.training.plan import REPEATS
 from sft_speech.training.rows import StoredRows
-from sft_speech.training.run_plan import plan_run
 
 logger = logging.getLogger(__name__)
 
@@ -78,17 +75,10 @@ class PieceRows(StoredRows):
 
     max_seconds: float = np.inf
 
-    def plan(
-        self,
-        config: FinetuneConfig,
-        processes: PartialState,
-        report: CorpusReport,
-        seconds: np.ndarray | None,
-        max_stretch: float,
-    ) -> tuple[Plan, int, int]:
+    def draw(self, config: FinetuneConfig) -> PieceDraw | None:
         counts = piece_counts(column_of(self.table, "seconds").to_numpy(), self.max_seconds)
         draw = PieceDraw(counts) if counts.max(initial=1) > 1 else None
         if draw is not None:
             whole, pieces = counted(len(counts), "recording"), counted(int(counts.sum()), "piece")
             logger.info("train: %s in %s of at most %g s", whole, pieces, self.max_seconds)
-        return plan_run(config, self.table, self.costs(seconds), processes, max_stretch, draw)
+        return draw

@@ -80,6 +80,8 @@ def _layout_of(path: Path, columns: Columns) -> Layout:
         raise UserError(
             str(path), why, "give a folder of its audio with a table (audio, text), or take it from the Hub"
         )
+    if (path / "config.json").is_file():
+        raise UserError(str(path), "it holds a model, not a corpus", f"give the model as --model {path}")
     manifests = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
     do = f"give a manifest itself: {path / manifests[0]}" if manifests else f"give {EXPECTED}"
     raise UserError(str(path), f"no corpus of a known layout: it holds {_contents(path)}", do)

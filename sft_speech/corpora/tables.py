@@ -74,6 +74,9 @@ def read_table(path: Path, columns: Columns | None) -> Table:
     if suffix == ".gz":
         raise UserError(str(path), "a compressed file", f"unpack it: gunzip -k {quoted}")
     if suffix not in SUFFIXES:
+        if is_audio(path.name):
+            do = f"give a folder or a table of recordings; to transcribe it: sft-speech transcribe MODEL {quoted}"
+            raise UserError(str(path), "it is a recording, not a corpus", do)
         why = f"a file named *{path.suffix} is not a manifest"
         raise UserError(str(path), why, f"name it {', '.join(SUFFIXES)}")
     if suffix == ".parquet":

@@ -169,6 +169,10 @@ def _in_folder(folder: Path) -> list[Path]:
     names = ", ".join(os.path.relpath(one, folder) for one in skipped[:_SHOWN])
     more = f" and {len(skipped) - _SHOWN:,} more" if skipped[_SHOWN:] else ""
     if not files:
+        if (folder / "config.json").is_file():
+            raise UserError(
+                f"{folder}", "it holds a model, not recordings", "give the model first, then the recordings"
+            )
         has = f"; it holds {names}{more}" if skipped else "; it is empty"
         raise UserError(f"{folder}", f"there is no audio file under it{has}", "give a folder of recordings")
     if skipped:

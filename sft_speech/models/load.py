@@ -154,6 +154,8 @@ def chosen_device(device: str | torch.device | None = None) -> torch.device:
         torch.empty(0, device=checked)
     except (RuntimeError, AssertionError) as error:
         do = "give cpu, cuda or cuda:N, or leave it out"
+        if device == "gpu":
+            raise UserError("device gpu", "PyTorch does not know this name", "give cuda") from error
         raise UserError(f"device {device}", first_line(error), do) from error
     return checked
 

@@ -82,7 +82,7 @@ def advice(name: str, known: Collection[str], prefix: str = "") -> str:
     name = name.replace("-", "_")
     if name in INSTEAD and "learning_rate" in known:
         return INSTEAD[name]
-    near = difflib.get_close_matches(name, known, 1)
+    near = ["train_split"] if name == "split" and "train_split" in known else difflib.get_close_matches(name, known, 1)
     return f"did you mean {prefix}{near[0]}?" if near else "--help lists the options"
 
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
-from transformers.integrations.integration_utils import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from sft_speech.errors import UserError
 from sft_speech.options.config import ASIDE, FinetuneConfig
@@ -109,8 +109,10 @@ def trackers(config: Any) -> list[str]:
     here = get_available_reporting_integrations()
     for name in names:
         if name not in here and names not in (["none"], ["all"]):
-            why = "this tracker is not installed"
-            raise UserError(f"report_to {name}", why, f"install it, or choose {', '.join(here)} or none")
+            known = name in INTEGRATION_TO_CALLBACK
+            do = f"choose {', '.join(here)} or none"
+            why = "this tracker is not installed" if known else "there is no such tracker"
+            raise UserError(f"report_to {name}", why, f"pip install {name}, or {do}" if known else do)
     return names
 
 

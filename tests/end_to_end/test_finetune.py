@@ -315,7 +315,7 @@ def test_a_run_that_began_under_old_names_is_resumed(arguments, tmp_path, caplog
 
 def test_a_tracker_that_is_not_installed(arguments, tmp_path, capsys):
     assert main([*arguments, "--report_to", "tensorboard, tensorbored"]) == 2
-    assert "report_to tensorbored: this tracker is not installed" in capsys.readouterr().err
+    assert "report_to tensorbored: there is no such tracker" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -58,6 +58,11 @@ class Rates:
         given, found = ([words_of(text, spaced) for text in texts] for texts in (references, hypotheses))
         return cls(sum_errors(word_errors(given, found)), sum_errors(characters))
 
+    @property
+    def cost(self) -> tuple[int, int]:
+        """What is minimized: word errors, then character errors."""
+        return self.words.total, self.characters.total
+
     def __str__(self) -> str:
         return f"{100 * self.words.rate:6.2f} {100 * self.characters.rate:6.2f}"
 
@@ -97,12 +102,16 @@ def main(args: argparse.Namespace) -> None:
         )
     spaced = is_spaced(checkpoint, references)
     without = Rates.count(references, [one.text for one in greedy], spaced)
-    print(f"lm_weight word_score    WER    CER\n{'greedy':20} {without}", flush=True)
+    print(f"lm_weight word_score    WER    CER   * fewest errors so far\n{'greedy':20} {without}", flush=True)
+    fewest = without.cost
 
     def rates(pair: Pair) -> Rates:
+        nonlocal fewest
         tried = dataclasses.replace(decoding, lm_weight=pair[0], word_score=pair[1])
         found = Rates.count(references, searched(search, tried, greedy), spaced)
-        print(f"{pair[0]:9.2f} {pair[1]:10.2f} {found}", flush=True)
+        mark = " *" if found.cost < fewest else ""
+        fewest = min(fewest, found.cost)
+        print(f"{pair[0]:9.2f} {pair[1]:10.2f} {found}{mark}", flush=True)
         return found
 
     best, found = tune(rates, (0.0,) if search.lexicon is None else WORD_SCORES)
@@ -158,7 +167,7 @@ def tune(rates: Callable[[Pair], Rates], word_scores: tuple[float, ...] = WORD_S
     def cost(pair: Pair) -> tuple[int, int, float, float]:
         if pair not in known:
             known[pair] = rates(pair)
-        return known[pair].words.total, known[pair].characters.total, pair[0], abs(pair[1])
+        return *known[pair].cost, pair[0], abs(pair[1])
 
     best = min(((weight, score) for weight in LM_WEIGHTS for score in word_scores), key=cost)
     for step in STEPS:

@@ -371,7 +371,8 @@ class EvaluationResult:
         if self.failed:
             one, several = "utterance could not be read and is", "utterances could not be read and are"
             lines.append(f"{counted(len(self.failed), one, several)} not counted")
-        found = [(a or "(nothing)", b or "(nothing)", n) for (a, b), n in self.confusions()[:CONFUSIONS_SHOWN]]
+        repeated = [one for one in self.confusions() if one[1] > 1][:CONFUSIONS_SHOWN]
+        found = [(a or "(nothing)", b or "(nothing)", n) for (a, b), n in repeated]
         if found:
             width = max(len("reference"), *(len(reference) for reference, _, _ in found))
             lines += ["", f"times  {'reference':{width}}  hypothesis"]

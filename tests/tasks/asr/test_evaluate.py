@@ -146,18 +146,17 @@ def test_an_unwritable_folder_is_a_user_error(result, tmp_path):
 
 
 def test_the_table_is_literal():
-    words, characters = Errors(1, 1, 0, 1), Errors(9, 3, 1, 2)
-    utterance = Utterance("u", "", "the cat", "a cat sat", 36.0, words, characters)
+    words, characters = Errors(2, 2, 0, 1), Errors(9, 4, 1, 2)
+    utterance = Utterance("u", "", "the cat the cat", "a cat a cat sat", 36.0, words, characters)
     result = EvaluationResult([utterance], {"x": "gone"}, counts=CtcCounts(1000, 605), runtime=3.6)
     assert result.table("dev").splitlines() == [
         "dev: 1 utterance, 0.01 h, 10 x real time, 60.5 % blank frames",
-        "WER 100.00 %  [100.00, 100.00] over utterances   1 substituted, 0 deleted, 1 inserted of 2",
-        "CER  46.15 %  [46.15, 46.15] over utterances   3 substituted, 1 deleted, 2 inserted of 13",
+        "WER  75.00 %  [75.00, 75.00] over utterances   2 substituted, 0 deleted, 1 inserted of 4",
+        "CER  50.00 %  [50.00, 50.00] over utterances   4 substituted, 1 deleted, 2 inserted of 14",
         "1 utterance could not be read and is not counted",
         "",
         "times  reference  hypothesis",
-        "    1  (nothing)  sat",
-        "    1  the        a",
+        "    2  the        a",
     ]
 
 

@@ -19,6 +19,7 @@ from sft_speech.corpora.headers import key_of
 from sft_speech.errors import UserError, concerning
 from sft_speech.files import open_whole
 from sft_speech.tasks.speech.speakers import SpeakerEncoder, Speakers
+from sft_speech.text.counted import counted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -141,7 +142,7 @@ def voices_of(
                 raise UserError(f"speaker_encoder {encoder.name}", why, "take another encoder")
             embedded += [(name, one) for one in found]
     voices = Speakers.average(embedded, size, encoder.name)
-    logger.info("%d voices, embedded by %s", len({name for name, _ in embedded}), encoder.name)
+    logger.info("%s, embedded by %s", counted(len({name for name, _ in embedded}), "voice"), encoder.name)
     return voices
 
 

@@ -137,7 +137,8 @@ def _speakers(rows: Rows) -> list[Finding]:
     numbers = [row for row, name in enumerate(rows.speakers) if not rows.training[row] and name in shared]
     cases = rows.cases(numbers, lambda row: f"speaker {rows.speakers[row]}")
     what = f"in both training and evaluation data: {', '.join(shared[:8])}" + (", ..." if len(shared) > 8 else "")
-    rule = f"the same name in training and evaluation data; {len(evaluated)} speakers are evaluated"
+    others = counted(len(evaluated), "speaker is", "speakers are")
+    rule = f"the same name in training and evaluation data; {others} evaluated"
     do = "figures on them do not show how well new speakers are recognized; split by speaker if that matters"
     found = finding("speaker_across_splits", "warning", cases, "speaker", what, rule, do, count=len(shared))
     hours = section(rows)

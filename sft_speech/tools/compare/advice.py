@@ -28,7 +28,8 @@ def advice(judgement: Judgement) -> list[str]:
     lines += [f"{one.name} failed: {one.why}." for one in judgement.others if one.status == "failed"]
     dropped = [one for one in judgement.others if one.status == "dropped"]
     if len(dropped) > NAMED:
-        lines.append(f"{len(dropped)} candidates were dropped on the way; the table says when.")
+        what = counted(len(dropped), "candidate was", "candidates were")
+        lines.append(f"{what} dropped on the way; the table says when.")
     else:
         lines += [f"{one.name} was dropped: {one.why}." for one in dropped]
     lines += [f"{one.name} has no figure to compare." for one in judgement.others if one.status == "finished"]

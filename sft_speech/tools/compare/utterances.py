@@ -13,6 +13,7 @@ from sft_speech.corpora.report import file_stem
 from sft_speech.errors import UserError
 from sft_speech.metrics.intervals import Statistic, mean
 from sft_speech.metrics.words import rate_of
+from sft_speech.text.counted import counted
 
 Line = Mapping[str, Any]
 Lines = dict[str, Line]  # by id
@@ -132,7 +133,7 @@ def common(lines: Mapping[str, Lines], split: str, most_missing: float) -> tuple
             why = f"they were evaluated on different utterances of {split} ({counts})"
             raise UserError(f"{first} and {name}", why, "evaluate both on the same split: sft-speech evaluate")
         if differ:
-            why = f"{len(differ)} utterances of {split} have different labels, the first is {differ[0]}"
+            why = f"{counted(len(differ), 'utterance')} of {split} with different labels, the first is {differ[0]}"
             raise UserError(f"{first} and {name}", why, "evaluate both on the same labels: sft-speech evaluate")
     ids = sorted(shared)
     return {name: {id: one[id] for id in ids} for name, one in lines.items()}, len(every) - len(shared)

@@ -150,7 +150,7 @@ def test_different_labels_of_the_same_clips_are_refused(tmp_path):
     lines = classified([True] * 20)
     other = [line | {"expected": "left"} if n == 3 else line for n, line in enumerate(lines)]
     outcomes = [finished(tmp_path, name, one, metric="accuracy") for name, one in (("a", lines), ("b", other))]
-    with pytest.raises(UserError, match="1 utterances of dev have different labels, the first is c0003"):
+    with pytest.raises(UserError, match="1 utterance of dev with different labels, the first is c0003"):
         judge(compared(outcomes, ACCURACY))
 
 

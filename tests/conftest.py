@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import hypothesis
 import pytest
+from forked import Program
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test contacts the Hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,24 +30,36 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("patient")
 
+READ_AT_IMPORT = {name: value for name, value in os.environ.items() if name.startswith("HF_")}
+
 ROOT = Path(__file__).parents[1]
 pytest_plugins = ["flaky_report", "tiny_recognizers", "tiny_seq2seq", "tiny_speech"]
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--config_file")
 FSDP_ON_CPU = str(ROOT / "tests" / "fsdp_on_cpu.py")
 
 
+def can_be_forked(environment: dict[str, str]) -> bool:
+    """Return whether the imported libraries have read the same settings; they do not read them again."""
+    found = {name: value for name, value in environment.items() if name.startswith("HF_")}
+    return found | {"HF_DATASETS_CACHE": READ_AT_IMPORT["HF_DATASETS_CACHE"]} == READ_AT_IMPORT
+
+
 def run_launcher(line: list[str], seconds: float, **settings: str) -> tuple[int, str, str]:
     """Run a launcher of CPU processes (gloo); return its exit code, stdout and stderr. Kill it if it hangs."""
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | settings
-    process = subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return process.returncode, out, err
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = (Path(folder, name) for name in ("out", "err"))
+        if can_be_forked(environment):
+            process = Program(line, environment, (str(out), str(err)))
+        else:
+            with out.open("w") as one, err.open("w") as other:
+                process = subprocess.Popen(line, stdout=one, stderr=other, env=environment, start_new_session=True)
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return code, out.read_text(), err.read_text()
 
 
 def run(line: list[str], seconds: float, **settings: str) -> str:

@@ -1,0 +1,86 @@
+"""Python programs in forks of a process that has imported what a run imports (the forkserver of `multiprocessing`).
+
+A new interpreter needs 7 s of CPU time for the imports of a tiny run, which itself takes 1 s.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(
+    [
+        "torch.distributed.run",
+        "accelerate.commands.launch",
+        "sft_speech.tasks.asr.ctc.task",
+    ]
+)
+
+
+class Program:
+    """A Python program in a fork, with the methods of `subprocess.Popen` that torch's launcher uses.
+
+    Args:
+        line: the interpreter and its arguments: a script, or -m and a module with the function ``main``.
+        environment: its variables.
+        output: the files that its stdout and stderr are appended to.
+    """
+
+    def __init__(self, line: Sequence[str], environment: dict[str, str], output: tuple[str, str]) -> None:
+        ready, there = FORKED.Pipe(duplex=False)
+        self.process = FORKED.Process(target=become, args=(list(line), environment, output, there))
+        self.process.start()
+        there.close()
+        ready.recv()  # from now on it can be killed together with its children
+        assert self.process.pid
+        self.pid: int = self.process.pid
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+        return self.process.exitcode
+
+
+def become(line: list[str], environment: dict[str, str], output: tuple[str, str], ready) -> None:
+    """Turn this process into a program; the processes that torch's launcher starts in it are forked, too."""
+    import datasets
+    import numpy as np
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+    os.setsid()
+    ready.send(None)
+    for number, file in enumerate(output, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    datasets.config.HF_DATASETS_CACHE = Path(environment["HF_DATASETS_CACHE"])
+    np.random.seed()  # as different in every process as after its import
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers, which would use the forkserver
+    subprocess_handler.SubprocessHandler._popen = lambda _, args, variables: Program(args, variables, output)
+    sys.stdout.reconfigure(write_through=True)
+    try:
+        execute([word for word in line[1:] if word != "-u"])
+    except Exception:
+        sys.excepthook(*sys.exc_info())  # it names the rank
+        sys.exit(1)
+
+
+def execute(words: list[str]) -> None:
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        importlib.import_module(words[1]).main()
+    else:
+        sys.argv = words
+        sys.path.insert(0, str(Path(words[0]).parent))
+        runpy.run_path(words[0], run_name="__main__")

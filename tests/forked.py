@@ -1,6 +1,7 @@
 """Python programs in forks of a process that has imported what a run imports (the forkserver of `multiprocessing`).
 
-A new interpreter needs 7 s of CPU time for the imports of a tiny run, which itself takes 1 s.
+A new interpreter needs 7 s of CPU time for these imports, a tiny run 1 s. Tests of a launcher's own errors and signals
+and of the Hub start new interpreters.
 """
 
 from __future__ import annotations
@@ -9,26 +10,38 @@ import importlib
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
     [
         "torch.distributed.run",
         "accelerate.commands.launch",
+        "jiwer",
+        "langcodes",
+        "matplotlib.figure",
+        "num2words",
+        "sft_speech.corpora.layouts",
         "sft_speech.tasks.asr.ctc.task",
+        "sft_speech.training.run",
+        "transformers.models.speecht5.modeling_speecht5",
+        "transformers.models.wav2vec2.modeling_wav2vec2",
+        "transformers.models.whisper.modeling_whisper",
     ]
 )
 
 
 class Program:
-    """A Python program in a fork, with the methods of `subprocess.Popen` that torch's launcher uses.
+    """A Python program in a fork, with the methods of `subprocess.Popen` that tests and torch's launcher use.
 
     Args:
-        line: the interpreter and its arguments: a script, or -m and a module with the function ``main``.
+        line: the interpreter and its arguments: a script, -c and code, or -m and a module with the function ``main``.
         environment: its variables.
         output: the files that its stdout and stderr are appended to.
     """
@@ -51,8 +64,14 @@ class Program:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
         return self.process.exitcode
 
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
-def become(line: list[str], environment: dict[str, str], output: tuple[str, str], ready) -> None:
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def become(line: list[str], environment: dict[str, str], output: tuple[str, str], ready: Connection) -> None:
     """Turn this process into a program; the processes that torch's launcher starts in it are forked, too."""
     import datasets
     import numpy as np
@@ -60,24 +79,29 @@ def become(line: list[str], environment: dict[str, str], output: tuple[str, str]
 
     os.setsid()
     ready.send(None)
+    ready.close()
     for number, file in enumerate(output, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.environ.clear()
     os.environ.update(environment)
     datasets.config.HF_DATASETS_CACHE = Path(environment["HF_DATASETS_CACHE"])
-    np.random.seed()  # as different in every process as after its import
-    multiprocessing.set_start_method("fork", force=True)  # of loader workers, which would use the forkserver
-    subprocess_handler.SubprocessHandler._popen = lambda _, args, variables: Program(args, variables, output)
-    sys.stdout.reconfigure(write_through=True)
+    np.random.seed()  # differently in every process, as its import does
+    multiprocessing.set_start_method("fork", force=True)  # for loader workers; otherwise they would inherit forkserver
+    handler: Any = subprocess_handler.SubprocessHandler
+    handler._popen = lambda _, args, variables: Program(args, variables, output)
+    sys.stdout.reconfigure(write_through=True)  # a killed process keeps nothing back
     try:
         execute([word for word in line[1:] if word != "-u"])
     except Exception:
-        sys.excepthook(*sys.exc_info())  # it names the rank
+        sys.excepthook(*sys.exc_info())  # which names the rank
         sys.exit(1)
 
 
 def execute(words: list[str]) -> None:
-    if words[0] == "-m":
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+    elif words[0] == "-m":
         sys.argv = words[1:]
         importlib.import_module(words[1]).main()
     else:

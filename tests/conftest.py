@@ -44,22 +44,25 @@ def can_be_forked(environment: dict[str, str]) -> bool:
     return found | {"HF_DATASETS_CACHE": READ_AT_IMPORT["HF_DATASETS_CACHE"]} == READ_AT_IMPORT
 
 
-def run_launcher(line: list[str], seconds: float, **settings: str) -> tuple[int, str, str]:
-    """Run a launcher of CPU processes (gloo); return its exit code, stdout and stderr. Kill it if it hangs."""
+def run_launcher(line: list[str], seconds: float = 300, **settings: str) -> tuple[int, str, str]:
+    """Run a launcher of CPU processes (gloo); return its exit code, stdout and stderr. Kill it if it hangs.
+
+    It and they are forks: see tests/forked.py.
+    """
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | settings
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = (Path(folder, name) for name in ("out", "err"))
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         if can_be_forked(environment):
-            process = Program(line, environment, (str(out), str(err)))
+            process = Program(line, environment, (out.fileno(), err.fileno()))
         else:
-            with out.open("w") as one, err.open("w") as other:
-                process = subprocess.Popen(line, stdout=one, stderr=other, env=environment, start_new_session=True)
+            process = subprocess.Popen(line, stdout=out, stderr=err, env=environment, start_new_session=True)
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        return code, out.read_text(), err.read_text()
+        for file in (out, err):
+            file.seek(0)
+        return code, out.read().decode(), err.read().decode()
 
 
 def run(line: list[str], seconds: float, **settings: str) -> str:
@@ -67,6 +70,12 @@ def run(line: list[str], seconds: float, **settings: str) -> str:
     code, out, err = run_launcher(line, seconds, **settings)
     assert code == 0, err
     return out
+
+
+@pytest.fixture
+def run_python():
+    """A function that runs code with arguments in a fork, and returns its exit code, stdout and stderr."""
+    return lambda code, *arguments: run_launcher([sys.executable, "-c", code, *arguments])
 
 
 @pytest.fixture

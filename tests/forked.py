@@ -6,7 +6,6 @@ and of the Hub start new interpreters.
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import runpy
@@ -14,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,34 @@ FORKED.set_forkserver_preload(
 )
 
 
+class Inherited:
+    """A file descriptor that a process in a fork gets."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __getstate__(self) -> Any:
+        return reduction.DupFd(self.number)
+
+    def __setstate__(self, duplicate: Any) -> None:
+        self.number = duplicate.detach()
+
+
 class Program:
     """A Python program in a fork, with the methods of `subprocess.Popen` that tests and torch's launcher use.
 
+    Its parent is the forkserver, not this process.
+
     Args:
-        line: the interpreter and its arguments: a script, -c and code, or -m and a module with the function ``main``.
+        line: the interpreter and its arguments: a script, -c and code, or -m and a module.
         environment: its variables.
-        output: the files that its stdout and stderr are appended to.
+        output: descriptors of its stdout and stderr.
     """
 
-    def __init__(self, line: Sequence[str], environment: dict[str, str], output: tuple[str, str]) -> None:
+    def __init__(self, line: Sequence[str], environment: dict[str, str], output: tuple[int, int] = (1, 2)) -> None:
         ready, there = FORKED.Pipe(duplex=False)
-        self.process = FORKED.Process(target=become, args=(list(line), environment, output, there))
+        files = [Inherited(number) for number in output]
+        self.process = FORKED.Process(target=become, args=(list(line), environment, files, there))
         self.process.start()
         there.close()
         ready.recv()  # from now on it can be killed together with its children
@@ -71,7 +87,7 @@ class Program:
         self.send_signal(signal.SIGKILL)
 
 
-def become(line: list[str], environment: dict[str, str], output: tuple[str, str], ready: Connection) -> None:
+def become(line: list[str], environment: dict[str, str], output: list[Inherited], ready: Connection) -> None:
     """Turn this process into a program; the processes that torch's launcher starts in it are forked, too."""
     import datasets
     import numpy as np
@@ -81,14 +97,15 @@ def become(line: list[str], environment: dict[str, str], output: tuple[str, str]
     ready.send(None)
     ready.close()
     for number, file in enumerate(output, 1):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        os.dup2(file.number, number)
+        os.close(file.number)
     os.environ.clear()
     os.environ.update(environment)
     datasets.config.HF_DATASETS_CACHE = Path(environment["HF_DATASETS_CACHE"])
     np.random.seed()  # differently in every process, as its import does
     multiprocessing.set_start_method("fork", force=True)  # for loader workers; otherwise they would inherit forkserver
     handler: Any = subprocess_handler.SubprocessHandler
-    handler._popen = lambda _, args, variables: Program(args, variables, output)
+    handler._popen = lambda _, args, variables: Program(args, variables)
     sys.stdout.reconfigure(write_through=True)  # a killed process keeps nothing back
     try:
         execute([word for word in line[1:] if word != "-u"])
@@ -103,7 +120,9 @@ def execute(words: list[str]) -> None:
         exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
     elif words[0] == "-m":
         sys.argv = words[1:]
-        importlib.import_module(words[1]).main()
+        if not hasattr(sys.modules.get(words[1]), "__path__"):
+            sys.modules.pop(words[1], None)  # runpy warns of an imported module
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = words
         sys.path.insert(0, str(Path(words[0]).parent))

@@ -59,7 +59,7 @@ def test_killed_and_stopped_it_continues(base, tmp_path, tones, small):
 
     def begin() -> Program:
         line = ["python", "-c", "import sys; from sft_speech.cli import main; sys.exit(main(sys.argv[1:]))", *command]
-        return Program(line, dict(os.environ), (os.devnull, os.devnull))
+        return Program(line, dict(os.environ))
 
     killed = begin()
     wait_for((first / "checkpoint-20" / "files.json").exists, killed)

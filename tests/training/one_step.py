@@ -1,8 +1,8 @@
 """One optimizer step on 16 clips under a given split of the batch, with every way to train a model of each kind.
 
 python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven] [sharded | few], under `accelerate launch` for several
-processes. It prints the losses and the norms of the gradients, of all weights and of each, as JSON by the kind; sharded:
-those of `SHARDED`; few: those of `FEW`.
+processes. It prints the losses and the norms of the gradients, of all weights and of each, as JSON by the kind, of the
+kinds of `SHARDED` or `FEW` if asked.
 python one_step.py differences FIRST OTHER ... prints how much files of such output differ from the first.
 """
 

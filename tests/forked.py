@@ -122,7 +122,7 @@ def execute(words: list[str]) -> None:
         sys.argv = words[1:]
         if not hasattr(sys.modules.get(words[1]), "__path__"):
             sys.modules.pop(words[1], None)  # runpy warns of an imported module
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        runpy.run_module(words[1], run_name="__main__")  # forks would repeat it if it were in sys.modules
     else:
         sys.argv = words
         sys.path.insert(0, str(Path(words[0]).parent))

@@ -74,8 +74,11 @@ def run(line: list[str], seconds: float, **settings: str) -> str:
 
 @pytest.fixture
 def run_python():
-    """A function that runs code with arguments in a fork, and returns its exit code, stdout and stderr."""
-    return lambda code, *arguments: run_launcher([sys.executable, "-c", code, *arguments])
+    """A function that runs code with arguments and environment variables in a fork.
+
+    Returns its exit code, stdout and stderr.
+    """
+    return lambda code, *arguments, **settings: run_launcher([sys.executable, "-c", code, *arguments], **settings)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ and of the Hub start new interpreters.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -106,6 +108,10 @@ def become(line: list[str], environment: dict[str, str], output: list[Inherited]
     multiprocessing.set_start_method("fork", force=True)  # for loader workers; otherwise they would inherit forkserver
     handler: Any = subprocess_handler.SubprocessHandler
     handler._popen = lambda _, args, variables: Program(args, variables)
+    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    sys.modules.pop("sitecustomize", None)
+    with contextlib.suppress(ModuleNotFoundError):  # as an interpreter does at its start
+        importlib.import_module("sitecustomize")
     sys.stdout.reconfigure(write_through=True)  # a killed process keeps nothing back
     try:
         execute([word for word in line[1:] if word != "-u"])

@@ -82,6 +82,22 @@ def run_python():
 
 
 @pytest.fixture
+def start_python():
+    """A function that starts code with arguments in a fork: a `forked.Program`, which ends with the test."""
+    programs: list[Program] = []
+
+    def start(code: str, *arguments: str, output: tuple[int, int] = (1, 2)) -> Program:
+        programs.append(Program([sys.executable, "-c", code, *arguments], dict(os.environ), output))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        if program.poll() is None:
+            program.kill()
+            program.wait()
+
+
+@pytest.fixture
 def two_processes():
     """A function that runs a script on two CPU processes and returns what it printed."""
 

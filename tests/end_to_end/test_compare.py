@@ -51,15 +51,14 @@ def base(tones, small, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_killed_and_stopped_it_continues(base, tmp_path, tones, small):
+def test_killed_and_stopped_it_continues(base, tmp_path, tones, small, start_python):
     """Every candidate ends with the weights of an undisturbed run, bit for bit."""
     out = tmp_path / "out"
     command = ["compare", "--config", str(base), "-o", str(out)]
     first, second = out / "runs" / "slow", out / "runs" / "fast"
 
     def begin() -> Program:
-        line = ["python", "-c", "import sys; from sft_speech.cli import main; sys.exit(main(sys.argv[1:]))", *command]
-        return Program(line, dict(os.environ))
+        return start_python("import sys; from sft_speech.cli import main; sys.exit(main(sys.argv[1:]))", *command)
 
     killed = begin()
     wait_for((first / "checkpoint-20" / "files.json").exists, killed)

@@ -15,7 +15,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from forked import Program
 from safetensors.torch import load_file
 from transformers import pipeline
 
@@ -124,11 +123,11 @@ def test_the_encoder_changes_after_freeze_encoder_steps(arguments, tmp_path, sma
     assert any("encoder.layers" in name for name in moved)
 
 
-def test_a_stopped_run_saves_first(arguments, tmp_path):
+def test_a_stopped_run_saves_first(arguments, tmp_path, start_python):
     run = [*arguments, "--max_steps", "3000", "--eval_steps", "3000", "--logging_steps", "1"]
     code = f"import sys; from sft_speech.cli import main; sys.exit(main({run!r}))"
     reads, writes = os.pipe()
-    process = Program([sys.executable, "-c", code], dict(os.environ), (1, writes))
+    process = start_python(code, output=(1, writes))
     os.close(writes)
     with open(reads) as stderr:
         for line in stderr:

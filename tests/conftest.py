@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import hypothesis
 import pytest
+from forked import Program
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test contacts the Hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,24 +30,39 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("patient")
 
+READ_AT_IMPORT = {name: value for name, value in os.environ.items() if name.startswith("HF_")}
+
 ROOT = Path(__file__).parents[1]
 pytest_plugins = ["flaky_report", "tiny_recognizers", "tiny_seq2seq", "tiny_speech"]
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--config_file")
 FSDP_ON_CPU = str(ROOT / "tests" / "fsdp_on_cpu.py")
 
 
-def run_launcher(line: list[str], seconds: float, **settings: str) -> tuple[int, str, str]:
-    """Run a launcher of CPU processes (gloo); return its exit code, stdout and stderr. Kill it if it hangs."""
+def can_be_forked(environment: dict[str, str]) -> bool:
+    """Return whether the imported libraries have read the same settings; they do not read them again."""
+    found = {name: value for name, value in environment.items() if name.startswith("HF_")}
+    return found | {"HF_DATASETS_CACHE": READ_AT_IMPORT["HF_DATASETS_CACHE"]} == READ_AT_IMPORT
+
+
+def run_launcher(line: list[str], seconds: float = 300, **settings: str) -> tuple[int, str, str]:
+    """Run a launcher of CPU processes (gloo); return its exit code, stdout and stderr. Kill it if it hangs.
+
+    It and they are forks: see tests/forked.py.
+    """
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | settings
-    process = subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return process.returncode, out, err
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        if can_be_forked(environment):
+            process = Program(line, environment, (out.fileno(), err.fileno()))
+        else:
+            process = subprocess.Popen(line, stdout=out, stderr=err, env=environment, start_new_session=True)
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        for file in (out, err):
+            file.seek(0)
+        return code, out.read().decode(), err.read().decode()
 
 
 def run(line: list[str], seconds: float, **settings: str) -> str:
@@ -54,6 +70,31 @@ def run(line: list[str], seconds: float, **settings: str) -> str:
     code, out, err = run_launcher(line, seconds, **settings)
     assert code == 0, err
     return out
+
+
+@pytest.fixture
+def run_python():
+    """A function that runs code with arguments and environment variables in a fork.
+
+    Returns its exit code, stdout and stderr.
+    """
+    return lambda code, *arguments, **settings: run_launcher([sys.executable, "-c", code, *arguments], **settings)
+
+
+@pytest.fixture
+def start_python():
+    """A function that starts code with arguments in a fork: a `forked.Program`, which ends with the test."""
+    programs: list[Program] = []
+
+    def start(code: str, *arguments: str, output: tuple[int, int] = (1, 2)) -> Program:
+        programs.append(Program([sys.executable, "-c", code, *arguments], dict(os.environ), output))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        if program.poll() is None:
+            program.kill()
+            program.wait()
 
 
 @pytest.fixture

@@ -200,13 +200,13 @@ def test_several_at_once_unpack_it_once(tmp_path, cache, files, caplog):
     assert caplog.text.count("is unpacked into") == 1
 
 
-def test_one_that_was_killed_leaves_nothing_taken_for_whole(tmp_path, cache, files):
+def test_one_that_was_killed_leaves_nothing_taken_for_whole(tmp_path, cache, files, run_python):
     path = packed(tmp_path / "clean.tar", files | {"LibriSpeech/z.bin": b"the last one"})
     code = f"""import os, sys
 from sft_speech.corpora.archive import unpacked
 sys.addaudithook(lambda event, args: event == "open" and str(args[0]).endswith("z.bin") and os.kill(os.getpid(), 9))
 unpacked({str(path)!r}, {str(cache)!r})"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert run_python(code)[0] == -9
     assert len(list(cache.rglob("*.flac"))) == 12
     assert [name.endswith(".part") for name in left(cache)] == [True]
     assert len(load_corpus(path, "dev-clean", cache_dir=cache)) == 6

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 
 import datasets
@@ -151,11 +149,10 @@ print(len(headers.load(index)), rows["number"][-1].as_py(), type(rows).__name__)
 """
 
 
-def test_killed_while_it_writes_it_leaves_nothing_that_the_next_one_trips_over(tmp_path):
+def test_killed_while_it_writes_it_leaves_nothing_that_the_next_one_trips_over(tmp_path, run_python):
     """kill -9 at the index of headers and at the rows: where the file is begun, and where it only lacks its name."""
     for event, name in (("os.rename", "headers-"), ("open", "rows-"), ("os.rename", "rows-")):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), event, name]
-        assert subprocess.run(command).returncode == -signal.SIGKILL
+        assert run_python(WRITER, str(tmp_path), event, name)[0] == -signal.SIGKILL
         assert not list(tmp_path.glob("sft_speech/rows-*.arrow"))
-    ended = subprocess.run([sys.executable, "-c", WRITER, str(tmp_path), "", ""], capture_output=True, text=True)
-    assert ended.stdout == "1 19999 MemoryMappedTable\n", ended.stderr
+    _, printed, errors = run_python(WRITER, str(tmp_path), "", "")
+    assert printed == "1 19999 MemoryMappedTable\n", errors

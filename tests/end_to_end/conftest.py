@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import runpy
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from forked import FORKED
 
 WORDS = ("AH", "BEE", "SEA", "DO")
 TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEHOS"]
@@ -149,10 +149,6 @@ def start(undisturbed, tmp_path, faulty_run) -> Callable[..., FaultyRun]:
     """Start the command of `undisturbed` into the folder `out`."""
     into = ["--output_dir", str(tmp_path / "out")]
     return lambda *keys, **settings: faulty_run([*undisturbed[0], *into, *keys], **settings)
-
-
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["sft_speech.tasks.asr.ctc.task"])  # half a minute per run otherwise, most of it imports
 
 
 class FaultyRun:

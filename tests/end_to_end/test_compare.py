@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from forked import Program
 
 from sft_speech.cli import main
 from sft_speech.errors import RESUMABLE
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], bool], process: Program, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "it ended before"
@@ -36,7 +37,7 @@ def base(tones, small, tmp_path) -> Path:
         "train_split": "train-tones",
         "eval_split": "dev-tones",
         "max_batch_seconds": 6,
-        "max_steps": 200,
+        "max_steps": 120,
         "eval_steps": 20,
         "logging_steps": 20,
         "mask_time_length": 2,
@@ -50,14 +51,14 @@ def base(tones, small, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_killed_and_stopped_it_continues(base, tmp_path, tones, small):
+def test_killed_and_stopped_it_continues(base, tmp_path, tones, small, start_python):
     """Every candidate ends with the weights of an undisturbed run, bit for bit."""
     out = tmp_path / "out"
     command = ["compare", "--config", str(base), "-o", str(out)]
     first, second = out / "runs" / "slow", out / "runs" / "fast"
 
-    def begin() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-m", "sft_speech", *command], stderr=subprocess.DEVNULL)
+    def begin() -> Program:
+        return start_python("import sys; from sft_speech.cli import main; sys.exit(main(sys.argv[1:]))", *command)
 
     killed = begin()
     wait_for((first / "checkpoint-20" / "files.json").exists, killed)
@@ -97,7 +98,7 @@ def test_killed_and_stopped_it_continues(base, tmp_path, tones, small):
     }
     assert f"target_lang xyz: {small} has no adapters for languages" in by_name["wrong"]["why"]
     fast = by_name["fast"]
-    assert fast["updates"] == 200
+    assert fast["updates"] == 120
     assert 0 < fast["trained_parameters"] < fast["parameters"]
     assert fast["peak_bytes"] > 1e8
     assert fast["seconds_per_update"] > 0

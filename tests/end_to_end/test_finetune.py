@@ -123,18 +123,18 @@ def test_the_encoder_changes_after_freeze_encoder_steps(arguments, tmp_path, sma
     assert any("encoder.layers" in name for name in moved)
 
 
-def test_a_stopped_run_saves_first(arguments, tmp_path):
+def test_a_stopped_run_saves_first(arguments, tmp_path, start_python):
     run = [*arguments, "--max_steps", "3000", "--eval_steps", "3000", "--logging_steps", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; from sft_speech.cli import main; sys.exit(main({run!r}))"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stderr:
-        if "step 2/3000" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    printed = process.stderr.read()
+    code = f"import sys; from sft_speech.cli import main; sys.exit(main({run!r}))"
+    reads, writes = os.pipe()
+    process = start_python(code, output=(1, writes))
+    os.close(writes)
+    with open(reads) as stderr:
+        for line in stderr:
+            if "step 2/3000" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        printed = stderr.read()
     assert process.wait(timeout=120) == 75
     assert "resume with --resume_from_checkpoint auto" in printed
     assert list((tmp_path / "out").glob("checkpoint-*/files.json"))

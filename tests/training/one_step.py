@@ -1,8 +1,8 @@
 """One optimizer step on 16 clips under a given split of the batch, with every way to train a model of each kind.
 
-python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven] [sharded], under `accelerate launch` for several processes. It
-prints the losses and the norms of the gradients, of all weights and of each, as JSON by the kind; sharded: those of
-`SHARDED`.
+python one_step.py CLIPS_PER_BATCH ACCUMULATION [uneven] [sharded | few], under `accelerate launch` for several
+processes. It prints the losses and the norms of the gradients, of all weights and of each, as JSON by the kind, of the
+kinds of `SHARDED` or `FEW` if asked.
 python one_step.py differences FIRST OTHER ... prints how much files of such output differ from the first.
 """
 
@@ -49,6 +49,8 @@ KINDS = (
     "pretraining", "pretraining: late", "conformer_pretraining",
 )  # fmt: skip
 SHARDED = (*ASR, "pretraining")
+# Of each model and each way to train: how the processes are started does not depend on the others.
+FEW = ("ctc", "ctc: late", "ctc: weighted", "whisper", "whisper: lora", "transducer", "pretraining")
 CLIPS = 16
 # Half of a batch may have no weights at all, and a batch may have no weight but 0.
 WEIGHTS = (0.5, 0.0, None, 2.5, None, None, 0.125, 1.0, None, None, None, None, 0.0, 0.0, 0.0, 0.0)
@@ -295,7 +297,7 @@ def differences(files: list[str]) -> None:
 
 
 def main(*given: str) -> None:
-    kinds = SHARDED if "sharded" in given else KINDS
+    kinds = SHARDED if "sharded" in given else FEW if "few" in given else KINDS
     made = {kind: parts(kind) for kind in kinds}  # before there are processes, of which only the first one saves
     result = {kind: step(int(given[0]), int(given[1]), "uneven" in given, kind, *own) for kind, own in made.items()}
     if PartialState().is_main_process:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from sft_speech.training.workers import worker_error
@@ -38,9 +35,8 @@ except RuntimeError as error:
         (7, "a bus error: shared memory is full", "docker run --shm-size"),
     ],
 )
-def test_a_worker_that_ends_is_told(number, why, do):
-    command = [sys.executable, "-c", ENDED, str(number)]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
+def test_a_worker_that_ends_is_told(number, why, do, run_python):
+    _, said, _ = run_python(ENDED, str(number))
     assert why in said
     assert do in said
     assert "resume with --resume_from_checkpoint" in said

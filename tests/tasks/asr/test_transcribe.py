@@ -258,19 +258,31 @@ if os.environ.get("RANK", "1") == "1":
 """
 
 
-def ended(model, folder, output, processes: int, **environment: str) -> tuple[int, str]:
-    """Exit code and stderr of a run in blocks so small that there is something to be killed in."""
-    few = "from sft_speech.inference import shards; shards.BLOCK = 8"
-    code = f"from sft_speech import cli; {few}; raise SystemExit(cli.main())"
-    options = f"--format jsonl --device cpu --num_processes {processes} --resume -o".split()
-    command = [sys.executable, "-c", code, "transcribe", model, folder, *options, output]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
-    shown = process.communicate(timeout=300)[1]  # until all processes that share stderr have ended
-    return process.returncode, shown
+@pytest.fixture
+def ended(run_python):
+    """A function that returns exit code and stderr of a run in blocks so small that there is something to be killed in.
+
+    Launchers that are to be killed by their processes are their parents, so these are no forks.
+    """
+
+    def run(model, folder, output, processes: int, **environment: str) -> tuple[int, str]:
+        few = "from sft_speech.inference import shards; shards.BLOCK = 8"
+        code = f"from sft_speech import cli; {few}; raise SystemExit(cli.main())"
+        options = f"--format jsonl --device cpu --num_processes {processes} --resume -o".split()
+        command = ["transcribe", str(model), str(folder), *options, str(output)]
+        if environment.get("KILL") != "its launcher":
+            code, _, shown = run_python(code, *command, **environment)
+            return code, shown
+        line = [sys.executable, "-c", code, *command]
+        process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
+        shown = process.communicate(timeout=300)[1]  # until all processes that share stderr have ended
+        return process.returncode, shown
+
+    return run
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again(model, clips, tmp_path, small_blocks):
+def test_a_run_that_is_killed_again_and_again(model, clips, tmp_path, small_blocks, ended):
     """Set SFT_SPEECH_RECORDINGS for another number of recordings than some hundred."""
     folder = tmp_path / "many"
     for number in range(RECORDINGS):

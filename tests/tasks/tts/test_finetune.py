@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +141,7 @@ def test_only_some_parts_are_trained_one_after_another(arguments, tiny_speaker, 
     }
 
 
-def test_a_resumed_run_has_the_same_losses(arguments, tmp_path):
+def test_a_resumed_run_has_the_same_losses(arguments, tmp_path, run_python):
     assert main(arguments("whole", save_total_limit=3)) == 0
     assert main(arguments("parts", max_steps=6, save_total_limit=3)) == 0
     import shutil
@@ -156,7 +154,7 @@ def test_a_resumed_run_has_the_same_losses(arguments, tmp_path):
         assert parts[step] == pytest.approx(loss, rel=1e-5), step
 
 
-def test_a_killed_and_resumed_run_has_the_same_losses(arguments, tmp_path):
+def test_a_killed_and_resumed_run_has_the_same_losses(arguments, tmp_path, run_python):
     keys = {"max_steps": 12, "eval_steps": 4, "samples": 0}
     assert main(arguments("whole", **keys)) == 0
     killed = arguments("killed", **keys)
@@ -165,7 +163,7 @@ from sft_speech.cli import main
 last = "checkpoint-8/files.json."
 sys.addaudithook(lambda event, args: event == "open" and last in str(args[0]) and os.kill(os.getpid(), 9))
 main({killed!r})"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert run_python(code)[0] == -9
     assert (tmp_path / "killed" / "checkpoint-4" / "files.json").exists()
     assert not (tmp_path / "killed" / "checkpoint-8" / "files.json").exists()
     assert main([*killed, "--resume_from_checkpoint", "auto"]) == 0

@@ -69,9 +69,11 @@ def unlabelled_of(tables: Sequence[Mapping[str, Any]], run: FinetuneAsrConfig) -
         if "source" not in table:
             if not labelled:
                 raise UserError(f"unlabelled: {table}", "it does not say of which source", "add `source:`")
-            own = {"source": labelled, "source_config": run.source_config, "channel": run.channel}
-            own |= {f"{role}_column": run.columns.get(role) for role in ("audio", "text", "speaker")}
+            own = {f"{role}_column": run.columns.get(role) for role in ("audio", "text", "speaker")}
+            own |= {"source": labelled, "source_config": run.source_config}
             table = {key: value for key, value in own.items() if value} | dict(table)
+        if run.channel:  # as students will read them
+            table = {"channel": run.channel} | dict(table)
         name = name_of(Place(table["source"], table.get("split"), table.get("source_config"), {}, None))
         found.append(Unlabelled(unused(name or "labels", [one.name for one in found]), table))
     return found

@@ -24,8 +24,9 @@ _SET_HERE = frozenset(
     "help teacher source source_config split audio_column text_column speaker_column channel output resume "
     "allow_pickle".split()
 )
-# Options that students cannot have for themselves: what is learned and what decides is the same in every round.
-_OF_ALL = JUDGING | OURS | {"source", "train_split", "sources"}
+# Options that students cannot have for themselves: what is learned and what decides is the same in every round; two
+# must not be set by a YAML.
+_OF_ALL = JUDGING | OURS | {"source", "train_split", "sources", "allow_pickle", "trust_remote_code"}
 # What may change when self-training is continued.
 _LENGTH = ("rounds", "patience", "min_improvement")
 
@@ -80,12 +81,8 @@ class SelfTrainConfig(FinetuneAsrConfig):
 
     self_train: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={
-            "help": "table of the rounds: " + ", ".join(one.name for one in dataclasses.fields(RoundOptions))
-            + ", and options of pseudo-label; keys given here override those of the YAML",
-            "by_hand": False,
-        },
-    )  # fmt: skip
+        metadata={"help": "table of the rounds, see below; its keys override those of the YAML", "by_hand": False},
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +124,8 @@ class Plan:
         run, settings = self.run, self.settings
         changes: dict[str, Any] = {"output_dir": str(self.folder / "rounds" / str(number) / "student")}
         if number > 0:
-            changes |= settings.student | {"source": "", "train_split": None, "source_config": run.source_config}
-            changes |= {"sources": self.mix(manifest), "eval_source": run.held_out_source}
+            changes |= settings.student | {"source": "", "train_split": None, "sources": self.mix(manifest)}
+            changes["eval_source"] = run.held_out_source
         if settings.continue_student and before is not None:
             changes |= {"model": str(before), "revision": None, "adapter": None}
             changes |= {"new_vocabulary": False, "from_scratch": False}
@@ -155,8 +152,6 @@ class Plan:
             pseudo["weight"] = 1 - share
         elif known:
             raise UserError("sources: weight", "the share of the pseudo-labels is not known", f"set {given} too")
-        elif "temperature" in labelled[0]:
-            pseudo["temperature"] = labelled[0]["temperature"]
         if any("language" in one or "language_column" in one for one in labelled):
             pseudo["language_column"] = "language"
         return [*labelled, pseudo]

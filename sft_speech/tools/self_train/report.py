@@ -18,7 +18,7 @@ from sft_speech.options.spec import Metric
 from sft_speech.tasks import spec_of
 from sft_speech.tools.compare.advice import between, differ, duration, number, p_value, with_interval
 from sft_speech.tools.compare.engine import RESULTS
-from sft_speech.tools.compare.judge import SplitFigures, Versus
+from sft_speech.tools.compare.judge import LEVEL, USELESS, SplitFigures, Versus
 from sft_speech.tools.compare.outcomes import Comparison, Outcome, read_json
 from sft_speech.tools.self_train.rounds import BEST, Rounds
 
@@ -73,16 +73,22 @@ class Report:
         """Return which student to take, and why; a sentence or two per line."""
         metric, best, first, rounds = self.metrics[0], self.best, self.numbers[0], self.rounds
         lines = [f"Take the student of round {best}: {self._figure(best)}."]
+        if rounds.value(best) > USELESS:
+            lines = [
+                f"No student is of use yet: the best, of round {best}, has {self._figure(best)}. Train for longer."
+            ]
         if best != first:
-            what = "that of the labels alone" if first == 0 else f"that of round {first}"
-            lines.append(f"It is better than {what}, which has {self._figure(first)}{self._tested(best, first)}.")
+            what = "the student of the labels alone" if first == 0 else f"the student of round {first}"
+            other = f"{what}, which has {self._figure(first)}{self._tested(best, first)}"
+            sure = (versus := self.versus(best, first)) is not None and versus.p_value < LEVEL
+            lines.append(f"It is better than {other}." if sure else f"That it is better than {other} may be chance.")
         elif len(self.numbers) > 1:
             later = self.numbers[1]
             what = "Pseudo-labels did not help" if first == 0 else "Further rounds did not help"
             lines.append(f"{what}: round {later} has {self._figure(later)}{self._tested(later, first)}.")
         if rounds.why_ended:
             lines.append(f"{rounds.why_ended}.")
-        elif best == self.numbers[-1] == rounds.plan.settings.rounds:
+        elif len(self.numbers) > 1 and best == self.numbers[-1] == rounds.plan.settings.rounds:
             lines.append("The last round was still better: the same command with more `rounds` goes on from here.")
         tested = [f"{split} {self.score(role, metric, best)}" for role, split in self.splits.items() if role != "eval"]
         if tested:

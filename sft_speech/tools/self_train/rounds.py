@@ -111,11 +111,13 @@ class Rounds:
         settings = self.plan.settings
         for number in range(settings.first, settings.rounds + 1):
             if number > 0 and not self.label(number):
-                kept = self.state.rounds[number]["labels"]["rows"]
-                self.why_ended = f"In round {number} none of the {kept:,} labels passes the filters"
+                labels = self.state.rounds[number]["labels"]
+                reasons = ", ".join(f"{reason}: {count:,}" for reason, count in labels["left_out"].items())
+                why = f"none of the {labels['rows']:,} labels passes the filters ({reasons})"
                 if not self.finished:
-                    table = self.folder(number) / "labels"
-                    raise UserError(f"round {number}", "none of the labels passes the filters", f"see {table}")
+                    do = "use milder filters or another teacher, and another output_dir"
+                    raise UserError(f"round {number}", why, do)
+                self.why_ended = f"In round {number} {why}"
                 break
             self.train(number)
             if len(self.finished) - 1 - self.finished.index(self.best) >= settings.patience:

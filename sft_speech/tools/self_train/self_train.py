@@ -16,13 +16,13 @@ import contextlib
 import logging
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sft_speech.errors import RESUMABLE, Stopped
 from sft_speech.options.settings import add_config_arguments, overrides_of
-from sft_speech.tools.self_train.options import Plan, SelfTrainConfig, plan_of
+from sft_speech.tools.self_train.options import Plan, RoundOptions, SelfTrainConfig, plan_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,6 +50,8 @@ class SelfTrainResult:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--config`` and an argument for each option of a run."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    keys = "\n".join(f"  {one.name:<18} {one.metadata['help']}" for one in fields(RoundOptions))
+    parser.epilog = f"keys of the table self_train, beside any option of pseudo-label:\n{keys}"
     add_config_arguments(parser, SelfTrainConfig)
 
 
@@ -95,7 +97,8 @@ def train_rounds(plan: Plan, command: str) -> Report:
     from sft_speech.tools.self_train.rounds import Rounds, State
     from sft_speech.training.lock import OutputLock
 
-    read_config(plan.run.model, revision=plan.run.revision, trust_remote_code=plan.run.trust_remote_code)
+    for config in (plan.run, plan.student(1, None, Path("labels"))):
+        read_config(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
     for teacher in filter(None, (plan.settings.teacher, plan.parsed.second_teacher)):
         read_config(teacher)
     corpora = unlabelled_of([one for one in plan.settings.unlabelled if isinstance(one, dict)], plan.run)

@@ -112,7 +112,7 @@ def test_it_stops_when_a_round_is_no_better_and_repeats_nothing(case, tmp_path, 
     assert (code, runner.done) == (0, named(0, 1, 2))
     printed = capsys.readouterr().out
     assert "Take the student of round 1: WER 30.0 %" in printed
-    assert "better than that of the labels alone, which has WER 50.0 %" in printed
+    assert "It is better than the student of the labels alone, which has WER 50.0 %" in printed
     assert "difference of −20.0 points" in printed
     assert "- Round 2 got no better than round 1." in printed
     assert "On splits that did not decide: test 30.0 %" in printed
@@ -172,7 +172,7 @@ def test_what_students_learn(case, tmp_path):
 def test_all_labels_left_out(case, tmp_path, capsys):
     code, runner = case([5, 4], min_confidence=1)
     assert (code, runner.done) == (0, named(0, 1)[:2])
-    assert "In round 1 none of the 12 labels passes the filters" in capsys.readouterr().out
+    assert "- In round 1 none of the 12 labels passes the filters (low confidence: 12)." in capsys.readouterr().out
     assert case([5, 4], min_confidence=1)[1].done == []
 
 
@@ -226,8 +226,13 @@ def test_several_corpora(case, tmp_path, caplog):
         ({"rounds": 0}, "rounds: 0: it is out of range"),
         ({"keep_teacher": True}, "every round would be the same"),
         ({"student": {"eval_split": "x"}}, "self_train: student: eval_split: it is the same for all rounds"),
+        ({"student": {"trust_remote_code": True}}, "self_train: student: trust_remote_code: it is the same for all"),
+        ({"allow_pickle": True}, "self_train: allow_pickle: there is no such option"),
         ({"student": {"max_step": 1}}, "unknown key 'max_step'"),
-        ({"min_confidence": 1, "teacher": "MODEL"}, "round 1: none of the labels passes the filters"),
+        (
+            {"min_confidence": 1, "teacher": "MODEL"},
+            "round 1: none of the 12 labels passes the filters (low confidence: 12)",
+        ),
     ],
 )
 def test_errors(case, model, tmp_path, capsys, monkeypatch, more, message):

@@ -109,8 +109,6 @@ def collect(
         transcripts.
     """
     reports = [read_json(folder / f"{one.name}.report.json") for one in corpora]
-    names = {"audio": "audio", "text": "text", "speaker": "speaker", "language": "language", "weight": "weight"}
-    names |= {role: column for role, column in columns.items() if role in names and column}
     kept, rejected = list[Text](), list[Text]()
     with open_whole(manifest) as file:
         for one in corpora:
@@ -118,7 +116,8 @@ def collect(
                 kept += _known(row)
                 row["id"] = f"{one.name}/{row['id']}" if len(corpora) > 1 else row["id"]
                 row |= {"speaker": row.get("speaker", ""), "language": row.get("language", "")}
-                renamed = {names.get(key, key): value for key, value in row.items()}
+                row.pop("reference", None)
+                renamed = {columns.get(key) or key: value for key, value in row.items()}
                 file.write(json.dumps(renamed, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
             for row in _lines(folder / f"{one.name}.rejected.jsonl"):
                 rejected += _known(row)

@@ -27,7 +27,7 @@ def test_killed_it_continues_and_repeats_nothing(tones, small, tiny_seq2seq, tmp
         "eval_split": "dev-tones",
         "output_dir": str(out),
         "max_batch_seconds": 6,
-        "max_steps": 100,
+        "max_steps": 60,
         "eval_steps": 20,
         "learning_rate": 1e-3,
         "mask_time_length": 2,

@@ -25,9 +25,12 @@ from sft_speech.tools.self_train.rounds import BEST, Rounds
 STEM = "self_train"
 LEGEND = (
     "Brackets: 95 % intervals by bootstrap. Difference: to the round before, paired on the same utterances, with its "
-    "95 % interval and p-value. Changed: WER of all labels of the round against those of the round before."
+    "95 % interval and p-value. Times: of labelling and training together."
 )
-KNOWN = "Label WER: that of the labels that are kept, and of all, against the transcripts that were not used."
+LEGENDS = {
+    "changed %": "Changed: WER of all labels of the round against those of the round before.",
+    "label WER %": "Label WER: that of the labels that are kept, and of all, against transcripts that were not used.",
+}
 
 
 class Report:
@@ -138,7 +141,7 @@ class Report:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return the heads and the rows of text of the table; columns that are empty for all are left out."""
         scores = [(role, metric) for role in self.splits for metric in self.metrics]
-        heads = ["round", "teacher", "labels kept", "hours", "changed %", "label WER %", "of all %"]
+        heads = ["round", "teacher", "labels kept", "hours", "changed %", "label WER %", "of all labels %"]
         heads += [f"{metric.heading}, {self.splits[role]}" for role, metric in scores]
         heads += ["difference", "p", "time", "CPU time"]
         rows = [[*self._labels(one), *self._scores(one["round"], scores), *self._times(one)] for one in self.records()]
@@ -179,7 +182,7 @@ class Report:
             for one in self.records()
             for reason, count in (one["labels_left_out"] or {}).items()
         ]
-        legend = LEGEND + (KNOWN if "label WER %" in heads else "")
+        legend = " ".join([LEGEND, *(text for head, text in LEGENDS.items() if head in heads)])
         parts = ["# Self-training", f"**{markdown.text(first)}**", *map(markdown.text, rest)]
         parts += [markdown.code(self.command, "sh"), markdown.table([*map(markdown.text, heads)], rows)]
         parts += [markdown.text(legend), f"![error by round]({STEM}.png)"]

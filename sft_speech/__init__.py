@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sft_speech.tasks.finetune import finetune
     from sft_speech.tasks.tts.synthesizer import Synthesizer
     from sft_speech.tasks.vc.converter import VoiceConverter
+    from sft_speech.tools.self_train.self_train import self_train
     from sft_speech.training.run import FinetuneResult
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "load_checkpoint",
     "load_corpus",
     "pseudo_label",
+    "self_train",
 ]
 
 _MODULES = {
@@ -50,6 +52,7 @@ _MODULES = {
     "load_checkpoint": "sft_speech.tasks.asr.loading",
     "load_corpus": "sft_speech.corpora",
     "pseudo_label": "sft_speech.tasks.asr.pseudo.label",
+    "self_train": "sft_speech.tools.self_train.self_train",
 }
 _RENAMED = {"Converter": "VoiceConverter"}
 

@@ -52,19 +52,37 @@ def curve(log: list[dict[str, Any]], key: str, label: str, scale: float = 1.0) -
     return label, [step for step, _ in found], [value for _, value in found]
 
 
-def draw(title: str, curves: list[Curve], over: str = "optimizer step", chosen: float | None = None) -> bytes:
-    """Return curves as PNG; ``chosen`` is marked by a vertical line."""
+def draw(
+    title: str,
+    curves: list[Curve],
+    over: str = "optimizer step",
+    chosen: float | None = None,
+    bands: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    marked: bool = False,
+) -> bytes:
+    """Return curves as PNG.
+
+    Args:
+        chosen: is marked by a vertical line.
+        bands: intervals around the values of curves, by label.
+        marked: every step has a mark on the axis, of those of the first curve.
+    """
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
     figure = Figure(figsize=(7, 3.5))
     axis = figure.subplots(gridspec_kw={"left": 0.1, "right": 0.98, "bottom": 0.15, "top": 0.9})
     for label, steps, values in curves:
-        axis.plot(steps, values, label=label, marker="o" if len(steps) <= 30 else None, markersize=3)
+        (line,) = axis.plot(steps, values, label=label, marker="o" if len(steps) <= 30 else None, markersize=3)
+        if bands and label in bands:
+            low, high = zip(*bands[label], strict=True)
+            axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     if chosen is not None:
         axis.axvline(chosen, color="gray", linestyle="--")
     axis.set(title=title, xlabel=over)
     axis.grid(alpha=0.3)
     axis.set_ylim(bottom=0)
+    if marked:
+        axis.set_xticks(curves[0][1])
     if len(curves) > 1:
         axis.legend()
     file = io.BytesIO()

@@ -263,13 +263,13 @@ def add_pickle_argument(parser: argparse.ArgumentParser) -> None:
 
 def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
     """Return the configuration for a parsed command line."""
-    given = vars(arguments)
-    overrides = {
-        key: from_command_line(key, given[key], hint)
-        for key, hint in typing.get_type_hints(cls).items()
-        if key in given
-    }
-    return load_config(cls, given.get("config"), overrides)
+    return load_config(cls, vars(arguments).get("config"), overrides_of(cls, arguments))
+
+
+def overrides_of(cls: type[DataclassInstance], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the values of the fields of a class that a parsed command line sets."""
+    given, hints = vars(arguments), typing.get_type_hints(cls)
+    return {key: from_command_line(key, given[key], hint) for key, hint in hints.items() if key in given}
 
 
 def from_command_line(key: str, text: str, hint: Any) -> Any:

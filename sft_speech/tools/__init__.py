@@ -11,6 +11,9 @@ TOOLS: dict[str, Verb] = {
     "compare": Verb(
         "sft_speech.tools.compare.compare", "train several models or with several settings, and recommend one"
     ),
+    "self-train": Verb(
+        "sft_speech.tools.self_train.self_train", "train in rounds on labels and on pseudo-labels of unlabelled speech"
+    ),
     "check": Verb("sft_speech.tools.check.check", "look for errors in a corpus before training"),
     "find-lr": Verb("sft_speech.tools.find_lr", "find the learning rate of a run, with a picture"),
     "cut": Verb("sft_speech.tools.cut", "cut long recordings at the ends of sentences"),

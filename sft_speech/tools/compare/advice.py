@@ -70,7 +70,7 @@ def _headline(judgement: Judgement) -> str:
         before = judgement.untrained
         return (
             f"Nothing beats the untrained checkpoint {before.model}: it has {_figure(judgement, before.score)}, and "
-            f"the best candidate, {best.name}, {of_best} ({_differ(judgement.metric, before.best)}). Use it as it is."
+            f"the best candidate, {best.name}, {of_best} ({differ(judgement.metric, before.best)}). Use it as it is."
         )
     assert chosen is not None
     if len(candidates) == 1:
@@ -304,13 +304,14 @@ def _minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def _differ(metric: Metric, versus: Versus) -> str:
+def differ(metric: Metric, versus: Versus) -> str:
+    """Return a difference with its interval, in words."""
     gap = _minus(_gap(metric, versus.difference))
     return f"difference of {gap}, 95 % interval {between(metric, versus.interval)}"
 
 
 def _tested(judgement: Judgement, versus: Versus) -> str:
-    return f"{_differ(judgement.metric, versus)}, {p_value(versus.p_value)}"
+    return f"{differ(judgement.metric, versus)}, {p_value(versus.p_value)}"
 
 
 def p_value(value: float) -> str:

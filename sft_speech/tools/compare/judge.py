@@ -197,7 +197,7 @@ def judge(comparison: Comparison) -> Judgement:
     others = sorted((one for one in outcomes if one not in finished), key=lambda one: (one.status, one.name))
     if not finished:
         return Judgement(comparison, role, [], others)
-    splits = {one: _Split(comparison, one, finished) for one in comparison.splits}
+    splits = {one: SplitFigures(comparison, one, finished) for one in comparison.splits}
     deciding = splits[role]
     order = sorted(finished, key=lambda one: (_cost(comparison.metric, deciding.scores[one.name].value), one.name))
     versus, times = deciding.versus(order[0].name), timed(finished)
@@ -226,7 +226,7 @@ def judge(comparison: Comparison) -> Judgement:
     )
 
 
-def _alike(split: _Split, best: str, name: str, versus: Mapping[str, Versus]) -> bool:
+def _alike(split: SplitFigures, best: str, name: str, versus: Mapping[str, Versus]) -> bool:
     if name in versus:
         return versus[name].p_value >= LEVEL
     return split.scores[name].value == split.scores[best].value
@@ -237,7 +237,7 @@ def _cost(metric: Metric, value: float) -> float:
     return value if metric.best == "min" else -value
 
 
-class _Split:
+class SplitFigures:
     """The figures of all finished candidates on a split, and of their checkpoints before training.
 
     Attributes:
@@ -308,7 +308,7 @@ class _Split:
         """Return the difference of every other candidate to the best, with p-values adjusted for their number."""
         if not self.over:
             return {}
-        found = {name: self._pair(name, best) for name in self.scores if name != best}
+        found = {name: self.pair(name, best) for name in self.scores if name != best}
         adjusted = holm([one.p_value for one in found.values()])
         return {
             name: Versus(one.difference, one.interval, one.error, p)
@@ -320,9 +320,9 @@ class _Split:
         if not self.over or not self.before:
             return None
         entry = min(self.before, key=lambda one: (_cost(self.metric, self.points[one]), self.before[one]))
-        return Untrained(self.before[entry], self.all_scores[entry], self._pair(best, entry))
+        return Untrained(self.before[entry], self.all_scores[entry], self.pair(best, entry))
 
-    def _pair(self, name: str, other: str) -> Versus:
+    def pair(self, name: str, other: str) -> Versus:
         """Return the paired difference of two entries.
 
         The percentile bootstrap finds too many differences if there are few utterances or speakers, so the larger of

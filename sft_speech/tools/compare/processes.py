@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
 from sft_speech.errors import RESUMABLE, Stopped, UserError, printable
 from sft_speech.options.config import FinetuneConfig
@@ -74,15 +74,30 @@ class Ending:
     seconds: float
 
 
+class Command(Protocol):
+    """What is done in a process, such as a :class:`Job`: its name, its log, its command line."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def log(self) -> Path: ...
+
+    def command(self) -> list[str]: ...
+
+
+C = TypeVar("C", bound=Command)
+
+
 class Runner(Protocol):
     """Does runs; calls ``done`` after each. Raises :class:`Stopped` if a signal ended them."""
 
-    def __call__(self, jobs: Sequence[Job], done: Callable[[Job, Ending], None]) -> None: ...
+    def __call__(self, jobs: Sequence[C], done: Callable[[C, Ending], None]) -> None: ...
 
 
 @dataclass
 class _Running:
-    job: Job
+    job: Any  # a Command
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     began: float
@@ -106,7 +121,7 @@ class Processes:
         self.asked = 0
         self.running: dict[str | None, _Running] = {}
 
-    def __call__(self, jobs: Sequence[Job], done: Callable[[Job, Ending], None]) -> None:
+    def __call__(self, jobs: Sequence[C], done: Callable[[C, Ending], None]) -> None:
         waiting, stopped = deque(jobs), False
         with self._signals():
             try:
@@ -136,7 +151,7 @@ class Processes:
         if stopped or self.asked:
             raise Stopped
 
-    def _start(self, job: Job, gpu: str | None) -> _Running:
+    def _start(self, job: Command, gpu: str | None) -> _Running:
         where = "" if gpu is None else f" on GPU {gpu}"
         self.say(f"{job.name}: begins{where}; its output goes to {job.log}")
         command = job.command()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sft_speech.corpora.arguments import add_corpus_arguments, corpus_options
 from sft_speech.corpora.weights import CONFIDENCE
@@ -22,6 +23,9 @@ from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_o
 from sft_speech.tasks.asr.generation import Generation, add_generation_arguments, generation_of
 from sft_speech.tasks.asr.languages import add_language_arguments
 from sft_speech.tasks.asr.sharded import HOW_TO_RESUME
+
+if TYPE_CHECKING:
+    from sft_speech.tasks.asr.pseudo.filters import Filters
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +71,17 @@ def weight_argument(given: str) -> float | str:
     return CONFIDENCE if given == CONFIDENCE else float(given)
 
 
+def filters_of(args: argparse.Namespace) -> Filters:
+    """Return the filters of a command line.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+    from sft_speech.tasks.asr.pseudo.filters import Filters
+
+    return Filters(args.min_confidence, args.keep_share, tuple(args.chars_per_second), args.max_wer)
+
+
 def main(args: argparse.Namespace) -> int | None:
     """Label, filter, write the files and print the counts."""
     process, decoding, generation = Process.this(), decoding_of(args), generation_of(args)
@@ -75,7 +90,6 @@ def main(args: argparse.Namespace) -> int | None:
         raise UserError(f"--num_processes {args.num_processes}", why, "leave it out")
     if process.world > 1:
         end_with_parent()
-    from sft_speech.tasks.asr.pseudo.filters import Filters
     from sft_speech.tasks.asr.pseudo.label import Teacher, pseudo_label
     from sft_speech.tasks.asr.transcribe import progress_bar
 
@@ -86,14 +100,13 @@ def main(args: argparse.Namespace) -> int | None:
     second = None
     if args.second_teacher:
         second = Teacher(args.second_teacher, common | {"generation": Generation(language=args.language)})
-    filters = Filters(args.min_confidence, args.keep_share, tuple(args.chars_per_second), args.max_wer)
     with progress_bar(shown=process.main) as bar:
         labels = pseudo_label(
             teacher,
             args.source,
             args.output,
             split=args.split,
-            filters=filters,
+            filters=filters_of(args),
             second_teacher=second,
             weight=args.weight,
             ignore_text=args.ignore_text,

@@ -216,7 +216,7 @@ def test_several_corpora(case, tmp_path, caplog):
     [
         ({"unlabelled": []}, "self_train without unlabelled: there is nothing to label"),
         ({"unlabelled": "EMPTY"}, "EMPTY: "),
-        ({"unlabelled": "known.jsonl"}, "set ignore_text"),
+        ({"unlabelled": "known.jsonl"}, "ignore_text: true"),
         ({"teacher": "/none"}, "/none: there is no such directory"),
         ({"second_teacher": "/none"}, "/none: there is no such directory"),
         ({"min_confidenc": 1}, "self_train: min_confidenc: there is no such option.\n-> did you mean min_confidence?"),

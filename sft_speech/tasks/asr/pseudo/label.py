@@ -179,7 +179,7 @@ def rows_to_label(
     bare = [place for place, text in enumerate(texts) if ignore_text or not text.strip()]
     if not bare:
         why = f"{counted(len(texts), 'row has', 'rows have')} a transcript, and none is without one"
-        raise UserError(shown, why, "set ignore_text to label them all the same")
+        raise UserError(shown, why, "label them all the same with --ignore_text (in a YAML, ignore_text: true)")
     labelled = len(texts) - len(bare)
     rows = rows if not labelled else rows.select(bare)
     if any(audio["bytes"] is not None for audio in rows["audio"][:]):

@@ -104,7 +104,7 @@ def test_rows_without_a_transcript_and_segments(model, clips, tmp_path):
 def test_a_corpus_that_is_labelled(model, clips, tmp_path):
     source = tmp_path / "all.jsonl"
     source.write_text(json.dumps({"audio": str(clips / "00.wav"), "text": "known"}) + "\n")
-    with pytest.raises(UserError, match="set ignore_text"):
+    with pytest.raises(UserError, match="with --ignore_text"):
         pseudo_label(model, source, tmp_path / "out.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.jsonl"]
 

@@ -77,7 +77,8 @@ class MatrixEncoder(nn.Module):
         if not graph and single and not torch.is_autocast_enabled("cpu"):
             return self._encode(input_values)
         hidden = input_values[:, None]
-        if self._requires_grad and self.training:  # else gradient checkpointing finds nothing to differentiate
+        # Gradient checkpointing needs something to differentiate; otherwise the waveform's gradient is wasted work.
+        if self.gradient_checkpointing and self._requires_grad and self.training:
             hidden.requires_grad = True
         for layer in self.conv_layers:
             hidden = layer(hidden)

@@ -62,7 +62,47 @@ def replace(root: nn.Module, name: str, new: nn.Module) -> None:
     root.set_submodule(name, new.train(old.training))
 
 
-class ClipConv1d(nn.Conv1d):
+class PreciseConv1d(nn.Conv1d):
+    """A convolution over time that is computed in float32 on a CPU if it has groups, whatever its input and autocast.
+
+    On CPUs with AMX, torch computes convolutions over time with groups and a long kernel, such as the positional one of
+    wav2vec 2.0 and its relatives, wrongly in bfloat16: by several standard deviations. Under autocast the result stays
+    float32, as that of a norm does.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        half = input.dtype in (torch.bfloat16, torch.float16)
+        autocast = torch.is_autocast_enabled("cpu")
+        if self.groups == 1 or input.device.type != "cpu" or not (half or autocast):
+            return super()._conv_forward(input, weight, bias)
+        with torch.autocast("cpu", enabled=False):
+            made = super()._conv_forward(input.float(), weight.float(), None if bias is None else bias.float())
+        return made if autocast else made.to(input.dtype)
+
+
+def use_precise_convolutions(model: nn.Module) -> None:
+    """Replace a model's convolutions over time that have groups by :class:`PreciseConv1d`."""
+    for name, module in list(model.named_modules()):
+        if name and isinstance(module, nn.Conv1d) and not isinstance(module, PreciseConv1d) and module.groups > 1:
+            replace(model, name, PreciseConv1d(*arguments_of(module), device="meta"))
+
+
+def arguments_of(convolution: nn.Conv1d) -> tuple[Any, ...]:
+    """Return the arguments that make a convolution over time of the same shape."""
+    return (
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,
+        convolution.stride,
+        convolution.padding,
+        convolution.dilation,
+        convolution.groups,
+        convolution.bias is not None,
+        convolution.padding_mode,
+    )
+
+
+class ClipConv1d(PreciseConv1d):
     """A convolution over time that sees zeros after each clip's end, as it would for a clip alone.
 
     Args:
@@ -72,18 +112,7 @@ class ClipConv1d(nn.Conv1d):
     """
 
     def __init__(self, old: nn.Conv1d, lengths: ClipLengths, before: tuple[nn.Conv1d, ...] = ()) -> None:
-        super().__init__(
-            old.in_channels,
-            old.out_channels,
-            old.kernel_size,  # type: ignore[arg-type]
-            old.stride,  # type: ignore[arg-type]
-            old.padding,  # type: ignore[arg-type]
-            old.dilation,  # type: ignore[arg-type]
-            old.groups,
-            old.bias is not None,
-            old.padding_mode,
-            device="meta",
-        )
+        super().__init__(*arguments_of(old), device="meta")
         self.lengths = lengths
         self.before = [(one.kernel_size[0], one.stride[0], int(one.padding[0])) for one in before]
 

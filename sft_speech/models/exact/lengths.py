@@ -63,27 +63,34 @@ def replace(root: nn.Module, name: str, new: nn.Module) -> None:
 
 
 class PreciseConv1d(nn.Conv1d):
-    """A convolution over time that is computed in float32 on a CPU if it has groups, whatever its input and autocast.
+    """A convolution over time that a CPU computes in float32 if it is narrow, also under autocast or in half precision.
 
-    On CPUs with AMX, torch computes convolutions over time with groups and a long kernel, such as the positional one of
-    wav2vec 2.0 and its relatives, wrongly in bfloat16: by several standard deviations. Under autocast the result stays
-    float32, as that of a norm does.
+    On CPUs with AMX, torch 2.14 is wrong in bfloat16, by the size of the values, with 4 to 12 channels to a group and a
+    multiple of 8 taps. Under autocast the result stays float32, as that of a norm does.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         half = input.dtype in (torch.bfloat16, torch.float16)
         autocast = torch.is_autocast_enabled("cpu")
-        if self.groups == 1 or input.device.type != "cpu" or not (half or autocast):
+        if input.device.type != "cpu" or not (half or autocast) or not is_narrow(self):
             return super()._conv_forward(input, weight, bias)
         with torch.autocast("cpu", enabled=False):
             made = super()._conv_forward(input.float(), weight.float(), None if bias is None else bias.float())
         return made if autocast else made.to(input.dtype)
 
 
+def is_narrow(convolution: nn.Conv1d) -> bool:
+    """Return whether a group has few input channels, but more than one: then bfloat16 may be wrong on a CPU.
+
+    The positional convolutions of the published wav2vec 2.0 models, with 48 or 64 channels to a group, are right.
+    """
+    return 1 < convolution.in_channels // convolution.groups < 16
+
+
 def use_precise_convolutions(model: nn.Module) -> None:
-    """Replace a model's convolutions over time that have groups by :class:`PreciseConv1d`."""
+    """Replace a model's narrow convolutions over time by :class:`PreciseConv1d`."""
     for name, module in list(model.named_modules()):
-        if name and isinstance(module, nn.Conv1d) and not isinstance(module, PreciseConv1d) and module.groups > 1:
+        if name and isinstance(module, nn.Conv1d) and not isinstance(module, PreciseConv1d) and is_narrow(module):
             replace(model, name, PreciseConv1d(*arguments_of(module), device="meta"))
 
 

@@ -97,7 +97,7 @@ def test_values_and_gradients_under_autocast(norm, bias):
     plain, products = (one.movedim(1, 2)[own].float() for one in made)
     assert (plain - products).norm() < 0.03 * plain.norm()
     for name, gradient in gradients[0].items():
-        assert (gradient - gradients[1][name]).norm() < 0.1 * gradient.norm(), name
+        assert (gradient - gradients[1][name]).norm() < 0.1 * gradient.norm() + 1e-3, name
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -12,17 +12,19 @@ from sft_speech.models.exact.lengths import PreciseConv1d, use_precise_convoluti
 from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.ctc.loss import ctc_losses
 
-# The positional convolutions of the published checkpoints are as long. On CPUs with AMX, torch's own are wrong in
-# bfloat16 from 16 channels in 2 groups and a kernel of 32 on.
-SIZE = {"hidden_size": 64, "num_conv_pos_embedding_groups": 4}
+# Of these, torch's own are wrong in bfloat16 on CPUs with AMX: 12 channels to a group, 64 taps.
+SIZE = {"hidden_size": 48, "num_conv_pos_embedding_groups": 4}
 WITH_GROUPS = ["wav2vec2-group", "wav2vec2-layer", "hubert", "hubert-batch-norm", "wavlm", "unispeech", "unispeech-sat"]
 
 
 @pytest.mark.parametrize("family", [*WITH_GROUPS, "data2vec"])
 def test_the_loss_in_bfloat16_is_that_in_float32(family: str, tiny_directory) -> None:
-    taps = {"conv_pos_kernel_size": 63} if family == "data2vec" else {"num_conv_pos_embeddings": 64}
+    taps = {"conv_pos_kernel_size": 64} if family == "data2vec" else {"num_conv_pos_embeddings": 64}
     checkpoint = load_checkpoint(tiny_directory(family, **SIZE, **taps))
     model = checkpoint.model
+    for name, weight in model.named_parameters():
+        if "pos_conv_embed" in name and weight.ndim == 3:  # random ones are too small to matter
+            weight.data *= 10
     torch.manual_seed(0)
     clips = [torch.randn(length).numpy() for length in (16000, 12000)]
     inputs, labels = checkpoint.features(clips), torch.tensor([[5, 6, 7, 5], [7, 5, 6, -100]])
@@ -36,7 +38,7 @@ def test_the_loss_in_bfloat16_is_that_in_float32(family: str, tiny_directory) ->
 
 def test_half_precision_stays_half_precision() -> None:
     torch.manual_seed(0)
-    plain = nn.Sequential(nn.Conv1d(32, 32, 64, padding=32, groups=4), nn.Conv1d(32, 8, 3))
+    plain = nn.Sequential(nn.Conv1d(32, 32, 64, padding=32, groups=4), nn.Conv1d(32, 64, 3, groups=2))
     given = torch.randn(2, 32, 100)
     with torch.no_grad():
         expected = plain(given)
@@ -48,6 +50,6 @@ def test_half_precision_stays_half_precision() -> None:
 
 
 def test_the_state_of_a_model_stays_that_of_plain_transformers(tiny_model, tiny_directory: Path) -> None:
-    plain, loaded = tiny_model("wav2vec2-group"), load_checkpoint(tiny_directory("wav2vec2-group")).model
+    plain, loaded = tiny_model("wav2vec2-group", **SIZE), load_checkpoint(tiny_directory("wav2vec2-group", **SIZE)).model
     assert isinstance(loaded.wav2vec2.encoder.pos_conv_embed.conv, PreciseConv1d)
     assert loaded.state_dict().keys() == plain.state_dict().keys()

@@ -232,20 +232,20 @@ def evaluate(model: Any, speech: SyntheticSpeech, first: int, count: int) -> tup
     return jiwer.cer(references, hypotheses), jiwer.wer(references, hypotheses)
 
 
-def save(model: Any, output: Path) -> None:
-    """Write the checkpoint into ``output/model``, with weights in float16."""
+def save(model: Any, folder: Path) -> None:
+    """Write the checkpoint into a folder, with weights in float16."""
     from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
     from sft_speech.models.language import LANGUAGE
 
     model.config.update({LANGUAGE: "en"})
     # float16 halves the size; the configuration says float32, so the weights are loaded as float32.
-    model.save_pretrained(output / "model", state_dict={name: t.half() for name, t in model.state_dict().items()})
-    vocabulary = output / "vocab.json"
+    model.save_pretrained(folder, state_dict={name: t.half() for name, t in model.state_dict().items()})
+    vocabulary = folder / "vocab.json"
     vocabulary.write_text(json.dumps({token: number for number, token in enumerate(VOCABULARY)}))
     tokenizer = Wav2Vec2CTCTokenizer(str(vocabulary))
     extractor = Wav2Vec2FeatureExtractor(return_attention_mask=False)
-    Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(output / "model")
+    Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer).save_pretrained(folder)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -320,7 +320,7 @@ def main(args: argparse.Namespace) -> None:
             scratch = checkpoint.with_suffix(".new")
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, scratch)
             scratch.replace(checkpoint)
-            save(model, args.output)
+            save(model, args.output / "model")
             cer, wer = evaluate(model, heldout, 0, 60)
             print(f"held-out sentences after {state['updates']} updates: CER {cer:.2%}, WER {wer:.2%}", flush=True)
         if done:

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from sft_speech.errors import UserError
 from sft_speech.files import is_lfs_pointer
+from sft_speech.models.exact.lengths import use_precise_convolutions
 from sft_speech.models.linear import use_faster_linear
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
@@ -67,7 +68,7 @@ def load_pretrained(
     if from_scratch:
         auto = hasattr(model_class, "from_config")
         model = model_class.from_config(config, trust_remote_code=trust_remote_code) if auto else model_class(config)
-        use_faster_linear(model.float())
+        suit_cpu(model.float())
         return model.eval(), [key for key, _ in model.named_parameters()]
     check_folder(name)
     how: dict[str, Any] = how_to_read_weights(name, allow_pickle)
@@ -95,8 +96,14 @@ def load_pretrained(
     if len(new) > len(weights) / 2:
         kind = model.config.model_type
         raise UserError(name, f"its weights aren't those of a {kind} model", "check that config.json belongs to them")
-    use_faster_linear(model)
+    suit_cpu(model)
     return model.eval(), new
+
+
+def suit_cpu(model: PreTrainedModel) -> None:
+    """Replace layers that torch computes slowly, or wrongly in bfloat16, on some CPUs."""
+    use_faster_linear(model)
+    use_precise_convolutions(model)
 
 
 def check_folder(name: str) -> None:

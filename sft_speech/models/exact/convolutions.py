@@ -1,9 +1,11 @@
-"""The convolutions over a waveform as matrix products, for computation on a CPU without a graph.
+"""The convolutions over a waveform as matrix products, for computation on a CPU.
 
 Frames are rows and channels columns, so that the frames under a kernel are adjacent in memory: a convolution is one
 product for the first ``stride`` taps together, and one for each further tap. A clip passes through all layers in pieces
 of two seconds, which stay in the processor's cache, and only over its own frames; torch's convolutions pass layer by
 layer through the memory of a whole padded batch. The values are the same up to rounding.
+
+Training under autocast uses products as well, of whole batches: they are faster in bfloat16 than torch's convolutions.
 
 Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 """
@@ -47,7 +49,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 class MatrixEncoder(nn.Module):
-    """A feature encoder that uses matrix products on a CPU, in float32, frozen or without gradients.
+    """A feature encoder that uses matrix products on a CPU: under autocast, and in float32 frozen or without gradients.
 
     Otherwise it behaves like the feature encoders of transformers.
 
@@ -71,25 +73,52 @@ class MatrixEncoder(nn.Module):
 
     def forward(self, input_values: Tensor) -> Tensor:
         """Encode (B, S) to (B, C, T)."""
+        checkpointed = self.gradient_checkpointing and self.training
+        if input_values.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not checkpointed:
+            return self._encode_batch(input_values)
         weights = [input_values, *self.parameters()]
         graph = torch.is_grad_enabled() and any(one.requires_grad for one in weights)
         single = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in weights)
-        if not graph and single and not torch.is_autocast_enabled("cpu"):
+        if not graph and single and not checkpointed:
             return self._encode(input_values)
         hidden = input_values[:, None]
-        if self._requires_grad and self.training:  # else gradient checkpointing finds nothing to differentiate
+        # Gradient checkpointing needs something to differentiate; otherwise the waveform's gradient is wasted work.
+        if checkpointed and self._requires_grad:
             hidden.requires_grad = True
         for layer in self.conv_layers:
             hidden = layer(hidden)
         return hidden
 
-    def _encode(self, input_values: Tensor) -> Tensor:
-        """Encode (B, S) to (B, C, T) by matrix products, with zeros after each clip's own frames."""
+    def _samples(self, input_values: Tensor) -> Tensor:
+        """Return the clips' own lengths (B,)."""
         samples = self.lengths.inputs
         if samples is None:
             samples = torch.full((len(input_values),), input_values.shape[1])
         if len(samples) != len(input_values):
             raise RuntimeError(f"lengths of another batch: {len(samples)} for {len(input_values)} clips")
+        return samples
+
+    def _encode_batch(self, input_values: Tensor) -> Tensor:
+        """Encode (B, S) to (B, C, T) by matrix products in the precision of autocast; differentiable."""
+        precision, hidden = torch.get_autocast_dtype("cpu"), input_values[..., None]
+        for layer in self.conv_layers:
+            if isinstance(layer, ClipNormConvolution):  # the first; its norm goes into its weights
+                factor, term = layer.affine_of(input_values, self._samples(input_values))
+                if layer.conv.bias is not None:
+                    term = term + factor * layer.conv.bias
+                weight = (as_matrix(layer.conv) * factor[:, None]).to(precision)  # (B, K, C)
+                hidden = torch.baddbmm(term[:, None].to(precision), windows(hidden.to(precision), layer.conv), weight)
+            else:
+                hidden = windows(hidden.to(precision), layer.conv) @ as_matrix(layer.conv).to(precision)
+                hidden = hidden if layer.conv.bias is None else hidden + layer.conv.bias.to(precision)
+                if isinstance(norm := getattr(layer, "layer_norm", None), nn.LayerNorm):
+                    hidden = norm(hidden)
+            hidden = layer.activation(hidden)
+        return hidden.transpose(1, 2)
+
+    def _encode(self, input_values: Tensor) -> Tensor:
+        """Encode (B, S) to (B, C, T) by matrix products, with zeros after each clip's own frames."""
+        samples = self._samples(input_values)
         with torch.no_grad():
             stack = Stack(self.conv_layers)
             encoded = input_values.new_zeros(len(input_values), stack.frames(input_values.shape[1]), stack.channels)
@@ -109,7 +138,7 @@ class Stack:
         self.kernels = [layer.conv.kernel_size[0] for layer in self.layers]
         self.strides = [layer.conv.stride[0] for layer in self.layers]
         self.channels = self.layers[-1].conv.out_channels
-        self.weights = [layer.conv.weight.permute(2, 1, 0).flatten(0, 1).contiguous() for layer in self.layers]
+        self.weights = [as_matrix(layer.conv).contiguous() for layer in self.layers]
         self.step, self.field = 1, 1  # hop and receptive field, in samples
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
             self.step, self.field = self.step * stride, (self.field - 1) * stride + kernel
@@ -141,6 +170,27 @@ class Stack:
                     hidden = norm(hidden)
                 hidden = layer.activation(hidden)
             out[first:last] = hidden
+
+
+def as_matrix(convolution: nn.Conv1d) -> Tensor:
+    """Return the weight as a matrix (K * C, C')."""
+    return convolution.weight.permute(2, 1, 0).flatten(0, 1)
+
+
+def windows(hidden: Tensor, convolution: nn.Conv1d) -> Tensor:
+    """Return what is under the kernel of a convolution without padding, (B, T', K * C) of (B, T, C)."""
+    (kernel,), (stride,) = convolution.kernel_size, convolution.stride
+    batch, length, channels = hidden.shape
+    frames = (length - kernel) // stride + 1
+    if channels == 1:
+        return hidden[..., 0].unfold(1, kernel, stride).contiguous()
+    parts = []
+    for first in range(0, kernel, stride):  # copies of whole blocks are faster than those of overlapping windows
+        block = hidden[:, first : first + frames * stride]
+        block = nn.functional.pad(block, (0, 0, 0, frames * stride - block.shape[1]))
+        taps = min(stride, kernel - first)
+        parts.append(block.reshape(batch, frames, stride * channels)[..., : taps * channels])
+    return torch.cat(parts, -1)
 
 
 def convolved(hidden: Tensor, weight: Tensor, bias: Tensor | None, kernel: int, stride: int) -> Tensor:

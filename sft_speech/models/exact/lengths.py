@@ -62,7 +62,54 @@ def replace(root: nn.Module, name: str, new: nn.Module) -> None:
     root.set_submodule(name, new.train(old.training))
 
 
-class ClipConv1d(nn.Conv1d):
+class PreciseConv1d(nn.Conv1d):
+    """A convolution over time that a CPU computes in float32 if it is narrow, also under autocast or in half precision.
+
+    On CPUs with AMX, torch 2.14 is wrong in bfloat16, by the size of the values, with 4 to 12 channels to a group and a
+    multiple of 8 taps. Under autocast the result stays float32, as that of a norm does.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        half = input.dtype in (torch.bfloat16, torch.float16)
+        autocast = torch.is_autocast_enabled("cpu")
+        if input.device.type != "cpu" or not (half or autocast) or not is_narrow(self):
+            return super()._conv_forward(input, weight, bias)
+        with torch.autocast("cpu", enabled=False):
+            made = super()._conv_forward(input.float(), weight.float(), None if bias is None else bias.float())
+        return made if autocast else made.to(input.dtype)
+
+
+def is_narrow(convolution: nn.Conv1d) -> bool:
+    """Return whether a group has few input channels, but more than one: then bfloat16 may be wrong on a CPU.
+
+    The positional convolutions of the published wav2vec 2.0 models, with 48 or 64 channels to a group, are right.
+    """
+    return 1 < convolution.in_channels // convolution.groups < 16
+
+
+def use_precise_convolutions(model: nn.Module) -> None:
+    """Replace a model's narrow convolutions over time by :class:`PreciseConv1d`."""
+    for name, module in list(model.named_modules()):
+        if name and isinstance(module, nn.Conv1d) and not isinstance(module, PreciseConv1d) and is_narrow(module):
+            replace(model, name, PreciseConv1d(*arguments_of(module), device="meta"))
+
+
+def arguments_of(convolution: nn.Conv1d) -> tuple[Any, ...]:
+    """Return the arguments that make a convolution over time of the same shape."""
+    return (
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,
+        convolution.stride,
+        convolution.padding,
+        convolution.dilation,
+        convolution.groups,
+        convolution.bias is not None,
+        convolution.padding_mode,
+    )
+
+
+class ClipConv1d(PreciseConv1d):
     """A convolution over time that sees zeros after each clip's end, as it would for a clip alone.
 
     Args:
@@ -72,18 +119,7 @@ class ClipConv1d(nn.Conv1d):
     """
 
     def __init__(self, old: nn.Conv1d, lengths: ClipLengths, before: tuple[nn.Conv1d, ...] = ()) -> None:
-        super().__init__(
-            old.in_channels,
-            old.out_channels,
-            old.kernel_size,  # type: ignore[arg-type]
-            old.stride,  # type: ignore[arg-type]
-            old.padding,  # type: ignore[arg-type]
-            old.dilation,  # type: ignore[arg-type]
-            old.groups,
-            old.bias is not None,
-            old.padding_mode,
-            device="meta",
-        )
+        super().__init__(*arguments_of(old), device="meta")
         self.lengths = lengths
         self.before = [(one.kernel_size[0], one.stride[0], int(one.padding[0])) for one in before]
 

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from sft_speech.models.exact import convolutions
-from sft_speech.models.exact.convolutions import convolved, with_matrix_products
+from sft_speech.models.exact.convolutions import as_matrix, convolved, windows, with_matrix_products
 from sft_speech.models.exact.lengths import ClipLengths
 from sft_speech.models.exact.norms import use_own_frames
 
@@ -77,7 +77,52 @@ def plain_calls(encoder):
     return calls
 
 
-@pytest.mark.parametrize("why", ["training", "autocast", "double", "nothing"])
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_values_and_gradients_under_autocast(norm, bias):
+    lengths = ClipLengths()
+    encoder = with_matrix_products(encoder_of(lengths, norm, bias).train().requires_grad_(True), lengths)
+    calls, clips = plain_calls(encoder), torch.randn(2, 16_003)
+    lengths.inputs = torch.tensor([16_003, 9_999])
+    own = torch.arange(49) < torch.tensor([49, 30])[:, None]  # frames
+    target = torch.randn(2, 10, 49) * own[:, None]
+    made, gradients = [], []
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            made.append(encoder(clips))
+        (made[-1] * target).sum().backward()
+        gradients.append({name: weight.grad for name, weight in encoder.named_parameters()})
+        encoder.zero_grad(set_to_none=True)
+    assert len(calls) == 1  # not under autocast
+    plain, products = (one.movedim(1, 2)[own].float() for one in made)
+    assert (plain - products).norm() < 0.03 * plain.norm()
+    for name, gradient in gradients[0].items():
+        assert (gradient - gradients[1][name]).norm() < 0.1 * gradient.norm() + 1e-3, name
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_waveform_gets_a_gradient_for_gradient_checkpointing_only(checkpointing):
+    lengths = ClipLengths()
+    encoder = with_matrix_products(encoder_of(lengths).train().requires_grad_(True), lengths)
+    encoder.gradient_checkpointing = checkpointing
+    given = []
+    encoder.conv_layers[0].register_forward_pre_hook(lambda _, args: given.append(args[0].requires_grad))
+    encoder(torch.randn(2, 1000))
+    assert given == [checkpointing]
+
+
+@given(st.integers(1, 4), st.integers(0, 9), st.integers(1, 4), st.integers(0, 30))
+@settings(max_examples=60, deadline=None)
+def test_windows_of_any_kernel(stride, more, channels, frames):
+    kernel = stride + more
+    layer = nn.Conv1d(channels, 5, kernel, stride, bias=False)
+    hidden = torch.randn(2, kernel + frames, channels)
+    with torch.no_grad():
+        found = windows(hidden, layer) @ as_matrix(layer)
+        assert torch.allclose(found, layer(hidden.mT).mT, atol=1e-5)
+
+
+@pytest.mark.parametrize("why", ["training", "double", "nothing"])
 def test_where_it_is_not_possible_nothing_changes(why):
     lengths = ClipLengths()
     encoder = encoder_of(lengths)
@@ -87,8 +132,7 @@ def test_where_it_is_not_possible_nothing_changes(why):
         encoder.requires_grad_(True)
     if why == "double":
         encoder, clips = encoder.double(), clips.double()
-    with torch.autocast("cpu", torch.bfloat16, enabled=why == "autocast"):
-        made = encoder(clips)
+    made = encoder(clips)
     assert len(calls) == (why != "nothing")
     assert made.requires_grad == (why == "training")
 

@@ -23,9 +23,12 @@ from sft_speech.tasks.asr.task import Recognition
 from sft_speech.training import callbacks
 from sft_speech.training.loss import Criterion
 from sft_speech.training.rows import Rows
+from sft_speech.training.start import on_cpu
 from sft_speech.training.utterances import Utterances
 
 logger = logging.getLogger(__name__)
+
+WHOLE_SECONDS = 0.5  # of which batches have a multiple on a CPU
 
 # Options that only models which write token by token have.
 SEQ2SEQ_ONLY = ("language_column", "encoder_seconds", "label_smoothing", "lower_case", "timestamp_share")
@@ -94,7 +97,7 @@ class CtcRecognition(Recognition):
         return Utterances(rows.table, rate, encode, augment=change, seed=self.config.seed, spec_augment=self.masks())
 
     def collator(self) -> CTCCollator:
-        return CTCCollator(self.checkpoint)
+        return CTCCollator(self.checkpoint, WHOLE_SECONDS if on_cpu() else None)
 
     def callbacks(self) -> list[TrainerCallback]:
         return [callbacks.BlankAdvice()]

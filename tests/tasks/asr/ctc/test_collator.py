@@ -56,6 +56,13 @@ def test_two_rows(rows):
     assert batch["seconds"].item() == pytest.approx(0.2)
 
 
+def test_padding_to_a_multiple(rows):
+    utterances = [Utterances(rows, 100, FourSamplesToAFrame().encode)[(0, index)] for index in (0, 1)]
+    batch = CTCCollator(FourSamplesToAFrame(), whole_seconds=0.05)(utterances)
+    assert batch["input_values"].tolist() == [[0.5] * 8 + [0.0] * 7, [0.25] * 12 + [0.0] * 3]
+    assert batch["frames"].tolist() == [2, 3]
+
+
 def test_a_segment(rows):
     batch = collate(rows, [2])
     assert batch["input_values"].tolist() == [[0.25] * 4]

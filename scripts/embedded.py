@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from pretrain_small import save
@@ -40,7 +41,8 @@ def slowed(old: Wav2Vec2ForCTC) -> Wav2Vec2ForCTC:
         # Fewer taps over the same seconds have the same sum. Assigned as a whole, since the weight is normalized.
         taps = functional.interpolate(taps, size=fewer, mode="linear") * (taps.shape[2] / fewer)
         model.wav2vec2.encoder.pos_conv_embed.conv.weight = taps
-        for layer in model.wav2vec2.encoder.layers[-NEW_LAYERS:]:
+        layers: Any = model.wav2vec2.encoder.layers[-NEW_LAYERS:]
+        for layer in layers:
             for last in (layer.attention.out_proj, layer.feed_forward.output_dense):
                 last.weight.zero_()
                 last.bias.zero_()

@@ -50,6 +50,7 @@ def test_half_precision_stays_half_precision() -> None:
 
 
 def test_the_state_of_a_model_stays_that_of_plain_transformers(tiny_model, tiny_directory: Path) -> None:
-    plain, loaded = tiny_model("wav2vec2-group", **SIZE), load_checkpoint(tiny_directory("wav2vec2-group", **SIZE)).model
+    plain = tiny_model("wav2vec2-group", **SIZE)
+    loaded = load_checkpoint(tiny_directory("wav2vec2-group", **SIZE)).model
     assert isinstance(loaded.wav2vec2.encoder.pos_conv_embed.conv, PreciseConv1d)
     assert loaded.state_dict().keys() == plain.state_dict().keys()

@@ -61,7 +61,9 @@ def start(source: Path, output: Path) -> None:
 
 def export(source: Path, output: Path) -> None:
     """Write a trained checkpoint with weights in float16."""
-    save(Wav2Vec2ForCTC.from_pretrained(source), output)
+    model = Wav2Vec2ForCTC.from_pretrained(source)
+    model.config.update({"activation_dropout": 0.0, "mask_time_prob": 0.05})  # light, for little data
+    save(model, output)
 
 
 if __name__ == "__main__":

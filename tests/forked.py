@@ -7,6 +7,7 @@ and of the Hub start new interpreters.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import multiprocessing
 import os
@@ -95,6 +96,7 @@ def become(line: list[str], environment: dict[str, str], output: list[Inherited]
     import numpy as np
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
+    gc.freeze()  # otherwise collections would visit, and so copy, all that was imported
     os.setsid()
     ready.send(None)
     ready.close()

@@ -26,11 +26,11 @@ def test_they_are_small_and_in_half_precision(name):
 
 
 def test_the_recognizer_understands_the_synthesizer():
-    """The CER is 31 %; after a sixth of the training it was 77 % (RESULTS.md)."""
+    """The CER is 21 %."""
     synthesizer, transcriber = Synthesizer(str(ASSETS / "speecht5-small")), Transcriber(str(ASSETS / "wav2vec2-small"))
     hypotheses = []
     for speech in synthesizer(SAYS, "plain"):
         assert speech.problem == ""
         hypotheses.append(transcriber((speech.waveform, speech.rate)).text)
     references = [text.rstrip(".").upper() for text in SAYS]
-    assert sum_errors(character_errors(references, hypotheses)).rate < 0.7
+    assert sum_errors(character_errors(references, hypotheses)).rate < 0.45

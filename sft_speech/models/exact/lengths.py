@@ -91,22 +91,13 @@ def use_precise_convolutions(model: nn.Module) -> None:
     """Replace a model's narrow convolutions over time by :class:`PreciseConv1d`."""
     for name, module in list(model.named_modules()):
         if name and isinstance(module, nn.Conv1d) and not isinstance(module, PreciseConv1d) and is_narrow(module):
-            replace(model, name, PreciseConv1d(*arguments_of(module), device="meta"))
+            replace(model, name, PreciseConv1d(**arguments_of(module), device="meta"))
 
 
-def arguments_of(convolution: nn.Conv1d) -> tuple[Any, ...]:
+def arguments_of(convolution: nn.Conv1d) -> dict[str, Any]:
     """Return the arguments that make a convolution over time of the same shape."""
-    return (
-        convolution.in_channels,
-        convolution.out_channels,
-        convolution.kernel_size,
-        convolution.stride,
-        convolution.padding,
-        convolution.dilation,
-        convolution.groups,
-        convolution.bias is not None,
-        convolution.padding_mode,
-    )
+    names = "in_channels out_channels kernel_size stride padding dilation groups padding_mode"
+    return {name: getattr(convolution, name) for name in names.split()} | {"bias": convolution.bias is not None}
 
 
 class ClipConv1d(PreciseConv1d):
@@ -119,7 +110,7 @@ class ClipConv1d(PreciseConv1d):
     """
 
     def __init__(self, old: nn.Conv1d, lengths: ClipLengths, before: tuple[nn.Conv1d, ...] = ()) -> None:
-        super().__init__(*arguments_of(old), device="meta")
+        super().__init__(**arguments_of(old), device="meta")
         self.lengths = lengths
         self.before = [(one.kernel_size[0], one.stride[0], int(one.padding[0])) for one in before]
 

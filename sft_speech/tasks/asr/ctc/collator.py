@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,11 +26,15 @@ class CTCCollator:
         checkpoint: the recognizer.
         whole_seconds: waveforms are padded to a multiple of so many seconds. On a CPU oneDNN compiles its convolutions
             for every new shape, which can take a third of the time of a step.
+        max_batch_seconds: this padding ends where the padded seconds of the batch reach this limit.
     """
 
-    def __init__(self, checkpoint: Checkpoint, whole_seconds: float | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, whole_seconds: float | None = None, max_batch_seconds: float = math.inf
+    ) -> None:
         self.features, self.frames, self.rate = checkpoint.features, checkpoint.frames, checkpoint.rate
         self.multiple = round(whole_seconds * self.rate) if whole_seconds else 1
+        self.max_samples = max_batch_seconds * self.rate
 
     def __call__(self, utterances: list[dict[str, Any] | None]) -> dict[str, torch.Tensor]:
         """Return the model's inputs, and labels (B, L) padded with -100, frames (B,), seconds () of unpadded audio.
@@ -58,5 +63,6 @@ class CTCCollator:
         """Return inputs (B, S) padded further, to a multiple of samples; log-mel frames stay as they are."""
         if "input_values" not in inputs:
             return inputs
-        missing = -inputs["input_values"].shape[1] % self.multiple
+        clips, samples = inputs["input_values"].shape
+        missing = int(max(0, min(-samples % self.multiple, self.max_samples / clips - samples)))
         return {name: torch.nn.functional.pad(value, (0, missing)) for name, value in inputs.items()}

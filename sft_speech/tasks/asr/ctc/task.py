@@ -97,7 +97,9 @@ class CtcRecognition(Recognition):
         return Utterances(rows.table, rate, encode, augment=change, seed=self.config.seed, spec_augment=self.masks())
 
     def collator(self) -> CTCCollator:
-        return CTCCollator(self.checkpoint, WHOLE_SECONDS if on_cpu() else None)
+        if not on_cpu():
+            return CTCCollator(self.checkpoint)
+        return CTCCollator(self.checkpoint, WHOLE_SECONDS, self.config.batch_seconds)
 
     def callbacks(self) -> list[TrainerCallback]:
         return [callbacks.BlankAdvice()]

@@ -61,6 +61,10 @@ def test_padding_to_a_multiple(rows):
     batch = CTCCollator(FourSamplesToAFrame(), whole_seconds=0.05)(utterances)
     assert batch["input_values"].tolist() == [[0.5] * 8 + [0.0] * 7, [0.25] * 12 + [0.0] * 3]
     assert batch["frames"].tolist() == [2, 3]
+    full = CTCCollator(FourSamplesToAFrame(), whole_seconds=0.05, max_batch_seconds=0.26)(utterances)
+    assert full["input_values"].shape == (2, 13)
+    over = CTCCollator(FourSamplesToAFrame(), whole_seconds=0.05, max_batch_seconds=0.2)(utterances)
+    assert over["input_values"].shape == (2, 12)
 
 
 def test_a_segment(rows):

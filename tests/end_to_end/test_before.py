@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from sft_speech.cli import main
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
@@ -203,3 +204,8 @@ def test_a_failed_evaluation_does_not_block_the_next_run(short, tmp_path, capsys
     assert "none of its utterances could be read" in capsys.readouterr().err
     assert not (tmp_path / "out" / "run.yaml").exists()
     assert main(short) == 0
+
+
+def test_the_largest_batch_of_a_recognizer_is_measured(arguments, tmp_path):
+    assert main([*arguments, "--max_steps", "1", "--max_batch_seconds", "auto", "--evaluate_before", "false"]) == 0
+    assert yaml.safe_load((tmp_path / "out" / "run.yaml").read_text())["max_batch_seconds"] == "auto"

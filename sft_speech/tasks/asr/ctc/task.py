@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -99,7 +100,8 @@ class CtcRecognition(Recognition):
     def collator(self) -> CTCCollator:
         if not on_cpu():
             return CTCCollator(self.checkpoint)
-        return CTCCollator(self.checkpoint, WHOLE_SECONDS, self.config.batch_seconds)
+        unmeasured = self.config.max_batch_seconds == "auto" and self.config.measured_batch_seconds is None
+        return CTCCollator(self.checkpoint, WHOLE_SECONDS, math.inf if unmeasured else self.config.batch_seconds)
 
     def callbacks(self) -> list[TrainerCallback]:
         return [callbacks.BlankAdvice()]

@@ -63,9 +63,10 @@ def draw(
     """Return curves as PNG.
 
     Args:
-        chosen: is marked by a vertical line.
+        over: label of the horizontal axis.
+        chosen: step to mark by a vertical line.
         bands: intervals around the values of curves, by label.
-        marked: every step has a mark on the axis, of those of the first curve.
+        marked: label the axis at the steps of the first curve only.
     """
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 

@@ -58,7 +58,7 @@ def test_swapped_transcripts_are_disputed(found, planted):
 
 
 def test_the_same_corpus_without_faults_has_no_findings(clean, tmp_path):
-    """The embedded model, which gets a quarter of these characters wrong, may dispute two of the 80 transcripts."""
+    """The embedded model is weak: it may dispute two of the 80 transcripts."""
     report = check(tmp_path, clean, "--model", MODEL)
     disputed = cases(report).get("disputed_transcript", [])
     assert len(disputed) <= 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sft_speech.inference.processes import Process
 from sft_speech.inference.shards import Shards
@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+
+class Recordings(Protocol):
+    """All recordings of a run, a list or rows that are read when they are needed."""
+
+    def __getitem__(self, part: slice, /) -> Iterable[Audio]: ...
+
+
 HOW_TO_RESUME = "the same command with --resume continues it"
 
 
 def transcribe_missing(
     run: Shards,
-    audios: Sequence[Audio],
+    audios: Recordings,
     process: Process,
     transcriber: Callable[[], Transcriber],
     line: Callable[[Transcription], bytes],

@@ -20,7 +20,7 @@ from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tools.compare.outcomes import read_json
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from sft_speech.tasks.asr.pseudo.rows import RowsToLabel
 
 Text = tuple[str, str, str]  # reference, hypothesis, language
 TEACHERS = ("teacher.jsonl", "second_teacher.jsonl")  # what they wrote, see tasks/asr/pseudo/label.py
@@ -38,17 +38,17 @@ class Unlabelled:
     name: str
     table: Mapping[str, Any]
 
-    def rows(self, ignore_text: bool) -> Dataset:
+    def rows(self, ignore_text: bool) -> RowsToLabel:
         """Return the rows to label.
 
         Raises:
             UserError: there are none, or they cannot be read.
         """
-        from sft_speech.tasks.asr.pseudo.label import rows_to_label
+        from sft_speech.tasks.asr.pseudo.rows import rows_to_label
 
         table = self.table
         given = {"config": table.get("source_config"), "columns": columns_of(table), "channel": table.get("channel")}
-        return rows_to_label(table["source"], table.get("split"), ignore_text, given)[0]
+        return rows_to_label(table["source"], table.get("split"), ignore_text, given)
 
     def words(self) -> list[str]:
         """Return it as arguments of ``pseudo-label``."""

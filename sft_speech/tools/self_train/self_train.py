@@ -27,6 +27,7 @@ from sft_speech.tools.self_train.options import Plan, RoundOptions, SelfTrainCon
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from sft_speech.tasks.asr.pseudo.rows import RowsToLabel
     from sft_speech.tools.self_train.report import Report
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,6 @@ def self_train(
 def train_rounds(plan: Plan, command: str) -> Report:
     """Do the rounds that are left. Return the report, which is written."""
     from sft_speech.models.load import read_config
-    from sft_speech.tasks.asr.pseudo.label import fingerprint
     from sft_speech.tools.compare.processes import Processes
     from sft_speech.tools.self_train.labels import unlabelled_of
     from sft_speech.tools.self_train.report import write_report
@@ -107,18 +107,18 @@ def train_rounds(plan: Plan, command: str) -> Report:
     lock = OutputLock(plan.folder)
     with contextlib.closing(lock):
         lock.hold()
-        state = State(plan, {name: fingerprint(one) for name, one in rows.items()}, command)
+        state = State(plan, {name: one.fingerprint() for name, one in rows.items()}, command)
         rounds = Rounds(plan, state, corpora, Processes([None], logger.info), write_report)
         rounds.run()
         return write_report(rounds)
 
 
-def warn_of_evaluated(plan: Plan, rows: Mapping[str, Dataset]) -> None:
+def warn_of_evaluated(plan: Plan, rows: Mapping[str, RowsToLabel]) -> None:
     """Warn about unlabelled utterances that are evaluated on too: the figures would look better than they are."""
     from sft_speech.corpora import load_corpus
     from sft_speech.corpora.report import CorpusReport
 
-    run, unlabelled = plan.run, {one for table in rows.values() for one in _clips(table)}
+    run, unlabelled = plan.run, {one for table in rows.values() for one in _clips(table.rows)}
     for role in run.reported:
         place = run.place(role)
         given = {"config": place.config, "columns": place.columns, "channel": place.channel}
@@ -131,5 +131,5 @@ def warn_of_evaluated(plan: Plan, rows: Mapping[str, Dataset]) -> None:
 
 def _clips(rows: Dataset) -> list[tuple[str, float | None]]:
     """Return what tells recordings and their segments apart."""
-    audios = (str(Path(one["path"]).resolve()) for one in rows["audio"][:])
-    return list(zip(audios, rows["start"][:], strict=True))
+    paths = [one["path"] for one in rows["audio"]]
+    return [(str(Path(path).resolve()), start) for path, start in zip(paths, rows["start"][:], strict=True) if path]

@@ -4,6 +4,7 @@
 corpus.rejected.jsonl   the others, with the reason
 corpus.report.json      counts
 corpus.report.png       errors over confidence, if the rows had transcripts
+corpus.audio/           audio of kept labels that was inside tables
 corpus.labels/          what the teachers wrote, a line per row: other filters need no new transcription
 
 The transcription itself is that of ``sft-speech transcribe``, in shards, see :mod:`sft_speech.inference.shards`.
@@ -14,22 +15,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sft_speech.audio.channels import name_of
-from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.weights import CONFIDENCE, WEIGHT
 from sft_speech.errors import UserError
 from sft_speech.files import open_whole, write_whole
 from sft_speech.inference import shards
 from sft_speech.inference.processes import Process
 from sft_speech.inference.shards import Shards
-from sft_speech.tasks.asr.pseudo.filters import Filters, Label, judge
+from sft_speech.tasks.asr.pseudo.filters import Filters, Judged, Label, judge
 from sft_speech.tasks.asr.pseudo.report import Outcome
+from sft_speech.tasks.asr.pseudo.rows import RowsToLabel, audio_file, manifest_row, rows_to_label
 from sft_speech.tasks.asr.sharded import failed_line, transcribe_missing
 from sft_speech.text.counted import counted
 
@@ -124,7 +123,7 @@ def pseudo_label(
     check_weight(weight)
     if isinstance(source, str | Path) and files.manifest.resolve() == Path(source).resolve():
         raise UserError(f"-o {output}", "it is the source and would be overwritten", "choose another name")
-    rows, labelled, dropped = rows_to_label(source, split, ignore_text, corpus)
+    rows = rows_to_label(source, split, ignore_text, corpus)
     teachers = [as_teacher(one) for one in (teacher, second_teacher) if one is not None]
     work = Work(files, teachers, rows, process, max(process.world, processes or 1))
     if process.main:
@@ -136,7 +135,7 @@ def pseudo_label(
             return None  # the caller launches them
         if not work.transcribe(progress or ignored):
             return None
-    return files.write(rows, labelled, dropped, teachers, filters, weight)
+    return files.write(rows, teachers, filters, weight)
 
 
 def ignored(seconds: float) -> None:
@@ -156,50 +155,6 @@ def check_weight(weight: float | str) -> None:
     if weight == CONFIDENCE or (isinstance(weight, int | float) and 0 < weight < float("inf")):
         return
     raise UserError(f"weight {weight}", "it is a factor on the loss", "give a number above 0, or confidence")
-
-
-def rows_to_label(
-    source: str | Path | Dataset, split: str | None, ignore_text: bool, corpus: dict[str, Any]
-) -> tuple[Dataset, int, dict[str, int]]:
-    """Return the rows to label, how many have a transcript already, and how many cannot be read, by reason.
-
-    Raises:
-        UserError: there are none, or their audio is not in files.
-    """
-    from sft_speech.corpora import load_corpus
-
-    rows: Any = source
-    report = CorpusReport()
-    shown = str(source) if isinstance(source, str | Path) else "the rows"
-    if isinstance(source, str | Path):
-        rows = load_corpus(source, split, unlabelled=True, report=report, **corpus)
-    elif split is not None:
-        raise UserError(f"split {split}", "rows in memory have no splits", "select the rows")
-    texts = rows["text"][:]
-    bare = [place for place, text in enumerate(texts) if ignore_text or not text.strip()]
-    if not bare:
-        why = f"{counted(len(texts), 'row has', 'rows have')} a transcript, and none is without one"
-        raise UserError(shown, why, "label them all the same with --ignore_text (in a YAML, ignore_text: true)")
-    labelled = len(texts) - len(bare)
-    rows = rows if not labelled else rows.select(bare)
-    if any(audio["bytes"] is not None for audio in rows["audio"][:]):
-        raise UserError(shown, "its audio is inside tables, but a manifest names files", "extract it into files")
-    reasons: Counter[str] = Counter()
-    for part in report.to_dict().values():
-        reasons.update({reason: len(found) for reason, found in part["dropped"]["reasons"].items()})
-    return rows, labelled, dict(reasons)
-
-
-def audio_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recording of a row as models take it."""
-    whole = {"audio": row["audio"]["path"], "channel": row.get("channel")}
-    return whole if row["start"] is None else whole | {"start": row["start"], "seconds": row["seconds"]}
-
-
-def fingerprint(rows: Dataset) -> str:
-    """Return a digest of the recordings and their order."""
-    parts = zip(rows["id"][:], rows["audio"][:], rows["start"][:], rows["seconds"][:], strict=True)
-    return shards.fingerprint([f"{id}\t{audio['path']}\t{start}\t{seconds}" for id, audio, start, seconds in parts])
 
 
 class Loaded:
@@ -234,10 +189,12 @@ class Work:
         world: number of processes that work on it.
     """
 
-    def __init__(self, files: Files, teachers: Sequence[Teacher], rows: Dataset, process: Process, world: int) -> None:
+    def __init__(
+        self, files: Files, teachers: Sequence[Teacher], rows: RowsToLabel, process: Process, world: int
+    ) -> None:
         self.teachers, self.rows, self.process, self.world = teachers, rows, process, world
         self.paths = files.labels[: len(teachers)]
-        self.settings = [one.settings() | {"recordings": fingerprint(rows)} for one in teachers]
+        self.settings = [one.settings() | {"recordings": rows.fingerprint()} for one in teachers]
         self.runs: list[Shards | None] = []
         self.finished = False
 
@@ -249,13 +206,13 @@ class Work:
 
     def transcribe(self, progress: Callable[[float], Any]) -> bool:
         """Transcribe the share of this process; return whether it completed the labels of all teachers."""
-        audios, merged = [audio_of(row) for row in self.rows], False
+        merged = False
         for number, teacher in enumerate(self.teachers):
             run = self.runs[number] if self.runs else shards.join(self.paths[number], self.settings[number])
             if run is None:
                 continue
             loaded = Loaded(teacher, self.process)
-            read = transcribe_missing(run, audios, self.process, loaded, loaded.line, failed_line, progress)
+            read = transcribe_missing(run, self.rows, self.process, loaded, loaded.line, failed_line, progress)
             merged |= read is not None
         return merged and all(path.exists() for path in self.paths)
 
@@ -274,7 +231,7 @@ class Files:
         """The labels of the first and of the second teacher."""
         return [self.beside("labels") / name for name in ("teacher.jsonl", "second_teacher.jsonl")]
 
-    def begin(self, teachers: Sequence[Teacher], rows: Dataset, resume: bool) -> None:
+    def begin(self, teachers: Sequence[Teacher], rows: RowsToLabel, resume: bool) -> None:
         """Begin a run, or resume one.
 
         Raises:
@@ -284,14 +241,14 @@ class Files:
         if self.manifest.suffix != ".jsonl" or not self.manifest.absolute().parent.is_dir():
             raise UserError(shown, "it must be a .jsonl file in an existing folder", "choose another name")
         if not resume:
-            for path in (self.manifest, folder):
+            for path in (self.manifest, folder, self.beside("audio")):
                 if path.exists():
                     do = "continue or filter again with --resume, or choose another name"
                     raise UserError(shown, f"{path.name} already exists", do)
         elif self.manifest.exists() and not folder.exists():
             raise UserError(shown, f"it exists, but not {folder.name}, what the teacher wrote", "choose another name")
         own = {f"teacher {number}": one.settings() for number, one in enumerate(teachers, 1)}
-        settings = {"recordings": fingerprint(rows), **own}
+        settings = {"recordings": rows.fingerprint(), **own}
         file = folder / "run.json"
         if not file.exists():
             folder.mkdir(exist_ok=True)
@@ -306,9 +263,7 @@ class Files:
 
     def write(
         self,
-        rows: Dataset,
-        labelled: int,
-        dropped: Mapping[str, int],
+        rows: RowsToLabel,
         teachers: Sequence[Teacher],
         filters: Filters,
         weight: float | str,
@@ -320,11 +275,13 @@ class Files:
         """
         labels = [read_labels(path, len(rows)) for path in self.labels[: len(teachers)]]
         judged = judge(filters, *labels)
-        outcome = Outcome(judged, rows["seconds"][:], rows["text"][:], labelled, dropped)
+        seconds, audio = rows.rows["seconds"][:], self.beside("audio")
+        outcome = Outcome(judged, seconds, rows.rows["text"][:], rows.labelled, rows.dropped)
         with open_whole(self.manifest) as kept, open_whole(self.beside("rejected.jsonl")) as rejected:
-            for row, (label, why) in zip(rows, judged, strict=True):
+            for number, (row, (label, why)) in enumerate(zip(rows.rows, judged, strict=True)):
                 line = manifest_row(row, label)
                 if why is None:
+                    line["audio"] = str(audio_file(row, audio, number).absolute())
                     of_label = (label.confidence or 0.0) if weight == CONFIDENCE else weight
                     kept.write(as_line(line | {WEIGHT: of_label}))
                 else:
@@ -343,7 +300,7 @@ class Files:
             self.manifest.unlink()
             given = f"{counted(len(rows), 'label')} of {teachers[0].model}"
             raise UserError(given, f"none passes the filters\n{outcome.table()}", "see the reasons above")
-        warn_of_long(rows, judged)
+        warn_of_long(seconds, judged, self.manifest, teachers[0].model)
         return PseudoLabels(self.manifest, report, outcome.table())
 
 
@@ -361,27 +318,14 @@ def read_labels(path: Path, count: int) -> list[Label]:
     return labels
 
 
-def manifest_row(row: Mapping[str, Any], label: Label) -> dict[str, Any]:
-    """Return the row of a manifest for a label; a text that the row had is its ``reference``."""
-    made: dict[str, Any] = {"id": row["id"], "audio": str(Path(row["audio"]["path"]).absolute()), "text": label.text}
-    if row["start"] is not None:
-        made |= {"start": row["start"], "end": row["start"] + row["seconds"]}
-    made["seconds"] = round(row["seconds"], 3)
-    if row.get("channel") is not None:
-        made["channel"] = name_of(row["channel"])
-    further = {"speaker": row["speaker"], "language": label.language, "reference": row["text"]}
-    made |= {name: value for name, value in further.items() if value}
-    return made | {CONFIDENCE: label.confidence}
-
-
 def as_line(row: Mapping[str, Any]) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def warn_of_long(rows: Dataset, judged: Sequence[Any]) -> None:
+def warn_of_long(seconds: Sequence[float], judged: Sequence[Judged], manifest: Path, teacher: str) -> None:
     """Warn about recordings that are kept, but longer than most runs take."""
-    kept = [seconds for seconds, one in zip(rows["seconds"][:], judged, strict=True) if one.why is None]
-    long = sum(seconds > LONG_SECONDS for seconds in kept)
+    long = sum(length > LONG_SECONDS for length, one in zip(seconds, judged, strict=True) if one.why is None)
     if long:
         what = counted(long, "recording is", "recordings are")
-        logger.warning("%s longer than %g s: `sft-speech cut` cuts them at the ends of sentences", what, LONG_SECONDS)
+        how = f"sft-speech cut {manifest} --recognizer {teacher} -o {manifest.with_suffix('.csv')}"
+        logger.warning("%s longer than %g s; cut at the ends of sentences with: %s", what, LONG_SECONDS, how)

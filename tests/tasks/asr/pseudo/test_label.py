@@ -101,6 +101,32 @@ def test_rows_without_a_transcript_and_segments(model, clips, tmp_path):
     assert (tmp_path / "all.report.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_audio_inside_tables_is_written_into_files(model, clips, tmp_path):
+    """As in a parquet file, with and without names; rejected labels need no files."""
+    from datasets import Dataset
+
+    encoded = [(clips / f"{number:02}.wav").read_bytes() for number in range(3)]
+    names = ["a/first.wav", None, "third.wav"]
+    audio = [{"path": name, "bytes": content} for name, content in zip(names, encoded, strict=True)]
+    source, output = tmp_path / "part.parquet", tmp_path / "out.jsonl"
+    Dataset.from_dict({"audio": audio, "speaker": ["a", "b", "c"]}).to_parquet(source)
+    assert run(model, "--source", source, "-o", output, "--keep_share", 0.6) == 0
+    kept = rows_of(output)
+    assert len(kept) == 2
+    files = {Path(row["audio"]): row["speaker"] for row in kept}
+    assert {file.parent for file in files} == {tmp_path / "out.audio"}
+    assert sorted((tmp_path / "out.audio").iterdir()) == sorted(files)
+    for file, speaker in files.items():
+        assert (file.read_bytes(), file.suffix) == (encoded["abc".index(speaker)], ".wav")
+    texts = [one.text for one in Transcriber(model, device="cpu")([row["audio"] for row in kept])]
+    assert load_corpus(output)["text"][:] == texts
+    assert run(model, "--source", source, "-o", output, "--resume") == 0  # nothing is transcribed again
+    assert len(rows_of(output)) == 3
+    output.unlink()
+    with pytest.raises(UserError, match="already exists"):
+        pseudo_label(model, source, output)
+
+
 def test_a_corpus_that_is_labelled(model, clips, tmp_path):
     source = tmp_path / "all.jsonl"
     source.write_text(json.dumps({"audio": str(clips / "00.wav"), "text": "known"}) + "\n")

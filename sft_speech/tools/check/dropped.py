@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
+from sft_speech.corpora.report import CUT
 from sft_speech.tools.check.findings import Case, Finding, Severity, finding
 from sft_speech.tools.check.rows import Rows
 
@@ -38,7 +39,7 @@ REASONS = {
     ),
     "too short": _Reason("warning", "too short to train on", "lower min_seconds if they are correct", listen=True),
     "too long": _Reason(
-        "warning", "too long to train on", "cut them: sft-speech cut; or raise max_seconds (Whisper takes at most 30 s)"
+        "warning", "too long to train on", f"cut them: {CUT}; or raise max_seconds (Whisper takes at most 30 s)"
     ),
     "more labels than frames": _Reason(
         "warning", "with more text than can be spoken in their time", "listen: text or audio is wrong", listen=True

@@ -45,7 +45,7 @@ REASONS = {
         "warning", "with more text than can be spoken in their time", "listen: text or audio is wrong", listen=True
     ),
     "more tokens than the decoder takes": _Reason(
-        "warning", "with more text than the model writes at once", "cut them: sft-speech cut"
+        "warning", "with more text than the model writes at once", f"cut them: {CUT}"
     ),
     "another script": _Reason("warning", "whose transcript is in the script of another language", "check the language"),
     "no language": _Reason("warning", "without a language", "fill in the column of the language"),

@@ -2,7 +2,7 @@
 
 Each line of a text is a sentence. Of a corpus, the transcripts are taken. The text is normalized for the vocabulary of
 the model: its case, its letters, numbers spelled out. A vocabulary without a space gives a model of characters. If the
-text does not fit into memory (some hundred bytes per word), use KenLM's lmplz.
+text does not fit into memory (about 200 bytes per word), use KenLM's lmplz.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Heafield et al. 2013, "Scalable modified Kneser-Ney language model estimation"; the discounts are those of Chen and
 Goodman 1998. No package that pip installs does this: KenLM's has no lmplz, and those in Python back off without
-interpolation or need counts that small texts lack. Everything is in memory, some hundred bytes per word of the text.
+interpolation or need counts that small texts lack. Everything is in memory, about 200 bytes per word of the text.
 
 Legend: n length of an n-gram, V words with the three marks, U distinct n-grams of one length.
 """

@@ -82,7 +82,8 @@ def with_bigrams(path: str, folder: Path) -> str:
         copy = folder / "arpa"
         with open(copy, "wb") as file:
             file.writelines([*(line for line in header if line.strip()), b"ngram 2=0\n\n\\1-grams:\n"])
-            file.writelines(itertools.takewhile(lambda line: line.strip() != b"\\end\\", lines))
+            section = itertools.takewhile(lambda line: line.strip() != b"\\end\\", lines)
+            file.writelines(section)
             file.write(b"\n\\2-grams:\n\n\\end\\\n")
         return str(copy)
 

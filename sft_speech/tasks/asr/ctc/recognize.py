@@ -68,8 +68,8 @@ def recognize(
 ) -> Iterator[Recognition | AudioError]:
     """Recognize clips as :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize` describes.
 
-    The model computes in bfloat16 on a GPU (float16 on one without it), in float32 on a CPU, and is in evaluation mode
-    while the iterator lives.
+    The model computes as :func:`sft_speech.inference.pieces.results` describes, and is in evaluation mode while the
+    iterator lives.
 
     Args:
         progress: called after each batch; with a decoder, after each clip.

@@ -111,5 +111,5 @@ def has_amx() -> bool:
     """Return whether oneDNN, which computes torch's products in bfloat16, uses AMX on this machine."""
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
     allowed = limit in ("ALL", "DEFAULT") or "AMX" in limit
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in the first releases that are supported
+    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()  # not in the first releases that are supported
     return allowed and torch.backends.mkldnn.is_available() and bool(capabilities.get("amx_bf16"))

@@ -23,6 +23,9 @@ from sft_speech.models.exact.lengths import ClipLengths
 from sft_speech.models.exact.norms import ClipNormConvolution
 
 PIECE = 100  # frames of the encoder computed together, two seconds
+# In bfloat16 oneDNN compiles a product for every new number of rows. So the last piece of a clip is padded to a
+# multiple of so many frames.
+GRAIN = 25
 
 
 def with_matrix_products(encoder: nn.Module, lengths: ClipLengths) -> nn.Module:
@@ -142,6 +145,7 @@ class Stack:
         self.kernels = [layer.conv.kernel_size[0] for layer in self.layers]
         self.strides = [layer.conv.stride[0] for layer in self.layers]
         self.channels = self.layers[-1].conv.out_channels
+        self.grain = 1 if precision == torch.float32 else GRAIN
         self.weights = [as_matrix(layer.conv).contiguous() for layer in self.layers]
         self.step, self.field = 1, 1  # hop and receptive field, in samples
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
@@ -166,17 +170,20 @@ class Stack:
             weights[0], biases[0] = weights[0] * factor, term
         weights = [weight.to(self.precision) for weight in weights]
         biases = [None if bias is None else bias.to(self.precision) for bias in biases]
-        waveform = waveform.to(self.precision)
         total = self.frames(len(waveform))
-        for first in range(0, total, PIECE):
-            last = min(first + PIECE, total)
+        padded = -(-total // self.grain) * self.grain  # frames
+        if padded != total:
+            waveform = nn.functional.pad(waveform, (0, (padded - 1) * self.step + self.field - len(waveform)))
+        waveform = waveform.to(self.precision)
+        for first in range(0, padded, PIECE):
+            last = min(first + PIECE, padded)
             hidden = waveform[first * self.step : (last - 1) * self.step + self.field, None]
             for number, layer in enumerate(self.layers):
                 hidden = convolved(hidden, weights[number], biases[number], self.kernels[number], self.strides[number])
                 if isinstance(norm := getattr(layer, "layer_norm", None), nn.LayerNorm):
                     hidden = norm(hidden)
                 hidden = layer.activation(hidden)
-            out[first:last] = hidden
+            out[first : min(last, total)] = hidden[: total - first]
 
 
 def as_matrix(convolution: nn.Conv1d) -> Tensor:

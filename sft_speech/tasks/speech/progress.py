@@ -27,6 +27,7 @@ SMOOTH = 5  # decoder steps whose median is the position, so that a single glanc
 NEAR, NEAR_SHARE = 2, 0.03  # what is near a position, in encoder steps and as a share of them
 SHORT = 16  # in shorter inputs less is near: even attention would have its maximum anywhere, with much near it
 FOCUS = 0.4  # share of the attention near its maximum; a step with less says nothing about the position
+COVERED = 0.5  # share of the input up to the position that was passed through; else the attention is not a reader's
 TAIL_SECONDS = 0.3  # from when the attention reaches the end of the input until its last sound has ended
 PATIENCE_SECONDS = 1.5  # without progress; pauses between sentences are shorter
 
@@ -55,6 +56,7 @@ class Progress:
         self.recent: list[int] = []  # positions of the last steps that had one
         self.furthest, self.since = -1, 0  # largest position, and the step at which it was reached
         self.waiting: list[int] = []  # positions since then
+        self.passed: set[int] = set()  # all positions
 
     def add(self, attention: np.ndarray, stop: bool) -> None:
         """Add a decoder step: what it attended to (N,), and whether the model gave its stop signal."""
@@ -62,13 +64,10 @@ class Progress:
         step = len(self.attention)
         if self.last is not None:
             self._follow(attention, step)
-        arrived = self.last is not None and self.furthest >= self.last
         if stop:
             self._end("stop", step)
-        elif arrived and step - self.since >= self.tail:
-            self._end("spoken", step)
-        elif self.last is not None and len(self.waiting) >= self.patience:
-            self._end(self._why_waiting(self.last, len(attention)), min(step, self.since + self.tail))
+        elif ending := self._why_over(step, len(attention)):
+            self._end(ending, min(step, self.since + self.tail))
         elif step >= self.limit:
             self._end("limit", step)
 
@@ -78,17 +77,27 @@ class Progress:
             return
         self.recent = [*self.recent[1 - SMOOTH :], position]
         now = int(median(self.recent))
+        self.passed.add(now)
         if now > self.furthest and (self.last is None or self.furthest < self.last):
             self.furthest, self.since, self.waiting = now, step, []
         else:
             self.waiting.append(now)
 
-    def _why_waiting(self, last: int, steps: int) -> Ending:
-        near = self._near(steps)
-        if self.furthest >= last - near:
-            return "spoken"  # the end was passed too quickly for the median
+    def _why_over(self, step: int, steps: int) -> Ending | None:
+        """Return why the attention says that the utterance is over; None if it does not."""
+        near, waited = self._near(steps), len(self.waiting) >= self.patience
+        arrived = self.last is not None and self.furthest >= self.last and step - self.since >= self.tail
+        if not (arrived or waited) or not self._reads(near):
+            return None
+        if arrived or self.furthest >= (self.last or 0) - near:  # or the end was passed too quickly for the median
+            return "spoken"
         behind = sum(self.furthest - one > near for one in self.waiting)
         return "repeated" if 2 * behind > len(self.waiting) else "stuck"
+
+    def _reads(self, near: int) -> bool:
+        """Return whether the attention has moved through the input; that of some heads rests on one of its ends."""
+        covered = {one + more for one in self.passed for more in range(-near, near + 1)}
+        return self.furthest > near and len(covered & set(range(self.furthest))) >= COVERED * self.furthest
 
     def _near(self, steps: int) -> int:
         return max(NEAR * min(steps, SHORT) // SHORT, round(NEAR_SHARE * steps))

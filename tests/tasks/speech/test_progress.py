@@ -35,6 +35,8 @@ READS = list(range(40))  # one token per step; the median of five positions is t
         (READS + [39] * 50, {"last": None, "limit": 60}, "limit", 60, 60),
         (READS + [39] * 50, {"focus": 0.3, "limit": 60}, "limit", 60, 60),  # spread attention says nothing
         (READS[:9] + [39] + READS[10:30] + [29] * 50, {}, "stuck", 32 + 3, 32 + 15),  # one glance at the end
+        ([39] * 100, {"limit": 60}, "limit", 60, 60),  # heads that attend to one end of the text do not read it
+        ([0] * 100, {"limit": 60}, "limit", 60, 60),
         (READS, {"limit": 0}, "limit", 1, 1),
     ],
 )

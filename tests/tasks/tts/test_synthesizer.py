@@ -109,12 +109,12 @@ def test_speech_that_does_not_end_is_cut_and_reported(synthesizer, caplog):
     assert synthesizer("abc", "anna").seconds == 3 * 0.032
 
 
-def attend(monkeypatch, *, step: float) -> None:
+def attend(monkeypatch, *, step: float, last: int = 1000) -> None:
     """Let every utterance attend to one token at a time, ``step`` tokens further at each decoder step."""
 
     def guided(layers, config):
         attention = torch.zeros_like(layers[-1][:, 0, -1])
-        attention[:, min(int(step * next(steps)), attention.shape[1] - 1)] = 1
+        attention[:, min(int(step * next(steps)), attention.shape[1] - 1, last)] = 1
         return attention
 
     steps = iter(range(10_000))
@@ -134,10 +134,10 @@ def test_speech_ends_when_the_attention_has_reached_the_end_of_the_text(synthesi
 
 def test_speech_is_cut_where_the_attention_goes_no_further(synthesizer, monkeypatch):
     stop_after(synthesizer, -50.0)
-    attend(monkeypatch, step=0.0)
+    attend(monkeypatch, step=1.0, last=5)
     speech = synthesizer("abcdefghijklmno", "anna")
-    assert speech.problem == "'abcdefghijklmno' was cut after 0.3 s: it went no further in the text"
-    assert len(speech.waveform) == (1 + 9) * 512
+    assert speech.problem == "'abcdefghijklmno' was cut after 0.5 s: it went no further in the text"
+    assert len(speech.waveform) == (5 + 1 + 2 + 9) * 512
 
 
 def test_a_checkpoint_names_the_longest_text_that_it_can_speak(tiny_speaker, synthesizer):

@@ -90,8 +90,8 @@ def decode(
     config, postnet = checkpoint.config, model.speech_decoder_postnet
     prenet = Prenet(checkpoint, voice, seed)
     encoded = model.speecht5.encoder(input_values=inputs, attention_mask=mask, return_dict=True).last_hidden_state
-    lengths = torch.tensor([checkpoint.encoder_steps(int(own)) for own in mask.sum(-1)], device=inputs.device)
-    mask = (torch.arange(encoded.shape[1], device=inputs.device) < lengths[:, None]).long()
+    lengths = [checkpoint.encoder_steps(own) for own in mask.sum(-1).tolist()]
+    mask = (torch.arange(encoded.shape[1]) < torch.tensor(lengths)[:, None]).long().to(inputs.device)
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     frame = encoded.new_zeros(len(inputs), config.num_mel_bins)
     running = list(range(len(inputs)))
@@ -112,14 +112,14 @@ def decode(
         attended = guided(made.cross_attentions, config).float().cpu().numpy()
         for row, index in enumerate(running):
             spectra[index].append(spectrum[row])
-            progress[index].add(attended[row, : lengths[row]], stop[row])
+            progress[index].add(attended[row, : lengths[index]], stop[row])
         frame = spectrum[:, -1]
         left = [row for row, index in enumerate(running) if progress[index].ending is None]
         if not left:
             break
         if len(left) < len(running):
             kept = torch.tensor(left, device=inputs.device)
-            frame, encoded, mask, lengths = frame[kept], encoded[kept], mask[kept], lengths[kept]
+            frame, encoded, mask = frame[kept], encoded[kept], mask[kept]
             cache.batch_select_indices(kept)
             running = [running[row] for row in left]
     return [_finished(postnet, own, one) for own, one in zip(spectra, progress, strict=True)]

@@ -231,7 +231,7 @@ class SpeechGenerator:
             most = min(limit, self.max_seconds or limit)
             steps = max(1, min(int(most / step), config.max_speech_positions))
             progress.append(Progress(last if config.use_guided_attention_loss else None, steps, step))
-        tensors = [tensor.to(self.device) for tensor in (inputs, mask, voice)]
+        inputs, mask, voice = inputs.to(self.device), mask.to(self.device), voice.to(self.device)
         return [
             Part(
                 self.vocoder(one.spectrogram),
@@ -241,5 +241,5 @@ class SpeechGenerator:
                 one.spectrogram.cpu().numpy(),
                 one.attention,
             )
-            for one in decode(self.checkpoint, *tensors, progress, self.seed)
+            for one in decode(self.checkpoint, inputs, mask, voice, progress, self.seed)
         ]

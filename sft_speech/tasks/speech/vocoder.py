@@ -39,7 +39,7 @@ class GriffinLim:
 
         extractor: Any = self.extractor
         mels = 10.0 ** spectrogram.detach().cpu().double().numpy().T.clip(-10, 10)  # (M, T)
-        # The solution of librosa's nnls differs by less than rounding: it starts from this one, and hardly leaves it.
+        # librosa's nnls starts from this solution and hardly leaves it, but takes as long as all iterations below.
         magnitudes = (self.inverse @ mels).clip(0)  # (F, T)
         waveform = librosa.griffinlim(
             magnitudes,

@@ -117,7 +117,7 @@ def test_a_voice_converter_converts_an_upload(load, tiny_conversion, recordings)
 
 def test_models_of_one_page_have_one_task(options, tiny_directory, tiny_speaker, tmp_path) -> None:
     recognizer = str(tiny_directory("wav2vec2-layer"))
-    with pytest.raises(UserError, match="speech synthesis, and .* is one for speech recognition"):
+    with pytest.raises(UserError, match=r"speech synthesis, and .* is one for speech recognition"):
         load_models([recognizer, str(tiny_speaker)], options(), tmp_path)
     with pytest.raises(UserError, match="--vocoder: models for speech recognition do not have it"):
         load_models([recognizer], options("--vocoder", "some/vocoder"), tmp_path)

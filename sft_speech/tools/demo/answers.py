@@ -149,7 +149,7 @@ class RecognitionModel(Model):
             "" if found.text.strip() else "the model recognized no words",
             f"only a part could be read: {found.error}" if found.error else "",
         ]
-        return (found.text, words, [str(file) for file in files]), remarks
+        return (found.text, words, [str(file) for file in files] or None), remarks
 
 
 class ClassificationModel(Model):

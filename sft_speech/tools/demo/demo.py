@@ -55,9 +55,8 @@ def main(args: argparse.Namespace) -> None:
                 "until you stop the page, everybody with the link can use the models on this machine, and recordings "
                 "pass through those servers."
             )
-        with serving(models, args.port, args.share) as (address, public):
-            for shown in filter(None, (address, public)):
-                print(shown, flush=True)
+        with serving(models, args.port, args.share) as address:
+            print(address, flush=True)
             logger.info("open this address in a browser; Ctrl-C stops the page and removes what was uploaded")
             _wait()
 

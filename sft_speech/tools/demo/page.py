@@ -37,12 +37,13 @@ POLICY = (
     "default-src 'self' data: blob:; script-src 'self' blob: 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
 )
+FONTS = ["system-ui", "sans-serif"]  # those of the visitor's system: nothing to load
 STYLE = """
-.note { color: var(--body-text-color-subdued); min-height: 1.5em; overflow-wrap: anywhere; }
+.note { min-height: 1.5em; overflow-wrap: anywhere; }
 .problem { color: var(--error-text-color, #b91c1c); background: var(--error-background-fill);
            border: 1px solid var(--error-border-color); border-radius: var(--radius-md); padding: .5em .8em;
            overflow-wrap: anywhere; }
-.model { overflow-wrap: anywhere; }
+.model { font-size: 1.15em; overflow-wrap: anywhere; }
 """
 
 
@@ -78,19 +79,19 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def serving(models: Sequence[Model], port: int | None = None, share: bool = False) -> Iterator[tuple[str, str | None]]:
+def serving(models: Sequence[Model], port: int | None = None, share: bool = False) -> Iterator[str]:
     """Serve the page while the block runs.
 
     Args:
         models: one or two of the same kind.
         port: None takes the first free one from 7860 on.
-        share: open a tunnel through gradio's servers, too.
+        share: open a tunnel through gradio's servers, too; gradio prints the public address.
 
     Yields:
-        Its address on this machine, and its public address if there is one.
+        Its address on this machine.
 
     Raises:
-        UserError: the port is taken.
+        UserError: the port is taken, or the tunnel could not be opened.
     """
     gr = gradio()
     page = build(models)
@@ -101,7 +102,7 @@ def serving(models: Sequence[Model], port: int | None = None, share: bool = Fals
             share=share,
             prevent_thread_lock=True,
             quiet=True,
-            theme=gr.themes.Default(),  # its fonts are files of gradio
+            theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
             css=STYLE,
             footer_links=[],
             run_history=False,
@@ -116,7 +117,9 @@ def serving(models: Sequence[Model], port: int | None = None, share: bool = Fals
         wanted = "--port" if port is None else f"--port {port}"
         raise UserError(wanted, "the port is in use", "choose another one, such as --port 7999") from error
     try:
-        yield address, public
+        if share and not public:
+            raise UserError("--share", "gradio could not open the tunnel", "check the connection, or leave it out")
+        yield address
     finally:
         page.close(verbose=False)
 
@@ -161,8 +164,8 @@ def build(models: Sequence[Model]) -> Any:
                 with gr.Column(min_width=320):
                     gr.HTML(f'<h2 class="model">{user(name)}</h2>')
                     own = _voices(gr, model) if isinstance(model, SpeakingModel) else []
-                    outputs = layout.outputs(gr)
                     note = gr.HTML(_note(None))
+                    outputs = layout.outputs(gr)
                 button.click(
                     partial(_values, model, len(outputs)),
                     [*common, *own],
@@ -228,7 +231,7 @@ def _transcript(gr: Any) -> list[Any]:
             max_height=320,
             buttons=[],
         ),
-        gr.File(label="Subtitles", file_count="multiple", interactive=False),
+        gr.File(label="Subtitles", file_count="multiple", interactive=False, height=130),
     ]
 
 

@@ -34,5 +34,5 @@ def recordings(tmp_path_factory):
     soundfile.write(folder / "hum.wav", hum, RATE)
     soundfile.write(folder / "silent.wav", np.zeros(RATE), RATE)
     (folder / "empty.wav").touch()
-    (folder / "notes.wav").write_text("These are notes, and no <b>audio</b>.")
+    (folder / "notes.wav").write_text("These are notes, and no audio.")
     return folder

@@ -43,6 +43,7 @@ STYLE = """
 .problem { color: var(--error-text-color, #b91c1c); background: var(--error-background-fill);
            border: 1px solid var(--error-border-color); border-radius: var(--radius-md); padding: .5em .8em;
            overflow-wrap: anywhere; }
+.subtitles { --size-64: 8rem; } /* the height of gradio's empty box */
 .model { font-size: 1.15em; overflow-wrap: anywhere; }
 """
 
@@ -231,7 +232,7 @@ def _transcript(gr: Any) -> list[Any]:
             max_height=320,
             buttons=[],
         ),
-        gr.File(label="Subtitles", file_count="multiple", interactive=False, height=130),
+        gr.File(label="Subtitles", file_count="multiple", interactive=False, elem_classes="subtitles"),
     ]
 
 

@@ -23,6 +23,7 @@ TOOLS: dict[str, Verb] = {
     "merge": Verb("sft_speech.tools.merge", "make a plain model of a LoRA adapter and its base"),
     "interpolate": Verb("sft_speech.tools.interpolate", "mix the weights of a model before and after fine-tuning"),
     "push": Verb("sft_speech.tools.push", "upload the result of a run to the Hub"),
+    "demo": Verb("sft_speech.tools.demo.demo", "try a model out in the browser, or two side by side"),
     "doctor": Verb("sft_speech.tools.doctor", "look for errors in this machine and its installation"),
     "make-demo-corpus": Verb("sft_speech.corpora.synthetic", "make a small corpus of synthetic speech"),
 }

@@ -50,6 +50,8 @@ def main(args: argparse.Namespace) -> None:
     target = TARGETS[args.to]
     check_arguments(args, target)
     task = check_model(args, target)
+    from sft_speech.corpora.report import source_name
+
     with new_folder(Path(args.output)) as part:
         checkpoint = load_original(args, task)
         if target.measured:
@@ -59,11 +61,14 @@ def main(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(dir=part.parent) as plain:
             checkpoint.save(plain)
             target.write(checkpoint, Path(plain), part, args.int8)
-        report: dict[str, Any] = {"model": args.model, "to": args.to, "int8": args.int8}
+        report: dict[str, Any] = {"model": source_name(args.model), "to": args.to, "int8": args.int8}
         if target.measured:
             from sft_speech.tools.export.parity import measured, warn
 
-            report |= measured(task, checkpoint, part, rows, target.files) | {"source": args.source, "split": split}
+            report |= measured(task, checkpoint, part, rows, target.files) | {
+                "source": source_name(args.source),
+                "split": split,
+            }
             warn(report)
         from sft_speech.tools.export.page import lines, page
 

@@ -6,9 +6,12 @@ PyTorch model; its output is "logits".
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +73,14 @@ def _write(exporter: Any, config: Any, checkpoint: Any, plain: Path, output: Pat
             shutil.copyfile(file, output / file.name)
 
 
-class _silent(warnings.catch_warnings):
-    """Hides the messages of compilers, which are about their own insides."""
-
-    def __enter__(self) -> Any:
-        found = super().__enter__()
-        warnings.simplefilter("ignore")
-        self.before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        return found
-
-    def __exit__(self, *exception: Any) -> None:
-        logging.disable(self.before)
-        super().__exit__(*exception)
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Hide what compilers print, warn and log about their own insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sft_speech.hub.markdown import code, table, text
 from sft_speech.tasks import spec_of
+from sft_speech.text.counted import counted
 from sft_speech.tools.export.targets import Target
 
 
@@ -28,7 +29,7 @@ def rows_of(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (metric.heading, rate("torch"), rate("exported")),
         ("seconds of audio per second", *faster("real_time_factor")),
         ("seconds of audio per second of CPU time", *faster("cpu_real_time_factor")),
-        ("weights, MB", f"{sizes['torch']:.1f}", f"{sizes['exported']:.1f}"),
+        ("weights, MB (torch: float32)", f"{sizes['torch']:.1f}", f"{sizes['exported']:.1f}"),
     ]  # type: ignore[return-value]  # pairs
 
 
@@ -76,8 +77,8 @@ def page(report: Mapping[str, Any], target: Target, output: str) -> str:
         return "\n\n".join(parts) + "\n"
     where = f"{text(report['source'])}, split {text(report['split'])}"
     parts += [
-        f"Compared with the original on the CPU, {report['threads']} threads, {report['compared']} utterances, "
-        f"{report['seconds'] / 60:.1f} minutes of {where}:",
+        f"Compared with the original on the CPU, {counted(report['threads'], 'thread')}, "
+        f"{counted(report['compared'], 'utterance')}, {report['seconds'] / 60:.1f} minutes of {where}:",
         "\n".join(f"- {text(one)}" for one in agreement(report)),
         table(HEADS, rows_of(report)),
         "Intervals are 95 %, by bootstrap. Speeds are of one pass each, reading the audio included; other work on the "

@@ -17,6 +17,19 @@ class Refused(NamedTuple):
     do: str
 
 
+# CTranslate2's code has these settings of the published wav2vec 2.0 models with layer norm.
+PUBLISHED = {
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "conv_bias": True,
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "num_conv_pos_embeddings": 128,
+    "num_conv_pos_embedding_groups": 16,
+    "add_adapter": False,
+    "adapter_attn_dim": None,
+}
+
+
 @dataclass(frozen=True)
 class Target:
     """A runtime.
@@ -64,10 +77,11 @@ def no_ctranslate2(config: Any, task: str) -> Refused | None:
     if kind_of(config, task) != "ctc" or config.model_type != "wav2vec2":
         why = f"CTranslate2 computes Whisper and wav2vec2 as recognizers, not {config.model_type} for {task}"
         return Refused(why, "use --to onnx")
-    layer = config.feat_extract_norm == "layer" and config.do_stable_layer_norm and config.conv_bias
-    if not layer or config.add_adapter:
-        why = "CTranslate2 computes only wav2vec2 models with layer norm in all convolutions, such as XLS-R"
-        return Refused(why, "use --to onnx")
+    for name, value in PUBLISHED.items():
+        found = getattr(config, name)
+        if (list(found) if isinstance(found, list | tuple) else found) != value:
+            why = f"CTranslate2 computes only models like XLS-R, and {name} is {found} here, not {value}"
+            return Refused(why, "use --to onnx")
     return None
 
 

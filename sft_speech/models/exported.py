@@ -78,7 +78,7 @@ class ExportedModel(nn.Module):
         rows = []
         for row in range(len(next(iter(inputs.values())))):
             own = None if attention_mask is None else int(attention_mask[row].sum())
-            given = {name: value[row : row + 1, :own].float().numpy() for name, value in inputs.items()}
+            given = {name: value[row : row + 1, :own].float().cpu().numpy() for name, value in inputs.items()}
             if attention_mask is not None:
                 given["attention_mask"] = np.ones((1, own or 0), np.int64)
             logits = session({name: np.ascontiguousarray(given[name]) for name in given if name in session.inputs})

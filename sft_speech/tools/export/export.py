@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
     target = TARGETS[args.to]
     check_arguments(args, target)
     task = check_model(args, target)
-    from sft_speech.corpora.report import source_name
+    from sft_speech.hub.published import published
 
     with new_folder(Path(args.output)) as part:
         checkpoint = load_original(args, task)
@@ -61,14 +61,12 @@ def main(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(dir=part.parent) as plain:
             checkpoint.save(plain)
             target.write(checkpoint, Path(plain), part, args.int8)
-        report: dict[str, Any] = {"model": source_name(args.model), "to": args.to, "int8": args.int8}
+        report: dict[str, Any] = {"model": published(args.model), "to": args.to, "int8": args.int8}
         if target.measured:
             from sft_speech.tools.export.parity import measured, warn
 
-            report |= measured(task, checkpoint, part, rows, target.files) | {
-                "source": source_name(args.source),
-                "split": split,
-            }
+            report |= measured(task, checkpoint, part, rows, target.files)
+            report |= {"source": published(args.source), "split": split}
             warn(report)
         from sft_speech.tools.export.page import lines, page
 

@@ -48,7 +48,7 @@ class WhisperSession:
         """Return the states of a clip, in CTranslate2's memory, from its log-mel frames (1, mels, frames)."""
         import ctranslate2
 
-        return self.model.encode(ctranslate2.StorageView.from_array(mels.contiguous().numpy()), to_cpu=True)
+        return self.model.encode(ctranslate2.StorageView.from_array(mels.cpu().contiguous().numpy()), to_cpu=True)
 
 
 class CTranslate2Whisper(ExportedModel):

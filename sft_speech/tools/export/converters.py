@@ -67,4 +67,5 @@ def write_ggml_ready(checkpoint: Any, plain: Path, output: Path) -> None:
         (output / name).write_text(json.dumps(tokens, ensure_ascii=False) + "\n", encoding="utf-8")
     filters = np.asarray(checkpoint.front_end.extractor.mel_filters, np.float32).T  # (mels, frequencies)
     (output / "whisper" / "assets").mkdir(parents=True)
-    np.savez_compressed(output / "whisper" / "assets" / "mel_filters.npz", **{f"mel_{len(filters)}": filters})
+    named: Any = {f"mel_{len(filters)}": filters}
+    np.savez_compressed(output / "whisper" / "assets" / "mel_filters.npz", **named)

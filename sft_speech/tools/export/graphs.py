@@ -31,7 +31,9 @@ def write_onnx(checkpoint: Any, plain: Path, output: Path, int8: bool) -> None:
         plain: directory of the plain model.
         int8: store the weights of matrix products in 8 bits.
     """
-    from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
+    from transformers.exporters.configs import OnnxConfig
+    from transformers.exporters.exporter_onnx import OnnxExporter
+    from transformers.exporters.quantizers.quantizer_onnxruntime import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
     # Convolutions in 8 bits are slower, and cost accuracy.
     products = OnnxRuntimeDynamicConfig(op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
@@ -41,7 +43,8 @@ def write_onnx(checkpoint: Any, plain: Path, output: Path, int8: bool) -> None:
 
 def write_openvino(checkpoint: Any, plain: Path, output: Path) -> None:
     """Write ``openvino_model.xml`` and the files beside it; see :func:`write_onnx`."""
-    from transformers.exporters import OpenVINOConfig, OpenVINOExporter
+    from transformers.exporters.configs import OpenVINOConfig
+    from transformers.exporters.exporter_openvino import OpenVINOExporter
 
     _write(OpenVINOExporter, OpenVINOConfig(dynamic=True), checkpoint, plain, output)
 

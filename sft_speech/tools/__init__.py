@@ -20,6 +20,7 @@ TOOLS: dict[str, Verb] = {
     "import-ctranslate2": Verb(
         "sft_speech.tools.import_ctranslate2", "make a transformers directory of a faster-whisper model"
     ),
+    "export": Verb("sft_speech.tools.export.export", "write a model for ONNX, CTranslate2, OpenVINO or whisper.cpp"),
     "merge": Verb("sft_speech.tools.merge", "make a plain model of a LoRA adapter and its base"),
     "interpolate": Verb("sft_speech.tools.interpolate", "mix the weights of a model before and after fine-tuning"),
     "push": Verb("sft_speech.tools.push", "upload the result of a run to the Hub"),

@@ -80,7 +80,7 @@ class Transcriber:
     """A model that transcribes: ``Transcriber("my_model")("talk.flac").text``.
 
     Args:
-        model: directory of a fine-tuned model, its id on the Hub, or the result of
+        model: directory of a fine-tuned or an exported model, its id on the Hub, or the result of
             :func:`~sft_speech.tasks.asr.loading.load_checkpoint`.
         device: "cpu", "cuda", ...; a GPU if there is one.
         max_batch_seconds: padded audio per batch: raise it until memory is full. Transcripts do not depend on it.
@@ -116,7 +116,7 @@ class Transcriber:
         dtype: Precision = "auto",
     ) -> None:
         from sft_speech.inference.precision import with_precision
-        from sft_speech.models.load import chosen_device
+        from sft_speech.models.exported import device_for
         from sft_speech.tasks.asr.ctc.decoding import read_decoding
         from sft_speech.tasks.asr.generation import Generation
         from sft_speech.tasks.asr.loading import load_checkpoint
@@ -129,7 +129,7 @@ class Transcriber:
         if chunk_seconds < 1:
             raise UserError(f"chunk_seconds {chunk_seconds}", "it is too short to recognize words", "give 10 or more")
         self.decoding = read_decoding(decoding)
-        self.device = chosen_device(device)
+        self.device = device_for(model, device)
         self.max_batch_seconds = max_batch_seconds
         self.chunk_seconds = chunk_seconds
         loaded = model

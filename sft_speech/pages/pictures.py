@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 
-from sft_speech.tools.check.markup import shown
+from sft_speech.pages.markup import shown
 
 WIDTH, HEIGHT = 360, 180  # of a figure, in SVG units
 LEFT, BOTTOM, TOP = 44, 34, 8  # room for the axes

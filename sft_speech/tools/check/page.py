@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from sft_speech.pages import pictures
-from sft_speech.tools.check.checked import Checked
-from sft_speech.tools.check.findings import Case, Finding
 from sft_speech.pages.markup import cards, differences, document, shown, tabular, user
 from sft_speech.pages.players import Players
+from sft_speech.tools.check.checked import Checked
+from sft_speech.tools.check.findings import Case, Finding
 from sft_speech.tools.check.texts import pace_outliers, paces
 
 CASES = 30  # listed per finding

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sft_speech.corpora.report import NEW_VOCABULARY
+from sft_speech.pages.markup import invisible
 from sft_speech.text.counted import counted
 from sft_speech.text.markup import SUSPECT, clean
 from sft_speech.text.unspelt import Unspelt, unspelt_by

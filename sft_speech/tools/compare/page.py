@@ -55,7 +55,7 @@ def _picture(judgement: Judgement) -> str:
         f'<img src="{light}" alt="{what}"></picture>'
     )
     return (
-        f'<section><h2>Error and cost</h2>{scrolling("Picture", drawn)}'
+        f"<section><h2>Error and cost</h2>{scrolling('Picture', drawn)}"
         '<p class="rule">Diamond: recommended. Full: can\'t be told apart from the best. Hollow: worse than the best. '
         "Numbers are those of the rows.</p></section>"
     )

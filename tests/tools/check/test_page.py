@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from sft_speech.cli import main
 from sft_speech.pages import pictures
+from sft_speech.pages.markup import differences, shown, user
 from sft_speech.tools.check.check import add_arguments
 from sft_speech.tools.check.checked import examine
-from sft_speech.pages.markup import differences, shown, user
 from sft_speech.tools.check.page import page
 
 RATE = 16_000

@@ -66,7 +66,7 @@ class Columns:
     def units(self) -> np.ndarray:
         """(systems, N, 2) what each utterance contributes to the metric: its errors and its words, for example."""
         found = measured(self.lines, self.metric.name) if self.metric is not None else None
-        return np.array(found[0] if found is not None else [[]] * len(self.lines))
+        return np.zeros((len(self.lines), 0, 2)) if found is None else np.array(found[0])
 
     @cached_property
     def wrong(self) -> np.ndarray:
@@ -92,7 +92,8 @@ class Columns:
         found = measured([self.lines[second], self.lines[first]], self.metric.name)
         if found is None:
             return None
-        return compare(*found[0], found[1], speakers_of(self.lines))
+        (later, earlier), statistic = found
+        return compare(later, earlier, statistic, speakers_of(self.lines))
 
     def grouped(self, labels: Sequence[str]) -> list[Part]:
         """Return the metric of each system by the labels of the utterances, the worst of the last system first."""

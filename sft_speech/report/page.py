@@ -158,6 +158,7 @@ def before_and_after(one: Evaluated, metric: Metric) -> str:
     """Return the values of a metric on a split, with the interval of the last one, as HTML."""
     values = [figures.get(metric.name) for figures in (one.before, one.figures) if figures]
     text = " → ".join(metric.shown(value) for value in values if value is not None) or "–"
+    text = f'<span class="values">{text}</span>'
     around = (one.figures or one.before).get(f"{metric.name}_interval")
     if not around or None in around:
         return text
@@ -280,7 +281,8 @@ def _run(run: Run) -> str:
     if start and start["command"]:  # absent if started from Python
         parts.append(scrolling("Command", f"<pre>{user(shlex.join(['sft-speech', *start['command']]))}</pre>"))
     options = yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True)
-    parts.append(f"<h3>Options that differ from the defaults</h3><pre>{user(options)}</pre>")
+    written = "\n".join(map(user, options.splitlines()))
+    parts.append(f"<h3>Options that differ from the defaults</h3><pre>{written}</pre>")
     if start:
         parts.append(f'<p class="rule">{user(". ".join(provenance.machine(start)))}.</p>')
     return "".join(parts)

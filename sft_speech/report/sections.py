@@ -14,7 +14,7 @@ from sft_speech.pages.players import Players
 from sft_speech.report.evaluated import Columns, Part, texts
 from sft_speech.text.counted import counted
 
-SPEAKERS, WORDS, CONFUSIONS = 20, 25, 25  # listed
+SPEAKERS, WORDS, CONFUSIONS = 20, 15, 15  # listed
 LISTED = 100  # utterances in a table, of each split
 GroupOfUtterances = tuple[str, list[int]]  # a heading, and places in the lines
 RowOf = Callable[[str], Mapping[str, Any] | None]  # the row of an utterance, by its id
@@ -86,7 +86,7 @@ def interesting(columns: Columns, most: int, both: bool = True) -> list[GroupOfU
     scores = {WORST: wrong[-1]} if len(wrong) == 1 else {APART: spread}
     if len(wrong) == 2 and both:
         scores = {WORSE: change, WORST: wrong[-1], BETTER: -change}
-    found = {name: (score > 0, score + score / sizes) for name, score in scores.items()}
+    found = {name: (score > 0, score + score / sizes) for name, score in scores.items() if (score > 0).any()}
     return _groups(found, most, same)
 
 

@@ -152,6 +152,7 @@ def run(
             if start is not None:
                 start.file.unlink(missing_ok=True)
             lock.mark(finished=True)
+            report_of_run(output, spec, corpora)
             if repository is not None:
                 uploads.push_at_end()
     return FinetuneResult(output, figures, trainer.state.log_history, finished=True)
@@ -237,7 +238,6 @@ def finish_run(
             write_whole(output / RESULTS, json.dumps(figures, indent=2) + "\n")
             write_whole(output / LOG, json.dumps({"log_history": trainer.state.log_history}, indent=1) + "\n")
             write_card(output, spec, repository.id if repository else None, ask_hub=repository is not None)
-        report_of_run(output, spec, corpora)
         logger.info("done: %s", task.usage_hint(output))
     return figures
 

@@ -7,7 +7,6 @@ import base64
 import hashlib
 import io
 import re
-from html.parser import HTMLParser
 from importlib.resources import files
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from parsed_page import Page
 
 from sft_speech.cli import main
 from sft_speech.pages import pictures
@@ -30,42 +30,12 @@ TAGS = set(
     "html head meta title style body main h1 h2 h3 p dl dt dd div span nav ul li a section article table thead tbody "
     "tr th td img audio figure figcaption svg rect title path circle text b bdi del ins".split()
 )
-VOID = {"meta", "img"}
 
 
 def loud() -> np.ndarray:
     """Return a clipped second."""
     hum = np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE) * np.linspace(0.1, 3, RATE)
     return np.clip(hum, -1, 1).astype(np.float32)
-
-
-class Page(HTMLParser):
-    """Every tag with its attributes; checks that they are closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, {name: value or "" for name, value in attributes}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, {name: value or "" for name, value in attributes}))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words += data
-
-    def all(self, name: str) -> list[dict[str, str]]:
-        return [attributes for tag, attributes in self.tags if tag == name]
 
 
 @pytest.fixture(scope="module")

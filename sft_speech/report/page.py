@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from sft_speech.files import write_whole
 from sft_speech.hub import provenance
 from sft_speech.hub.card import REPORT, Run
 from sft_speech.hub.plots import Curve, curves_of
@@ -47,7 +48,7 @@ def write_report(run: Run, rows: Rows, path: Path | None = None) -> Path:
         UserError: a file of the run cannot be read.
     """
     path = path or run.folder / REPORT
-    path.write_text(page(run, rows), encoding="utf-8")
+    write_whole(path, page(run, rows))
     return path
 
 

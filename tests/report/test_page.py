@@ -11,7 +11,6 @@ from parsed_page import Page
 from reported_runs import Recordings, evaluation, finished_run, line, write
 
 from sft_speech.errors import UserError
-from sft_speech.pages import pictures
 from sft_speech.report.evaluated import Columns, run_of
 from sft_speech.report.page import page
 from sft_speech.report.sections import BETTER, WORSE, WORST, interesting
@@ -153,13 +152,6 @@ def test_a_report_that_fails_is_a_warning(tmp_path, caplog):
     assert "the report of the run was not written" in record.getMessage()
     assert f"`sft-speech report {folder}`" in record.getMessage()
     assert not (folder / "report.html").exists()
-
-
-def test_a_value_far_above_the_others_does_not_flatten_the_curve():
-    drawn = pictures.lines("WER", [("a", [0, 5, 10], [600.0, 10.0, 4.0])], "step")
-    assert "↑ 600" in drawn
-    assert ">15</text>" in drawn  # the end of the axis
-    assert "↑" not in pictures.lines("WER", [("a", [0, 5, 10], [20.0, 10.0, 4.0])], "step")
 
 
 def test_other_utterances_before_training_are_not_compared(tmp_path):

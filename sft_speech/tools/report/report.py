@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sft_speech.errors import UserError
-from sft_speech.files import check_output
+from sft_speech.files import check_output, write_whole
 
 if TYPE_CHECKING:
     import datasets
@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
     if len(runs) == 1:
         write_report(runs[0], corpora_of(runs[0]), path)
     else:
-        path.write_text(page(runs, [corpora_of(run) for run in runs]), encoding="utf-8")
+        write_whole(path, page(runs, [corpora_of(run) for run in runs]))
     print(path)
 
 

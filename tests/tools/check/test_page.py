@@ -12,13 +12,9 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
 from parsed_page import Page
 
 from sft_speech.cli import main
-from sft_speech.pages import pictures
-from sft_speech.pages.markup import differences, shown, user
 from sft_speech.tools.check.check import add_arguments
 from sft_speech.tools.check.checked import examine
 from sft_speech.tools.check.page import page
@@ -127,30 +123,3 @@ def test_many_findings_make_no_large_page(build, tmp_path):
     add_arguments(parser)
     checked = examine(parser.parse_args([str(builder.folder)]))
     assert len(Page(page(checked, max_players=3)).all("audio")) == 3
-
-
-@given(st.text())
-def test_shown_texts_hold_no_markup_and_nothing_invisible(text):
-    assert not set(shown(text)) & set("<>\"'")
-    assert re.sub(r"&(?:lt|gt|quot|amp|#x27);", "", shown(text)).count("&") == 0
-    parsed = Page(f"<p>{user(text)}</p>")
-    assert [tag for tag, _ in parsed.tags] == ["p", "bdi"]
-
-
-def test_lone_surrogates_are_shown():
-    assert shown("a\udcffb") == "a⟨U+DCFF⟩b"
-
-
-def test_differences_are_marked_by_word():
-    assert differences("the cat sat", "the bat sat down") == (
-        "<bdi>the</bdi> <del><bdi>cat</bdi></del> <bdi>sat</bdi>",
-        "<bdi>the</bdi> <ins><bdi>bat</bdi></ins> <bdi>sat</bdi> <ins><bdi>down</bdi></ins>",
-    )
-    assert differences("<b>", "") == ("<del><bdi>&lt;b&gt;</bdi></del>", "")
-    assert differences("", "") == ("", "")
-
-
-def test_a_histogram_marks_an_open_last_bar():
-    values = np.append(np.linspace(1, 2, 999), 90.0)
-    assert "≥ 2</text>" in pictures.histogram("Duration", values, "seconds")
-    assert "≥" not in pictures.histogram("Duration", np.full(9, 2.0), "seconds")

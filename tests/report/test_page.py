@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 
 import pytest
@@ -15,7 +14,6 @@ from sft_speech.report.evaluated import Columns, run_of
 from sft_speech.report.page import page
 from sft_speech.report.sections import BETTER, WORSE, WORST, interesting
 from sft_speech.tasks import spec_of, task_of
-from sft_speech.training.run import report_of_run
 
 HOSTILE = "<script>alert('1')</script>\u202e\"&"
 BEFORE = [
@@ -142,16 +140,6 @@ def test_what_is_no_run(tmp_path):
         run_of(tmp_path, task_of)
     with pytest.raises(UserError, match="there is no such directory"):
         run_of(tmp_path / "none", task_of)
-
-
-def test_a_report_that_fails_is_a_warning(tmp_path, caplog):
-    folder = finished_run(tmp_path / "mine", BEFORE, AFTER)
-    (folder / "evaluation" / "test.jsonl").write_text("{")
-    report_of_run(folder, spec_of("asr"), {})
-    (record,) = [one for one in caplog.records if one.levelno == logging.WARNING]
-    assert "the report of the run was not written" in record.getMessage()
-    assert f"`sft-speech report {folder}`" in record.getMessage()
-    assert not (folder / "report.html").exists()
 
 
 def test_other_utterances_before_training_are_not_compared(tmp_path):

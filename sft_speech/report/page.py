@@ -114,8 +114,9 @@ def _verdict(run: Run, found: list[Evaluated]) -> str:
         if change is not None:
             badge = '<span class="badge problem">worse</span> ' if change.worse else ""
             items.append(f"{badge}{user(str(change).replace(' -> ', ' → '))}")
-        elif (metric := one.columns.metric) is not None and one.figures.get(metric.name) is not None:
-            items.append(user(f"{one.title}: {metric.title} {metric.shown(one.figures[metric.name])}{metric.unit}"))
+        elif (metric := one.columns.metric) is not None:
+            value, when = (one.figures or one.before).get(metric.name), "" if one.figures else " before training"
+            items.append(user(f"{one.title}: {metric.title.strip()} {metric.shown(value)}{metric.unit}{when}"))
     first, *rest = items or [user("No split was evaluated.")]
     lines = [f'<p class="verdict">{first}</p>', *(f"<p>{item}</p>" for item in rest)]
     if not run.figures:

@@ -25,7 +25,7 @@ def test_the_report_of_a_run_is_written_again(tmp_path, capsys, caplog):
 
 def test_runs_side_by_side(tmp_path):
     folders = [
-        finished_run(tmp_path / name, LINES, lines, learning_rate=rate)
+        finished_run(tmp_path / name, LINES, lines, learning_rate=rate, source=str(tmp_path / "corpus"))
         for name, lines, rate in (("slow", LINES, 0.25), ("fast", BETTER, 0.5))
     ]
     assert main(["report", *map(str, folders), "-o", str(tmp_path / "runs.html")]) == 0
@@ -51,7 +51,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
     first, second = (str(finished_run(tmp_path / name, LINES, LINES)) for name in "ab")
     assert main(["report", first, second]) == 2
     assert "sft-speech report" in capsys.readouterr().err
-    assert main(["report", first, str(tmp_path)]) == 2
+    assert main(["report", first, str(tmp_path), "-o", str(tmp_path / "runs.html")]) == 2
     assert f"{tmp_path}: it is not the directory of a run" in capsys.readouterr().err
     write(tmp_path / "b" / "config.json", {"architectures": ["Wav2Vec2ForSequenceClassification"]})
     (tmp_path / "b" / "run.yaml").write_text("model: org/model\nsource: x\noutput_dir: y\n")

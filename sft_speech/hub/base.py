@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from sft_speech.errors import UserError
+from sft_speech.files import read_json
 from sft_speech.hub.published import on_hub
 from sft_speech.models.language import LANGUAGE, read_card
 from sft_speech.text.codes import known_code
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; {} if there is no such file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it is not a JSON object")
-        return content
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(str(path), f"it cannot be read ({error})", "restore it, or remove it") from error
 
 
 def origin(folder: str) -> str | None:

@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 
 from sft_speech.corpora.report import file_stem, source_name
+from sft_speech.files import read_json
 from sft_speech.hub import adapters, forgetting, markdown, provenance
-from sft_speech.hub.base import origin, read_json, saved_language
+from sft_speech.hub.base import origin, saved_language
 from sft_speech.hub.cells import cell, decoding
 from sft_speech.hub.data import Trained, data_table, trained_of_sources
 from sft_speech.hub.plots import plots
@@ -32,6 +33,7 @@ from sft_speech.text.codes import base_of, known_code
 
 CARD = "README.md"
 LOG = "log_history.json"
+REPORT = "report.html"  # made by sft_speech.report
 MARK = "<!-- written by sft_speech, {digest}: a card that was edited is not overwritten -->"
 OWN = "checkpoint"  # the normalizer of recognizers with an alphabet of their own
 HUB = {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy"}  # options that the card leaves out
@@ -373,8 +375,5 @@ def training(run: Run) -> list[str]:
     lines.append("Options that differ from the defaults:\n")
     lines.append(markdown.code(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), "yaml") + "\n")
     if start:
-        cuda = f", CUDA {start['cuda']}" if start["cuda"] else ""
-        versions = ", ".join(f"{package} {version}" for package, version in start["versions"].items())
-        machine = f"{start['processes']} x {start['device']}; {start['cores']} cores, {start['memory_gb']} GB of memory"
-        lines.append(f"{markdown.text(machine)}. Python {start['python']}{cuda}, {versions}.\n")
+        lines.append(". ".join(map(markdown.text, provenance.machine(start))) + ".\n")
     return lines

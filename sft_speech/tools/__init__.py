@@ -14,6 +14,7 @@ TOOLS: dict[str, Verb] = {
     "self-train": Verb(
         "sft_speech.tools.self_train.self_train", "train in rounds on labels and on pseudo-labels of unlabelled speech"
     ),
+    "report": Verb("sft_speech.tools.report.report", "make the report of a run, or put several runs side by side"),
     "check": Verb("sft_speech.tools.check.check", "look for errors in a corpus before training"),
     "find-lr": Verb("sft_speech.tools.find_lr", "find the learning rate of a run, with a picture"),
     "cut": Verb("sft_speech.tools.cut", "cut long recordings at the ends of sentences"),

@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from sft_speech.errors import UserError
+from sft_speech.pages.markup import shown, user
 from sft_speech.text.counted import counted
-from sft_speech.tools.check.markup import shown, user
 from sft_speech.tools.demo.answers import (
     MAX_CHARACTERS,
     Answer,

@@ -375,5 +375,6 @@ def training(run: Run) -> list[str]:
     lines.append("Options that differ from the defaults:\n")
     lines.append(markdown.code(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), "yaml") + "\n")
     if start:
-        lines.append(". ".join(map(markdown.text, provenance.machine(start))) + ".\n")
+        hardware, versions = provenance.machine(start)
+        lines.append(f"{markdown.text(hardware)}. {versions}.\n")
     return lines

@@ -19,6 +19,7 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from sft_speech.errors import UserError
+from sft_speech.machine import installer
 from sft_speech.options.config import ASIDE, FinetuneConfig
 from sft_speech.options.names import current
 from sft_speech.options.settings import save_config
@@ -112,7 +113,7 @@ def trackers(config: Any) -> list[str]:
             known = name in INTEGRATION_TO_CALLBACK
             do = f"choose {', '.join(here)} or none"
             why = "this tracker is not installed" if known else "there is no such tracker"
-            raise UserError(f"report_to {name}", why, f"pip install {name}, or {do}" if known else do)
+            raise UserError(f"report_to {name}", why, f"{installer()} {name}, or {do}" if known else do)
     return names
 
 

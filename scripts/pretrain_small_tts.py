@@ -41,6 +41,7 @@ SIZES: dict[str, Any] = {
     "reduction_factor": 3,
     "guided_attention_loss_sigma": 0.15,  # all voices have one speaking rate, so attention is near the diagonal
     "guided_attention_loss_num_heads": 4,
+    "longest_text_characters": 82,  # 99 % of the phrases
     "initializer_range": 0.09,  # 1 / sqrt(hidden_size); with the usual 0.02, positions drown the input
     # for the audio input of voice conversion
     "conv_dim": (32, 64, 64, 64, 64, 128, 128),

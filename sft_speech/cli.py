@@ -87,7 +87,7 @@ def _run(argv: list[str]) -> int:
     except UserError as error:
         if args.debug:
             raise
-        print(error, file=sys.stderr)
+        print(parser.in_flags(str(error)), file=sys.stderr)
         return 2
     except OSError as error:
         if args.debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):

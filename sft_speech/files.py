@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sft_speech.errors import UserError
 
@@ -119,6 +120,23 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text as :func:`open_whole` does, in UTF-8; parts of file names that are not UTF-8 become backslashes."""
     with open_whole(path) as file:
         file.write(text.encode("utf-8", errors="backslashreplace"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; {} if there is no such file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+        return content
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(str(path), f"it cannot be read ({error})", "restore it, or remove it") from error
 
 
 def sync(path: Path) -> None:

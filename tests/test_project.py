@@ -17,7 +17,18 @@ from sft_speech.cli import verbs
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted([*ROOT.glob("scripts/*.sh"), ROOT / ".ci/run"])
-HEAVY = {"torch", "torchaudio", "torchcodec", "transformers", "datasets", "accelerate", "evaluate", "librosa", "scipy"}
+HEAVY = {
+    "gradio",
+    "torch",
+    "torchaudio",
+    "torchcodec",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "evaluate",
+    "librosa",
+    "scipy",
+}
 
 
 def tracked() -> list[Path]:

@@ -115,6 +115,23 @@ def tiny_speaker(tmp_path_factory, tokenizer):
 
 
 @pytest.fixture(scope="session")
+def tiny_conversion(tmp_path_factory, tokenizer, tiny_converter):
+    """Directory of a tiny model for voice conversion, with one voice."""
+    from transformers import SpeechT5FeatureExtractor
+
+    from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
+    from sft_speech.tasks.speech.speakers import MelStatistics, Speakers
+
+    set_seed(0)
+    front_end = {"conv_stride": (20, 16), "conv_kernel": (40, 16)}  # 50 frames per second
+    model = tiny_converter(vocab_size=len(tokenizer), num_mel_bins=20, max_speech_positions=400, **front_end)
+    voices = Speakers({"anna": torch.randn(16)}, 16, MelStatistics.name)
+    folder = tmp_path_factory.mktemp("converter")
+    SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(num_mel_bins=20), voices).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def write_metadata():
     """``write_metadata(folder, rows)`` makes a folder of recordings a corpus."""
 

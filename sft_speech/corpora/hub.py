@@ -19,7 +19,7 @@ from sft_speech.corpora.columns import Columns
 from sft_speech.corpora.from_datasets import Request, nothing, stream_rows, table_rows, without_duplicates
 from sft_speech.corpora.headers import index_path
 from sft_speech.corpora.report import CorpusReport
-from sft_speech.corpora.splits import Part, unknown
+from sft_speech.corpora.splits import Part, unknown, which_split
 from sft_speech.errors import UserError
 
 if TYPE_CHECKING:
@@ -272,9 +272,7 @@ def _choose_config(source: str, config: str | None, known: list[str]) -> str:
 
 def _choose_split(source: str, split: str | None, known: list[str]) -> str:
     if split is None and len(known) > 1:
-        raise UserError(
-            source, f"it has the splits {', '.join(known)}", f"say which, or several joined by +: split={known[0]}"
-        )
+        raise UserError(source, f"it has the splits {', '.join(known)}", which_split(known))
     if split is not None and split not in known:
         raise unknown("split", split, known, given=source)
     return split or known[0]

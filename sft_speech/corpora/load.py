@@ -21,7 +21,7 @@ from sft_speech.corpora.headers import index_path, scan_files
 from sft_speech.corpora.layout import open_source
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.corpora.rows import CHANNEL, Listing, Source, column_of, corpus_of, is_text, not_duplicate, rows_of
-from sft_speech.corpora.splits import Part, parse_split, unknown
+from sft_speech.corpora.splits import Part, parse_split, unknown, which_split
 from sft_speech.corpora.weights import WEIGHT, weights_of
 from sft_speech.errors import UserError
 from sft_speech.files import expanded
@@ -197,15 +197,14 @@ def _listing(source: Source, part: Part, shown: str) -> Listing:
     splits, subset = source.splits(), part.name
     if subset is None and splits and not source.whole:
         if len(splits) > 1:
-            do = f"say which, or several joined by +: split={'+'.join(splits[:2])}"
-            raise UserError(shown, f"it has the splits {', '.join(splits)}", do)
+            raise UserError(shown, f"it has the splits {', '.join(splits)}", which_split(splits))
         subset = splits[0]
     if subset is not None and not splits:
         do = "leave split out, or use :0.9, [0.9:], speaker=NAME"
         raise UserError(shown, f"there is no split {subset!r}: it has no splits", do)
     if subset is None and len(splits) > 1:
         names = ", ".join(splits[:10])
-        logger.warning("%s: rows of all its splits (%s) are taken; split=NAME takes one", shown, names)
+        logger.warning("%s: rows of all its splits (%s) are taken, since none was named", shown, names)
     listing = source.listing(subset)
     if part.everything:
         listing.dropped += listing.unlisted

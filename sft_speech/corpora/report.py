@@ -22,8 +22,10 @@ logger = logging.getLogger(__name__)
 _SHOWN = 3  # ids per reason in the table; the file lists them all
 _COUNTS_SHOWN = 10  # letters or marks of a note
 OUTSIDE = "characters outside the vocabulary"  # the reason of rows that a vocabulary cannot spell
+TOO_LONG = "too long"  # the reason of rows longer than max_seconds
+CUT = "sft-speech cut SOURCE --recognizer MODEL -o segments.csv"
 NEW_VOCABULARY = (
-    "train with `new_vocabulary: true` (SpeechT5: `new_characters: true`), or take a multilingual checkpoint"
+    "train with `new_vocabulary: true` (SpeechT5: `new_characters: true`), or take a checkpoint that has them"
 )
 # What normalization changed in transcripts, by the field of `Normalized`: how it is described, and advice.
 NOTES = {
@@ -208,6 +210,8 @@ class CorpusReport:
                 do = "fix the corpus, or raise max_dropped_share if this is what you expect"
                 if 2 * len(split.dropped.get(OUTSIDE, ())) > split.lost:
                     do = f"the vocabulary lacks {most_common_script(split.missing)} letters: {NEW_VOCABULARY}"
+                elif 2 * len(split.dropped.get(TOO_LONG, ())) > split.lost:
+                    do = f"cut them at the ends of sentences: {CUT}; or raise max_seconds (Whisper takes at most 30 s)"
                 raise UserError(
                     f"corpus {name}",
                     f"{split.lost:,} of {counted(split.rows + split.lost, 'row')} ({split.share:.1%}) cannot be used, "

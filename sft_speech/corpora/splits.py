@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,6 +116,12 @@ def _shuffled(ids: list[str]) -> np.ndarray:
     """Return an order that looks random and depends on the ids alone."""
     hashes = [hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest() for id in ids]
     return np.argsort(np.array(hashes, "S8").view(">u8") if hashes else np.zeros(0, int), kind="stable")
+
+
+def which_split(known: Sequence[str]) -> str:
+    """Return how to name one of several splits: the one for training, if the names tell."""
+    first = next((name for name in known if "train" in name), known[0])
+    return f"say which: split={first} (or several, joined by +)"
 
 
 def unknown(kind: str, name: str, known: Iterable[str], given: str | None = None) -> UserError:

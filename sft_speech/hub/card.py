@@ -15,13 +15,14 @@ from typing import Any
 import yaml
 
 from sft_speech.corpora.report import file_stem, source_name
-from sft_speech.errors import UserError
+from sft_speech.files import read_json
 from sft_speech.hub import adapters, forgetting, markdown, provenance
+from sft_speech.hub.base import origin, saved_language
 from sft_speech.hub.cells import cell, decoding
 from sft_speech.hub.data import Trained, data_table, trained_of_sources
 from sft_speech.hub.plots import plots
 from sft_speech.hub.published import on_hub, published, published_command
-from sft_speech.models.language import LANGUAGE, read_card
+from sft_speech.models.language import read_card
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.keep import KEEP
 from sft_speech.options.names import current
@@ -32,6 +33,7 @@ from sft_speech.text.codes import base_of, known_code
 
 CARD = "README.md"
 LOG = "log_history.json"
+REPORT = "report.html"  # made by sft_speech.report
 MARK = "<!-- written by sft_speech, {digest}: a card that was edited is not overwritten -->"
 OWN = "checkpoint"  # the normalizer of recognizers with an alphabet of their own
 HUB = {"push_to_hub", "hub_model_id", "hub_private", "hub_strategy"}  # options that the card leaves out
@@ -118,15 +120,15 @@ class Run:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """The figures of a finished run."""
-        return _read(self.folder / "all_results.json") if self.model is None else {}
+        return read_json(self.folder / "all_results.json") if self.model is None else {}
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        return _read(self.folder / "corpus_report.json")
+        return read_json(self.folder / "corpus_report.json")
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
-        return self.log if self.log is not None else _read(self.folder / LOG).get("log_history", [])
+        return self.log if self.log is not None else read_json(self.folder / LOG).get("log_history", [])
 
     @cached_property
     def starts(self) -> list[dict[str, Any]]:
@@ -156,7 +158,7 @@ class Run:
         """
         if self.model is not None:
             return {}
-        found = {path: _read(path) for path in sorted((self.folder / "evaluation").glob("*.json"))}
+        found = {path: read_json(path) for path in sorted((self.folder / "evaluation").glob("*.json"))}
         return {path: figures for path, figures in found.items() if self.all_evaluations or self.owns(path, figures)}
 
     @cached_property
@@ -176,7 +178,7 @@ class Run:
             keys = {metric.name: f"before_{role}_{metric.name}" for metric in self.spec.metrics}
             figures = {name: self.figures[key] for name, key in keys.items() if key in self.figures}
             stem = file_stem(self.config.title(role))
-            saved = _read(self.folder / "evaluation" / "before" / f"{stem}.json")
+            saved = read_json(self.folder / "evaluation" / "before" / f"{stem}.json")
             if figures and "normalizer" in saved:
                 figures["normalizer"] = saved["normalizer"]
             source, split = self.splits[stem]
@@ -223,18 +225,6 @@ def _default(field: Any) -> Any:
     return field.default if field.default is not dataclasses.MISSING else field.default_factory()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it is not a JSON object")
-        return content
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(str(path), f"it cannot be read ({error})", "restore it, or remove it") from error
-
-
 def card_files(run: Run, repository: str | None = None, *, ask_hub: bool = False) -> dict[str, bytes]:
     """Return README.md and plots/*.png by name; see :func:`write_card` for the arguments."""
     name = repository or run.folder.resolve().name
@@ -264,7 +254,7 @@ def metadata(run: Run, name: str, ask_hub: bool) -> str:
     """Return the metadata that the Hub reads, as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    spec, base = run.spec, run.from_hub("model")
+    spec, base = run.spec, run.from_hub("model") or origin(run.config.model)
     results = [
         EvalResult(
             task_type=spec.card.tag,
@@ -304,8 +294,8 @@ def under(figures: dict[str, Any]) -> str:
 
 def language(run: Run) -> str | None:
     """Return the code of the language that an option sets or that is saved with the model, without a country."""
-    saved = _read((run.model or run.folder) / "config.json").get(LANGUAGE)
-    code = run.config.language or known_code(str(saved or getattr(run.config, "target_lang", None) or ""))
+    saved = run.config.language or saved_language(run.model or run.folder)
+    code = saved or known_code(getattr(run.config, "target_lang", None) or "")
     return base_of(code) if code else None
 
 
@@ -321,6 +311,8 @@ def base_license(run: Run, ask_hub: bool) -> str | None:
 def opening(run: Run) -> list[str]:
     base = run.from_hub("model")
     model = f"[{markdown.text(base)}](https://huggingface.co/{base})" if base else markdown.text(run.shown("model"))
+    if not base and (made_of := origin(run.config.model)):
+        model += f", a model made of [{markdown.text(made_of)}](https://huggingface.co/{made_of}),"
     on = ", ".join(f"{markdown.text(one.shown)} ({markdown.text(one.split)})" for one in run.trained)
     lines = [f"{model} {run.spec.act[1]} for {run.spec.summary} on {on}.\n"]
     lines += adapters.about(run.folder, run.spec.card.relation is not None) if run.figures else []
@@ -383,8 +375,5 @@ def training(run: Run) -> list[str]:
     lines.append("Options that differ from the defaults:\n")
     lines.append(markdown.code(yaml.safe_dump(options, sort_keys=False, allow_unicode=True), "yaml") + "\n")
     if start:
-        cuda = f", CUDA {start['cuda']}" if start["cuda"] else ""
-        versions = ", ".join(f"{package} {version}" for package, version in start["versions"].items())
-        machine = f"{start['processes']} x {start['device']}; {start['cores']} cores, {start['memory_gb']} GB of memory"
-        lines.append(f"{markdown.text(machine)}. Python {start['python']}{cuda}, {versions}.\n")
+        lines.append(". ".join(map(markdown.text, provenance.machine(start))) + ".\n")
     return lines

@@ -17,7 +17,7 @@ import yaml
 
 from sft_speech.errors import UserError
 from sft_speech.hub import adapters, provenance
-from sft_speech.hub.card import CARD, LOG, Run, card_files
+from sft_speech.hub.card import CARD, LOG, REPORT, Run, card_files
 from sft_speech.hub.published import published
 from sft_speech.options.settings import read_yaml
 from sft_speech.options.spec import TaskSpec
@@ -48,6 +48,7 @@ LAST_CHECKPOINT = "last-checkpoint"  # the name that transformers uses
 REASONS_TO_STAY = (
     ("checkpoint-*", "--with_checkpoints uploads them"),
     ("corpus_report.json", "ids of utterances; the card has the counts"),
+    (REPORT, "recordings and transcripts"),
     (provenance.FILE, "paths of this machine; the card has the rest"),
     ("evaluation/before/*", "the card has its figures"),
     (EVALUATIONS, "not an evaluation of this run; --with_evaluations uploads it"),

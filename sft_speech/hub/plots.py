@@ -18,6 +18,16 @@ def plots(log: list[dict[str, Any]], spec: TaskSpec, figures: Mapping[str, Any] 
     Args:
         figures: those of a finished run; they may have the curve of an interpolation.
     """
+    drawn = curves_of(log, spec)
+    pictures = {f"plots/{file}": draw(title, curves) for file, (title, curves) in drawn.items()}
+    mixed = (figures or {}).get("interpolation", {})
+    if len(mixed.get("curve", [])) > 1:
+        pictures["plots/interpolation.png"] = interpolation_plot(mixed, spec.metric(mixed["metric"]))
+    return pictures
+
+
+def curves_of(log: list[dict[str, Any]], spec: TaskSpec) -> dict[str, tuple[str, list[Curve]]]:
+    """Return the title and the curves of each plot by the name of its file; figures logged once have no curve."""
     found = [curve(log, f"eval_{one.name}", one.heading, one.scale) for one in spec.metrics if one.curve]
     losses = [curve(log, "loss", "training"), curve(log, "eval_loss", "evaluation")]
     wanted = {
@@ -29,11 +39,7 @@ def plots(log: list[dict[str, Any]], spec: TaskSpec, figures: Mapping[str, Any] 
     for file, (title, labels) in spec.card.pictures.items():
         wanted[file] = title, [curve(log, key, label) for key, label in labels.items()]
     drawn = {file: (title, [one for one in curves if len(one[1]) > 1]) for file, (title, curves) in wanted.items()}
-    pictures = {f"plots/{file}": draw(title, curves) for file, (title, curves) in drawn.items() if curves}
-    mixed = (figures or {}).get("interpolation", {})
-    if len(mixed.get("curve", [])) > 1:
-        pictures["plots/interpolation.png"] = interpolation_plot(mixed, spec.metric(mixed["metric"]))
-    return pictures
+    return {file: (title, curves) for file, (title, curves) in drawn.items() if curves}
 
 
 def interpolation_plot(mixed: Mapping[str, Any], metric: Metric) -> bytes:

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,14 @@ def about_this_start(
         "python": platform.python_version(),
         "versions": {package: version(package) for package in STACK},
     }
+
+
+def machine(start: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the hardware and the versions of a start, as text."""
+    cuda = f", CUDA {start['cuda']}" if start["cuda"] else ""
+    versions = ", ".join(f"{package} {version}" for package, version in start["versions"].items())
+    hardware = f"{start['processes']} x {start['device']}; {start['cores']} cores, {start['memory_gb']} GB of memory"
+    return hardware, f"Python {start['python']}{cuda}, {versions}"
 
 
 def is_on_disk(value: Any) -> bool:

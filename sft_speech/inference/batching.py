@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# oneDNN compiles its convolutions, and its products in bfloat16, for every new shape. So on a CPU batches of waveforms
+# are padded to a multiple of so many seconds.
+WHOLE_SECONDS = 0.5
 
 
 def cut(order: Iterable[int], seconds: np.ndarray, max_batch_seconds: float) -> list[list[int]]:
@@ -37,3 +46,19 @@ def batch_spans(seconds: np.ndarray, max_batch_seconds: float) -> list[tuple[int
             begin, longest_with = index, length
         longest = longest_with
     return [*found, (begin, len(seconds))] if len(seconds) else found
+
+
+def rounded(inputs: Mapping[str, Tensor], multiple: int, max_samples: float = math.inf) -> dict[str, Tensor]:
+    """Return the inputs of a model with waveforms (B, S) padded further; log-mel frames stay as they are.
+
+    Args:
+        multiple: S becomes a multiple of it.
+        max_samples: this padding ends where B times S reach this limit.
+    """
+    if "input_values" not in inputs:
+        return dict(inputs)
+    from torch.nn.functional import pad
+
+    clips, samples = inputs["input_values"].shape
+    missing = int(max(0, min(-samples % multiple, max_samples / clips - samples)))
+    return {name: pad(value, (0, missing)) for name, value in inputs.items()}

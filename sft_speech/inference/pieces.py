@@ -168,7 +168,8 @@ def results(
 ) -> Generator[Result | AudioError, None, None]:
     """Yield one result per recording, in the order given.
 
-    The model computes in bfloat16 on a GPU (float16 on one without it), in float32 on a CPU.
+    The model computes in the precision of `inference.precision.with_precision`; without it, in bfloat16 on a GPU
+    (float16 on one without it) and in float32 on a CPU.
 
     Args:
         sources: drawn as needed.
@@ -270,12 +271,14 @@ def _forward(
     """Compute a batch; return None if no piece of it could be read."""
     import torch
 
+    from sft_speech.inference.precision import autocast
+
     if not batch.places:
         return None
     try:
         features = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.features.items()}
         batch.features = {}
-        with torch.no_grad(), _autocast(device):
+        with torch.no_grad(), autocast(model, device):
             return steps.forward(model, features, batch)
     except torch.OutOfMemoryError as error:
         longest = max(batch.samples) / steps.rate
@@ -308,12 +311,3 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    import torch
-
-    if device.type != "cuda":
-        return contextlib.nullcontext()
-    half = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.autocast("cuda", half)

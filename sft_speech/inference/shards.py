@@ -191,7 +191,8 @@ def fingerprint(names: Sequence[str]) -> str:
 def weights(model: str) -> list[list[Any]]:
     """Return name, size and modification time of a model's files; nothing for a model on the Hub."""
     folder = Path(model)
-    files = sorted(path for path in folder.glob("*") if path.suffix in (".json", ".safetensors", ".bin", ".txt"))
+    kinds = (".json", ".safetensors", ".bin", ".txt", ".onnx", ".data", ".xml")
+    files = sorted(path for path in folder.glob("*") if path.suffix in kinds)
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 

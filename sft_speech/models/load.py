@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -31,7 +32,17 @@ def read_config(name: str, *, revision: str | None = None, trust_remote_code: bo
         # Without trust_remote_code transformers would ask on the terminal.
         return AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise unreadable(name, error, "check the name, or the connection to the Hub") from error
+        raise not_found(name, error) from error
+
+
+def not_found(name: str, error: Exception) -> UserError:
+    """Return the error for a model whose configuration cannot be read."""
+    if Path(name).is_dir():
+        return unreadable(name, error, "give the directory that save_pretrained wrote")
+    if constants.HF_HUB_OFFLINE:
+        why = "there is no such directory, and HF_HUB_OFFLINE is set: of the Hub, only the cache is read"
+        return UserError(name, why, "check the path, or unset HF_HUB_OFFLINE")
+    return unreadable(name, error, "check the name, or the connection to the Hub")
 
 
 def load_pretrained(
@@ -111,7 +122,8 @@ def check_folder(name: str) -> None:
     path = Path(name)
     if path.is_file():
         raise UserError(name, "it is a file", "give the directory of a checkpoint, or its id on the Hub")
-    if not path.exists() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):  # no id of the Hub
+    beside = "/" in name and path.parent.is_dir()  # outputs/mine, with a folder outputs here
+    if not path.exists() and (beside or name.startswith(("/", ".", "~")) or name.count("/") > 1):  # no id of the Hub
         raise UserError(name, "there is no such directory", "give the directory of a checkpoint, or its id on the Hub")
     if (path / "adapter_config.json").is_file():
         do = f"make a model of it and its base: sft-speech merge {shlex.quote(name)} -o DIR"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -12,6 +13,8 @@ from sft_speech.errors import printable
 from sft_speech.options.names import RENAMED, advice, warn_renamed
 from sft_speech.redact import redact
 
+# Arguments of Python: flags of the verbs, the first that a verb has.
+_FLAGS = {"split": ("train_split", "split"), "config": ("source_config",)}
 OUTPUT = ("-o", "--output", "--output_dir")
 
 
@@ -31,6 +34,16 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self._reject(unknown[0])
         return args
+
+    def in_flags(self, text: str) -> str:
+        """Return a message with the arguments of :func:`~sft_speech.corpora.load_corpus` as flags of this parser."""
+
+        def flag(found: re.Match[str]) -> str:
+            names = [f"--{name}" for name in _FLAGS[found[1]]]
+            known = next((name for name in names if name in self._option_string_actions), None)
+            return found[0] if known is None else f"{known} {shlex.quote(found[2])}"
+
+        return re.sub(r"(?<![\w-])(split|config)=([^\s,;]+)", flag, text)
 
     def _checked(self, words: Sequence[str]) -> list[str]:
         """Return the words with renamed flags replaced; exit with an error that names an unknown flag.

@@ -261,6 +261,12 @@ def add_pickle_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow_pickle", action="store_true", help="read pickled weights in the given directories")
 
 
+def add_dtype_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dtype``, for the verbs that use models."""
+    computes = "what the model computes in [auto: bfloat16 if it is faster on the device]"
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help=computes)
+
+
 def config_from_arguments(cls: type[C], arguments: argparse.Namespace) -> C:
     """Return the configuration for a parsed command line."""
     return load_config(cls, vars(arguments).get("config"), overrides_of(cls, arguments))

@@ -65,9 +65,11 @@ def _config_of(model: str) -> Mapping[str, Any]:
         return content if isinstance(content, dict) else {}
     from transformers import PreTrainedConfig
 
+    from sft_speech.models.load import check_folder, not_found
+
+    check_folder(model)
     try:
         content, _ = PreTrainedConfig.get_config_dict(model)
     except (OSError, ValueError) as error:
-        why = f"it cannot be loaded ({str(error).splitlines()[0]})"
-        raise UserError(model, why, "give the directory of a model, or its id on the Hub") from None
+        raise not_found(model, error) from None
     return content

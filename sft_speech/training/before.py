@@ -7,7 +7,6 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers.trainer_callback import ExportableState
 
 from sft_speech.corpora.report import file_stem
 from sft_speech.corpora.rows import column_of
+from sft_speech.metrics.change import Change
 from sft_speech.metrics.intervals import Comparison
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.keep import KEEP
@@ -30,43 +30,6 @@ from sft_speech.training.trainer import ExactTrainer
 logger = logging.getLogger(__name__)
 
 FOLDER = "evaluation/before"
-
-
-@dataclass(frozen=True)
-class Change:
-    """The metric of a split before and after training.
-
-    Args:
-        split: name of the split.
-        metric: the metric that picks the best checkpoint.
-        before, after: its values.
-        comparison: the difference after - before, with its interval; None if there is no interval.
-    """
-
-    split: str
-    metric: Metric
-    before: float
-    after: float
-    comparison: Comparison | None = None
-
-    @property
-    def worse(self) -> bool:
-        """Whether the metric is worse than before; if there is an interval, all of it."""
-        sign = 1 if self.metric.best == "min" else -1
-        if self.comparison is None:
-            return sign * (self.after - self.before) > 0
-        interval = self.comparison.interval
-        return min(sign * interval.low, sign * interval.high) > 0
-
-    def __str__(self) -> str:
-        before, after = (f"{self.metric.shown(value)}{self.metric.unit}" for value in (self.before, self.after))
-        line = f"{self.split}: {self.metric.title} {before} -> {after}"
-        if self.comparison is None:
-            return line
-        interval = self.comparison.interval
-        values = (interval.low, interval.high, self.comparison.difference)
-        low, high, difference = (self.metric.shown(value, "+") for value in values)
-        return f"{line} (difference {difference}, paired 95 % interval {low} to {high} over {interval.over})"
 
 
 class BeforeAndAfter(TrainerCallback, ExportableState):

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft_speech.errors import UserError
+from sft_speech.metrics.change import Change
 from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.keep import KEEP
 from sft_speech.options.spec import Metric
-from sft_speech.training.before import BeforeAndAfter, Change
+from sft_speech.training.before import BeforeAndAfter
 from sft_speech.training.task import Evaluation, Task
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from sft_speech.corpora.rows import column_of
 from sft_speech.errors import Stopped
 from sft_speech.files import honour_umask, write_whole
 from sft_speech.hub import provenance
-from sft_speech.hub.card import LOG, write_card
+from sft_speech.hub.card import LOG, Run, write_card
 from sft_speech.hub.repository import Repository
 from sft_speech.hub.while_training import RunUploads, opened
 from sft_speech.models import lora
@@ -33,6 +33,7 @@ from sft_speech.options.config import FinetuneConfig
 from sft_speech.options.lora import uses_lora
 from sft_speech.options.mixing import parts_of
 from sft_speech.options.spec import TaskSpec
+from sft_speech.report.page import write_report
 from sft_speech.training import batch_seconds, callbacks, checkpoints, interpolation, keep, sharding
 from sft_speech.training.arguments import training_arguments
 from sft_speech.training.before import BeforeAndAfter
@@ -151,6 +152,7 @@ def run(
             if start is not None:
                 start.file.unlink(missing_ok=True)
             lock.mark(finished=True)
+            report_of_run(output, spec, corpora)
             if repository is not None:
                 uploads.push_at_end()
     return FinetuneResult(output, figures, trainer.state.log_history, finished=True)
@@ -238,6 +240,16 @@ def finish_run(
             write_card(output, spec, repository.id if repository else None, ask_hub=repository is not None)
         logger.info("done: %s", task.usage_hint(output))
     return figures
+
+
+def report_of_run(output: Path, spec: TaskSpec, corpora: dict[str, Rows]) -> None:
+    """Write report.html; an error is only a warning, since the model is complete."""
+    try:
+        path = write_report(Run(output, spec), lambda role: corpora[role].table)
+        logger.info("report: %s", path)
+    except Exception as error:  # whatever its figures and recordings lead to
+        again = f"sft-speech report {output}"
+        logger.warning("the report of the run was not written (%s: %s); try `%s`", type(error).__name__, error, again)
 
 
 def build_trainer(

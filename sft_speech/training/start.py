@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import platform
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,6 +101,9 @@ def uses_bf16(config: FinetuneConfig) -> bool:
     return torch.cuda.is_available() and not on_cpu() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+PACKAGES = {"azure_ml": "azureml-core", "flyte": "flytekit"}  # of trackers that have another name
+
+
 def trackers(config: Any) -> list[str]:
     """Return the names in ``report_to``.
 
@@ -113,7 +117,9 @@ def trackers(config: Any) -> list[str]:
             known = name in INTEGRATION_TO_CALLBACK
             do = f"choose {', '.join(here)} or none"
             why = "this tracker is not installed" if known else "there is no such tracker"
-            raise UserError(f"report_to {name}", why, f"{installer()} {name}, or {do}" if known else do)
+            raise UserError(
+                f"report_to {name}", why, f"{installer()} {PACKAGES.get(name, name)}, or {do}" if known else do
+            )
     return names
 
 
@@ -147,7 +153,8 @@ def begin(config: Any, output: Path, lock: OutputLock) -> Beginning:
         changed = changed_settings(config, output / "run.yaml")
         if changed:
             why = f"the run has finished, with another {', '.join(changed)}"
-            raise UserError(f"--output_dir {output}", why, "choose another --output_dir")
+            do = f"to prolong it, start from its model: --model {shlex.quote(str(output))} --output_dir NEW"
+            raise UserError(f"--output_dir {output}", why, do)
         return Beginning(finished=True)
     checkpoint = checkpoint_of(given, output)
     if checkpoint is not None and (output / "run.yaml").is_file():
@@ -198,7 +205,9 @@ def check_free(output: Path, again: bool) -> None:
     if not taken or (again and taken[0] == "run.yaml"):
         return
     do = "or remove it: it has no checkpoint to resume from"
-    if checkpoints.last_whole(output) is not None:
+    if taken[0] == "model.safetensors" or (output / "model.safetensors").exists():
+        do = f"or start from its model: --model {shlex.quote(str(output))} --output_dir NEW"
+    elif checkpoints.last_whole(output) is not None:
         do = "or resume with --resume_from_checkpoint auto"
     raise UserError(
         f"--output_dir {output}", f"it holds another run ({taken[0]})", f"choose another --output_dir, {do}"

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from sft_speech.corpora.report import OUTSIDE, CorpusReport, Dropped
+from sft_speech.corpora.report import CUT, OUTSIDE, TOO_LONG, CorpusReport, Dropped
 from sft_speech.errors import UserError
 from sft_speech.text.normalize import Normalized
 
@@ -90,7 +90,7 @@ def test_what_normalization_changed_is_listed_with_counts_and_the_first_row(capl
     report.warn_of_notes()
     assert caplog.messages[0] == (
         f"train: {lines[0]}; train with `new_vocabulary: true` (SpeechT5: `new_characters: true`), "
-        "or take a multilingual checkpoint"
+        "or take a checkpoint that has them"
     )
     assert len(caplog.messages) == 3
     other = CorpusReport()
@@ -104,4 +104,13 @@ def test_rows_that_the_vocabulary_cannot_spell_are_refused_with_advice_that_help
         report.drop("train", str(number), OUTSIDE, "9 of 9")
     report.missing_characters("train", Counter("привет"))
     with pytest.raises(UserError, match="the vocabulary lacks Cyrillic letters: train with `new_vocabulary: true`"):
+        report.check(0.1)
+
+
+def test_long_recordings_are_to_be_cut():
+    report = CorpusReport()
+    report.keep("train", 2, 9.0)
+    for number in range(9):
+        report.drop("train", str(number), TOO_LONG, "60.0 s")
+    with pytest.raises(UserError, match=f"cut them at the ends of sentences: {CUT}"):
         report.check(0.1)

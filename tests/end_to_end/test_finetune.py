@@ -45,6 +45,10 @@ def test_a_run_writes_everything_that_the_readme_lists(arguments, tmp_path, smal
     figures = json.loads((out / "evaluation" / "dev-tones.json").read_text())
     assert figures["wer"] == sum(line["word_errors"] for line in lines) / sum(line["words"] for line in lines)
     assert not (out / "training_args.bin").exists(), "nothing pickled is handed on"
+    page = (out / "report.html").read_text()
+    before = json.loads((out / "evaluation" / "before" / "dev-tones.json").read_text())["wer"]
+    assert f"dev-tones: WER {100 * before:.2f} % → {100 * figures['wer']:.2f} %" in page
+    assert "<audio controls" in page
 
 
 def test_a_run_under_a_named_normalizer(arguments, tmp_path, small):

@@ -40,7 +40,7 @@ def finetune(model, source, output, *more):
 def test_german_on_an_english_checkpoint(tiny_directory, corpus, tmp_path, caplog):
     source = corpus("schön <COMMA> so", "Grüße", "ja [noise]", "gut", "über dir", "die Tür", "es 's")
     assert finetune(tiny_directory("wav2vec2-layer"), source, tmp_path / "out") == 0
-    advice = "train with `new_vocabulary: true` (SpeechT5: `new_characters: true`), or take a multilingual checkpoint"
+    advice = "train with `new_vocabulary: true` (SpeechT5: `new_characters: true`), or take a checkpoint that has them"
     what = "letters that the vocabulary lacks are written without their marks"
     assert f"train: {what}: Ü 3, ẞ 1 (3 rows, the first is 1.wav); {advice}" in caplog.messages
     assert f"eval: {what}: Ö 1 (1 row, the first is 0.wav); {advice}" in caplog.messages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -78,6 +79,7 @@ def test_a_dry_run_lists_all_files_and_sends_nothing(run, hub, monkeypatch, caps
     assert listed["vocab.json"] == [str((run / "vocab.json").stat().st_size), "B"]
     for name in ("checkpoint-4", "checkpoint-8", "corpus_report.json", "evaluation/dev-tones.jsonl", "provenance.json"):
         assert name in home
+    assert re.search(r"report\.html +recordings and transcripts", home)
     for name in ("me/a b", "not/a/name", "me/-x", "me/two..dots"):
         assert main(["push", str(run), name, "--dry_run"]) == 2, name
         assert f"repository {name}: this is not a valid name" in capsys.readouterr().err

@@ -278,6 +278,47 @@ def test_a_licence_is_that_of_the_base_model(folder, tmp_path):
     assert "license" not in card(folder)[0]
 
 
+@pytest.mark.parametrize(
+    ("named", "config", "base_model"),
+    [
+        ("base_model: org/first", {}, "org/first"),
+        ("base_model: [org/first]", {"_name_or_path": "org/other"}, "org/first"),
+        ("base_model: [org/a, org/b]", {}, None),
+        ("license: mit", {"_name_or_path": "org/first"}, "org/first"),
+        ("license: mit", {"_name_or_path": "outputs/mine"}, None),  # a folder beside the base
+        ("license: mit", {"_name_or_path": "/disk/anna/mine"}, None),
+    ],
+)
+def test_the_base_of_a_local_base_is_named(folder, tmp_path, named, config, base_model):
+    (tmp_path / "outputs" / "mine").mkdir(parents=True)
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / CARD).write_text(f"---\n{named}\n---\n# base\n")
+    write(base / "config.json", config)
+    run = yaml.safe_load((folder / "run.yaml").read_text()) | {"model": str(base)}
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    head, body = card(folder)
+    assert head.get("base_model") == base_model
+    made_of = f", a model made of [{base_model}](https://huggingface.co/{base_model})," if base_model else ""
+    assert f"base{made_of} fine-tuned for" in body
+
+
+@pytest.mark.parametrize(
+    ("settings", "language"),
+    [
+        ({"language": "<|de|>"}, "de"),
+        ({"language": "german"}, "de"),
+        ({"is_multilingual": False}, "en"),  # a Whisper for English
+        ({"is_multilingual": True}, None),
+    ],
+)
+def test_the_language_is_what_the_model_writes(folder, settings, language):
+    run = yaml.safe_load((folder / "run.yaml").read_text()) | {"language": None}
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    write(folder / "generation_config.json", settings)
+    assert card(folder)[0].get("language") == language
+
+
 def test_a_licence_of_a_base_model_on_the_hub(folder, hub):
     hub.repos["org/model"] = sys.modules["hub_server"].Repo()
     hub.repos["org/model"].files["README.md"] = b"---\nlicense: mit\n---\n# base\n"

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from sft_speech.metrics.change import Change
 from sft_speech.metrics.intervals import Comparison, Interval
 from sft_speech.options.spec import Metric
-from sft_speech.training.before import Change
 
 WER, ACCURACY = Metric("wer", "WER %", scale=100), Metric("accuracy", "accuracy %", best="max", scale=100)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from sft_speech.metrics.change import Change
 from sft_speech.metrics.intervals import Comparison, Interval
 from sft_speech.options.spec import Metric
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
-from sft_speech.training.before import Change
 from sft_speech.training.keep import advice, row_of, table
 
 WER = Metric("wer", "WER %", scale=100)

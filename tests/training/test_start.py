@@ -181,5 +181,6 @@ def test_auto_goes_on_where_it_can_and_begins_where_it_cannot(tmp_path, checkpoi
 
 def test_auto_does_not_take_a_model_for_a_run(tmp_path):
     (tmp_path / "model.safetensors").write_text("")
-    with pytest.raises(UserError, match=r"holds another run \(model.safetensors\)"):
+    with pytest.raises(UserError, match=r"holds another run \(model.safetensors\)") as refused:
         begun(tmp_path, "auto")
+    assert refused.value.do.endswith(f"or start from its model: --model {tmp_path} --output_dir NEW")

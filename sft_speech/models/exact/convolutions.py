@@ -6,6 +6,7 @@ of two seconds, which stay in the processor's cache, and only over its own frame
 layer through the memory of a whole padded batch. The values are the same up to rounding.
 
 Training under autocast uses products as well, of whole batches: they are faster in bfloat16 than torch's convolutions.
+Inference under autocast goes clip by clip, as in float32.
 
 Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 """
@@ -22,6 +23,9 @@ from sft_speech.models.exact.lengths import ClipLengths
 from sft_speech.models.exact.norms import ClipNormConvolution
 
 PIECE = 100  # frames of the encoder computed together, two seconds
+# In bfloat16 oneDNN compiles a product for every new number of rows. So the last piece of a clip is padded to a
+# multiple of so many frames.
+GRAIN = 25
 
 
 def with_matrix_products(encoder: nn.Module, lengths: ClipLengths) -> nn.Module:
@@ -74,10 +78,12 @@ class MatrixEncoder(nn.Module):
     def forward(self, input_values: Tensor) -> Tensor:
         """Encode (B, S) to (B, C, T)."""
         checkpointed = self.gradient_checkpointing and self.training
-        if input_values.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not checkpointed:
-            return self._encode_batch(input_values)
         weights = [input_values, *self.parameters()]
         graph = torch.is_grad_enabled() and any(one.requires_grad for one in weights)
+        if input_values.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not checkpointed:
+            whole = graph or self.training
+            precision = torch.get_autocast_dtype("cpu")
+            return self._encode_batch(input_values) if whole else self._encode(input_values, precision)
         single = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in weights)
         if not graph and single and not checkpointed:
             return self._encode(input_values)
@@ -116,12 +122,13 @@ class MatrixEncoder(nn.Module):
             hidden = layer.activation(hidden)
         return hidden.transpose(1, 2)
 
-    def _encode(self, input_values: Tensor) -> Tensor:
+    def _encode(self, input_values: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
         """Encode (B, S) to (B, C, T) by matrix products, with zeros after each clip's own frames."""
         samples = self._samples(input_values)
         with torch.no_grad():
-            stack = Stack(self.conv_layers)
-            encoded = input_values.new_zeros(len(input_values), stack.frames(input_values.shape[1]), stack.channels)
+            stack = Stack(self.conv_layers, precision)
+            shape = (len(input_values), stack.frames(input_values.shape[1]), stack.channels)
+            encoded = input_values.new_zeros(shape, dtype=precision)
             affine: Any = [None] * len(input_values)
             if isinstance(first := self.conv_layers[0], ClipNormConvolution):
                 affine = zip(*first.affine_of(input_values, samples), strict=True)
@@ -131,13 +138,14 @@ class MatrixEncoder(nn.Module):
 
 
 class Stack:
-    """The layers of an encoder with their weights as matrices (K * C, C); cheap to build."""
+    """The layers of an encoder with their weights as matrices (K * C, C) in a precision; cheap to build."""
 
-    def __init__(self, layers: Any) -> None:
-        self.layers = list(layers)
+    def __init__(self, layers: Any, precision: torch.dtype = torch.float32) -> None:
+        self.layers, self.precision = list(layers), precision
         self.kernels = [layer.conv.kernel_size[0] for layer in self.layers]
         self.strides = [layer.conv.stride[0] for layer in self.layers]
         self.channels = self.layers[-1].conv.out_channels
+        self.grain = 1 if precision == torch.float32 else GRAIN
         self.weights = [as_matrix(layer.conv).contiguous() for layer in self.layers]
         self.step, self.field = 1, 1  # hop and receptive field, in samples
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
@@ -160,16 +168,22 @@ class Stack:
             if biases[0] is not None:
                 term = term + factor * biases[0]
             weights[0], biases[0] = weights[0] * factor, term
+        weights = [weight.to(self.precision) for weight in weights]
+        biases = [None if bias is None else bias.to(self.precision) for bias in biases]
         total = self.frames(len(waveform))
-        for first in range(0, total, PIECE):
-            last = min(first + PIECE, total)
+        padded = -(-total // self.grain) * self.grain  # frames
+        if padded != total:
+            waveform = nn.functional.pad(waveform, (0, (padded - 1) * self.step + self.field - len(waveform)))
+        waveform = waveform.to(self.precision)
+        for first in range(0, padded, PIECE):
+            last = min(first + PIECE, padded)
             hidden = waveform[first * self.step : (last - 1) * self.step + self.field, None]
             for number, layer in enumerate(self.layers):
                 hidden = convolved(hidden, weights[number], biases[number], self.kernels[number], self.strides[number])
                 if isinstance(norm := getattr(layer, "layer_norm", None), nn.LayerNorm):
                     hidden = norm(hidden)
                 hidden = layer.activation(hidden)
-            out[first:last] = hidden
+            out[first : min(last, total)] = hidden[: total - first]
 
 
 def as_matrix(convolution: nn.Conv1d) -> Tensor:

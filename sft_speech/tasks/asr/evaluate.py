@@ -22,6 +22,7 @@ from sft_speech.errors import UserError
 from sft_speech.metrics.calibration import confidences_after, right_words
 from sft_speech.metrics.loops import loop_of
 from sft_speech.metrics.words import character_errors, word_errors
+from sft_speech.options.settings import add_dtype_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
 from sft_speech.tasks.asr.languages import add_language_arguments, code_of, language_reason
@@ -179,6 +180,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--language_column", metavar="NAME", help="column of the rows' languages, for multilingual models"
     )
+    add_dtype_argument(parser)
     add_language_arguments(parser)
     add_decoding_arguments(parser)
     add_generation_arguments(parser)
@@ -200,6 +202,7 @@ def main(args: argparse.Namespace) -> None:
         generation=generation,
         times=False,
         target_lang=args.target_lang,
+        dtype=args.dtype,
     )
     corpus = reported(transcriber.checkpoint, rows, split, report, args.normalizer, args.markup)
     with progress_bar(corpus["seconds"]) as bar:

@@ -33,7 +33,7 @@ def load_checkpoint(
     """Load a recognizer of any architecture, for transcription.
 
     Args:
-        name: a directory, or an id on the Hub.
+        name: a directory, also of an exported model, or an id on the Hub.
         revision: branch, tag or commit on the Hub.
         trust_remote_code: run code that comes with the checkpoint. Only for code that you have read.
         target_lang: adapter of a CTC checkpoint for many languages (MMS).
@@ -42,6 +42,13 @@ def load_checkpoint(
     Raises:
         UserError: there is no such checkpoint, or it cannot be used.
     """
+    from sft_speech.models.exported import exported_format
+
+    if exported_format(name):
+        from sft_speech.tasks.asr.exported import load_exported
+
+        exported: Recognizer = load_exported(name, options.get("language"))
+        return exported
     package, _ = architecture_of(str(name), revision, trust_remote_code)
     if target_lang and package == ARCHITECTURES["seq2seq"][0]:
         do = f"leave it out, or give --language {known_code(target_lang) or target_lang}"

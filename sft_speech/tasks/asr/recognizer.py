@@ -209,6 +209,9 @@ class Recognizer(Protocol):
             UserError: it has no such option, or lacks the language.
         """
 
+    def with_model(self, model: PreTrainedModel) -> Self:
+        """Return the recognizer with another form of its model."""
+
     def decoder_for(self, decoding: Decoding | None) -> BeamDecoder | None:
         """Return a search with a language model; None for the recognizer's own search.
 

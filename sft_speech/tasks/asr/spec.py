@@ -51,6 +51,7 @@ print(pipeline("automatic-speech-recognition", NAME)("speech.flac")["text"])""",
         "pseudo-label": Verb(
             "sft_speech.tasks.asr.pseudo.verb", "transcribe recordings for a student to be trained on"
         ),
+        "build-lm": Verb("sft_speech.tasks.asr.ctc.build_lm", "make a language model of texts"),
         "tune-lm": Verb("sft_speech.tasks.asr.ctc.tune_lm", "find the weights of a language model"),
     },
     evaluate="sft_speech.tasks.asr.evaluate",

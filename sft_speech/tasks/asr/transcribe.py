@@ -30,7 +30,7 @@ from sft_speech.inference import shards
 from sft_speech.inference.processes import Process, end_with_parent, launch
 from sft_speech.inference.shards import Shards
 from sft_speech.options.parser import add_output_argument
-from sft_speech.options.settings import add_pickle_argument
+from sft_speech.options.settings import add_dtype_argument, add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
 from sft_speech.tasks.asr.languages import add_language_arguments
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 # Arguments that do not change what is written and may differ when a run is resumed. The recordings and the files of the
 # model are compared separately.
 _FREE = frozenset(
-    "allow_pickle argv audio debug device files_from max_batch_seconds num_processes output resume".split()
+    "allow_pickle argv audio debug device dtype files_from max_batch_seconds num_processes output resume".split()
 )
 # File names may hold bytes that are not UTF-8: lines of text keep them, JSON escapes them so that it can be parsed.
 _UNENCODABLE = {"text": "surrogateescape", "jsonl": "backslashreplace", "srt": "strict", "vtt": "strict"}
@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_argument(parser, "file, or directory for the subtitles of several [stdout]", metavar="FILE")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_dtype_argument(parser)
     add_pickle_argument(parser)
     add_language_arguments(parser)
     add_decoding_arguments(parser)
@@ -145,6 +146,7 @@ def _transcriber(args: argparse.Namespace, process: Process) -> Transcriber:
         generation=generation_of(args),
         times=bool(args.timestamps) or args.format in ("srt", "vtt"),
         target_lang=args.target_lang,
+        dtype=args.dtype,
     )
 
 

@@ -31,6 +31,7 @@ from sft_speech.tasks.asr.recognizer import (
 if TYPE_CHECKING:
     import torch
 
+    from sft_speech.inference.precision import Precision
     from sft_speech.tasks.asr.ctc.decoding import Decoding
     from sft_speech.tasks.asr.generation import Generation
 
@@ -79,9 +80,9 @@ class Transcriber:
     """A model that transcribes: ``Transcriber("my_model")("talk.flac").text``.
 
     Args:
-        model: directory of a fine-tuned model, its id on the Hub, or the result of
+        model: directory of a fine-tuned or an exported model, its id on the Hub, or the result of
             :func:`~sft_speech.tasks.asr.loading.load_checkpoint`.
-        device: "cpu", "cuda", ...; a GPU if there is one. bfloat16 on a GPU, float32 on a CPU.
+        device: "cpu", "cuda", ...; a GPU if there is one.
         max_batch_seconds: padded audio per batch: raise it until memory is full. Transcripts do not depend on it.
         chunk_seconds: longer recordings are cut into overlapping chunks of this length; lower it if memory is short.
         decoding: beam search with a language model, or the YAML file that describes it; None is greedy.
@@ -91,6 +92,8 @@ class Transcriber:
             ``generation``, or the one that it was fine-tuned for.
         allow_pickle: if a directory holds no safetensors, read the pickle; see
             :func:`~sft_speech.models.load.how_to_read_weights` for what that risks.
+        dtype: what the model computes in. "auto": bfloat16 on a GPU, and on a CPU with AMX if the model is not tiny;
+            float32 on any other CPU. See :mod:`sft_speech.inference.precision`.
         window_seconds: former name of ``chunk_seconds``.
 
     Raises:
@@ -110,8 +113,10 @@ class Transcriber:
         generation: Generation | None = None,
         times: bool = True,
         target_lang: str | None = None,
+        dtype: Precision = "auto",
     ) -> None:
-        from sft_speech.models.load import chosen_device
+        from sft_speech.inference.precision import with_precision
+        from sft_speech.models.exported import device_for
         from sft_speech.tasks.asr.ctc.decoding import read_decoding
         from sft_speech.tasks.asr.generation import Generation
         from sft_speech.tasks.asr.loading import load_checkpoint
@@ -124,7 +129,7 @@ class Transcriber:
         if chunk_seconds < 1:
             raise UserError(f"chunk_seconds {chunk_seconds}", "it is too short to recognize words", "give 10 or more")
         self.decoding = read_decoding(decoding)
-        self.device = chosen_device(device)
+        self.device = device_for(model, device)
         self.max_batch_seconds = max_batch_seconds
         self.chunk_seconds = chunk_seconds
         loaded = model
@@ -135,6 +140,7 @@ class Transcriber:
         self.checkpoint = loaded.with_generation(replace(generation or Generation(), times=times))
         self.decoder = self.checkpoint.decoder_for(self.decoding)  # forks, so this comes before the GPU is used
         self.checkpoint.model.to(self.device).eval()  # type: ignore[arg-type]  # its decorator hides the signature
+        self.checkpoint = self.checkpoint.with_model(with_precision(self.checkpoint.model, self.device, dtype))
 
     @overload
     def __call__(self, audio: Audio) -> Transcription: ...  # type: ignore[overload-overlap]  # a str is iterable too

@@ -20,6 +20,7 @@ from transformers import (
 from sft_speech.errors import UserError
 from sft_speech.models.adapt import exact_padding, head_names, set_regularization
 from sft_speech.models.base_front_end import FrontEnd
+from sft_speech.models.exported import ExportedModel, exported_format, open_session
 from sft_speech.models.families import family_of
 from sft_speech.models.front_end import make_front_end, read_extractor
 from sft_speech.models.load import load_pretrained, quiet, read_config
@@ -75,7 +76,7 @@ class Checkpoint:
 
 
 def load_classifier(name: str | Path, allow_pickle: bool = False) -> Checkpoint:
-    """Load a fine-tuned classifier.
+    """Load a fine-tuned classifier, or an exported one.
 
     Raises:
         UserError: there is no such model, or it has no trained head.
@@ -84,6 +85,9 @@ def load_classifier(name: str | Path, allow_pickle: bool = False) -> Checkpoint:
     where = {"revision": "main", "trust_remote_code": False}
     config = read_classifier_config(name, where)
     extractor = read_extractor(name, where, config)
+    if exported_format(name):
+        exported: Any = ExportedModel(config, open_session(name)).eval()
+        return Checkpoint(exported, make_front_end(config, extractor), own_labels(config))
     model, new = load_pretrained(AutoModelForAudioClassification, name, config=config, allow_pickle=allow_pickle)
     if set(new) & head_names(model):
         raise UserError(name, "it has no trained classifier", "fine-tune it: sft-speech finetune-classification")

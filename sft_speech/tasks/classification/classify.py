@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from sft_speech.corpora.arguments import add_channel_argument
 from sft_speech.errors import UserError, printable
-from sft_speech.options.settings import add_pickle_argument
+from sft_speech.options.settings import add_dtype_argument, add_pickle_argument
 from sft_speech.text.counted import counted
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="output file [stdout]")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_dtype_argument(parser)
     add_pickle_argument(parser)
 
 
@@ -64,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         raise UserError(f"{STDIN} --channel {args.channel}", "all of standard input is mixed", "give a file")
     channels = args.channel not in (None, MIX)
-    classifier = Classifier(args.model, args.device, args.max_batch_seconds, args.allow_pickle)
+    classifier = Classifier(args.model, args.device, args.max_batch_seconds, args.allow_pickle, args.dtype)
     with contextlib.ExitStack() as stack:
         stream: TextIO = sys.stdout
         if args.output not in (None, "-"):

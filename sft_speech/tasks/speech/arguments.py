@@ -45,6 +45,6 @@ def paths_in(folder: str, names: Iterable[str]) -> list[Path]:
 
 
 def write(speech: Speech, path: Path) -> None:
-    """Write a sound file, and print its path and duration."""
+    """Write a sound file, and print its path, its duration and why it ends."""
     speech.save(path)
-    print(f"{path}\t{speech.seconds:.2f} s")
+    print(f"{path}\t{speech.seconds:.2f} s\t{speech.ending}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +34,8 @@ DOES = {
     SpeechT5ForSpeechToSpeech.__name__: ("convert speech", "microsoft/speecht5_vc"),
 }
 Samples = TypeVar("Samples", int, np.ndarray)
+LONGEST_TEXT = "longest_text_characters"  # its key in config.json: transformers keeps keys that it does not know
+COMMON_SHARE = 0.99  # of the texts of a corpus; the few longer ones are too rare to be learned
 
 
 @dataclass
@@ -84,6 +87,25 @@ class SpeechCheckpoint:
     def max_tokens(self) -> int:
         """The largest N: there are no positions for more tokens (microsoft/SpeechT5#64)."""
         return int(self.config.max_text_positions)
+
+    @property
+    def longest_text(self) -> int | None:
+        """Characters of the longest texts that the model was trained on; None if they are not known.
+
+        The attention loses its way in longer ones.
+        """
+        saved = getattr(self.config, LONGEST_TEXT, None)
+        return saved if isinstance(saved, int) and saved > 0 else None
+
+    def note_longest(self, texts: Iterable[str], from_scratch: bool) -> None:
+        """Note how long the texts are that the model is trained on, in its configuration.
+
+        A model that was trained before keeps its length if that is greater. It has none if its texts are not known.
+        """
+        before = 0 if from_scratch else self.longest_text
+        if before is not None:
+            longest = int(np.quantile([len(text) for text in texts], COMMON_SHARE))
+            setattr(self.config, LONGEST_TEXT, max(longest, before))
 
     @property
     def max_frames(self) -> int:

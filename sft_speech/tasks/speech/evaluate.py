@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,7 +109,8 @@ def _utterance(
     if not len(speech.waveform):
         return line | {"problem": speech.problem}
     copied = generator.vocoder(torch.as_tensor(checkpoint.mels(recording)))
-    line |= {"problem": speech.problem, "real_time_factor": runtime / speech.seconds}
+    endings = [part.ending for part in speech.parts]
+    line |= {"problem": speech.problem, "endings": endings, "real_time_factor": runtime / speech.seconds}
     for kind, one in zip(KINDS, (speech.waveform, copied, source), strict=True):
         if one is None:
             continue
@@ -161,6 +163,7 @@ def summary(lines: list[dict[str, Any]], judge: Judge | None = None) -> dict[str
         why = f"none of {counted(len(lines), 'utterance')} could be generated{first}"
         raise UserError("the evaluation", why, "check the texts and recordings")
     figures: dict[str, Any] = {"utterances": len(measured), "problems": sum(bool(line["problem"]) for line in lines)}
+    figures["endings"] = dict(Counter(ending for line in measured for ending in line["endings"]).most_common())
     for kind in KINDS:
         for metric in NAMES:
             values = [line[kind][metric] for line in measured if metric in line.get(kind, {})]
@@ -219,6 +222,7 @@ def table(figures: dict[str, Any], split: str) -> str:
     lines = [
         f"{split}: {counted(figures['utterances'], 'utterance')}, {figures['problems']} with a problem, "
         f"{1 / figures['real_time_factor']:.1f} x real time",
+        "how pieces of speech end: " + ", ".join(f"{name} {count}" for name, count in figures["endings"].items()),
         f"{'':30}" + "".join(f"{HEADINGS[kind]:>26}" for kind in shown),
     ]
     for metric, name in NAMES.items():

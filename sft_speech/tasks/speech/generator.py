@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from sft_speech.errors import UserError
 from sft_speech.inference.clips import Audio, recording_of
 from sft_speech.models.load import chosen_device
 from sft_speech.tasks.speech.checkpoint import Model, SpeechCheckpoint, load_speech_checkpoint
+from sft_speech.tasks.speech.decoding import decode
+from sft_speech.tasks.speech.progress import CUT, WHY, Ending, Progress
 from sft_speech.tasks.speech.speakers import (
     MEAN,
     MelStatistics,
@@ -32,6 +34,37 @@ Voice = Audio | np.ndarray | Tensor | list[float]  # see SpeechGenerator.voice
 
 
 @dataclass(frozen=True)
+class Part:
+    """Speech that was generated in one go: a piece of the input.
+
+    Args:
+        waveform: float32 (S,).
+        rate: samples per second.
+        ending: why it ends.
+        source: what the input is: "text" or "recording".
+        spectrogram: log10 mels (T, M).
+        attention: (D, N) what each decoder step attended to; D may go beyond the end of the spectrogram.
+    """
+
+    waveform: np.ndarray
+    rate: int
+    ending: Ending
+    source: str
+    spectrogram: np.ndarray
+    attention: np.ndarray
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether it did not end by itself."""
+        return self.ending in CUT
+
+    @property
+    def why(self) -> str:
+        """Why it ends, in words."""
+        return WHY[self.ending].format(seconds=len(self.waveform) / self.rate, source=self.source)
+
+
+@dataclass(frozen=True)
 class Speech:
     """Generated speech.
 
@@ -41,6 +74,7 @@ class Speech:
         text: the given text; "" for a conversion.
         normalized: the text as passed to the model: numbers spelled out, without characters that it lacks.
         problem: why something is missing or was cut; "" if nothing is.
+        parts: the pieces that it was joined from.
     """
 
     waveform: np.ndarray
@@ -48,6 +82,13 @@ class Speech:
     text: str = ""
     normalized: str = ""
     problem: str = ""
+    parts: tuple[Part, ...] = field(default=(), repr=False)
+
+    @property
+    def ending(self) -> str:
+        """Why it ends, in words; several pieces are counted."""
+        counts = Counter(part.why for part in self.parts)
+        return "; ".join(f"{count} pieces {why}" if count > 1 else why for why, count in counts.items())
 
     @property
     def seconds(self) -> float:
@@ -73,6 +114,9 @@ class Speech:
 class SpeechGenerator:
     """A SpeechT5 that generates speech in a given voice.
 
+    Speech ends with the stop signal of the model, or when its attention has reached the end of the input. It is cut,
+    and its ``problem`` says so, when the attention goes no further, and when it is too long for the input.
+
     Args:
         model: directory of a model, or its id on the Hub.
         vocoder: directory or id of a ``SpeechT5HifiGan``; without one, Griffin-Lim.
@@ -87,6 +131,8 @@ class SpeechGenerator:
     """
 
     kind: type[Model]
+    source: str  # what is spoken, for messages
+    max_seconds: float | None = None  # limit of each piece; samples during training set it
 
     def __init__(
         self,
@@ -168,35 +214,32 @@ class SpeechGenerator:
         return self._encoder
 
     def generate(
-        self, inputs: Tensor, mask: Tensor, voice: Tensor, limits: Sequence[int]
-    ) -> list[tuple[np.ndarray, bool]]:
-        """Return waveforms (S,), and whether each ended before its limit; the others are cut.
+        self, inputs: Tensor, mask: Tensor, voice: Tensor, lasts: Sequence[int], limits: Sequence[float]
+    ) -> list[Part]:
+        """Generate a batch.
 
         Args:
-            inputs, mask: (B, N) tokens or samples.
+            inputs, mask: (B, N) tokens or (B, S) samples.
             voice: (E,).
-            limits: limit of each utterance, in mel frames.
+            lasts: encoder step of each utterance from which on there is nothing more to speak.
+            limits: longest speech of each utterance, in seconds.
         """
         config = self.checkpoint.config
-        step = config.reduction_factor
-        most = self.checkpoint.max_frames - 2 * step  # the first position is that of the start frame
-        # Through the postnet, this many frames before a cut depend on those after it, and so on the rest of the batch.
-        reach = config.speech_decoder_postnet_layers * (config.speech_decoder_postnet_kernel // 2)
-        limits = [max(step, min(limit, most) // step * step) for limit in limits]
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            model: Any = self.checkpoint.model
-            spectrograms, lengths = model.generate_speech(
-                inputs.to(self.device),
-                voice.expand(len(inputs), -1).to(self.device),
-                mask.to(self.device),
-                # transformers rounds the limit down.
-                maxlenratio=(max(limits) + 0.5) / self.checkpoint.encoder_steps(inputs.shape[1]),
-                return_output_lengths=True,
+        step = config.reduction_factor * self.checkpoint.extractor.sample_stride / self.rate  # seconds
+        progress = []
+        for last, limit in zip(lasts, limits, strict=True):
+            most = min(limit, self.max_seconds or limit)
+            steps = max(1, min(int(most / step), config.max_speech_positions))
+            progress.append(Progress(last if config.use_guided_attention_loss else None, steps, step))
+        inputs, mask, voice = inputs.to(self.device), mask.to(self.device), voice.to(self.device)
+        return [
+            Part(
+                self.vocoder(one.spectrogram),
+                self.rate,
+                one.ending,
+                self.source,
+                one.spectrogram.cpu().numpy(),
+                one.attention,
             )
-        found = []
-        for spectrogram, length, limit in zip(spectrograms, lengths, limits, strict=True):
-            ended = int(length) < limit
-            own = spectrogram[: int(length) if ended else max(step, limit - reach)].float().cpu()
-            found.append((self.vocoder(own), ended))
-        return found
+            for one in decode(self.checkpoint, inputs, mask, voice, progress, self.seed)
+        ]

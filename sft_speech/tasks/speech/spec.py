@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -33,4 +35,15 @@ def voices(folder: Path) -> list[str]:
     return [f"Named voices (speakers.safetensors): {shown}.\n"]
 
 
-speech_card = partial(Card, about=("speecht5",), loss_unit="per mel frame", sections=voices)
+def sections(folder: Path) -> list[str]:
+    """Return the lines of the model card on voices, and on how the samples of the last evaluation end."""
+    file = folder / "samples" / "samples.jsonl"
+    if not file.is_file():
+        return voices(folder)
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    endings = Counter(line["ending"] for line in lines if line["evaluation"] == lines[-1]["evaluation"])
+    shown = "; ".join(f"{count} {ending}" for ending, count in endings.items())
+    return [*voices(folder), f"Samples after the last evaluation: {markdown.text(shown)}.\n"]
+
+
+speech_card = partial(Card, about=("speecht5",), loss_unit="per mel frame", sections=sections)

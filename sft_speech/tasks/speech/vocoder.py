@@ -31,6 +31,7 @@ class GriffinLim:
 
     def __init__(self, extractor: SpeechT5FeatureExtractor, iterations: int = 60) -> None:
         self.extractor, self.iterations = extractor, iterations
+        self.inverse = np.linalg.pinv(extractor.mel_filters.T)  # (F, M)
 
     def __call__(self, spectrogram: Tensor) -> np.ndarray:
         """Return the waveform, float32 (S,) with S = (T - 1) x hop, of log10 mels (T, M)."""
@@ -38,7 +39,8 @@ class GriffinLim:
 
         extractor: Any = self.extractor
         mels = 10.0 ** spectrogram.detach().cpu().double().numpy().T.clip(-10, 10)  # (M, T)
-        magnitudes = librosa.util.nnls(extractor.mel_filters.T, mels)  # (F, T)
+        # librosa's nnls starts from this solution and hardly leaves it, but takes as long as all iterations below.
+        magnitudes = (self.inverse @ mels).clip(0)  # (F, T)
         waveform = librosa.griffinlim(
             magnitudes,
             n_iter=self.iterations,

@@ -16,14 +16,16 @@ from transformers import SpeechT5ForTextToSpeech
 
 from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
+from sft_speech.metrics.loops import letters
 from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
-from sft_speech.tasks.speech.generator import Speech, SpeechGenerator, Voice
+from sft_speech.tasks.speech.generator import Part, Speech, SpeechGenerator, Voice
 from sft_speech.tasks.tts.text import SpeakableText, split_sentences
 
 logger = logging.getLogger(__name__)
 
-PIECE_CHARACTERS = 200  # longer texts are cut: the attention of SpeechT5 fails on long ones
-FRAMES_PER_TOKEN = 20  # limit, as in transformers; a longer piece has missed its end
+PIECE_CHARACTERS = 200  # longer texts are cut, if the checkpoint does not name its longest: attention fails on them
+# Longest speech of a text: slow readers need 0.12 s per letter, with pauses.
+SECONDS_PER_LETTER, GRACE_SECONDS = 0.15, 1.5
 # Pauses in seconds between pieces: after a sentence, and after a comma or a word.
 PAUSE_SECONDS, SHORT_PAUSE_SECONDS = 0.35, 0.12
 
@@ -51,6 +53,7 @@ class Synthesizer(SpeechGenerator):
     """
 
     kind = SpeechT5ForTextToSpeech
+    source = "text"
 
     def __init__(
         self,
@@ -107,25 +110,29 @@ class Synthesizer(SpeechGenerator):
             nothing = "" if own else "it contains nothing to speak"
             problems.append(f"characters that the model lacks were removed: {lost}" if lost else nothing)
         waves: list[list[np.ndarray]] = [[] for _ in texts]
-        for piece, (waveform, ended) in zip(pieces, self._generate(pieces, voice), strict=True):
-            if not ended:
-                found = f"{piece.text[:30]!r} did not end and was cut at {len(waveform) / self.rate:.1f} s"
+        parts: list[list[Part]] = [[] for _ in texts]
+        for piece, part in zip(pieces, self._generate(pieces, voice), strict=True):
+            if part.was_cut:
+                found = f"{piece.text[:30]!r} was {part.why}"
                 problems[piece.number] = "; ".join(filter(None, [problems[piece.number], found]))
             pause = PAUSE_SECONDS if piece.text[-1:] in ".!?" else SHORT_PAUSE_SECONDS
-            waves[piece.number] += [waveform, np.zeros(samples_of(pause, self.rate), np.float32)]
+            waves[piece.number] += [part.waveform, np.zeros(samples_of(pause, self.rate), np.float32)]
+            parts[piece.number].append(part)
         speeches = []
         for number, text in enumerate(texts):
             waveform = np.concatenate(waves[number][:-1]) if waves[number] else np.zeros(0, np.float32)
             if problems[number]:
                 logger.warning("%r: %s", text[:40], problems[number])
-            speeches.append(Speech(waveform.clip(-1, 1), self.rate, text, normalized[number], problems[number]))
+            said = (text, normalized[number], problems[number], tuple(parts[number]))
+            speeches.append(Speech(waveform.clip(-1, 1), self.rate, *said))
         return speeches
 
     def _pieces(self, number: int, text: str) -> tuple[list[_Piece], Counter[str]]:
         """Return pieces of a text that are short enough for the model, and counts of the characters that it lacks."""
         missing: Counter[str] = Counter()
         pieces: list[_Piece] = []
-        longest = min(PIECE_CHARACTERS, self.checkpoint.max_tokens - 2)  # the tokenizer adds a space and the end
+        longest = self.checkpoint.longest_text or PIECE_CHARACTERS
+        longest = min(longest, self.checkpoint.max_tokens - 2)  # the tokenizer adds a space and the end
         for line in text.splitlines():
             written = self.normalize(line)
             missing.update(written.missing)
@@ -134,9 +141,9 @@ class Synthesizer(SpeechGenerator):
                     pieces.append(_Piece(number, part, self.checkpoint.encode(part)))
         return pieces, missing
 
-    def _generate(self, pieces: list[_Piece], voice: Tensor) -> list[tuple[np.ndarray, bool]]:
-        """Return the waveform of each piece, and whether it ended before its limit."""
-        found: dict[int, tuple[np.ndarray, bool]] = {}
+    def _generate(self, pieces: list[_Piece], voice: Tensor) -> list[Part]:
+        """Return the speech of each piece."""
+        found: dict[int, Part] = {}
         order = sorted(range(len(pieces)), key=lambda index: -len(pieces[index].tokens))
         for first in range(0, len(order), self.batch_texts):
             batch = order[first : first + self.batch_texts]
@@ -145,6 +152,14 @@ class Synthesizer(SpeechGenerator):
             fill = self.checkpoint.config.pad_token_id or 0
             ids = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=fill)
             mask = (torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]).long()
-            limits = [FRAMES_PER_TOKEN * length for length in lengths]
-            found |= dict(zip(batch, self.generate(ids, mask, voice, limits), strict=True))
+            lasts = [self._after_sounds(pieces[index].tokens) for index in batch]
+            limits = [SECONDS_PER_LETTER * letters(pieces[index].text) + GRACE_SECONDS for index in batch]
+            found |= dict(zip(batch, self.generate(ids, mask, voice, lasts, limits), strict=True))
         return [found[index] for index in range(len(pieces))]
+
+    def _after_sounds(self, tokens: list[int]) -> int:
+        """Return the index of the first token after the last letter."""
+        written = self.checkpoint.tokenizer.convert_ids_to_tokens(tokens)
+        special = set(self.checkpoint.tokenizer.all_special_tokens)
+        sounds = [token not in special and any(map(str.isalnum, token)) for token in written]
+        return max((index + 1 for index, sound in enumerate(sounds) if sound), default=len(tokens) - 1)

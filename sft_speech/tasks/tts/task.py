@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import SpeechT5ForTextToSpeech
@@ -47,6 +48,10 @@ class Synthesis(SpeechTask[FinetuneTtsConfig]):
             max_missing_share=self.config.max_missing_share,
             why_unusable=lambda labels, frames: checkpoint.why_unusable(len(labels), frames),
         )
+
+    def begin(self, corpora: Mapping[str, Rows]) -> None:
+        self.checkpoint.note_longest(corpora["train"].texts(), self.config.from_scratch)
+        super().begin(corpora)
 
     def dataset(self, rows: Rows) -> Utterances:
         return Utterances(rows.table, self.checkpoint, self.checkpoint.speakers, self.config.trim_db)

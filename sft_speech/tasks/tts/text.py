@@ -54,6 +54,7 @@ class SpeakableText:
 
 
 SENTENCE_END = re.compile(r"(?<=[.!?;:…。！？])[\"'”’)\]]*\s+|\n+")
+SPACE = re.compile(r"\s+")
 CLAUSE_END = re.compile(r"(?<=[,–—-])\s+")
 
 
@@ -65,12 +66,14 @@ def sentences(text: str) -> list[str]:
 def split_sentences(text: str, longest: int) -> list[str]:
     """Cut a text into pieces of at most ``longest`` characters: at ends of sentences, or else commas, or else words.
 
-    Short sentences stay together while they fit, for context. A word longer than ``longest`` is cut.
+    Short sentences stay together while they fit, for context. Pieces that end between words are of similar lengths. A
+    word longer than ``longest`` is cut.
     """
     pieces = [text]
-    for separator in (SENTENCE_END, CLAUSE_END, re.compile(r"\s+")):
+    for separator in (SENTENCE_END, CLAUSE_END):
         pieces = [part for piece in pieces for part in (_cut(piece, separator) if len(piece) > longest else [piece])]
         pieces = _joined(pieces, longest)
+    pieces = [part for piece in pieces for part in _evenly(piece, longest)]
     return [piece[start : start + longest] for piece in pieces for start in range(0, len(piece), longest)]
 
 
@@ -80,6 +83,13 @@ def _cut(text: str, separator: re.Pattern[str]) -> list[str]:
         parts.append(text[start : match.end()].strip())
         start = match.end()
     return [part for part in [*parts, text[start:].strip()] if part]
+
+
+def _evenly(piece: str, longest: int) -> list[str]:
+    """Cut a piece between words into as few parts as possible, of similar lengths."""
+    words, fewest = _cut(piece, SPACE), _joined(_cut(piece, SPACE), longest)
+    widths = range(len(piece) // max(len(fewest), 1), longest)
+    return next((even for width in widths if len(even := _joined(words, width)) == len(fewest)), fewest)
 
 
 def _joined(pieces: list[str], longest: int) -> list[str]:

@@ -14,12 +14,14 @@ from sft_speech.audio.units import samples_of
 from sft_speech.errors import UserError
 from sft_speech.inference.clips import Audio
 from sft_speech.tasks.speech.data import clean
-from sft_speech.tasks.speech.generator import Speech, SpeechGenerator, Voice
+from sft_speech.tasks.speech.generator import Part, Speech, SpeechGenerator, Voice
 
 logger = logging.getLogger(__name__)
 
 PIECE_SECONDS = 15.0  # longer recordings are cut: the attention of SpeechT5 fails on long ones
-MAX_STRETCH = 2.0  # maximum duration over that of the source; a longer conversion has missed its end
+# Longest conversion: so many times the source, and a little more; a longer one has missed its end.
+MAX_STRETCH, GRACE_SECONDS = 2.0, 0.5
+END_SECONDS = 0.1  # at the end of a source, when the attention has reached its end
 SHORTEST_SECONDS = 0.1
 TRIM_DB = 40.0  # the default of training
 
@@ -37,6 +39,7 @@ class VoiceConverter(SpeechGenerator):
     """
 
     kind = SpeechT5ForSpeechToSpeech
+    source = "recording"
 
     def __call__(self, recording: Audio, speaker: Voice | None = None) -> Speech:
         """Convert a recording: silence at its ends is trimmed, and its peak is set to the level of training.
@@ -66,17 +69,20 @@ class VoiceConverter(SpeechGenerator):
         if len(waveform) < samples_of(SHORTEST_SECONDS, self.rate) or not waveform.any():
             why = f"{len(waveform) / self.rate:.2f} s of sound are too short" if waveform.any() else "it is silent"
             return Speech(np.zeros(0, np.float32), self.rate, problem=why)
-        parts, problems = [], []
+        parts: list[Part] = []
+        problems = []
         for piece in pieces(waveform, self.rate):
             features: Any = self.checkpoint.extractor(audio=piece, sampling_rate=self.rate, return_tensors="pt")
             inputs = features["input_values"].float()
-            limit = int(MAX_STRETCH * self.checkpoint.frames(len(piece)))
+            limit = MAX_STRETCH * len(piece) / self.rate + GRACE_SECONDS
+            last = max(1, self.checkpoint.encoder_steps(len(piece) - samples_of(END_SECONDS, self.rate)))
             # An explicit mask: that of transformers would exclude samples equal to its padding token, 1.
-            ((part, ended),) = self.generate(inputs, torch.ones(inputs.shape, dtype=torch.long), voice, [limit])
+            (part,) = self.generate(inputs, torch.ones(inputs.shape, dtype=torch.long), voice, [last], [limit])
             parts.append(part)
-            if not ended:
-                problems.append(f"a piece did not end and was cut at {len(part) / self.rate:.1f} s")
-        return Speech(np.concatenate(parts).clip(-1, 1), self.rate, problem="; ".join(problems))
+            if part.was_cut:
+                problems.append(f"a piece was {part.why}")
+        waveform = np.concatenate([part.waveform for part in parts]).clip(-1, 1)
+        return Speech(waveform, self.rate, problem="; ".join(problems), parts=tuple(parts))
 
 
 def pieces(waveform: np.ndarray, rate: int) -> list[np.ndarray]:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from sft_speech.tasks.asr.transcriber import Transcriber
 
 OTHERS = 8  # transcripts of similar length that the hypothesis is compared with too
-AT_CHANCE = 0.92  # of the CER with the others: the utterance's transcript hardly fits better
+AT_CHANCE = 0.9  # of the CER with the others: the utterance's transcript hardly fits better
 SIGMAS, LEAST_SIGMA = 3.5, 0.08  # above the median, for partly correct transcripts
+FAIR = 0.25  # median CER over chance; a worse model disputes only what is at chance
 FEWEST = 10  # utterances, for chance and median to be meaningful
 # If a weak model gets a word or two wrong, a short transcript looks wrong: those below SHORT characters are only judged
 # by a model whose median CER over chance is at most GOOD.
@@ -129,7 +130,7 @@ def disputed(misfit: np.ndarray, lengths: np.ndarray, confidences: np.ndarray | 
         return np.zeros(len(misfit), bool)
     median = float(np.median(misfit[judged]))
     sigma = max(LEAST_SIGMA, 1.4826 * float(np.median(np.abs(misfit[judged] - median))))
-    found = judged & (misfit > min(AT_CHANCE, median + SIGMAS * sigma))
+    found = judged & (misfit > (AT_CHANCE if median > FAIR else min(AT_CHANCE, median + SIGMAS * sigma)))
     if confidences is None:
         return found
     least = np.quantile(confidences, UNSUREST) if is_weak(misfit) else LEAST_SURE
@@ -175,9 +176,9 @@ def findings(rows: Rows, recognized: Recognized) -> list[Finding]:
     what = "that the model disputes: " + ("perhaps wrong, but the model is weak here" if weak else "likely wrong")
     rule = (
         f"the CER with its transcript is above {AT_CHANCE:.0%} of the CER with other transcripts of similar length, "
-        f"or {SIGMAS:g} robust standard deviations above the median of this share; a model whose median is above "
-        f"{GOOD:.0%} does not judge texts of fewer than {SHORT} characters, and none judges with a confidence below "
-        f"{LEAST_SURE:g}, a weak one not with the lowest {UNSUREST:.0%} of its confidences"
+        f"or, if the median of this share is at most {FAIR:.0%}, {SIGMAS:g} robust standard deviations above it; a "
+        f"model whose median is above {GOOD:.0%} doesn't judge texts of fewer than {SHORT} characters, and none judges "
+        f"with a confidence below {LEAST_SURE:g}, a weak one not with the lowest {UNSUREST:.0%} of its confidences"
     )
     do = "listen: correct the transcript, look for swapped rows, or leave the utterance out"
     return finding(

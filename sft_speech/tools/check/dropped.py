@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
+from sft_speech.corpora.report import CUT
 from sft_speech.tools.check.findings import Case, Finding, Severity, finding
 from sft_speech.tools.check.rows import Rows
 
@@ -38,13 +39,13 @@ REASONS = {
     ),
     "too short": _Reason("warning", "too short to train on", "lower min_seconds if they are correct", listen=True),
     "too long": _Reason(
-        "warning", "too long to train on", "cut them: sft-speech cut; or raise max_seconds (Whisper takes at most 30 s)"
+        "warning", "too long to train on", f"cut them: {CUT}; or raise max_seconds (Whisper takes at most 30 s)"
     ),
     "more labels than frames": _Reason(
         "warning", "with more text than can be spoken in their time", "listen: text or audio is wrong", listen=True
     ),
     "more tokens than the decoder takes": _Reason(
-        "warning", "with more text than the model writes at once", "cut them: sft-speech cut"
+        "warning", "with more text than the model writes at once", f"cut them: {CUT}"
     ),
     "another script": _Reason("warning", "whose transcript is in the script of another language", "check the language"),
     "no language": _Reason("warning", "without a language", "fill in the column of the language"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from sft_speech.pages.markup import invisible
 from sft_speech.text.counted import counted
 
 # Version of the JSON: within a version, keys may be added, but never removed or redefined.
@@ -188,11 +188,6 @@ class Report:
 def _quantiles(values: dict[str, float], form: str) -> str:
     names = {"min": "min", "q05": "5 %", "median": "median", "q95": "95 %", "max": "max"}
     return ", ".join(f"{shown} {values[name]:{form}}" for name, shown in names.items() if values[name] is not None)
-
-
-def invisible(character: str) -> bool:
-    """Return whether a character is unprintable or changes how others look: controls, bidi marks, surrogates."""
-    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def plain(text: str) -> str:

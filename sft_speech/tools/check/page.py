@@ -6,18 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sft_speech.audio.read import AudioError, read
-from sft_speech.tools.check import pictures
+from sft_speech.pages import pictures
+from sft_speech.pages.markup import cards, differences, document, shown, tabular, user
+from sft_speech.pages.players import Players
 from sft_speech.tools.check.checked import Checked
 from sft_speech.tools.check.findings import Case, Finding
-from sft_speech.tools.check.markup import differences, document, shown, user
 from sft_speech.tools.check.texts import pace_outliers, paces
 
 CASES = 30  # listed per finding
 PLAYERS, PLAYERS_EACH = 48, 6  # per page, and per finding
-CLIP_SECONDS = 10.0  # of a recording, in a player
 MOST_CER = 150.0  # %, in a histogram
-MOST_KILOBYTES = 12_000  # of pictures and audio
 COUNTS = 200  # characters or words in a list
 
 
@@ -40,12 +38,11 @@ def _verdict(checked: Checked) -> str:
         "speakers": f"{report.sections['speakers']['count'] or '?':}",
         "words": f"{report.sections['text']['words']:,}",
     }
-    cards = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in sizes.items())
     items = "".join(
         f'<li>{_badge(found.severity)} <a href="#found-{number}">{shown(found.title)}</a></li>'
         for number, found in enumerate(report.findings)
     )
-    return f'<p class="verdict">{shown(report.verdict().capitalize())}.</p>\n<dl class="cards">{cards}</dl>\n' + (
+    return f'<p class="verdict">{shown(report.verdict().capitalize())}.</p>\n{cards(sizes)}\n' + (
         f'<nav aria-label="Findings"><ul class="found">{items}</ul></nav>' if items else ""
     )
 
@@ -57,37 +54,13 @@ def _badge(severity: str) -> str:
 # ---- findings ----
 
 
-class _Players:
-    """The audio players of the page, and whether there is room for more."""
+class _Players(Players):
+    """The audio players of the page, and what a model recognized in the recordings."""
 
     def __init__(self, checked: Checked, most: int) -> None:
-        self.checked, self.most = checked, most
-        self.anchors: dict[int, str] = {}  # by row
-        self.kilobytes = 0.0
-        recognized = checked.recognized
+        super().__init__(most)
+        self.checked, recognized = checked, checked.recognized
         self.places = {} if recognized is None else {int(row): place for place, row in enumerate(recognized.rows)}
-
-    @property
-    def full(self) -> bool:
-        return len(self.anchors) >= self.most or self.kilobytes >= MOST_KILOBYTES
-
-    def player(self, row: int, id: str) -> str:
-        """Return a spectrogram and a player, a link to them if the row already has them, or why it has none."""
-        if row in self.anchors:
-            return f'<p><a href="#{self.anchors[row]}">see its player above</a></p>'
-        given, length = self.checked.rows.row(row), min(self.checked.rows.seconds[row], CLIP_SECONDS)
-        try:
-            waveform = read(given["audio"], pictures.RATE, given["start"], float(length), given.get("channel"))
-        except AudioError as error:
-            return f"<p>cannot be played: {shown(str(error))}</p>"
-        uris = [pictures.spectrogram(waveform), pictures.sound(waveform)]
-        self.kilobytes += sum(map(len, uris)) / 1000
-        self.anchors[row] = f"clip-{row}"
-        cut = f", the first {CLIP_SECONDS:g} s" if self.checked.rows.seconds[row] > CLIP_SECONDS else ""
-        return (
-            f'<div class="clip" id="clip-{row}"><img src="{uris[0]}" alt="spectrogram of {shown(id)}" loading="lazy">'
-            f'<audio controls preload="metadata" aria-label="recording {shown(id)}{cut}" src="{uris[1]}"></audio></div>'
-        )
 
     def texts(self, row: int) -> str:
         """Return the transcript and, with a model, the recognized text, with the differences marked."""
@@ -138,7 +111,7 @@ def _case(case: Case, players: _Players, plays: bool) -> str:
     path = rows.row(row)["audio"]["path"] or "(within a table)"
     return (
         f'<article class="case wide"><h3>{where}</h3><p class="detail">{rows.seconds[row]:.2f} s{speaker}</p>'
-        f"{detail}{players.player(row, case.id)}"
+        f"{detail}{players.player(row, rows.row(row), case.id)}"
         f'<dl class="texts">{players.texts(row)}<dt>file</dt><dd class="path">{user(path)}</dd></dl></article>\n'
     )
 
@@ -148,18 +121,13 @@ def _case(case: Case, players: _Players, plays: bool) -> str:
 
 def _splits(checked: Checked) -> str:
     names = ("split", "role", "utterances", "hours", "speakers", "usable", "usable hours")
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    body = ""
+    rows = []
     for name, split in checked.report.splits.items():
         cells = [f"{split['utterances']:,}", f"{split['hours']:.2f}", f"{split['speakers'] or '?'}"]
         cells += [f"{split['kept']:,}", f"{split['kept_hours']:.2f}"]
-        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        body += f'<tr><th scope="row">{user(name)}</th><td>{split["role"]}</td>{numbers}</tr>'
-    return (
-        '<section><h2>Splits</h2><div class="scroll" tabindex="0" role="region" aria-label="Splits">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        f'<p class="rule">{shown(_sentence(checked.report.sections["rules"]["said"]))}</p></section>'
-    )
+        rows.append([user(name), split["role"], *cells])
+    rule = shown(_sentence(checked.report.sections["rules"]["said"]))
+    return f'<section><h2>Splits</h2>{tabular("Splits", names, rows, texts=2)}<p class="rule">{rule}</p></section>'
 
 
 def _figures(checked: Checked) -> str:

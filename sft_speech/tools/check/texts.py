@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from sft_speech.corpora.report import NEW_VOCABULARY
+from sft_speech.pages.markup import invisible
 from sft_speech.text.counted import counted
 from sft_speech.text.markup import SUSPECT, clean
 from sft_speech.text.unspelt import Unspelt, unspelt_by
-from sft_speech.tools.check.findings import Finding, as_dict, finding, invisible, listed
+from sft_speech.tools.check.findings import Finding, as_dict, finding, listed
 from sft_speech.tools.check.rows import Rows
 
 PACE_SIGMAS, PACE_FACTOR = 5.0, 2.5  # both must be exceeded: in a uniform corpus, small deviations are many sigmas

@@ -18,10 +18,10 @@ import numpy as np
 
 from sft_speech.corpora.report import file_stem
 from sft_speech.metrics.intervals import Interval, holm, interval_of, p_value_of, replicates
+from sft_speech.metrics.utterances import RATES, Lines, common, measured, read_lines, rescored, speakers_of
 from sft_speech.options.spec import Metric
 from sft_speech.text.counted import counted
 from sft_speech.tools.compare.outcomes import Comparison, Outcome, by_processor, read_json, timed
-from sft_speech.tools.compare.utterances import RATES, Lines, common, measured, read_lines, rescored, speakers_of
 
 RESAMPLES = 10_000  # the smallest p-value, times the number of candidates, must stay below 5 %
 LEVEL = 0.05

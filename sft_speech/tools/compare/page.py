@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from importlib.resources import files
 
-from sft_speech.tools.check.markup import document, shown, user
+from sft_speech.pages.markup import cards, document, scrolling, shown, tabular, user
 from sft_speech.tools.compare.advice import advice, command, number
 from sft_speech.tools.compare.judge import Judgement
 from sft_speech.tools.compare.picture import DARK, LIGHT, picture
@@ -27,26 +27,21 @@ def _verdict(judgement: Judgement) -> str:
     use = command(judgement)
     return (
         f'<p class="verdict">{user(first)}</p>\n{_cards(judgement)}\n'
-        + (
-            f'<div class="scroll" tabindex="0" role="region" aria-label="Command"><pre>{user(use)}</pre></div>\n'
-            if use
-            else ""
-        )
+        + (scrolling("Command", f"<pre>{user(use)}</pre>") + "\n" if use else "")
         + (f'<section><h2>Why, and how sure</h2><ul class="reasons">{items}</ul></section>' if items else "")
     )
 
 
 def _cards(judgement: Judgement) -> str:
-    cards = {"finished": f"{len(judgement.candidates)} of {len(judgement.candidates) + len(judgement.others)}"}
+    found = {"finished": f"{len(judgement.candidates)} of {len(judgement.candidates) + len(judgement.others)}"}
     if judgement.utterances:
-        cards["utterances"] = f"{judgement.utterances:,}"
-        cards["speakers"] = f"{judgement.speakers:,}" if judgement.speakers else "?"
+        found["utterances"] = f"{judgement.utterances:,}"
+        found["speakers"] = f"{judgement.speakers:,}" if judgement.speakers else "?"
     lead = judgement.chosen
     if lead is not None:
         score = lead.scores[judgement.role]
-        cards[f"{judgement.metric.heading}, recommended"] = number(judgement.metric, score.value)
-    body = "".join(f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>" for name, value in cards.items())
-    return f'<dl class="cards">{body}</dl>'
+        found[f"{judgement.metric.heading}, recommended"] = number(judgement.metric, score.value)
+    return cards(found)
 
 
 def _picture(judgement: Judgement) -> str:
@@ -55,9 +50,12 @@ def _picture(judgement: Judgement) -> str:
         return ""
     light, dark = (f"data:image/png;base64,{base64.b64encode(image or b'').decode()}" for image in images)
     what = "Error of each candidate with its interval, and error against cost; the table below has the figures"
+    drawn = (
+        f'<picture><source media="screen and (prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img src="{light}" alt="{what}"></picture>'
+    )
     return (
-        '<section><h2>Error and cost</h2><div class="scroll" tabindex="0" role="region" aria-label="Picture"><picture>'
-        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}"><img src="{light}" alt="{what}"></picture></div>'
+        f"<section><h2>Error and cost</h2>{scrolling('Picture', drawn)}"
         '<p class="rule">Diamond: recommended. Full: can\'t be told apart from the best. Hollow: worse than the best. '
         "Numbers are those of the rows.</p></section>"
     )
@@ -73,9 +71,9 @@ def _table(judgement: Judgement) -> str:
         if place >= count and not any(row[3:]):  # without figures: the reason takes their place
             cells = f'<td></td>{_cell(heads[1], row[1])}<td class="why" colspan="{len(row) - 2}">{user(row[2])}</td>'
         body += f"{'<tr class=chosen>' if chosen else '<tr>'}{cells}</tr>"
+    found = f'<table class="candidates"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
     return (
-        '<section><h2>Candidates</h2><div class="scroll" tabindex="0" role="region" aria-label="Candidates">'
-        f'<table class="candidates"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+        f"<section><h2>Candidates</h2>{scrolling('Candidates', found)}"
         f'<p class="rule">{shown(legend(judgement))}</p></section>'
     )
 
@@ -95,25 +93,18 @@ def _effects(judgement: Judgement) -> str:
     rows = list(effect_rows(judgement))
     if not rows:
         return ""
-    head = "".join(f'<th scope="col">{shown(name)}</th>' for name in effect_heads(judgement))
-    body, before = "", None
+    body: list[list[str]] = []
+    before = ""
     for key, value, mean, count in rows:
-        name = user(key) if key != before else ""
-        body += (
-            f'<tr><th scope="row">{name}</th><td>{user(value)}</td><td class="number">{mean}</td>'
-            f'<td class="number">{count}</td></tr>'
-        )
+        body.append([user(key) if key != before else "", user(value), mean, count])
         before = key
-    return (
-        '<section><h2>Mean by setting</h2><div class="scroll" tabindex="0" role="region" aria-label="Mean by setting">'
-        f'<table class="effects"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>'
-    )
+    heads = [shown(name) for name in effect_heads(judgement)]
+    found = tabular("Mean by setting", heads, body, texts=2, style="effects")
+    return f"<section><h2>Mean by setting</h2>{found}</section>"
 
 
 def _made_by(judgement: Judgement) -> str:
     if not judgement.comparison.command:
         return ""
-    return (
-        '<section><h2>Made by</h2><div class="scroll" tabindex="0" role="region" aria-label="Made by">'
-        f"<pre>{user(judgement.comparison.command)}</pre></div></section>"
-    )
+    made = scrolling("Made by", f"<pre>{user(judgement.comparison.command)}</pre>")
+    return f"<section><h2>Made by</h2>{made}</section>"

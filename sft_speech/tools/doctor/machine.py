@@ -16,6 +16,7 @@ EXTRAS = {
     "lm": "beam search with a language model",
     "codecs": "M4A, WebM and video",
     "demo": "the speech of the demo",
+    "demo-page": "sft-speech demo",
     "tracking": "mlflow and wandb for report_to",
 }
 

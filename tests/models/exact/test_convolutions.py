@@ -100,6 +100,20 @@ def test_values_and_gradients_under_autocast(norm, bias):
         assert (gradient - gradients[1][name]).norm() < 0.1 * gradient.norm() + 1e-3, name
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_inference_under_autocast_goes_clip_by_clip(norm):
+    lengths = ClipLengths()
+    encoder = with_matrix_products(encoder_of(lengths, norm).eval(), lengths)
+    clips, lengths.inputs = torch.randn(2, 16_003), torch.tensor([16_003, 9_999])
+    with torch.no_grad():
+        precise = encoder(clips)
+        with torch.autocast("cpu", torch.bfloat16):
+            made = encoder(clips)
+    assert made.dtype == torch.bfloat16
+    assert (made.float() - precise).norm() < 0.03 * precise.norm()
+    assert not made[1, :, 30:].any()  # after the second clip's own frames
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_waveform_gets_a_gradient_for_gradient_checkpointing_only(checkpointing):
     lengths = ClipLengths()

@@ -241,6 +241,17 @@ def test_text_of_one_recording_is_the_bare_text(model, transcriber, recordings, 
     assert capsys.readouterr().out == transcriber(recordings / "b.wav").text + "\n"
 
 
+def test_a_tiny_model_computes_in_float32_unless_bfloat16_is_requested(model, recordings, tmp_path):
+    rows = {}
+    for dtype in ("auto", "float32", "bfloat16"):
+        output = tmp_path / f"{dtype}.jsonl"
+        assert transcribe(model, recordings / "b.wav", "--format", "jsonl", "--dtype", dtype, "-o", output) == 0
+        rows[dtype] = json.loads(output.read_text())
+    assert rows["auto"] == rows["float32"]
+    assert rows["bfloat16"] != rows["float32"]
+    assert rows["bfloat16"]["confidence"] == pytest.approx(rows["float32"]["confidence"], abs=0.05)
+
+
 def test_text_of_a_folder_has_paths(model, transcriber, recordings, capsys):
     assert transcribe(model, recordings) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -106,7 +106,9 @@ def test_from_a_corpus_to_a_model(arguments, tiny_speaker, tmp_path):
         assert row["text"] == TEXTS[int(row["id"].removesuffix(".wav"))].lower()
     total = sum((row["before"] + row["after"] + row["stop"] + row["guided"]) * row["frames"] for row in rows)
     assert total / sum(row["frames"] for row in rows) == pytest.approx(figures["eval_loss"], rel=1e-3)
-    assert sorted(path.suffix for path in (out / "samples").iterdir()) == [".png", ".png", ".wav", ".wav"]
+    assert sorted(path.suffix for path in (out / "samples").iterdir()) == [".jsonl", ".png", ".png", ".wav", ".wav"]
+    samples = [json.loads(line) for line in (out / "samples" / "samples.jsonl").read_text().splitlines()]
+    assert [sample["evaluation"] for sample in samples] == [1, 2]
 
     shown = EventAccumulator(str(out / "tensorboard"), {"images": 0, "audio": 0}).Reload()
     (name,) = shown.Tags()["images"]
@@ -117,6 +119,7 @@ def test_from_a_corpus_to_a_model(arguments, tiny_speaker, tmp_path):
     assert synthesizer("hello", "anna").seconds > 0
     card = (out / "README.md").read_text()
     assert "text-to-speech" in card
+    assert f"Samples after the last evaluation: 1 {samples[1]['ending']}" in card
     assert "Synthesizer" in card
 
 
@@ -196,8 +199,13 @@ def test_a_new_language_adds_its_letters(arguments, tmp_path, corpus, write_meta
     assert all(text.startswith("schön") for text in texts)
 
 
-def test_capitals_are_lowercased_and_the_voices_are_those_of_the_corpus(arguments, tmp_path):
-    assert main(arguments(max_steps=1, eval_steps=1, train_split="speaker=bob", eval_split="speaker=anna")) == 0
+def test_capitals_are_lowercased_and_the_voices_are_those_of_the_corpus(arguments, tmp_path, monkeypatch, caplog):
+    """Samples that would take too long are left out."""
+    monkeypatch.setattr("sft_speech.tasks.speech.samples.BUDGET_SECONDS", -1)
+    keys = {"train_split": "speaker=bob", "eval_split": "speaker=anna", "samples": 3}
+    assert main(arguments(max_steps=1, eval_steps=1, **keys)) == 0
+    assert len(list((tmp_path / "out" / "samples").glob("*.wav"))) == 1
+    assert "2 samples left out" in caplog.text
     text = (tmp_path / "out" / "evaluation" / "speaker=anna.jsonl").read_text()
     assert "hello" in text
     voices = load_speech_checkpoint(tmp_path / "out").speakers

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ import torch
 from sft_speech.cli import main
 from sft_speech.errors import UserError
 from sft_speech.tasks.speech.checkpoint import load_speech_checkpoint
+from sft_speech.tasks.speech.decoding import Prenet
 from sft_speech.tasks.speech.speakers import MEAN, MelStatistics, Speakers
-from sft_speech.tasks.tts.synthesizer import FRAMES_PER_TOKEN, Synthesizer
+from sft_speech.tasks.tts.synthesizer import GRACE_SECONDS, SECONDS_PER_LETTER, Synthesizer
 
 
 @pytest.mark.parametrize("samples", [512, 1023, 1024, 1025, 16_000])
@@ -57,8 +60,13 @@ def test_transformers_generates_the_same(tiny_speaker, synthesizer):
     model = SpeechT5ForTextToSpeech.from_pretrained(tiny_speaker).eval()
     model.load_state_dict(synthesizer.checkpoint.model.state_dict())
     ids = SpeechT5Processor.from_pretrained(tiny_speaker)(text="hello there", return_tensors="pt")["input_ids"]
-    torch.manual_seed(0)
-    spectrogram = model.generate_speech(ids, synthesizer.voice("anna")[None])
+    voice = synthesizer.voice("anna")
+    masks = Prenet(synthesizer.checkpoint, voice, synthesizer.seed).masks  # transformers draws them at every step
+    layers = cycle(range(masks.shape[1]))
+    prenet = model.speecht5.decoder.prenet
+    prenet._consistent_dropout = lambda hidden, p: hidden * masks[: hidden.shape[1], next(layers)]
+    spectrogram = model.generate_speech(ids, voice[None])
+    assert len(spectrogram) > 4
     assert np.allclose(synthesizer("hello there", "anna").waveform, Hold()(spectrogram).clip(-1, 1), atol=1e-4)
 
 
@@ -92,12 +100,59 @@ def test_speech_that_does_not_end_is_cut_and_reported(synthesizer, caplog):
     stop_after(synthesizer, -50.0)
     short, longer = synthesizer(["abc", "abcdefg"], "anna")
     for text, speech in (("abc", short), ("abcdefg", longer)):
-        tokens = len(synthesizer.checkpoint.encode(text))
-        frames = min(FRAMES_PER_TOKEN * tokens, synthesizer.checkpoint.max_frames - 4)
-        reach = 3 * 2  # the tiny postnet has three layers that look two frames ahead
-        assert len(speech.waveform) == (frames - reach) * 256
-        assert "did not end" in speech.problem
-    assert "did not end" in caplog.text
+        steps = int((SECONDS_PER_LETTER * len(text) + GRACE_SECONDS) / 0.032)  # a step has 2 frames of 0.016 s
+        assert len(speech.waveform) == steps * 2 * 256
+        assert speech.problem == f"{text!r} was {speech.ending}"
+        assert speech.ending == f"cut after {speech.seconds:.1f} s: it was too long for the text"
+        assert speech.parts[0].attention.shape == (steps, len(synthesizer.checkpoint.encode(text)))
+    assert "too long for the text" in caplog.text
+    synthesizer.max_seconds = 0.1
+    assert synthesizer("abc", "anna").seconds == 3 * 0.032
+
+
+def attend(monkeypatch, *, step: float, last: int = 1000) -> None:
+    """Let every utterance attend to one token at a time, ``step`` tokens further at each decoder step."""
+
+    def guided(layers, config):
+        attention = torch.zeros_like(layers[-1][:, 0, -1])
+        attention[:, min(int(step * next(steps)), attention.shape[1] - 1, last)] = 1
+        return attention
+
+    steps = iter(range(10_000))
+    monkeypatch.setattr("sft_speech.tasks.speech.decoding.guided", guided)
+
+
+def test_speech_ends_when_the_attention_has_reached_the_end_of_the_text(synthesizer, monkeypatch):
+    """Each utterance of a batch ends by itself: the letters end after 4 and after 8 tokens, the first is a space."""
+    stop_after(synthesizer, -50.0)
+    attend(monkeypatch, step=0.5)
+    short, longer = synthesizer(["abc.", "abcdefg"], "anna")
+    assert short.ending == longer.ending == "stopped: the text was spoken"
+    assert not short.problem
+    # The median of five positions is two steps late; then come 0.3 s, 9 steps.
+    assert [len(speech.waveform) / 512 for speech in (short, longer)] == [2 * 4 + 1 + 2 + 9, 2 * 8 + 1 + 2 + 9]
+
+
+def test_speech_is_cut_where_the_attention_goes_no_further(synthesizer, monkeypatch):
+    stop_after(synthesizer, -50.0)
+    attend(monkeypatch, step=1.0, last=5)
+    speech = synthesizer("abcdefghijklmno", "anna")
+    assert speech.problem == "'abcdefghijklmno' was cut after 0.5 s: it went no further in the text"
+    assert len(speech.waveform) == (5 + 1 + 2 + 9) * 512
+
+
+def test_a_checkpoint_names_the_longest_text_that_it_can_speak(tiny_speaker, synthesizer):
+    stop_after(synthesizer, 50.0)
+    text = "one two three four five six seven"
+    checkpoint = synthesizer.checkpoint
+    checkpoint.note_longest(["abc"], from_scratch=False)
+    assert checkpoint.longest_text is None, "it was trained before, on texts that are not known"
+    assert len(synthesizer(text, "anna").parts) == 1
+    checkpoint.note_longest(["a" * 20] * 100 + ["a" * 40], from_scratch=True)
+    checkpoint.note_longest(["abc"], from_scratch=False)
+    assert checkpoint.longest_text == 20
+    assert len(synthesizer(text, "anna").parts) == 2
+    assert synthesizer(text, "anna").ending == "2 pieces stopped: the model gave its signal"
 
 
 def test_speech_that_ends_at_once_has_one_step(synthesizer):
@@ -172,7 +227,9 @@ def test_the_command_writes_a_sound_file(tiny_speaker, tmp_path, capsys):
     waveform, rate = soundfile.read(out)
     assert rate == 16_000
     assert len(waveform) > 0
-    assert str(out) in capsys.readouterr().out
+    path, seconds, ending = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert (path, seconds) == (str(out), f"{len(waveform) / rate:.2f} s")
+    assert re.match("stopped: |cut after ", ending)
 
 
 def test_the_command_synthesizes_the_lines_of_a_file(tiny_speaker, tmp_path, capsys):

@@ -51,6 +51,7 @@ def test_a_vocabulary_of_capitals_gets_capitals():
         ("One is one. Two is two. Three.", 19, ["One is one.", "Two is two. Three."]),
         ("a b, c d, e f", 8, ["a b,", "c d, e f"]),
         ("aaa bbb ccc", 7, ["aaa bbb", "ccc"]),
+        ("aaa bbb ccc ddd eee", 15, ["aaa bbb ccc", "ddd eee"]),
         ("abcdefgh", 3, ["abc", "def", "gh"]),
         ("", 5, []),
         ("He said “Go!” Then he went.", 15, ["He said “Go!”", "Then he went."]),

@@ -58,12 +58,9 @@ def test_swapped_transcripts_are_disputed(found, planted):
 
 
 def test_the_same_corpus_without_faults_has_no_findings(clean, tmp_path):
-    """The embedded model is weak: it may dispute two of the 80 transcripts."""
     report = check(tmp_path, clean, "--model", MODEL)
-    disputed = cases(report).get("disputed_transcript", [])
-    assert len(disputed) <= 2
-    assert {found["key"] for found in report["findings"]} - {"disputed_transcript"} == {"rare_characters"}
-    assert report["verdict"] == {"problem": int(bool(disputed)), "warning": 0, "note": 1}
+    assert [found["key"] for found in report["findings"]] == ["rare_characters"]
+    assert report["verdict"] == {"problem": 0, "warning": 0, "note": 1}
 
 
 def test_figures(clean, tmp_path):

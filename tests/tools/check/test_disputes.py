@@ -23,6 +23,15 @@ def test_a_partly_wrong_transcript_is_disputed_by_a_good_model():
     assert not disputed(np.linspace(0.3, 0.7, 40), LONG).any()
 
 
+def test_a_model_that_is_no_more_than_fair_disputes_only_what_is_at_chance():
+    """The embedded recognizer disputed a faultless transcript with 0.72, at a median of 0.33."""
+    fair, better = np.linspace(0.25, 0.4, 40), np.linspace(0.15, 0.25, 40)
+    for misfit in (fair, better):
+        misfit[[3, 9]] = 0.8, 0.95
+    assert np.flatnonzero(disputed(fair, LONG)).tolist() == [9]
+    assert np.flatnonzero(disputed(better, LONG)).tolist() == [3, 9]
+
+
 def test_short_texts_are_judged_only_by_good_models():
     lengths = LONG.copy()
     lengths[5] = 4

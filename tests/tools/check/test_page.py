@@ -7,20 +7,16 @@ import base64
 import hashlib
 import io
 import re
-from html.parser import HTMLParser
 from importlib.resources import files
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
+from parsed_page import Page
 
 from sft_speech.cli import main
-from sft_speech.tools.check import pictures
 from sft_speech.tools.check.check import add_arguments
 from sft_speech.tools.check.checked import examine
-from sft_speech.tools.check.markup import differences, shown, user
 from sft_speech.tools.check.page import page
 
 RATE = 16_000
@@ -30,42 +26,12 @@ TAGS = set(
     "html head meta title style body main h1 h2 h3 p dl dt dd div span nav ul li a section article table thead tbody "
     "tr th td img audio figure figcaption svg rect title path circle text b bdi del ins".split()
 )
-VOID = {"meta", "img"}
 
 
 def loud() -> np.ndarray:
     """Return a clipped second."""
     hum = np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE) * np.linspace(0.1, 3, RATE)
     return np.clip(hum, -1, 1).astype(np.float32)
-
-
-class Page(HTMLParser):
-    """Every tag with its attributes; checks that they are closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, {name: value or "" for name, value in attributes}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, {name: value or "" for name, value in attributes}))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words += data
-
-    def all(self, name: str) -> list[dict[str, str]]:
-        return [attributes for tag, attributes in self.tags if tag == name]
 
 
 @pytest.fixture(scope="module")
@@ -157,30 +123,3 @@ def test_many_findings_make_no_large_page(build, tmp_path):
     add_arguments(parser)
     checked = examine(parser.parse_args([str(builder.folder)]))
     assert len(Page(page(checked, max_players=3)).all("audio")) == 3
-
-
-@given(st.text())
-def test_shown_texts_hold_no_markup_and_nothing_invisible(text):
-    assert not set(shown(text)) & set("<>\"'")
-    assert re.sub(r"&(?:lt|gt|quot|amp|#x27);", "", shown(text)).count("&") == 0
-    parsed = Page(f"<p>{user(text)}</p>")
-    assert [tag for tag, _ in parsed.tags] == ["p", "bdi"]
-
-
-def test_lone_surrogates_are_shown():
-    assert shown("a\udcffb") == "a⟨U+DCFF⟩b"
-
-
-def test_differences_are_marked_by_word():
-    assert differences("the cat sat", "the bat sat down") == (
-        "<bdi>the</bdi> <del><bdi>cat</bdi></del> <bdi>sat</bdi>",
-        "<bdi>the</bdi> <ins><bdi>bat</bdi></ins> <bdi>sat</bdi> <ins><bdi>down</bdi></ins>",
-    )
-    assert differences("<b>", "") == ("<del><bdi>&lt;b&gt;</bdi></del>", "")
-    assert differences("", "") == ("", "")
-
-
-def test_a_histogram_marks_an_open_last_bar():
-    values = np.append(np.linspace(1, 2, 999), 90.0)
-    assert "≥ 2</text>" in pictures.histogram("Duration", values, "seconds")
-    assert "≥" not in pictures.histogram("Duration", np.full(9, 2.0), "seconds")

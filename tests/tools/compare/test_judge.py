@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft_speech.errors import UserError
+from sft_speech.metrics.utterances import common, read_lines
 from sft_speech.options.spec import Metric
 from sft_speech.tools.compare.judge import effects, judge, more_utterances
 from sft_speech.tools.compare.report import to_dict
-from sft_speech.tools.compare.utterances import common, read_lines
 
 error_counts = st.lists(st.lists(st.integers(0, 12), min_size=8, max_size=8), min_size=2, max_size=4)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from comparisons import compared, finished, recognized
+from parsed_page import Page
 
 from sft_speech.tools.compare.judge import judge
 from sft_speech.tools.compare.outcomes import Outcome
@@ -17,30 +17,6 @@ from sft_speech.tools.compare.page import page
 from sft_speech.tools.compare.picture import DARK, picture
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\u202e\n$x^2$ | strategy=all"
-VOID = {"meta", "img", "source", "wbr"}
-
-
-class Page(HTMLParser):
-    """Every tag with its attributes; checks that they are closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, {name: value or "" for name, value in attributes}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words += data
 
 
 @pytest.fixture(scope="module")

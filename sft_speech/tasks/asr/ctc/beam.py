@@ -33,7 +33,7 @@ from sft_speech.errors import UserError
 from sft_speech.inference.chunking import CHUNK_SECONDS
 from sft_speech.machine import installer
 from sft_speech.tasks.asr.ctc.decoding import WITHOUT, Decoding
-from sft_speech.tasks.asr.ctc.ngram import is_binary, lexicon_of, units, words_of
+from sft_speech.tasks.asr.ctc.ngram import is_binary, lexicon_of, units, with_bigrams, words_of
 from sft_speech.tasks.asr.ctc.recognition import Recognition, means, runs
 
 if TYPE_CHECKING:
@@ -89,8 +89,10 @@ class Search:
             lexicon.write_text("".join(spelled), encoding="utf-8")
             # torchaudio's own dictionary numbers the language model's units in another order than the search expects.
             dictionary.write_text("\n".join([*(self.lexicon or self.names), "<unk>"]) + "\n", encoding="utf-8")
-            if isinstance(self._lm, str) and is_binary(self._lm):
-                _check_binary(self._lm, dictionary)
+            if isinstance(self._lm, str):
+                self._lm = with_bigrams(self._lm, Path(folder))
+                if is_binary(self._lm):
+                    _check_binary(self._lm, dictionary)
             try:
                 self._decoder = ctc_decoder(
                     str(lexicon) if spelled else None,

@@ -180,6 +180,10 @@ class Checkpoint:
             return self
         return replace(self, vocabulary=self.vocabulary.in_language(generation.language))
 
+    def with_model(self, model: PreTrainedModel) -> Checkpoint:
+        """Return the recognizer with another form of its model."""
+        return replace(self, model=model)
+
     def decoder_for(self, decoding: Decoding | None) -> BeamDecoder | None:
         """Return a beam search with a language model; None for greedy recognition.
 

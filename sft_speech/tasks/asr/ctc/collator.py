@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sft_speech.audio.units import seconds_of
+from sft_speech.inference.batching import rounded
 from sft_speech.models.spec_augment import with_masks
 from sft_speech.tasks.asr.ctc.loss import IGNORED
 from sft_speech.training.utterances import weights_of
@@ -24,8 +25,8 @@ class CTCCollator:
 
     Args:
         checkpoint: the recognizer.
-        whole_seconds: waveforms are padded to a multiple of so many seconds. On a CPU oneDNN compiles its convolutions
-            for every new shape, which can take a third of the time of a step.
+        whole_seconds: waveforms are padded to a multiple of so many seconds. On a CPU this saves up to a third of the
+            time of a step, see :mod:`sft_speech.inference.batching`.
         max_batch_seconds: this padding ends where the padded seconds of the batch reach this limit.
     """
 
@@ -53,16 +54,8 @@ class CTCCollator:
         masks = [utterance["masks"] for utterance in read if "masks" in utterance]
         return {
             **weights_of(read),
-            **with_masks(self.rounded(self.features(waveforms)), masks),
+            **with_masks(rounded(self.features(waveforms), self.multiple, self.max_samples), masks),
             "labels": labels,
             "frames": torch.as_tensor(self.frames(samples)),
             "seconds": torch.tensor(seconds_of(int(samples.sum()), self.rate)),
         }
-
-    def rounded(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return inputs (B, S) padded further, to a multiple of samples; log-mel frames stay as they are."""
-        if "input_values" not in inputs:
-            return inputs
-        clips, samples = inputs["input_values"].shape
-        missing = int(max(0, min(-samples % self.multiple, self.max_samples / clips - samples)))
-        return {name: torch.nn.functional.pad(value, (0, missing)) for name, value in inputs.items()}

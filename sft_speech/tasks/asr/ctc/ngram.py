@@ -6,6 +6,7 @@ of characters or characters instead of words.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 import logging
@@ -60,10 +61,36 @@ def _begins(path: str, mark: bytes) -> bool:
         return file.read(len(mark)) == mark
 
 
+@contextlib.contextmanager
+def _lines(path: str) -> Iterator[Iterator[bytes]]:
+    """Open an ARPA file (.gz too), for its lines."""
+    with gzip.open(path) if _begins(path, b"\x1f\x8b") else open(path, "rb") as file:
+        yield _bounded(file, max(ALWAYS_FINE, MOST_GROWTH * os.path.getsize(path)))
+
+
+def with_bigrams(path: str, folder: Path) -> str:
+    """Return the path of a language model that KenLM reads.
+
+    It refuses an ARPA file of 1-grams only: of that, a copy in a folder has an empty section of 2-grams.
+    """
+    if is_binary(path):
+        return path
+    with _lines(path) as lines:
+        header = list(itertools.takewhile(lambda line: line.strip() != b"\\1-grams:", lines))
+        if any(re.match(rb"ngram\s+[2-9]", line) for line in header):
+            return path
+        copy = folder / "arpa"
+        with open(copy, "wb") as file:
+            file.writelines([*(line for line in header if line.strip()), b"ngram 2=0\n\n\\1-grams:\n"])
+            section = itertools.takewhile(lambda line: line.strip() != b"\\end\\", lines)
+            file.writelines(section)
+            file.write(b"\n\\2-grams:\n\n\\end\\\n")
+        return str(copy)
+
+
 def _arpa_words(path: str) -> list[str]:
     """Return the second column of the section of 1-grams."""
-    with gzip.open(path) if _begins(path, b"\x1f\x8b") else open(path, "rb") as file:
-        lines = _bounded(file, max(ALWAYS_FINE, MOST_GROWTH * os.path.getsize(path)))
+    with _lines(path) as lines:
         first = next((line.strip() for line in lines if line.strip()), b"")
         if first != b"\\data\\":
             begins = first[:30].decode("utf-8", "replace")

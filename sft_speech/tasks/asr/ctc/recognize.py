@@ -20,6 +20,7 @@ import numpy as np
 
 from sft_speech.audio.read import AudioError
 from sft_speech.audio.units import samples_of
+from sft_speech.inference.batching import WHOLE_SECONDS, rounded
 from sft_speech.inference.chunking import CHUNK_SECONDS, Chunk, FrameGrid, cut_chunks, join
 from sft_speech.inference.pieces import POOL, Batch, Output, Piece, Result, Steps, Tensors, results
 from sft_speech.tasks.asr.ctc.recognition import CtcCounts, Recognition, means, runs
@@ -67,8 +68,8 @@ def recognize(
 ) -> Iterator[Recognition | AudioError]:
     """Recognize clips as :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize` describes.
 
-    The model computes in bfloat16 on a GPU (float16 on one without it), in float32 on a CPU, and is in evaluation mode
-    while the iterator lives.
+    The model computes as :func:`sft_speech.inference.pieces.results` describes, and is in evaluation mode while the
+    iterator lives.
 
     Args:
         progress: called after each batch; with a decoder, after each clip.
@@ -93,9 +94,12 @@ class ChunkSteps(Steps[Clip, Chunk, Tensors, Output, Result]):
     """
 
     def __init__(self, checkpoint: Checkpoint, longest: int) -> None:
+        from sft_speech.inference.precision import compiles_shapes
+
         self.checkpoint, self.model, self.rate = checkpoint, checkpoint.model, checkpoint.rate
         self.longest = longest
         self.grid = FrameGrid.measure(checkpoint.frames)
+        self.multiple = samples_of(WHOLE_SECONDS, self.rate) if compiles_shapes(self.model) else 1
 
     def frames(self, samples: int) -> int:
         return int(self.checkpoint.frames(samples))
@@ -104,7 +108,7 @@ class ChunkSteps(Steps[Clip, Chunk, Tensors, Output, Result]):
         return cut_chunks(samples_of(source.seconds, self.rate), self.grid, self.frames, self.longest)
 
     def features(self, waveforms: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        return self.checkpoint.features(waveforms)
+        return rounded(self.checkpoint.features(waveforms), self.multiple)
 
 
 def padded_labels(batch: Batch[Clip, Chunk, Any]) -> torch.Tensor | None:

@@ -15,6 +15,7 @@ from sft_speech.audio import augment
 from sft_speech.audio.units import samples_of
 from sft_speech.corpora.report import CorpusReport
 from sft_speech.errors import UserError
+from sft_speech.inference.batching import WHOLE_SECONDS
 from sft_speech.models import adapt, lora
 from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.asr.ctc.checkpoint import Checkpoint, load_checkpoint
@@ -28,8 +29,6 @@ from sft_speech.training.start import on_cpu
 from sft_speech.training.utterances import Utterances
 
 logger = logging.getLogger(__name__)
-
-WHOLE_SECONDS = 0.5  # of which batches have a multiple on a CPU
 
 # Options that only models which write token by token have.
 SEQ2SEQ_ONLY = ("language_column", "encoder_seconds", "label_smoothing", "lower_case", "timestamp_share")

@@ -56,7 +56,7 @@ class Teacher:
 
     def settings(self) -> dict[str, Any]:
         """Return what its labels depend on, as JSON represents it."""
-        free = ("device", "max_batch_seconds", "allow_pickle")
+        free = ("device", "dtype", "max_batch_seconds", "allow_pickle")
         options = {name: str(value) for name, value in self.options.items() if name not in free}
         return {"model": self.model, "files of the model": shards.weights(self.model), **options}
 

@@ -18,7 +18,7 @@ from sft_speech.corpora.weights import CONFIDENCE
 from sft_speech.errors import UserError
 from sft_speech.inference.processes import Process, end_with_parent, launch
 from sft_speech.options.parser import add_output_argument
-from sft_speech.options.settings import add_pickle_argument
+from sft_speech.options.settings import add_dtype_argument, add_pickle_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import Generation, add_generation_arguments, generation_of
 from sft_speech.tasks.asr.languages import add_language_arguments
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_dtype_argument(parser)
     add_pickle_argument(parser)
     add_language_arguments(parser)
     add_decoding_arguments(parser)
@@ -93,7 +94,7 @@ def main(args: argparse.Namespace) -> int | None:
     from sft_speech.tasks.asr.pseudo.label import Teacher, pseudo_label
     from sft_speech.tasks.asr.transcribe import progress_bar
 
-    common = {"device": args.device, "max_batch_seconds": args.max_batch_seconds, "allow_pickle": args.allow_pickle}
+    common = {name: getattr(args, name) for name in ("device", "dtype", "max_batch_seconds", "allow_pickle")}
     teacher = Teacher(
         args.teacher, common | {"decoding": decoding, "generation": generation, "target_lang": args.target_lang}
     )

@@ -189,6 +189,10 @@ class Checkpoint:
             raise UserError("--prompt", "the model takes no prompt", "leave --prompt out")
         return replace(self, transcripts=transcripts, generation=generation)
 
+    def with_model(self, model: PreTrainedModel) -> Checkpoint:
+        """Return the recognizer with another form of its model."""
+        return replace(self, model=model)
+
     def decoder_for(self, decoding: Decoding | None) -> None:
         """Return None: the recognizer searches by itself.
 

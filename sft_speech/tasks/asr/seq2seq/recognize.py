@@ -63,33 +63,39 @@ def recognize(
     progress: Callable[[float], object] | None = None,
     decoder: None = None,
     pool_size: int = POOL,
+    steps: type[Seq2SeqSteps] | None = None,
 ) -> Iterator[Writing | AudioError]:
     """Recognize clips as :meth:`~sft_speech.tasks.asr.recognizer.Recognizer.recognize` describes.
 
     Clips longer than 30 seconds, or ``chunk_seconds``, are cut into windows at pauses.
+
+    Args:
+        steps: those of a model in another runtime.
     """
     device = torch.device(device) if device is not None else next(checkpoint.model.parameters()).device
-    steps = _Seq2Seq(checkpoint, min(chunk_seconds, WINDOW_SECONDS))
+    taken = (steps or Seq2SeqSteps)(checkpoint, min(chunk_seconds, WINDOW_SECONDS))
     usual = BATCH_SECONDS.get(device.type, BATCH_SECONDS["cuda"]) / checkpoint.generation.num_beams
     limit = max_batch_seconds or usual
-    found = results(steps, clips, limit, device, progress, pool_size)
+    found = results(taken, clips, limit, device, progress, pool_size)
     with contextlib.closing(found):
         yield from found
 
 
-class _Seq2Seq(Steps[Clip, Window, list[_Output], _Output, Writing]):
+class Seq2SeqSteps(Steps[Clip, Window, list[_Output], _Output, Writing]):
     """The steps of recognition with a sequence-to-sequence model.
 
     Args:
         longest_seconds: length of a window.
     """
 
+    writer: type[Writer] = Writer
+
     def __init__(self, checkpoint: Checkpoint, longest_seconds: float) -> None:
         self.checkpoint, self.model, self.rate = checkpoint, checkpoint.model, checkpoint.rate
         self.transcripts = checkpoint.transcripts
         self.longest_seconds = longest_seconds
         self.translates = checkpoint.generation.task == "translate"
-        self.write = Writer(
+        self.write = self.writer(
             checkpoint.transcripts, checkpoint.model.generation_config, checkpoint.max_labels, checkpoint.generation
         )
         self.least_seconds = float(checkpoint.features.seconds(np.zeros(1))[0])  # 30 of a Whisper in plain use
@@ -107,7 +113,7 @@ class _Seq2Seq(Steps[Clip, Window, list[_Output], _Output, Writing]):
     def forward(
         self, model: nn.Module, features: dict[str, Tensor], batch: Batch[Clip, Window, _Output]
     ) -> list[_Output]:
-        encoded = encode(model, features)
+        encoded = self.encoded(model, features)
         seconds = [samples / self.rate for samples in batch.samples]
         languages = [self.language(piece.source) for piece in batch.pieces]
         written = self.write(model, encoded, seconds, languages)
@@ -121,6 +127,10 @@ class _Seq2Seq(Steps[Clip, Window, list[_Output], _Output, Writing]):
     def language(self, source: Clip) -> str | None:
         """Return the language that is set for a clip; None if it is to be detected."""
         return source.language if self.transcripts.languages else None
+
+    def encoded(self, model: nn.Module, features: dict[str, Tensor]) -> Encoded:
+        """Return the clips of a batch after the encoder."""
+        return encode(model, features)
 
     def losses(
         self, model: nn.Module, encoded: Encoded, pieces: list[Piece[Clip, Window]], languages: list[str | None]

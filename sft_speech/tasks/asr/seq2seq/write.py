@@ -167,10 +167,7 @@ class Writer:
         cache, no_speech, languages = self.begin(model, inputs, len(encoded.states), languages)
         prefixes = [self.before + self.transcripts.prefix(language, self.generation.task) for language in languages]
         prefix = torch.tensor(prefixes, device=device)
-        bounds = torch.tensor(
-            [min(int(TOKENS + TOKENS_PER_SECOND * one), self.max_tokens - prefix.shape[1]) for one in seconds],
-            device=device,
-        )
+        bounds = torch.tensor([self.bound(one, prefix.shape[1]) for one in seconds], device=device)
         beams = self.generation.num_beams if temperature == 0 else 1
         recorder = Recorder()
         suppressed = Suppressed(prefix.shape[1], self.settings, device)
@@ -195,6 +192,10 @@ class Writer:
             self.written(prefixes[row], *found, no_speech[row], languages[row], temperature)
             for row, found in enumerate(rows)
         ]
+
+    def bound(self, seconds: float, given: int) -> int:
+        """Return the most tokens of the text of a clip after ``given`` tokens."""
+        return min(int(TOKENS + TOKENS_PER_SECOND * seconds), self.max_tokens - given)
 
     def begin(
         self, model: Any, inputs: dict[str, Any], clips: int, languages: Sequence[str | None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sft_speech.errors import UserError
+from sft_speech.metrics.utterances import SPEECH_LOSSES, measured, read_lines
 from sft_speech.tasks.speech.loss import PARTS
-from sft_speech.tools.compare.utterances import SPEECH_LOSSES, measured, read_lines
 
 
 def value(lines, metric):

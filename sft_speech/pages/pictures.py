@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from sft_speech.tools.check.markup import shown
+from sft_speech.pages.markup import shown
 
 WIDTH, HEIGHT = 360, 180  # of a figure, in SVG units
 LEFT, BOTTOM, TOP = 44, 34, 8  # room for the axes
 BINS = 30
 POINTS = 1500  # of a scatter plot; more only make the page larger
 BARS = 12
+POINTS_MARKED = 30  # of a curve; points of longer ones are not marked
 COLUMNS, BANDS = 360, 64  # of a spectrogram
+COLORS = 8  # of lines, in page.css
+FAR = 3.0  # values this many times above all others of a figure are drawn at its top
 RATE = 16_000  # samples per second of a clip in the page
 
 
-def figure(name: str, description: str, body: str, height: int = HEIGHT) -> str:
-    """Return an SVG with its name below, and a description for screen readers."""
+def figure(name: str, description: str, body: str, height: int = HEIGHT, keys: Sequence[str] = ()) -> str:
+    """Return an SVG with its name below, and a description for screen readers.
+
+    Args:
+        keys: labels of its colors, in their order.
+    """
     label = shown(f"{name}: {description}")
     svg = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{body}</svg>'
-    return f"<figure>{svg}<figcaption>{shown(name)}</figcaption></figure>"
+    legend = "".join(
+        f' <span class="key"><b class="key-{n % COLORS}"></b>{shown(key)}</span>' for n, key in enumerate(keys)
+    )
+    return f"<figure>{svg}<figcaption>{shown(name)}{legend}</figcaption></figure>"
 
 
 def histogram(name: str, values: np.ndarray, unit: str, form: str = ".3g") -> str:
@@ -97,7 +109,17 @@ def _axes(right: float, top: float, unit: str, left: float = 0.0, form: str = ".
 
 
 def _short(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"
+    if number >= 100 or number == int(number):
+        return f"{number:,.0f}"
+    return f"{number:.3g}".replace("e-0", "e-")
+
+
+def _round_up(number: float) -> float:
+    """Return the next larger number with one or two digits, as the end of an axis; 1 for 0."""
+    if number <= 0:
+        return 1.0
+    unit = 10.0 ** math.floor(math.log10(number))
+    return next(unit * step for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if unit * step >= number * 0.999)
 
 
 def bars(name: str, values: dict[str, float], unit: str) -> str:
@@ -121,6 +143,74 @@ def bars(name: str, values: dict[str, float], unit: str) -> str:
         )
     description = ", ".join(f"{label} {value:.3g} {unit}" for label, value in rows)
     return figure(name, description, body, 8 + len(rows) * step)
+
+
+def lines(name: str, curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], over: str) -> str:
+    """Return curves in one figure; a value at 0 that is far above all others is drawn at the top, with its number.
+
+    Args:
+        curves: label, x and y of each; one without values keeps its color. A ring marks what x = 0 holds.
+        over: what x is.
+    """
+    every = [value for _, _, values in curves for value in values]
+    later = [y for _, x, values in curves for at, y in zip(x, values, strict=True) if at > 0] or every
+    top = max(every) if max(every) <= FAR * max(later) else 1.25 * max(later)
+    top = _round_up(top)
+    right = max(at for _, x, _ in curves for at in x) or 1.0
+    across, up = (WIDTH - LEFT - 8) / right, (HEIGHT - BOTTOM - TOP) / top
+    drawn = []
+    for number, (label, x, values) in enumerate(curves):
+        if not values:
+            continue
+        points = [(LEFT + at * across, HEIGHT - BOTTOM - min(y, top) * up) for at, y in zip(x, values, strict=True)]
+        path = "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
+        drawn.append(f'<path class="line line-{number % COLORS}" d="M{path}"/>')
+        for (a, b), at, y in zip(points, x, values, strict=True):
+            kind, radius = ("ring", 4) if at == 0 else ("mark", 2)
+            if at == 0 or len(points) <= POINTS_MARKED:
+                what = f"{shown(label)}, {'before training' if at == 0 else f'{at:g}'}: {y:.4g}"
+                drawn.append(
+                    f'<circle class="{kind} line-{number % COLORS}" cx="{a:.1f}" cy="{b:.1f}" r="{radius}">'
+                    f"<title>{what}</title></circle>"
+                )
+            if y > top:
+                drawn.append(f'<text x="{a + 8:.1f}" y="{b + 4:.1f}">↑ {_short(y)}</text>')
+    ends = ", ".join(f"{label} from {values[0]:.4g} to {values[-1]:.4g}" for label, _, values in curves if values)
+    keys = [label for label, *_ in curves]
+    return figure(name, ends, _axes(right, top, over, left=0.0, form=".4g") + "".join(drawn), keys=keys)
+
+
+def pairs(name: str, rows: Sequence[tuple[str, Sequence[float]]], unit: str, keys: Sequence[str]) -> str:
+    """Return a bar chart with a bar of each row for each of the keys, such as before and after.
+
+    Args:
+        rows: label, and a value for each key.
+        unit: of the values, after a space if it has one.
+    """
+    if not rows:
+        return ""
+    thick, left = 10, 120
+    step = thick * len(keys) + 8
+    longest = max(value for _, values in rows for value in values) or 1.0
+    body = ""
+    for number, (label, values) in enumerate(rows):
+        y = 4 + number * step
+        middle = y + thick * len(keys) / 2 + 4
+        short = label if len(label) <= 19 else f"{label[:18]}…"
+        named = f"{shown(short)}<title>{shown(label)}</title>"
+        body += f'<text x="{left - 6}" y="{middle:.1f}" text-anchor="end">{named}</text>'
+        for place, value in enumerate(values):
+            width = max((WIDTH - left - 60) * value / longest, 1)
+            bar = y + place * thick
+            body += (
+                f'<rect class="fill-{place % COLORS}" x="{left}" y="{bar}" width="{width:.1f}" height="{thick - 1}"/>'
+                f'<text class="small" x="{left + width + 4:.1f}" y="{bar + 8.5}">{value:.3g}{shown(unit)}</text>'
+            )
+    description = "; ".join(
+        f"{label} " + ", ".join(f"{key} {value:.3g}{unit}" for key, value in zip(keys, values, strict=True))
+        for label, values in rows
+    )
+    return figure(name, description, body, 8 + len(rows) * step, keys)
 
 
 def spectrogram(waveform: np.ndarray) -> str:

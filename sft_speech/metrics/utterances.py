@@ -20,11 +20,19 @@ Lines = dict[str, Line]  # by id
 Unit = Callable[[Line], Sequence[float]]
 
 SPEECH_LOSSES = ("before", "after", "stop", "guided")  # per mel frame; their sum is the loss
+
+
+def _accuracy(line: Line) -> Sequence[float]:
+    if "masked" in line:  # of pretraining, in masked frames
+        return line["correct"], line["masked"]
+    return line["expected"] == line["predicted"], 1
+
+
 UNITS: dict[str, Unit] = {
     "wer": lambda line: (line["word_errors"], line["words"]),
     "cer": lambda line: (line["character_errors"], line["characters"]),
     "wer_as_written": lambda line: (line["word_errors_as_written"], line["words_as_written"]),
-    "accuracy": lambda line: (line["expected"] == line["predicted"], 1),
+    "accuracy": _accuracy,
     "speech_mcd": lambda line: (line["speech"]["mcd"], 1),
     "speech_speaker_similarity": lambda line: (line["speech"]["speaker_similarity"], 1),
 }

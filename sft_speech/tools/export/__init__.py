@@ -1,0 +1,1 @@
+"""Models for other runtimes, and how far they agree with the original."""

@@ -60,7 +60,7 @@ $1/evaluation   reference and hypothesis of each recording
 
 Next, on your own speech (.venv/bin holds the commands):
   sft-speech transcribe $1 RECORDING.wav
-  accelerate launch scripts/finetune_asr.py --config configs/asr/$2.yaml --source YOUR_CORPUS
+  sft-speech finetune-asr --config configs/asr/$2.yaml --source YOUR_CORPUS
   ls configs/asr           # other presets, each with its command
 END
 }

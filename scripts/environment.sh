@@ -18,7 +18,9 @@ if [ ! -x "$uv" ]; then
 fi
 export UV_PYTHON_DOWNLOADS=never # use only installed interpreters: Python is downloaded from elsewhere than packages
 rm -rf .venv
-"$uv" venv --quiet .venv # unlike python3 -m venv, it does not need ensurepip, a separate package on Debian
+# Unlike python3 -m venv, it does not need ensurepip, a separate package on Debian. --seed installs pip: the system's pip
+# would install elsewhere.
+"$uv" venv --quiet --seed .venv
 # Compile bytecode now: otherwise the first start waits for it, or every start if Python may not write there.
 "$uv" pip install --quiet --python .venv/bin/python --constraint constraints.txt --build-constraint constraints.txt \
     --compile-bytecode --editable '.[demo,lm,test]'

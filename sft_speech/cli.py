@@ -20,7 +20,7 @@ from sft_speech.tools import TOOLS
 
 EXIT_CODES = f"""exit codes: 0 success; 2 unusable input; {RESUMABLE} a signal stopped fine-tuning, which can be resumed
 with --resume_from_checkpoint auto; 1 any other error, or some recordings to transcribe or classify could not be read.
-Multi-process launchers turn every code but 0 into 1."""
+`accelerate launch` turns every code but 0 into 1."""
 
 
 def verbs() -> dict[str, Verb | FinetuneVerb]:

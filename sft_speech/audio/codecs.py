@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sft_speech.audio.units import samples_of
+from sft_speech.machine import installer
 
 if TYPE_CHECKING:
     from torchcodec import AudioSamples
@@ -97,7 +98,7 @@ def float_samples(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32)
 
 
-INSTALL = "pip install 'sft_speech[codecs]', and FFmpeg's shared libraries: apt (or brew) install ffmpeg"
+INSTALL = f"{installer()} 'sft_speech[codecs]', and FFmpeg's shared libraries: apt (or brew) install ffmpeg"
 _BLOCK_SECONDS = 60.0  # decoded at a time to learn a length
 
 # Containers whose headers know the length: MP4, Matroska, WMA. That of AAC, AMR, MPEG is guessed from their size.

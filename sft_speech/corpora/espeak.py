@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sft_speech.errors import UserError
+from sft_speech.machine import installer
 
 ESPEAK_RATE = 22_050  # samples per second of every formant voice of espeak-ng
 # The English accents of espeak-ng, without "en-shaw", which reads the Shavian script.
@@ -48,13 +49,13 @@ def _library() -> ctypes.CDLL:
         import espeakng_loader
     except ImportError as error:
         raise UserError(
-            "synthetic speech", "the package espeakng-loader is missing", "pip install 'sft_speech[demo]'"
+            "synthetic speech", "the package espeakng-loader is missing", f"{installer()} 'sft_speech[demo]'"
         ) from error
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0)
     if rate != ESPEAK_RATE:
         raise UserError(
-            "synthetic speech", f"espeak-ng did not start (it returned {rate})", "pip install -U espeakng-loader"
+            "synthetic speech", f"espeak-ng did not start (it returned {rate})", f"{installer()} -U espeakng-loader"
         )
     return library
 

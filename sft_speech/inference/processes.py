@@ -5,13 +5,17 @@ They never wait for each other as in training (no NCCL, no gloo): their work is 
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sft_speech.errors import UserError
+from sft_speech.errors import RESUMABLE, UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,16 +55,18 @@ class Process:
         return f"cuda:{self.local_rank}" if gpus else given
 
 
-def launch(arguments: Sequence[str], num_processes: int) -> bool:
+def launch(arguments: Sequence[str], num_processes: int) -> int:
     """Run ``sft-speech`` in several processes of this machine, as ``accelerate launch`` does.
 
-    On a CPU they share the cores. When one of them dies, the others are terminated.
+    On a CPU they share the cores. When one of them dies, the others are terminated. The launcher itself prints nothing
+    unless a process was killed, so that the message of the process that failed comes last.
 
     Args:
         arguments: the verb and its arguments.
 
     Returns:
-        Whether all of them succeeded.
+        The exit code: 0 if all of them succeeded, otherwise that of the first one that failed, or :data:`RESUMABLE` if
+        a signal stopped them.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -71,11 +77,24 @@ def launch(arguments: Sequence[str], num_processes: int) -> bool:
         f"--multi_gpu --gpu_ids all --num_machines 1 --num_processes {num_processes} --main_process_port 0 "
         f"--mixed_precision no --dynamo_backend no --num_cpu_threads_per_process {threads} --module sft_speech"
     )
+    command = launch_command_parser().parse_args([*options.split(), *arguments])
+    logging.disable(logging.ERROR)  # torch describes each end in dozens of lines
     try:
-        launch_command(launch_command_parser().parse_args([*options.split(), *arguments]))
-    except (ChildFailedError, SignalException):  # already logged
-        return False
-    return True
+        launch_command(command)
+    except SignalException:
+        return RESUMABLE
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+    else:
+        return 0
+    finally:
+        logging.disable(logging.NOTSET)
+    if failure.exitcode >= 0:
+        return failure.exitcode
+    name = signal.Signals(-failure.exitcode).name
+    why = ", perhaps because memory ran out" if name == "SIGKILL" else ""
+    logger.error("process %d was killed by %s%s", rank, name, why)
+    return 1
 
 
 def end_with_parent() -> None:

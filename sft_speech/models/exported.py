@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sft_speech.errors import UserError
+from sft_speech.machine import installer
 from sft_speech.models.load import chosen_device, first_line
 
 logger = logging.getLogger(__name__)
 
-EXTRA = "pip install 'sft_speech[export]'"
+EXTRA = f"{installer()} 'sft_speech[export]'"
 
 
 class Format(NamedTuple):

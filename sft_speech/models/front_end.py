@@ -17,6 +17,7 @@ from transformers import AutoFeatureExtractor, FeatureExtractionMixin, PreTraine
 
 from sft_speech.audio.units import conv_frames
 from sft_speech.errors import UserError
+from sft_speech.machine import installer
 from sft_speech.models.base_front_end import FrontEnd, receptive_field
 from sft_speech.models.families import Input, family_of
 from sft_speech.models.load import holds, unreadable
@@ -309,7 +310,7 @@ def default_extractor(config: PreTrainedConfig) -> FeatureExtractionMixin:
 
 def lacking(name: str) -> UserError:
     """Return the error for a feature extractor whose library is not installed."""
-    return UserError(name, "its feature extractor needs torchaudio", "pip install 'sft_speech[lm]'")
+    return UserError(name, "its feature extractor needs torchaudio", f"{installer()} 'sft_speech[lm]'")
 
 
 def wants_mask(config: PreTrainedConfig) -> bool:

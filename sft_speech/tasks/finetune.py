@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sft_speech.errors import RESUMABLE, UserError
+from sft_speech.inference.processes import Process, launch
 from sft_speech.options.config import IN_MEMORY
 from sft_speech.options.keep import keep_places
 from sft_speech.options.mixing import parts_of
@@ -40,23 +41,51 @@ class FinetuneVerb:
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
-        script = f"scripts/{self.spec.verb.replace('-', '_')}.py --config configs/{self.spec.name}/FILE.yaml"
-        return f"{self.help.capitalize()}. On several GPUs: accelerate launch {script} [--key value]"
+        script = f"scripts/{self.spec.verb.replace('-', '_')}.py"
+        return (
+            f"{self.help.capitalize()}. On several GPUs: --num_processes N. On several machines, or with shards of a "
+            f"model: accelerate launch --config_file configs/accelerate/FILE.yaml {script} ..."
+        )
 
     def load(self) -> FinetuneVerb:
         return self
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add ``--config`` and an argument for each option."""
+        """Add ``--config``, ``--num_processes`` and an argument for each option."""
+        parser.add_argument("--num_processes", type=int, metavar="N", help="processes, each on its own GPU [1]")
         add_config_arguments(parser, self.spec.config)
 
     def main(self, args: argparse.Namespace) -> int:
-        """Run the fine-tuning; return 0, or :data:`RESUMABLE` if a signal stopped it."""
+        """Run the fine-tuning; return 0, :data:`RESUMABLE` if a signal stopped it, or the code of a failed process."""
         config = config_from_arguments(self.spec.config, args)
+        if args.num_processes is not None and to_be_launched(args.num_processes):
+            return launch(args.argv, args.num_processes)
         config.started_by(args.argv, args.config)
         from sft_speech.training.run import fine_tune
 
         return 0 if fine_tune(config, self.spec).finished else RESUMABLE
+
+
+def to_be_launched(num_processes: int) -> bool:
+    """Return whether processes are still to be started: in each of them, the same command finds the others.
+
+    Raises:
+        UserError: there are too few GPUs, or a launcher has started another number of processes.
+    """
+    given, world = f"--num_processes {num_processes}", Process.this().world
+    if num_processes < 1 or world not in (1, num_processes):
+        why = f"a launcher has already started {world} processes" if world > 1 else "nothing would run"
+        raise UserError(given, why, "leave it out")
+    if num_processes == world:
+        return False
+    import torch
+
+    from sft_speech.training.start import on_cpu
+
+    gpus = torch.cuda.device_count()
+    if not on_cpu() and num_processes > gpus:
+        raise UserError(given, f"each process needs its own GPU, and there are {gpus}", f"give at most {gpus}")
+    return True
 
 
 def finetune(

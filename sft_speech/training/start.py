@@ -20,6 +20,7 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from sft_speech.errors import UserError
+from sft_speech.machine import installer
 from sft_speech.options.config import ASIDE, FinetuneConfig
 from sft_speech.options.names import current
 from sft_speech.options.settings import save_config
@@ -117,7 +118,7 @@ def trackers(config: Any) -> list[str]:
             do = f"choose {', '.join(here)} or none"
             why = "this tracker is not installed" if known else "there is no such tracker"
             raise UserError(
-                f"report_to {name}", why, f"pip install {PACKAGES.get(name, name)}, or {do}" if known else do
+                f"report_to {name}", why, f"{installer()} {PACKAGES.get(name, name)}, or {do}" if known else do
             )
     return names
 

@@ -316,7 +316,7 @@ class ExactTrainer(SavingTrainer):
 def one_gpu(args: TrainingArguments) -> None:
     """Keep a process that was started without a launcher from using torch's DataParallel, which splits batches."""
     if args.n_gpu > 1:
-        logger.warning("there are %d GPUs, but only one is used: start with `accelerate launch` to use all", args.n_gpu)
+        logger.warning("there are %d GPUs, but only one is used: --num_processes %d uses all", args.n_gpu, args.n_gpu)
         args._n_gpu = 1
 
 

@@ -145,14 +145,10 @@ def test_a_stopped_run_saves_first(arguments, tmp_path, start_python):
 
 
 def test_two_stopped_processes_save_first(arguments, tmp_path):
-    """As under Slurm, all processes of the job get the signal, and the workers get it again from the launcher.
-
-    The exit code of the launcher is neither 0 nor that of its processes.
-    """
-    script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
-    run = [script, *arguments[1:], "--max_steps", "3000", "--eval_steps", "3000"]
+    """As under Slurm, all processes of the job get the signal, and the workers get it again from the launcher."""
+    run = [*arguments, "--max_steps", "3000", "--eval_steps", "3000", "--num_processes", "2"]
     launcher = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *run],
+        [sys.executable, "-m", "sft_speech", *run],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"ACCELERATE_USE_CPU": "true"},
@@ -163,21 +159,21 @@ def test_two_stopped_processes_save_first(arguments, tmp_path):
                 process.send_signal(signal.SIGTERM)
             break
     printed = launcher.stderr.read()
-    assert launcher.wait(timeout=120) == 1
+    assert launcher.wait(timeout=120) == 75
     assert "resume with --resume_from_checkpoint auto" in printed
     (saved,) = (tmp_path / "out").glob("checkpoint-*/files.json")
     assert {"rng_state_0.pth", "rng_state_1.pth", "unlogged_1.pt"} <= json.loads(saved.read_text()).keys()
 
 
-def test_only_one_of_two_processes_prints_the_error(arguments, tmp_path):
+def test_two_processes_print_an_error_once_and_nothing_after_it(arguments, tmp_path, run_python):
     (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
-    script = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
-    ended = subprocess.run([*launch, *arguments[1:]], capture_output=True, text=True, env=environment, timeout=480)
-    assert ended.returncode != 0
-    assert ended.stderr.count("it holds another run (checkpoint-1)") == 1
-    assert "[rank1]: Traceback" not in ended.stderr
+    command = "import sys; from sft_speech.cli import main; sys.exit(main(sys.argv[1:]))"
+    code, _, printed = run_python(command, *arguments, "--num_processes", "2")
+    assert code == 2
+    skipped, what, do = printed.splitlines()
+    assert "checkpoint-1 is skipped" in skipped
+    assert "it holds another run (checkpoint-1)" in what
+    assert do.startswith("-> choose another --output_dir")
 
 
 def half_an_epoch(tones: Path) -> int:

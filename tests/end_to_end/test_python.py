@@ -145,9 +145,10 @@ def test_the_example_in_the_readme(tones, tmp_path, monkeypatch, capsys):
         table.writerow(["file", "sentence"])
         table.writerows([shutil.copy(path, tmp_path), "a bee"] for path in found)
     monkeypatch.chdir(tmp_path)
-    section = (ROOT / "README.md").read_text().split("### From Python")[1]
-    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
-    exec(compile(code, "README.md", "exec"), {})
+    section = (ROOT / "README.md").read_text().split("### From Python")[1].split("\n## ")[0]
+    names: dict[str, object] = {}
+    for cell in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        exec(compile(cell, "README.md", "exec"), names)
     printed = capsys.readouterr().out
     assert re.match(r"WER \d+\.\d%\n\[\(10, \d+\.\d+\), \(20, ", printed)
     assert (tmp_path / "outputs/notebook/model.safetensors").is_file()

@@ -259,7 +259,7 @@ def _launch(args: argparse.Namespace, listed: Sequence[Path]) -> bool:
             names.flush()
             again += ["--files_from", names.name]
         end = args.argv.index("--") if "--" in args.argv else len(args.argv)
-        return launch([*args.argv[:end], *again, *args.argv[end:]], args.num_processes)
+        return launch([*args.argv[:end], *again, *args.argv[end:]], args.num_processes) == 0
 
 
 def _incomplete(args: argparse.Namespace, recordings: int) -> bool:

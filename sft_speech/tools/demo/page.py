@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from sft_speech.errors import UserError
+from sft_speech.machine import installer
 from sft_speech.pages.markup import shown, user
 from sft_speech.text.counted import counted
 from sft_speech.tools.demo.answers import (
@@ -61,7 +62,7 @@ def gradio() -> ModuleType:
             import gradio
     except ImportError as error:
         why = f"gradio cannot be imported ({error})"
-        raise UserError("sft-speech demo", why, "pip install 'sft_speech[demo-page]'") from error
+        raise UserError("sft-speech demo", why, f"{installer()} 'sft_speech[demo-page]'") from error
     return gradio
 
 

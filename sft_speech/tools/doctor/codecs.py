@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
+from sft_speech.machine import installer
 from sft_speech.tools.doctor.finding import Finding, first_line, imported
 
 FORMATS = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS", "OGG Opus": "OPUS", "MP3": "MPEG_LAYER_III"}
@@ -30,7 +31,7 @@ def libsndfile() -> Iterator[Finding]:
         if not 0.9 < len(decoded) / len(second) < 1.2 or np.abs(decoded).max() < 0.3:
             failed.append(f"{name} (the decoded audio differs)")
     versions = f"{soundfile.__libsndfile_version__} (soundfile {soundfile.__version__})"
-    do = "pip install --force-reinstall soundfile: its wheel includes a complete libsndfile"
+    do = f"{installer()} --force-reinstall soundfile: its wheel includes a complete libsndfile"
     bad = Finding("fault", "libsndfile", f"{versions} fails on {', '.join(failed)}", do)
     yield bad.unless(not failed, f"{versions}: wrote and read {', '.join(FORMATS)}")
 

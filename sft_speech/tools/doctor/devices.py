@@ -10,11 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sft_speech.machine import installer
 from sft_speech.tools.doctor.finding import Crashed, Finding, apart, first_line, imported
 
 EMBEDDED = "assets/wav2vec2-small"
 # torchaudio 2.11, its last release, is built for CUDA 13.0, like torch 2.11 to 2.14.
-MATCH = "pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'"
+MATCH = f"{installer()} 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'"
 
 
 def torch_build() -> Iterator[Finding]:
@@ -23,7 +24,7 @@ def torch_build() -> Iterator[Finding]:
         found = apart(_torch_facts)
     except (ImportError, OSError, Crashed) as error:
         why = f"cannot be imported ({first_line(error)})"
-        yield Finding("fault", "torch", why, "pip install --force-reinstall torch")
+        yield Finding("fault", "torch", why, f"{installer()} --force-reinstall torch")
         return
     build = f"CUDA {found['cuda']}" if found["cuda"] else f"ROCm {found['hip']}" if found["hip"] else "no GPU"
     yield Finding("ok", "torch", f"{found['version']}, built for {build}; {found['threads']} threads")
@@ -49,7 +50,7 @@ def _no_gpu(found: dict[str, Any]) -> Finding:
         return Finding("note", "GPU", f"hidden by CUDA_VISIBLE_DEVICES={hidden!r}", "unset it")
     if not found["cuda"]:
         why = "the machine has an NVIDIA driver, but this torch is built without CUDA"
-        return Finding("fault", "GPU", why, "pip install --force-reinstall torch from the index of a CUDA build")
+        return Finding("fault", "GPU", why, f"{installer()} --force-reinstall torch from the index of a CUDA build")
     why = f"the machine has an NVIDIA driver, but torch finds no GPU ({found['why'] or 'no reason given'})"
     do = f"see `nvidia-smi`; update a driver that is older than CUDA {found['cuda']}; start containers with --gpus all"
     return Finding("fault", "GPU", why, do)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from sft_speech.machine import CGROUP, first_line, free_memory
+from sft_speech.machine import CGROUP, first_line, free_memory, installer
 from sft_speech.tools.doctor.finding import Finding
 
 EXTRAS = {
@@ -36,19 +36,19 @@ def packages() -> Iterator[Finding]:
             found = version(requirement.name)
         except PackageNotFoundError:
             if extra is None:
-                yield Finding("fault", requirement.name, "not installed", f"pip install '{wanted}'")
+                yield Finding("fault", requirement.name, "not installed", f"{installer()} '{wanted}'")
             else:
                 absent[extra].append(requirement.name)
             continue
         if not requirement.specifier.contains(found, prereleases=True):
             why = f"{found} is installed, but {requirement.specifier} is required"
-            yield Finding("fault" if extra is None else "note", requirement.name, why, f"pip install '{wanted}'")
+            yield Finding("fault" if extra is None else "note", requirement.name, why, f"{installer()} '{wanted}'")
         elif extra is None:
             installed.append(f"{requirement.name} {found}")
     yield Finding("ok", "packages", ", ".join(installed))
     for extra, names in absent.items():
         if names:
-            do = f"pip install 'sft_speech[{extra}]' for {EXTRAS[extra]}"
+            do = f"{installer()} 'sft_speech[{extra}]' for {EXTRAS[extra]}"
             yield Finding("note", f"extra {extra}", f"{', '.join(names)} not installed", do)
 
 

@@ -61,7 +61,7 @@ def test_packages_are_compared_with_the_requirements(monkeypatch):
     monkeypatch.setattr(machine, "requires", lambda _: wanted)
     found = {finding.name: finding for finding in machine.packages()}
     assert found["numpy"].level == "fault"
-    assert found["numpy"].do == "pip install 'numpy<1'"
+    assert found["numpy"].do.endswith("pip install 'numpy<1'")
     assert found["no-such-package"].says == "not installed"
     assert found["extra lm"].level == "note"
     assert "neither" in found["extra lm"].says

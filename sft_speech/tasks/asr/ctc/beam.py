@@ -31,6 +31,7 @@ import numpy as np
 from sft_speech.audio.read import AudioError
 from sft_speech.errors import UserError
 from sft_speech.inference.chunking import CHUNK_SECONDS
+from sft_speech.machine import installer
 from sft_speech.tasks.asr.ctc.decoding import WITHOUT, Decoding
 from sft_speech.tasks.asr.ctc.ngram import is_binary, lexicon_of, units, with_bigrams, words_of
 from sft_speech.tasks.asr.ctc.recognition import Recognition, means, runs
@@ -129,7 +130,7 @@ def _check_torchaudio() -> None:
         from torchaudio.models.decoder import ctc_decoder  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:  # missing, or built for another torch
         first = (str(error).splitlines() or [""])[0]
-        do = "pip install 'sft_speech[lm]': torchaudio 2.11 needs torch 2.11 to 2.14"
+        do = f"{installer()} 'sft_speech[lm]': torchaudio 2.11 needs torch 2.11 to 2.14"
         raise UserError("a language model", f"torchaudio's beam search cannot be loaded ({first})", do) from error
 
 

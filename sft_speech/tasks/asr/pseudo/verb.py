@@ -123,8 +123,8 @@ def main(args: argparse.Namespace) -> int | None:
         return None
     if args.num_processes == 1:
         return None  # other processes are still at work
-    succeeded = launch([*args.argv, "--num_processes", "1", "--resume"], args.num_processes)
-    if not succeeded or not Path(args.output).exists():
+    code = launch([*args.argv, "--num_processes", "1", "--resume"], args.num_processes)
+    if code or not Path(args.output).exists():
         logger.error("%s is unfinished: %s", args.output, HOW_TO_RESUME)
         return 1
     return None

@@ -221,7 +221,7 @@ def test_a_launch(model, clips, tmp_path, monkeypatch, caplog):
 
     def launch(arguments, num_processes):  # in this process, which stands for all of them
         started.append(num_processes)
-        return main(arguments) == 0
+        return main(arguments)
 
     monkeypatch.setattr(verb, "launch", launch)
     command = ("--source", clips, "-o", tmp_path / "out.jsonl", "--num_processes", 2)
@@ -229,7 +229,7 @@ def test_a_launch(model, clips, tmp_path, monkeypatch, caplog):
     assert (started, (tmp_path / "out.jsonl").exists()) == ([2], True)
     assert run(model, *command, "--resume", "--keep_share", 0.5) == 0  # nothing to launch for
     assert started == [2]
-    monkeypatch.setattr(verb, "launch", lambda *_: False)
+    monkeypatch.setattr(verb, "launch", lambda *_: 1)
     assert run(model, "--source", clips, "-o", tmp_path / "bad.jsonl", "--num_processes", 2) == 1
     assert "bad.jsonl is unfinished: the same command with --resume continues it" in caplog.text
 

@@ -45,7 +45,7 @@ def test_bash_scripts_stop_at_errors(script: Path) -> None:
 
 
 def test_top_level_names() -> None:
-    allowed = "sft_speech scripts configs tests pyproject.toml README.md LICENSE CONTRIBUTING.md RESULTS.md docs"
+    allowed = "sft_speech scripts configs tests pyproject.toml README.md LICENSE CONTRIBUTING.md RESULTS.md"
     names = {path.relative_to(ROOT).parts[0] for path in tracked()}
     assert names <= {*allowed.split(), "constraints.txt", ".ci", ".gitignore"}
 

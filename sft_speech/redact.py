@@ -12,7 +12,8 @@ from types import TracebackType
 # Tokens of the Hub, `https://user:password@host`, and the contents of an Authorization header.
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}")
 _PASSWORD = re.compile(r"(?<=://)[^/\s@]+(?=@)")
-_BEARER = re.compile(r"(?<=bearer )\S+", re.IGNORECASE)
+# A token has digits; the words after "the standard bearer" in a transcript have none.
+_BEARER = re.compile(r"(?<=bearer )(?=[\w.~+/=-]*\d)[\w.~+/=-]+", re.IGNORECASE)
 HIDDEN = "(hidden)"
 
 

@@ -23,6 +23,10 @@ TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
         ("https://me:secret@host/path", f"https://{HIDDEN}@host/path"),
         (f"Authorization: Bearer {TOKEN}", f"Authorization: Bearer {HIDDEN}"),
         ("Bearer eyJhbGciOi.J9", f"Bearer {HIDDEN}"),
+        (
+            "<b>THE STANDARD BEARER FELL</b><i>standard bearer</i>",
+            "<b>THE STANDARD BEARER FELL</b><i>standard bearer</i>",
+        ),
         ("outputs/hf_model", "outputs/hf_model"),
         ("anna@example.org", "anna@example.org"),
         ("http://127.0.0.1:80/a@b", "http://127.0.0.1:80/a@b"),

@@ -11,6 +11,7 @@ Evaluation during training does not call `with_precision`: on a CPU its figures 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import Any, Literal
 
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 
 from sft_speech.inference.computing import replica
 from sft_speech.models.exact.lengths import replace
+from sft_speech.models.exported import ExportedModel
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -40,6 +44,10 @@ def with_precision(
         wanted: "auto" is bfloat16 on a CPU with AMX, float32 on any other, and ``on_gpu``.
         on_gpu: what "auto" is on a GPU; None: bfloat16 (float16 on a GPU without it).
     """
+    if isinstance(model, ExportedModel):
+        if wanted != "auto":
+            logger.warning("an exported model computes in the precision that it was exported in")
+        return model
     known = usual(device, on_gpu)
     dtype = known if wanted == "auto" else getattr(torch, wanted)
     if wanted == "auto" and device.type == "cpu" and has_amx() and is_large(model):

@@ -77,6 +77,8 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
         f"--multi_gpu --gpu_ids all --num_machines 1 --num_processes {num_processes} --main_process_port 0 "
         f"--mixed_precision no --dynamo_backend no --num_cpu_threads_per_process {threads} --module sft_speech"
     )
+    # Those that torch takes without this, and SIGUSR1, at which a run saves a checkpoint; it passes them on.
+    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
     command = launch_command_parser().parse_args([*options.split(), *arguments])
     logging.disable(logging.ERROR)  # torch describes each end in dozens of lines
     try:

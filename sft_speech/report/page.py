@@ -253,7 +253,7 @@ def dropped(report: Mapping[str, Any]) -> str:
         )
         for reason, ids in reasons:
             listed = (f"{one['id']} ({one['detail']})" if one["detail"] else one["id"] for one in ids)
-            parts.append(_listed(f"{role}: {reason}", listed, len(ids)))
+            parts.append(_listed(f"{role}: {reason}", listed, len(ids), "corpus_report.json"))
         if missing := found.get("missing_characters"):
             items = "".join(f"<li><b>{user(one)}</b> {count:,}</li>" for one, count in list(missing.items())[:50])
             parts.append(f"<h3>{user(f'{role}: not in the vocabulary, left out')}</h3><ul class='counts'>{items}</ul>")
@@ -266,15 +266,15 @@ def dropped(report: Mapping[str, Any]) -> str:
 def _unread(found: Iterable[Evaluated]) -> str:
     failed = [(one.title, one.figures.get("failed") or {}) for one in found]
     return "".join(
-        _listed(f"{title}: could not be read", (f"{id} ({why})" for id, why in ids.items()), len(ids))
+        _listed(f"{title}: could not be read", (f"{id} ({why})" for id, why in ids.items()), len(ids), "evaluation/")
         for title, ids in failed
         if ids
     )
 
 
-def _listed(title: str, items: Iterable[str], count: int) -> str:
+def _listed(title: str, items: Iterable[str], count: int, file: str) -> str:
     listed = "".join(f"<li>{user(item)}</li>" for item, _ in zip(items, range(IDS), strict=False))
-    more = f"<li>and {count - IDS:,} more, in corpus_report.json</li>" if count > IDS else ""
+    more = f"<li>and {count - IDS:,} more, in {file}</li>" if count > IDS else ""
     return f"<h3>{user(title)}</h3><ul>{listed}{more}</ul>"
 
 

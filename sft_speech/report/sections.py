@@ -25,7 +25,7 @@ WORST, WORSE, BETTER, APART = "Most errors", "Worse than before", "Improved most
 def section(title: str, *parts: str) -> str:
     """Return a section; "" without content."""
     content = "".join(parts)
-    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
+    return f"<section><h2>{user(title)}</h2>{content}</section>" if content else ""
 
 
 def breakdowns(columns: Columns, names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sft_speech.errors import RESUMABLE, UserError
-from sft_speech.inference.processes import Process, launch
+from sft_speech.inference.processes import Process, end_with_parent, launch
 from sft_speech.options.config import IN_MEMORY
 from sft_speech.options.keep import keep_places
 from sft_speech.options.mixing import parts_of
@@ -60,6 +60,8 @@ class FinetuneVerb:
         config = config_from_arguments(self.spec.config, args)
         if args.num_processes is not None and to_be_launched(args.num_processes):
             return launch(args.argv, args.num_processes)
+        if args.num_processes is not None and args.num_processes > 1:
+            end_with_parent()
         config.started_by(args.argv, args.config)
         from sft_speech.training.run import fine_tune
 
@@ -84,7 +86,8 @@ def to_be_launched(num_processes: int) -> bool:
 
     gpus = torch.cuda.device_count()
     if not on_cpu() and num_processes > gpus:
-        raise UserError(given, f"each process needs its own GPU, and there are {gpus}", f"give at most {gpus}")
+        do = f"give at most {gpus}" if gpus else "leave it out"
+        raise UserError(given, f"each process needs its own GPU, and there are {gpus}", do)
     return True
 
 

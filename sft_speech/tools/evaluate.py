@@ -12,7 +12,7 @@ from types import ModuleType
 from sft_speech.corpora.arguments import add_corpus_arguments
 from sft_speech.errors import UserError
 from sft_speech.options.parser import add_output_argument
-from sft_speech.options.settings import add_pickle_argument
+from sft_speech.options.settings import add_dtype_argument, add_pickle_argument
 from sft_speech.options.spec import TaskSpec
 from sft_speech.tasks import specs, task_of
 
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_argument(parser, "gets evaluation/ [MODEL-evaluation; evaluation for a Hub id]")
     parser.add_argument("--max_batch_seconds", type=float, metavar="S", help="padded audio per batch [by device]")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... [a GPU if there is one]")
+    add_dtype_argument(parser)
     add_pickle_argument(parser)
     for spec in specs():
         if spec.evaluate is not None:

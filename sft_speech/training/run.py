@@ -152,9 +152,9 @@ def run(
             if start is not None:
                 start.file.unlink(missing_ok=True)
             lock.mark(finished=True)
-            report_of_run(output, spec, corpora)
             if repository is not None:
                 uploads.push_at_end()
+            report_of_run(output, spec, corpora)
     return FinetuneResult(output, figures, trainer.state.log_history, finished=True)
 
 

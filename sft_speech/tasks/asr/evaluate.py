@@ -22,7 +22,6 @@ from sft_speech.errors import UserError
 from sft_speech.metrics.calibration import confidences_after, right_words
 from sft_speech.metrics.loops import loop_of
 from sft_speech.metrics.words import character_errors, word_errors
-from sft_speech.options.settings import add_dtype_argument
 from sft_speech.tasks.asr.ctc.decoding import add_decoding_arguments, decoding_of
 from sft_speech.tasks.asr.generation import add_generation_arguments, generation_of
 from sft_speech.tasks.asr.languages import add_language_arguments, code_of, language_reason
@@ -180,7 +179,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--language_column", metavar="NAME", help="column of the rows' languages, for multilingual models"
     )
-    add_dtype_argument(parser)
     add_language_arguments(parser)
     add_decoding_arguments(parser)
     add_generation_arguments(parser)

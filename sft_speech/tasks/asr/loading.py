@@ -47,6 +47,8 @@ def load_checkpoint(
     if exported_format(name):
         from sft_speech.tasks.asr.exported import load_exported
 
+        if target_lang:
+            raise UserError(f"target_lang {target_lang}", f"{name} was exported with one language", "leave it out")
         exported: Recognizer = load_exported(name, options.get("language"))
         return exported
     package, _ = architecture_of(str(name), revision, trust_remote_code)

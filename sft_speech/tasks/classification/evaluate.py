@@ -369,7 +369,7 @@ def main(args: argparse.Namespace) -> None:
     from sft_speech.tasks.classification.labels import select_labelled
 
     rows, split, report = rows_of_arguments(args, label=args.label_column or label_column_of(args.model))
-    classifier = Classifier(args.model, args.device, args.max_batch_seconds, args.allow_pickle)
+    classifier = Classifier(args.model, args.device, args.max_batch_seconds, args.allow_pickle, args.dtype)
     rows = select_labelled(rows, split, report, classifier.checkpoint.labels)
     if report.dropped(split):
         logger.warning("%s", report.table())

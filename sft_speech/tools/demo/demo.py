@@ -2,7 +2,7 @@
 
 The page shows what a recognizer writes (with times, confidence and subtitles) or the probabilities of a classifier's
 labels, or it plays the speech of a synthesizer or voice converter. Only this machine can open it. To open it from
-another one: ssh -L 7860:localhost:7860 THIS_MACHINE. It needs pip install 'sft_speech[demo-page]'.
+another one: ssh -L 7860:localhost:7860 THIS_MACHINE. It needs the extra demo-page.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sft_speech.hub.markdown import code, table, text
@@ -72,7 +73,7 @@ def usage(target: Target, output: str) -> str:
 def page(report: Mapping[str, Any], target: Target, output: str) -> str:
     """Return the page beside the exported model, in Markdown."""
     bits = ", weights in 8 bits" if report["int8"] else ""
-    parts = [f"# {text(report['model'])} for {target.title}{bits}", code(usage(target, output), "sh")]
+    parts = [f"# {text(report['model'])} for {target.title}{bits}", code(usage(target, Path(output).name), "sh")]
     if not target.measured:
         parts.append("The weights are those of the original in float32. The converted file was not compared with it.")
         return "\n\n".join(parts) + "\n"

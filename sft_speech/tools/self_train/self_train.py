@@ -130,6 +130,7 @@ def warn_of_evaluated(plan: Plan, rows: Mapping[str, RowsToLabel]) -> None:
 
 
 def _clips(rows: Dataset) -> list[tuple[str, float | None]]:
-    """Return what tells recordings and their segments apart."""
-    paths = [one["path"] for one in rows["audio"]]
-    return [(str(Path(path).resolve()), start) for path, start in zip(paths, rows["start"][:], strict=True) if path]
+    """Return what tells recordings in files, and their segments, apart."""
+    audios = zip(rows["audio"], rows["start"][:], strict=True)
+    # The names of audio inside tables tell nothing: other corpora have the same ones.
+    return [(str(Path(one["path"]).resolve()), start) for one, start in audios if one["bytes"] is None]

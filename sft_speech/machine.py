@@ -16,7 +16,7 @@ def installer() -> str:
     The ``pip`` on the PATH may belong to another one, and environments that uv made have none.
     """
     if importlib.util.find_spec("pip") is None:
-        return f"uv pip install --python {sys.executable}"
+        return "uv pip install"
     found = shutil.which("pip")
     ours = found is not None and Path(found).parent == Path(sys.executable).parent
     return "pip install" if ours else f"{sys.executable} -m pip install"

@@ -16,7 +16,7 @@ from sft_speech.machine import installer
         (True, Path(sys.executable).parent / "pip", "pip install"),
         (True, "/elsewhere/bin/pip", f"{sys.executable} -m pip install"),
         (True, None, f"{sys.executable} -m pip install"),
-        (False, "/elsewhere/bin/pip", f"uv pip install --python {sys.executable}"),  # an environment of uv
+        (False, "/elsewhere/bin/pip", "uv pip install"),  # an environment of uv
     ],
 )
 def test_packages_are_installed_into_this_environment(monkeypatch, has_pip, on_the_path, command):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sft_speech.tasks.asr.transcriber import Transcriber
 
 OTHERS = 8  # transcripts of similar length that the hypothesis is compared with too
-AT_CHANCE = 0.9  # of the CER with the others: the utterance's transcript hardly fits better
+AT_CHANCE = 0.85  # of the CER with the others: the utterance's transcript hardly fits better
 SIGMAS, LEAST_SIGMA = 3.5, 0.08  # above the median, for partly correct transcripts
 FAIR = 0.25  # median CER over chance; a worse model disputes only what is at chance
 FEWEST = 10  # utterances, for chance and median to be meaningful

@@ -78,7 +78,7 @@ class Model:
         try:
             values, remarks = self.compute(*given)
         except UserError as error:
-            # An upload lies in a temporary folder, whose path means nothing to its owner.
+            # An upload is in a temporary folder, whose path means nothing to the visitor.
             shown = Path(error.given).name if error.given in given else error.given
             return Answer((), f"{shown}: {error.why}. {_sentence(error.do)}", failed=True)
         return Answer(values, "; ".join([f"{time.perf_counter() - began:.2f} s of computing", *filter(None, remarks)]))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -327,5 +328,6 @@ def warn_of_long(seconds: Sequence[float], judged: Sequence[Judged], manifest: P
     long = sum(length > LONG_SECONDS for length, one in zip(seconds, judged, strict=True) if one.why is None)
     if long:
         what = counted(long, "recording is", "recordings are")
-        how = f"sft-speech cut {manifest} --recognizer {teacher} -o {manifest.with_suffix('.csv')}"
+        words = ["cut", str(manifest), "--recognizer", teacher, "-o", str(manifest.with_suffix(".csv"))]
+        how = shlex.join(["sft-speech", *words])
         logger.warning("%s longer than %g s; cut at the ends of sentences with: %s", what, LONG_SECONDS, how)

@@ -49,7 +49,7 @@ class RowsToLabel:
             yield whole if row["start"] is None else whole | {"start": row["start"], "seconds": row["seconds"]}
 
     def fingerprint(self) -> str:
-        """Return a digest of the recordings and their order; of audio inside tables, the ids and lengths must do."""
+        """Return a digest of the recordings and their order; audio inside tables is known by id and length alone."""
         rows = self.rows
         paths = [""] * len(rows) if self.inside_tables else [audio["path"] for audio in rows["audio"]]
         parts = zip(rows["id"][:], paths, rows["start"][:], rows["seconds"][:], strict=True)

@@ -49,6 +49,12 @@ class UserError(Exception):
         self.given, self.why, self.do = given, why, do
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's message, without its full stop; the name of the error if it has none."""
+    lines = (line.strip().rstrip(".") for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
 class Stopped(SystemExit):
     """A signal ended the run, which can be resumed. Not an ``Exception``, so that no handler catches it."""
 

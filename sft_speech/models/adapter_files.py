@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from sft_speech.errors import UserError
+from sft_speech.errors import UserError, first_line
 from sft_speech.files import write_whole
-from sft_speech.models.load import first_line, unreadable
+from sft_speech.models.load import unreadable
 
 logger = logging.getLogger(__name__)
 

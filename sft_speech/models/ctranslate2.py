@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from sft_speech.errors import UserError
-from sft_speech.models.load import first_line
+from sft_speech.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import torch

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from sft_speech.errors import UserError
+from sft_speech.errors import UserError, first_line
 from sft_speech.machine import installer
-from sft_speech.models.load import chosen_device, first_line
+from sft_speech.models.load import chosen_device
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from sft_speech.errors import UserError
+from sft_speech.errors import UserError, first_line
 from sft_speech.files import is_lfs_pointer
 from sft_speech.models.exact.lengths import use_precise_convolutions
 from sft_speech.models.linear import use_faster_linear
@@ -188,11 +188,6 @@ def holds(name: str, *files: str) -> bool | None:
 def unreadable(name: str, error: Exception, do: str) -> UserError:
     """Return an error with the first line of a library's message."""
     return UserError(name, f"it cannot be loaded ({first_line(error)})", do)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of a message, without its full stop."""
-    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sft_speech.errors import UserError
+from sft_speech.errors import UserError, first_line
 from sft_speech.files import honour_umask, new_folder
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _tokenizer(folder: Path, size: int) -> WhisperTokenizer:
     from tokenizers import AddedToken
     from transformers import WhisperTokenizer
 
-    from sft_speech.models.load import first_line, quiet
+    from sft_speech.models.load import quiet
 
     path = folder / "tokenizer.json"
     _read_json(path, dict)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
+from sft_speech.errors import first_line
 from sft_speech.machine import installer
-from sft_speech.tools.doctor.finding import Finding, first_line, imported
+from sft_speech.tools.doctor.finding import Finding, imported
 
 FORMATS = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS", "OGG Opus": "OPUS", "MP3": "MPEG_LAYER_III"}
 

@@ -10,8 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sft_speech.errors import first_line
 from sft_speech.machine import installer
-from sft_speech.tools.doctor.finding import Crashed, Finding, apart, first_line, imported
+from sft_speech.tools.doctor.finding import Crashed, Finding, apart, imported
 
 EMBEDDED = "assets/wav2vec2-small"
 # torchaudio 2.11, its last release, is built for CUDA 13.0, like torch 2.11 to 2.14.

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypeVar
 
+from sft_speech.errors import first_line
+
 Result = TypeVar("Result")
 
 
@@ -61,11 +63,6 @@ def apart(work: Callable[[], Result], seconds: float = 120) -> Result:
         raise
     finally:
         pool.shutdown()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its name if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def imported(work: Callable[[], object], bad: Finding, good: str) -> Iterator[Finding]:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from sft_speech.tools.doctor.finding import Finding, first_line
+from sft_speech.errors import first_line
+from sft_speech.tools.doctor.finding import Finding
 
 TIMEOUT_SECONDS = 10.0
 

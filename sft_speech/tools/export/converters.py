@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sft_speech.errors import UserError
+from sft_speech.errors import UserError, first_line
 from sft_speech.tools.export.graphs import BESIDE
 
 LISTS = ("suppress_ids", "suppress_ids_begin")  # of CTranslate2's config.json, which may be null
@@ -25,7 +25,7 @@ def write_ctranslate2(plain: Path, output: Path, int8: bool) -> None:
     """
     from ctranslate2.converters import TransformersConverter
 
-    from sft_speech.models.load import first_line, quiet
+    from sft_speech.models.load import quiet
 
     try:
         with quiet():

@@ -20,6 +20,7 @@ from sft_speech.errors import UserError
 from sft_speech.files import new_folder
 from sft_speech.options.parser import OUTPUT
 from sft_speech.options.settings import add_pickle_argument
+from sft_speech.tasks.asr.languages import add_language_arguments
 from sft_speech.tools.export.targets import TARGETS
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(*OUTPUT, dest="output", metavar="DIR", required=True, help="directory to make")
     add_corpus_arguments(parser, required=False, what="compare on")
     parser.add_argument("--label_column", metavar="NAME", help="column of the label, of classifiers")
+    add_language_arguments(parser)
     add_pickle_argument(parser)
 
 
@@ -115,14 +117,18 @@ def load_original(args: argparse.Namespace, task: str) -> Any:
     Raises:
         UserError: it cannot be loaded, or is not trained.
     """
+    languages = {"language": args.language, "target_lang": args.target_lang}
     if task == "classification":
+        for option, given in languages.items():
+            if given:
+                raise UserError(f"--{option} {given}", f"{args.model} is a classifier", "leave it out")
         from sft_speech.tasks.classification.checkpoint import load_classifier
 
         return load_classifier(args.model, args.allow_pickle)
     from sft_speech.tasks.asr.loading import load_checkpoint
     from sft_speech.tasks.asr.recognizer import check_trained
 
-    checkpoint = load_checkpoint(args.model, allow_pickle=args.allow_pickle)
+    checkpoint = load_checkpoint(args.model, allow_pickle=args.allow_pickle, **languages)
     check_trained(checkpoint, args.model)
     return checkpoint
 

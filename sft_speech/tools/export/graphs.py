@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sft_speech.errors import UserError
+from sft_speech.errors import UserError, first_line
 
 SAMPLE_SECONDS = (2.0, 3.0)  # of the clips with which the model is traced
 BESIDE = ("*.json", "*.txt", "*.model")  # files of a checkpoint beside its weights
@@ -57,7 +57,7 @@ def _write(exporter: Any, config: Any, checkpoint: Any, plain: Path, output: Pat
     """
     from transformers import AutoModelForAudioClassification, AutoModelForCTC
 
-    from sft_speech.models.load import first_line, quiet
+    from sft_speech.models.load import quiet
 
     architecture = (checkpoint.model.config.architectures or [""])[0]
     kind = AutoModelForCTC if architecture.endswith("ForCTC") else AutoModelForAudioClassification

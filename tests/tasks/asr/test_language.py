@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sft_speech.tasks.asr.ctc.checkpoint import load_checkpoint
 from sft_speech.tasks.asr.generation import Generation
 from sft_speech.tasks.asr.seq2seq.checkpoint import load_checkpoint as load_seq2seq
 from sft_speech.text.normalize import TranscriptNormalizer
+from sft_speech.tools.export.export import add_arguments, load_original
 
 RATE = 16_000
 GERMAN = {token: number for number, token in enumerate(["<pad>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyzäöüß"])}
@@ -180,6 +182,18 @@ def test_a_checkpoint_of_many_languages_needs_one(many, corpus, capsys):
         assert capsys.readouterr().err.endswith(said)
     assert main(["transcribe", str(many), audio, "--device", "cpu", "--target_lang", "fra"]) == 0
     assert capsys.readouterr().out
+
+
+def test_export_takes_the_adapter_that_is_named(many):
+    line = [str(many), "--to", "onnx", "-o", "unused"]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(UserError, match="choose one with --target_lang: deu, fra"):
+        load_original(parser.parse_args(line), "asr")
+    checkpoint = load_original(parser.parse_args([*line, "--target_lang", "fra"]), "asr")
+    assert checkpoint.model.lm_head.weight.unique().tolist() == [0.25]
+    with pytest.raises(UserError, match="is a classifier"):
+        load_original(parser.parse_args([*line, "--language", "fr"]), "classification")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from sft_speech.errors import UserError
-from sft_speech.models.load import first_line, quiet
+from sft_speech.errors import UserError, first_line
+from sft_speech.models.load import quiet
 from sft_speech.tasks.asr.ctc.vocabulary import Vocabulary
 from sft_speech.text.codes import choose, nearest
 

@@ -359,26 +359,6 @@ def test_slowed_clips_fit_into_a_batch(arguments, tmp_path, monkeypatch):
     assert 3 < max(costs) <= 6.0, "max_batch_seconds is 6"
 
 
-def test_deepspeed_is_refused(arguments, capsys, monkeypatch):
-    from transformers import Trainer
-
-    create = Trainer.create_accelerator_and_postprocess
-
-    def with_deepspeed(self):
-        create(self)
-        self.is_deepspeed_enabled = True
-
-    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", with_deepspeed)
-    assert main(arguments) == 2
-    assert "DeepSpeed is not supported" in capsys.readouterr().err
-
-
-def test_fsdp_without_gpus_is_reported(arguments, caplog, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert main([*arguments, "--max_steps", "1"]) == 0
-    assert "accelerate has FSDP for GPUs only" in caplog.text
-
-
 def test_nothing_to_resume(arguments, capsys):
     assert main([*arguments, "--resume_from_checkpoint"]) == 2
     assert "no complete checkpoint" in capsys.readouterr().err

@@ -5,82 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from finished_run import SPITE, card, figures, write
 from markdown_it import MarkdownIt
 
 from sft_speech.errors import UserError
 from sft_speech.hub.card import CARD, Run, is_ours, write_card
-from sft_speech.hub.files import at_home, check_finished, uploads
+from sft_speech.hub.files import uploads
 from sft_speech.options.settings import save_config
 from sft_speech.tasks import task_of
-from sft_speech.tasks.asr.config import FinetuneAsrConfig
 from sft_speech.tasks.tts.config import FinetuneTtsConfig
 from sft_speech.tasks.vc.config import FinetuneVcConfig
-
-SPITE = "a|b`<script>alert(1)</script>\n# c\n---\nd"
-
-
-def figures(wer: float, **more: object) -> dict[str, object]:
-    around = {"wer_interval": [wer - 0.01, wer + 0.02], "interval_over": "speakers"}
-    return {"wer": wer, "cer": wer / 2, "utterances": 7, "hours": 0.5, "failed": {}, **around, **more}
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """Of a run on openslr/trained_on that was evaluated on org/judged_by."""
-    folder = tmp_path / "out"
-    (folder / "evaluation").mkdir(parents=True)
-    config = FinetuneAsrConfig(
-        model="org/model",
-        source="org/trained_on",
-        train_split="train",
-        eval_source="org/judged_by",
-        eval_split="dev",
-        test_splits=["test", "eval"],
-        output_dir=str(folder),
-        language="pt_BR",
-        license="cc-by-4.0",
-        hub_model_id="me/kept_out",
-    )
-    save_config(config, folder / "run.yaml")
-    write(folder / "config.json", {"architectures": ["Wav2Vec2ForCTC"]})
-    write(folder / "all_results.json", {"train_loss": 1.25, "audio_hours": 2.0, "train_runtime": 3661.0})
-    write(folder / "evaluation" / "dev.json", figures(0.1))
-    write(folder / "evaluation" / "test.json", figures(0.2, failed={"secret-id": "unreadable"}))
-    write(folder / "evaluation" / "eval.json", figures(0.3))
-    log = [{"step": step, "loss": 9.0 / step, "learning_rate": 1e-3, "grad_norm": 1.0} for step in range(1, 9)]
-    write(folder / "log_history.json", {"log_history": [*log, *({"step": n, "eval_wer": 0.5} for n in (4, 8))]})
-    dropped = {"rows": 2, "share": 0.5, "reasons": {"silent": [{"id": "secret-id", "detail": SPITE}] * 2}}
-    report = {"kept": {"rows": 48, "hours": 1.5}, "dropped": dropped, "missing_characters": {}}
-    write(folder / "corpus_report.json", {"train": report, SPITE: report})
-    start = {
-        "command": ["finetune-asr", "--config", "configs/asr/wav2vec2-base_1h.yaml", "--output_dir", str(folder)],
-        "preset": "wav2vec2-base_1h.yaml",
-        "on_disk": ["output_dir"],
-        "device": "NVIDIA H100",
-        "processes": 2,
-        "cores": 16,
-        "memory_gb": 128,
-        "cuda": "13.0",
-        "python": "3.12.1",
-        "versions": {"sft_speech": "0.1.0", "torch": "2.14.1"},
-    }
-    write(folder / "provenance.json", {"starts": [start]})
-    return folder
-
-
-def write(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def card(folder: Path, repository: str | None = None, **options: bool) -> tuple[dict, str]:
-    """Its head and its body."""
-    assert write_card(folder, task_of(folder), repository, **options)
-    _, head, body = (folder / CARD).read_text().split("---\n", 2)
-    return yaml.safe_load(head), body
 
 
 def test_figures_come_from_the_evaluation_files(folder):
@@ -355,67 +292,3 @@ def test_a_damaged_file_is_named(folder, content):
     with pytest.raises(UserError, match=r"all_results\.json: it cannot be read"):
         write_card(folder, task_of(folder))
     assert Run(folder, task_of(folder)).starts
-
-
-def test_what_goes_up_and_what_stays(folder):
-    card(folder)
-    (folder / "evaluation" / "test.jsonl").write_text(json.dumps({"reference": "THE SECRET"}))
-    (folder / "samples").mkdir()
-    (folder / "samples" / "001.wav").write_bytes(b"RIFF")
-    (folder / "notes.txt").write_text("mine")
-    (folder / "LICENSE").write_text("CC")
-    going = uploads(folder, task_of(folder))
-    assert [file.path for file in going] == [
-        *("LICENSE", "README.md", "all_results.json", "config.json"),
-        *(f"evaluation/{split}.json" for split in ("dev", "eval", "test")),
-        "log_history.json",
-        *(f"plots/{name}.png" for name in ("evaluation", "gradient", "learning_rate", "loss")),
-        "run.yaml",
-    ]
-    stays = {name: why for name, _, why in at_home(folder, going)}
-    assert set(stays) == {"corpus_report.json", "evaluation/test.jsonl", "notes.txt", "provenance.json", "samples"}
-    assert stays["evaluation/test.jsonl"] == "transcripts"
-    told = b"\n".join(file.content() for file in going)
-    for secret in (str(folder.parent).encode(), b"secret-id", b"THE SECRET"):
-        assert secret not in told, secret
-    run = yaml.safe_load(next(file.content() for file in going if file.path == "run.yaml"))
-    assert (run["output_dir"], run["source"]) == ("out", "org/trained_on")
-    assert json.loads(next(file.content() for file in going if file.path == "evaluation/test.json"))["failed"] == 1
-
-
-def test_only_evaluations_of_the_run_go_up_unless_asked(folder):
-    """Of the same split of another corpus, of another split, of the run's own split once more."""
-    write(folder / "evaluation" / "test.json", figures(0.4, source="/disk/client/corpus"))
-    write(folder / "evaluation" / "client.json", figures(0.5))
-    write(folder / "evaluation" / "dev.json", figures(0.15, source="org/judged_by"))
-
-    def evaluations(going):
-        return [file.path for file in going if file.path.startswith("evaluation/")]
-
-    head, body = card(folder)
-    going = uploads(folder, task_of(folder))
-    assert evaluations(going) == ["evaluation/dev.json", "evaluation/eval.json"]
-    assert [one["dataset"]["split"] for one in head["model-index"][0]["results"]] == ["dev", "eval"]
-    assert "| 15.00 (" in body
-    assert "| 40.00 (" not in body
-    why = "not an evaluation of this run; --with_evaluations uploads it"
-    stays = {name: reason for name, _, reason in at_home(folder, going)}
-    assert (stays["evaluation/test.json"], stays["evaluation/client.json"]) == (why, why)
-
-    everything = uploads(folder, task_of(folder), with_evaluations=True)
-    assert evaluations(everything) == [f"evaluation/{split}.json" for split in ("client", "dev", "eval", "test")]
-    assert b"/disk/client" not in b"".join(file.content() for file in everything)
-    assert "| test | corpus |" in card(folder, all_evaluations=True)[1]
-
-
-def test_what_is_no_finished_model(folder, tmp_path):
-    with pytest.raises(UserError, match="there is no such directory"):
-        check_finished(tmp_path / "none")
-    with pytest.raises(UserError, match=r"it holds no model of a run \(no config.json"):
-        check_finished(tmp_path)
-    with pytest.raises(UserError, match="its weights are incomplete"):
-        check_finished(folder)
-    (folder / "checkpoint-4").mkdir()
-    (folder / "all_results.json").unlink()
-    with pytest.raises(UserError, match=r"its run is not finished.*\n.*resume_from_checkpoint"):
-        check_finished(folder)

@@ -13,7 +13,13 @@ from sft_speech.training.callbacks import BlankAdvice, Divergence, Progress, Tol
 
 def test_a_run_that_is_stopped_before_it_trains_has_no_bar_to_close():
     """As by a signal while the state of the optimizer is read."""
-    Progress().on_train_end(None, TrainerState(is_world_process_zero=True), TrainerControl())
+    progress, state = Progress(), TrainerState(is_world_process_zero=True, max_steps=3)
+    progress.on_train_end(None, state, TrainerControl())
+    assert progress.training_bar is None
+    progress.on_train_begin(None, state, TrainerControl())
+    assert progress.training_bar is not None
+    progress.on_train_end(None, state, TrainerControl())
+    assert progress.training_bar is None
 
 
 class Full(TrainerCallback):

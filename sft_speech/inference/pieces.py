@@ -185,9 +185,13 @@ def results(
     batches = _batches(steps, _pieces(steps, sources), max_batch_seconds, pool_size)
     outputs = _outputs(steps, batches, device, progress)
     with _evaluating(steps.model), contextlib.closing(outputs):
-        for _, found in groupby(outputs, key=lambda pair: pair[0].number):
-            result: Result | AudioError = _joined(steps, list(found))
-            yield result
+        together: list[tuple[Piece[Source, Part], Output | AudioError]] = []
+        for piece, output in outputs:
+            together.append((piece, output))
+            if piece.last:  # without a look at the next recording, whose pool may take an hour
+                result: Result | AudioError = _joined(steps, together)
+                yield result
+                together = []
 
 
 def _pieces(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -162,6 +163,20 @@ def test_recordings_are_drawn_as_needed():
     endless = (ones(0.3 + 0.01 * (next(drawn) % 7)) for _ in itertools.count())
     assert len(list(islice(found(Adding(), endless, max_batch_seconds=1, pool_size=4), 9))) == 9
     assert next(drawn) < 60
+
+
+def test_the_last_result_of_a_pool_does_not_wait_for_the_next_pool():
+    received = threading.Event()
+
+    class Waiting(Adding):
+        def forward(self, model: nn.Module, features: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+            assert batch.pieces[0].source.pool == 0 or received.wait(60)
+            return super().forward(model, features, batch)
+
+    running = found(Waiting(), [ones(0.5), ones(0.6), ones(0.7, pool=1)])
+    assert list(islice(running, 2)) == [Total([50.0], ""), Total([60.0], "")]
+    received.set()
+    assert list(running) == [Total([70.0], "")]
 
 
 def test_training_mode_is_restored_even_if_the_loop_is_left():

@@ -57,7 +57,7 @@ def test_blocks_are_dealt_in_turn(output):
     assert run.missing() == [(2, 3), (3, 6), (6, 9), (9, 10)]
 
 
-@pytest.mark.parametrize(("recordings", "world", "block"), [(100_000, 8, 512), (1000, 8, 31), (3, 8, 1), (100, 1, 25)])
+@pytest.mark.parametrize(("recordings", "world", "block"), [(100_000, 8, 512), (1000, 8, 7), (3, 8, 1), (100, 1, 6)])
 def test_size_of_blocks(output, recordings, world, block):
     assert begin(output, SETTINGS, recordings, world, resume=False) == Shards(output, recordings, block)
 

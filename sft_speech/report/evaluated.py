@@ -178,6 +178,7 @@ class Evaluated:
         figures, before: the figures after and before training; empty if it was not evaluated then.
         after, earlier: the lines after and before training, with the same ids; empty likewise.
         metrics: those of the task.
+        chosen: name of the metric that selects the best checkpoint of the run.
     """
 
     role: str
@@ -187,13 +188,18 @@ class Evaluated:
     after: Lines
     earlier: Lines
     metrics: Sequence[Metric] = field(default_factory=tuple)
+    chosen: str = ""
+
+    @property
+    def headline(self) -> str:
+        """The name of the metric that comes first: that of a language without spaces, or else the chosen one."""
+        return str((self.figures or self.before).get("headline") or self.chosen)
 
     @cached_property
     def columns(self) -> Columns:
         """Before and after training, or the one that there is."""
-        latest = self.figures or self.before
         lines = [one for one in (self.earlier, self.after) if one]
-        return Columns(lines, self.metrics, latest.get("headline") != "cer", str(latest.get("headline", "")))
+        return Columns(lines, self.metrics, (self.figures or self.before).get("headline") != "cer", self.headline)
 
     @property
     def names(self) -> list[str]:
@@ -208,6 +214,8 @@ def evaluated(run: Run) -> list[Evaluated]:
         UserError: a file cannot be read.
     """
     folder, files = run.folder / "evaluation", run.evaluation_files
+    selects = str(getattr(run.config, "metric_for_best_model", None) or "")
+    chosen = "" if selects == "loss" else selects  # a loss does not say what went wrong
     found = []
     for role in run.config.reported:
         title = run.config.title(role)
@@ -222,7 +230,8 @@ def evaluated(run: Run) -> list[Evaluated]:
             earlier = {}
         earlier = {id: earlier[id] for id in after or earlier} if earlier else {}
         if figures or before:
-            found.append(Evaluated(role, title, figures, before, after, earlier, run.spec.metrics))
+            metrics = run.spec.metrics
+            found.append(Evaluated(role, title, figures, before, after, earlier, metrics, chosen))
     selecting = run.config.selecting
     return sorted(found, key=lambda one: (one.role.startswith(KEEP), one.role in selecting))
 

@@ -45,6 +45,10 @@ def page(runs: Sequence[Run], rows: Sequence[Rows]) -> str:
         rows: of each run, see :func:`~sft_speech.report.page.page`.
     """
     names, found = names_of(runs), [evaluated(run) for run in runs]
+    splits = [one for evaluations in found for one in evaluations]
+    if len({one.chosen for one in splits}) > 1:  # the runs select by different metrics: the task's comes first
+        for one in splits:
+            one.chosen = ""
     shared, players = shared_splits(found, runs[0].spec), Players(PLAYERS, MOST_KILOBYTES)
     parts = [
         _verdict(shared, names),
@@ -87,8 +91,7 @@ def shared_splits(found: Sequence[Sequence[Evaluated]], spec: TaskSpec) -> list[
         if "hypothesis" in first.after[ids[0]]:
             named = {str(number): str(one.figures.get("normalizer", "")) for number, one in own.items()}
             lines, normalizer = rescored(lines, named)
-        headline = str(first.figures.get("headline", ""))
-        columns = Columns([*lines.values()], spec.metrics, headline != "cer", headline)
+        columns = Columns([*lines.values()], spec.metrics, first.columns.spaced, first.headline)
         others = len(set[str]().union(*(one.after for one in own.values()))) - len(ids)
         shared.append(Shared(title, [*own], columns, others, normalizer))
     return shared

@@ -47,6 +47,19 @@ def test_runs_side_by_side(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [(("cer", "cer"), "best CER, 7.143 %"), (("cer", None), "best WER, 25 %"), (("loss", "loss"), "best WER, 25 %")],
+)
+def test_the_metric_that_selects_comes_first(tmp_path, metrics, told):
+    folders = [
+        finished_run(tmp_path / name, LINES, lines, metric_for_best_model=metric)
+        for name, lines, metric in zip("ab", (LINES, BETTER), metrics, strict=True)
+    ]
+    assert main(["report", *map(str, folders), "-o", str(tmp_path / "runs.html")]) == 0
+    assert f"test: b has the {told}" in Page((tmp_path / "runs.html").read_text()).words
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
     first, second = (str(finished_run(tmp_path / name, LINES, LINES)) for name in "ab")
     assert main(["report", first, second]) == 2

@@ -128,9 +128,10 @@ def pseudo_label(
     teachers = [as_teacher(one) for one in (teacher, second_teacher) if one is not None]
     work = Work(files, teachers, rows, process, max(process.world, processes or 1))
     if process.main:
-        logger.info("%s to label", counted(len(rows), "recording is", "recordings are"))
         files.begin(teachers, rows, resume)
         work.begin()
+        todo = ", all labelled already" if work.finished else " to label"
+        logger.info("%s%s", counted(len(rows), "recording"), todo)
     if not work.finished:
         if work.world > process.world:
             return None  # the caller launches them

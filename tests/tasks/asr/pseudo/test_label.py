@@ -143,7 +143,7 @@ def test_recordings_beside_those_that_have_a_transcript(model, clips, tmp_path):
     assert [row["id"] for row in rows_of(labels.manifest)] == ["00", "02"]
 
 
-def test_a_run_is_resumed_and_filtered_again(model, clips, tmp_path, monkeypatch, capsys):
+def test_a_run_is_resumed_and_filtered_again(model, clips, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.setattr(shards, "BLOCK", 4)
     whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     command = ("--source", clips, "-o")
@@ -167,7 +167,9 @@ def test_a_run_is_resumed_and_filtered_again(model, clips, tmp_path, monkeypatch
     monkeypatch.setattr(Teacher, "load", None)  # nothing is transcribed from here on
     confidences = sorted(row["confidence"] for row in rows_of(whole))
     limit = ("--min_confidence", confidences[len(confidences) // 2])
+    caplog.clear()
     assert run(model, *command, output, "--resume", *limit) == 0
+    assert ", all labelled already" in caplog.text
     assert min(row["confidence"] for row in rows_of(output)) == limit[1]
     rejected = [row["reason"] for row in rows_of(tmp_path / "out.rejected.jsonl")]
     assert rejected.count("low confidence") == len(confidences) // 2

@@ -189,14 +189,14 @@ def pairs(name: str, rows: Sequence[tuple[str, Sequence[float]]], unit: str, key
     """
     if not rows:
         return ""
-    thick, left = 10, 120
+    thick, left = 10, 150
     step = thick * len(keys) + 8
     longest = max(value for _, values in rows for value in values) or 1.0
     body = ""
     for number, (label, values) in enumerate(rows):
         y = 4 + number * step
         middle = y + thick * len(keys) / 2 + 4
-        short = label if len(label) <= 19 else f"{label[:18]}…"
+        short = label if len(label) <= 24 else f"{label[:23]}…"
         named = f"{shown(short)}<title>{shown(label)}</title>"
         body += f'<text x="{left - 6}" y="{middle:.1f}" text-anchor="end">{named}</text>'
         for place, value in enumerate(values):

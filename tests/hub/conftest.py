@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from finished_run import finished_run
+from run_with_card import run_with_card
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A finished run."""
-    return finished_run(tmp_path)
+    return run_with_card(tmp_path)

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 import yaml
-from finished_run import SPITE, card, figures, write
 from markdown_it import MarkdownIt
+from run_with_card import SPITE, card, figures, write
 
 from sft_speech.errors import UserError
 from sft_speech.hub.card import CARD, Run, is_ours, write_card

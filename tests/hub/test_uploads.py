@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from finished_run import card, figures, write
+from run_with_card import card, figures, write
 
 from sft_speech.errors import UserError
 from sft_speech.hub.files import at_home, check_finished, uploads

@@ -1,4 +1,4 @@
-"""The files that a run leaves, written by hand, to the worst; and its card."""
+"""The directory of a run with hostile names in it, written by hand, and its model card."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def figures(wer: float, **more: object) -> dict[str, object]:
     return {"wer": wer, "cer": wer / 2, "utterances": 7, "hours": 0.5, "failed": {}, **around, **more}
 
 
-def finished_run(parent: Path) -> Path:
-    """Make the folder of a run on openslr/trained_on that was evaluated on org/judged_by."""
+def run_with_card(parent: Path) -> Path:
+    """Make the directory of a run on org/trained_on that was evaluated on org/judged_by."""
     folder = parent / "out"
     (folder / "evaluation").mkdir(parents=True)
     config = FinetuneAsrConfig(

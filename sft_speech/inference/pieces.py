@@ -68,11 +68,9 @@ class Piece(Generic[Source, Part]):
     """A part of a recording.
 
     Args:
-        number: number of the recording.
         last: whether it is read to the end of the recording, whatever length the header gave.
     """
 
-    number: int
     source: Source
     part: Part
     last: bool
@@ -188,7 +186,7 @@ def results(
         together: list[tuple[Piece[Source, Part], Output | AudioError]] = []
         for piece, output in outputs:
             together.append((piece, output))
-            if piece.last:  # without a look at the next recording, whose pool may take an hour
+            if piece.last:  # not when the next recording begins, whose pool may take an hour to compute
                 result: Result | AudioError = _joined(steps, together)
                 yield result
                 together = []
@@ -197,13 +195,13 @@ def results(
 def _pieces(
     steps: Steps[Source, Part, Tensors, Output, Result], sources: Iterable[Source]
 ) -> Iterator[Piece[Source, Part]]:
-    for number, source in enumerate(sources):
+    for source in sources:
         parts = iter(steps.cut(source))
         part = next(parts)
         for following in parts:
-            yield Piece(number, source, part, False)
+            yield Piece(source, part, False)
             part = following
-        yield Piece(number, source, part, True)
+        yield Piece(source, part, True)
 
 
 def _batches(

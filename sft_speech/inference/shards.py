@@ -28,8 +28,8 @@ from typing import Any
 from sft_speech.errors import UserError
 from sft_speech.files import open_whole, write_whole
 
-# Recordings per block: as many as fill a pool of the recognizer, or a sixteenth of a process's share. A crash loses the
-# block in progress, which can take a large model on a CPU half an hour.
+# Recordings per block: as many as fill a pool of the recognizer, or a sixteenth of a process's share if that is
+# less. A crash loses the block in progress, which can take a large model on a CPU half an hour.
 BLOCK = 512
 BLOCKS_EACH = 16
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -36,6 +37,16 @@ ROOT = Path(__file__).parents[1]
 pytest_plugins = ["flaky_report", "tiny_recognizers", "tiny_seq2seq", "tiny_speech"]
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--config_file")
 FSDP_ON_CPU = str(ROOT / "tests" / "fsdp_on_cpu.py")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_imports():
+    """Keep what is there from the garbage collections to come: each would visit all that was imported, 0.5 s or more.
+
+    A run of the trainer collects several times.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def can_be_forked(environment: dict[str, str]) -> bool:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from multiprocessing import reduction
+from multiprocessing import forkserver, reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ FORKED.set_forkserver_preload(
         "transformers.models.speecht5.modeling_speecht5",
         "transformers.models.wav2vec2.modeling_wav2vec2",
         "transformers.models.whisper.modeling_whisper",
+        "tests.warmed",  # found if pytest runs in the root of the repository
     ]
 )
 
@@ -108,6 +109,9 @@ def become(line: list[str], environment: dict[str, str], output: list[Inherited]
     datasets.config.HF_DATASETS_CACHE = Path(environment["HF_DATASETS_CACHE"])
     np.random.seed()  # differently in every process, as its import does
     multiprocessing.set_start_method("fork", force=True)  # for loader workers; otherwise they would inherit forkserver
+    # Its own children are forks of the same server. It would start a second one, which imports everything again.
+    server: Any = forkserver._forkserver
+    server.ensure_running = lambda: None
     handler: Any = subprocess_handler.SubprocessHandler
     handler._popen = lambda _, args, variables: Program(args, variables)
     sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))

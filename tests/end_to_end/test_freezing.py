@@ -1,4 +1,4 @@
-"""Choosing what is trained with the real command: what moves, what is said, resuming, two processes, shards."""
+"""Choosing what is trained with the real command: what moves, what is said, resuming."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from sft_speech.cli import main
 
-SCRIPT = str(Path(__file__).parents[2] / "scripts" / "finetune_asr.py")
 GRADUAL = (
     "--unfreeze_every_steps 2 --layerdrop 0.3 --hidden_dropout 0.1 --mask_time_prob 0.3 --save_total_limit 3".split()
 )
@@ -90,20 +88,3 @@ def test_what_is_refused(arguments, tmp_path, capsys):
     capsys.readouterr()
     assert main([*arguments, "--max_steps", "4", "--train", "body", "--resume_from_checkpoint", "true"]) == 2
     assert "train: the run in" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_two_processes_and_two_shards_give_the_result_of_one_run(arguments, tmp_path, two_processes, two_pieces):
-    """A layer and a half of two are frozen for good in one shard, and the others begin one after another."""
-    parts = ["--train", "[head, encoder.layers.1, encoder.layers.0.attention, projection]"]
-    keys = [*parts, "--unfreeze_every_steps", "2", "--layerwise_lr_decay", "0.8", "--max_batch_seconds", "1.2"]
-    keys += ["--gradient_accumulation_steps", "2", "--save_total_limit", "3"]
-    run = [SCRIPT, *arguments[1:], *keys]
-    whole, cut, resumed = (tmp_path / name for name in ("whole", "cut", "resumed"))
-    two_processes(*run, "--output_dir", str(whole))
-    two_pieces(*run, "--output_dir", str(cut))
-    close = [pytest.approx(entry, rel=1e-4) for entry in history(whole)]
-    assert history(cut) == close
-    torch.testing.assert_close(weights(cut), weights(whole), rtol=1e-4, atol=1e-5)
-    two_pieces(*run, "--output_dir", str(resumed), "--resume_from_checkpoint", str(cut / "checkpoint-4"))
-    assert history(resumed) == close

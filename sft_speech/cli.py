@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import difflib
 import errno
+import gc
 import logging
 import os
 import sys
@@ -77,6 +79,9 @@ def _run(argv: list[str]) -> int:
         handler.addFilter(redact_record)
     if sys.excepthook is sys.__excepthook__:  # torch replaces it, to name the process that failed
         sys.excepthook = print_exception
+    # The interpreter's last garbage collections would visit all that was imported: 2 s on a slow core.
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
     module = known[verb].load()
     parser = Parser(prog=f"sft-speech {verb}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)

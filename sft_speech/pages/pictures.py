@@ -17,7 +17,7 @@ BINS = 30
 POINTS = 1500  # of a scatter plot; more only make the page larger
 BARS = 12
 POINTS_MARKED = 30  # of a curve; points of longer ones are not marked
-COLUMNS, BANDS = 360, 64  # of a spectrogram
+COLUMNS, BANDS, SIZE = 360, 64, 512  # of a spectrogram; samples of a frame
 COLORS = 8  # of lines, in page.css
 FAR = 3.0  # values this many times above all others of a figure are drawn at its top
 RATE = 16_000  # samples per second of a clip in the page
@@ -215,12 +215,28 @@ def pairs(name: str, rows: Sequence[tuple[str, Sequence[float]]], unit: str, key
 
 def spectrogram(waveform: np.ndarray) -> str:
     """Return the mel spectrogram (80 dB range) of a waveform (S,) at :data:`RATE`, as a PNG in a data URI."""
-    import librosa
     import matplotlib.image
+    from transformers import audio_utils  # librosa's takes seconds to import, at the end of every run
 
-    hop = max(64, -(-len(waveform) // COLUMNS))
-    power = librosa.feature.melspectrogram(y=waveform, sr=RATE, n_fft=512, hop_length=hop, n_mels=BANDS)
-    decibels = librosa.power_to_db(power, ref=max(float(power.max()), 1e-10), top_db=80.0)
+    filters = audio_utils.mel_filter_bank(
+        SIZE // 2 + 1,
+        BANDS,
+        min_frequency=0,
+        max_frequency=RATE / 2,
+        sampling_rate=RATE,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    power = audio_utils.spectrogram(
+        waveform,
+        audio_utils.window_function(SIZE),
+        frame_length=SIZE,
+        hop_length=max(64, -(-len(waveform) // COLUMNS)),
+        power=2.0,
+        pad_mode="constant",
+        mel_filters=filters,
+    )
+    decibels = audio_utils.power_to_db(power, reference=max(float(power.max()), 1e-10), db_range=80.0)
     file = io.BytesIO()
     matplotlib.image.imsave(file, decibels[::-1], cmap="magma", vmin=-80, vmax=0, format="png")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -26,7 +26,7 @@ CASES = [
     (b"\x93NUMPY\1\0" + bytes(100), "not audio", "a NumPy array"),
     (b"%PDF-1.7\n", "not audio", "a PDF"),
     (b"\x89PNG\r\n\x1a\n", "not audio", "an image"),
-    (b"\0\0\0\x20ftypM4A \0\0\0\0M4A mp42isom" + bytes(200), "unreadable", "MP4 (M4A, MOV); FFmpeg may read it: pip"),
+    (b"\0\0\0\x20ftypM4A \0\0\0\0M4A mp42isom" + bytes(200), "unreadable", "MP4 (M4A, MOV); FFmpeg may read it: "),
     (b"\0\0\0\x20ftyp3gp4" + bytes(200), "unreadable", "3GP audio; FFmpeg may read it"),
     (MATROSKA, "unreadable", "WebM or Matroska; FFmpeg may read it"),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11" + bytes(50), "unreadable", "WMA; FFmpeg may read it"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -30,21 +29,21 @@ def wait_for(condition: Callable[[], bool], process: Program, seconds: float = 3
 
 @pytest.fixture
 def base(tones, small, tmp_path) -> Path:
-    """The YAML of a comparison of two rates, and of a strategy that cannot work."""
+    """The YAML of a comparison of a rate, and of a strategy that cannot work."""
     run = {
         "model": str(small),
         "source": str(tones),
         "train_split": "train-tones",
         "eval_split": "dev-tones",
         "max_batch_seconds": 6,
-        "max_steps": 120,
+        "max_steps": 60,
         "eval_steps": 20,
         "logging_steps": 20,
         "mask_time_length": 2,
         "dataloader_num_workers": 0,
         "report_to": "none",
     }
-    strategies = {"slow": {"learning_rate": 1e-4}, "fast": {"learning_rate": 1e-3}, "wrong": {"target_lang": "xyz"}}
+    strategies = {"right": {"learning_rate": 1e-3}, "wrong": {"target_lang": "xyz"}}
     file = tmp_path / "compare.yaml"
     file.write_text(yaml.safe_dump({"base": run, "strategies": strategies}, sort_keys=False))
     return file
@@ -52,67 +51,57 @@ def base(tones, small, tmp_path) -> Path:
 
 @pytest.mark.slow
 def test_killed_and_stopped_it_continues(base, tmp_path, tones, small, start_python):
-    """Every candidate ends with the weights of an undisturbed run, bit for bit."""
+    """The candidate ends with the weights of an undisturbed run, bit for bit."""
     out = tmp_path / "out"
     command = ["compare", "--config", str(base), "-o", str(out)]
-    first, second = out / "runs" / "slow", out / "runs" / "fast"
+    right = out / "runs" / "right"
 
     def begin() -> Program:
         return start_python("import sys; from sft_speech.cli import main; sys.exit(main(sys.argv[1:]))", *command)
 
     killed = begin()
-    wait_for((first / "checkpoint-20" / "files.json").exists, killed)
-    run = json.loads((first / ".run.json").read_text())["pid"]
+    wait_for((right / "checkpoint-20" / "files.json").exists, killed)
+    run = json.loads((right / ".run.json").read_text())["pid"]
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
     deadline = time.monotonic() + 60
     while Path(f"/proc/{run}").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     assert not Path(f"/proc/{run}").exists(), "the run goes on without its parent"
-    assert not (first / "model.safetensors").exists()
+    assert not (right / "model.safetensors").exists()
 
     stopped = begin()
-    wait_for((second / "checkpoint-20" / "files.json").exists, stopped)
+    wait_for((right / "checkpoint-40" / "files.json").exists, stopped)
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait(120) == RESUMABLE
-    assert "stopped, saved at step" in (out / "logs" / "runs" / "fast.log").read_text()
-    written = (first / "model.safetensors").stat().st_mtime_ns
+    assert "stopped, saved at step" in (out / "logs" / "runs" / "right.log").read_text()
 
     assert main(command) == 0
-    assert (first / "model.safetensors").stat().st_mtime_ns == written, "a finished run is not repeated"
-    for name, rate in (("slow", "1e-4"), ("fast", "1e-3")):
-        alone = ["--config", str(out / "runs" / name / "run.yaml"), "-o", str(tmp_path / name)]
-        assert main(["finetune-asr", *alone, "--learning_rate", rate]) == 0
-        digests = [
-            hashlib.sha256((folder / name / "model.safetensors").read_bytes()).hexdigest()
-            for folder in (tmp_path, out / "runs")
-        ]
-        assert digests[0] == digests[1], name
+    alone = ["--config", str(right / "run.yaml"), "-o", str(tmp_path / "alone")]
+    assert main(["finetune-asr", *alone]) == 0
+    weights = (right / "model.safetensors").read_bytes()
+    assert (tmp_path / "alone" / "model.safetensors").read_bytes() == weights
 
     result = json.loads((out / "result.json").read_text())
     by_name = {one["name"]: one for one in result["candidates"]}
-    assert {name: one["status"] for name, one in by_name.items()} == {
-        "slow": "finished",
-        "fast": "finished",
-        "wrong": "failed",
-    }
+    assert {name: one["status"] for name, one in by_name.items()} == {"right": "finished", "wrong": "failed"}
     assert f"target_lang xyz: {small} has no adapters for languages" in by_name["wrong"]["why"]
-    fast = by_name["fast"]
-    assert fast["updates"] == 120
-    assert 0 < fast["trained_parameters"] < fast["parameters"]
-    assert fast["peak_bytes"] > 1e8
-    assert fast["seconds_per_update"] > 0
-    assert 0 < fast["cpu_seconds_per_update"] * fast["updates"] == fast["training_seconds"]
-    assert fast["audio_seconds_per_cpu_second"] > 0
+    found = by_name["right"]
+    assert found["updates"] == 60
+    assert 0 < found["trained_parameters"] < found["parameters"]
+    assert found["peak_bytes"] > 1e8
+    assert found["seconds_per_update"] > 0
+    assert 0 < found["cpu_seconds_per_update"] * found["updates"] == found["training_seconds"]
+    assert found["audio_seconds_per_cpu_second"] > 0
     assert result["times"] == "CPU"
-    assert fast["audio_seconds_per_second"] > 0
+    assert found["audio_seconds_per_second"] > 0
     assert (out / "compare.html").is_file()
 
 
 def test_refused_without_a_trace(base, tmp_path, capfd):
     """Nothing is written, and the error is a line and a hint."""
     cases = {
-        ("--vary", "seed=1,2", "--max_runs", "5"): "6 runs: more than 5 are refused",
+        ("--vary", "seed=1,2", "--max_runs", "3"): "4 runs: more than 3 are refused",
         ("--vary", "learning_rate=1,2"): "learning_rate is set by two of them",
         ("--vary", "model=/none/a,/none/b"): "/none/a: there is no such directory",
         ("--vary", "test_splits=[a],[b]"): "two candidates with different test sets cannot be compared",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from sft_speech.hub import provenance
 
 
 @pytest.mark.slow
-def test_killed_it_continues_and_repeats_nothing(tones, small, tiny_seq2seq, tmp_path):
+def test_killed_it_continues_and_repeats_nothing(tones, small, tiny_seq2seq, tmp_path, start_python):
     """A Whisper teaches a wav2vec2 its letters; they mean nothing, but are learned."""
     out = tmp_path / "out"
     run = {
@@ -47,7 +45,7 @@ def test_killed_it_continues_and_repeats_nothing(tones, small, tiny_seq2seq, tmp
     command = ["self-train", "--config", str(file)]
     student, labels = out / "rounds/1/student", out / "rounds/1/labels"
 
-    killed = subprocess.Popen([sys.executable, "-m", "sft_speech", *command], stderr=subprocess.DEVNULL)
+    killed = start_python("import sys; from sft_speech.cli import main; sys.exit(main(sys.argv[1:]))", *command)
     deadline = time.monotonic() + 300
     while not (student / "checkpoint-20" / "files.json").exists():
         assert killed.poll() is None, "it ended before"

@@ -23,7 +23,7 @@ def whole():
 
 
 @pytest.mark.parametrize("kind", one_step.KINDS)
-@pytest.mark.parametrize(("size", "batches", "uneven"), [(1, 16, False), (4, 4, True), (2, 8, True)])
+@pytest.mark.parametrize(("size", "batches", "uneven"), [(1, 16, False), (4, 4, True)])
 def test_accumulation_changes_nothing(whole, kind, size, batches, uneven):
     assert one_step.difference(one_step.one_step(size, batches, uneven, kind), whole[kind]) < SMALL
 

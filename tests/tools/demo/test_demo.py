@@ -13,7 +13,7 @@ def test_without_gradio_the_command_says_how_to_install_it(monkeypatch, capsys) 
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")  # restores it afterwards
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["demo", "some_model"]) == 2
-    assert "-> pip install 'sft_speech[demo-page]'" in capsys.readouterr().err
+    assert "pip install 'sft_speech[demo-page]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--port", "0"), ("--port", "70000"), ("--max_seconds", "0")])

@@ -19,6 +19,11 @@ Load = Callable[[Batch], Batch]
 Forward = Callable[[torch.nn.Module, Batch], Any]
 
 
+def at_once(device: torch.device) -> int:
+    """Return how many batches are computed at once: one on a GPU, one per core, up to four, on a CPU."""
+    return min(4, torch.get_num_threads()) if device.type == "cpu" else 1
+
+
 def computed(
     model: torch.nn.Module, batches: Iterator[Batch], load: Load, forward: Forward, device: torch.device
 ) -> Generator[tuple[Batch, Any], None, None]:
@@ -46,7 +51,7 @@ def on_cores(
 ) -> Generator[tuple[Batch, Any], None, None]:
     """Process each batch on its own cores, from file to result, which wastes less time than all cores on one batch."""
     cores = torch.get_num_threads()
-    workers = min(4, cores)
+    workers = at_once(torch.device("cpu"))
     own = threading.local()
 
     def compute(batch: Batch) -> tuple[Batch, Any]:

@@ -13,11 +13,12 @@ A piece that cannot be read ends its recording: the result is that of the pieces
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -171,7 +172,8 @@ def results(
 
     Args:
         sources: drawn as needed.
-        max_batch_seconds: padded seconds per batch; a longer piece gets its own batch.
+        max_batch_seconds: padded seconds per batch; a longer piece gets its own batch. Those of a single pool are
+            smaller if a core of the CPU had none otherwise.
         device: device of the forward pass, to which the model is moved.
         progress: called after each batch with its seconds of audio.
         pool_size: pieces that are sorted by length together.
@@ -179,8 +181,11 @@ def results(
     Raises:
         UserError: a batch does not fit into memory.
     """
+    from sft_speech.inference.computing import at_once
+
     steps.model.to(device)
-    batches = _batches(steps, _pieces(steps, sources), max_batch_seconds, pool_size)
+    pools = _pools(_pieces(steps, sources), pool_size)
+    batches = _batches(steps, pools, max_batch_seconds, at_once(device))
     outputs = _outputs(steps, batches, device, progress)
     with _evaluating(steps.model), contextlib.closing(outputs):
         together: list[tuple[Piece[Source, Part], Output | AudioError]] = []
@@ -204,20 +209,33 @@ def _pieces(
         yield Piece(source, part, True)
 
 
+def _pools(pieces: Iterable[Piece[Source, Part]], size: int) -> Iterator[list[Piece[Source, Part]]]:
+    """Yield the pieces that are sorted by length together."""
+    for _, together in groupby(pieces, key=lambda piece: piece.source.pool):
+        while found := list(islice(together, size)):
+            yield found
+
+
 def _batches(
     steps: Steps[Source, Part, Tensors, Output, Result],
-    pieces: Iterable[Piece[Source, Part]],
+    pools: Iterator[list[Piece[Source, Part]]],
     max_batch_seconds: float,
-    pool_size: int,
+    workers: int,
 ) -> Iterator[Batch[Source, Part, Output]]:
-    """Yield batches, pool after pool; those of one pool longest first: memory runs out in the first or never."""
-    for _, together in groupby(pieces, key=lambda piece: piece.source.pool):
-        while pieces_of_pool := list(islice(together, pool_size)):
-            lengths = np.array([(piece.part.stop - piece.part.start) / steps.rate for piece in pieces_of_pool])
-            order = np.argsort(-lengths, kind="stable")
-            plan = cut(order, lengths.clip(min=steps.least_seconds), max_batch_seconds)
-            pool: _Pool[Source, Part, Output] = _Pool(pieces_of_pool, {}, len(plan))
-            yield from (Batch(pool, places) for places in plan)
+    """Yield batches, pool after pool; those of one pool longest first: memory runs out in the first or never.
+
+    Args:
+        workers: batches that are computed at once. Those of several pools are, so only a single pool is divided.
+    """
+    first = list(islice(pools, 2))
+    for pieces in chain(first, pools):
+        lengths = np.array([(piece.part.stop - piece.part.start) / steps.rate for piece in pieces])
+        order = np.argsort(-lengths, kind="stable")
+        padded = lengths.clip(min=steps.least_seconds)
+        share = padded.sum().item() / workers if len(first) == 1 else math.inf
+        plan = cut(order, padded, min(max_batch_seconds, share))
+        pool: _Pool[Source, Part, Output] = _Pool(pieces, {}, len(plan))
+        yield from (Batch(pool, places) for places in plan)
 
 
 def _outputs(

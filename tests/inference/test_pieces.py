@@ -121,6 +121,18 @@ def test_batches_side_by_side_give_the_same():
     assert 1 < len(set(map(id, steps.models))) <= 3
 
 
+@pytest.mark.parametrize(("pools", "sizes"), [((0, 0, 0, 0), [2, 2]), ((0, 0, 0, 1), [1, 3])])
+def test_a_single_pool_is_divided_among_the_cores(pools, sizes):
+    """Batches of several pools are computed at once as they are."""
+    steps, cores = Adding(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        list(found(steps, [ones(0.5, pool=pool) for pool in pools]))
+    finally:
+        torch.set_num_threads(cores)
+    assert sorted(shape[0] for shape in steps.shapes) == sizes
+
+
 def test_what_cannot_be_read_is_reported_in_its_place():
     good = np.ones(50, np.float32)
     given = [Pooled(wav(good), 0.5), Pooled(b"RIFF no such thing", 1.0), Pooled("/nowhere/a.wav", 2.0)]

@@ -138,8 +138,12 @@ def make_tokenizer(folder: Path) -> Any:
     return SpeechT5Tokenizer(str(folder / "letters.model"))
 
 
-def make_model(folder: Path, seed: int, converts: bool = False) -> None:
-    """Save random weights of a small SpeechT5 for synthesis, or for voice conversion."""
+def make_model(folder: Path, seed: int, converts: bool = False, speaks: str = "") -> None:
+    """Save random weights of a small SpeechT5 for synthesis, or for voice conversion.
+
+    Args:
+        speaks: a SpeechT5 of this size for synthesis, from which a converter has all weights but those that read audio.
+    """
     import torch
     from transformers import (
         SpeechT5Config,
@@ -149,7 +153,7 @@ def make_model(folder: Path, seed: int, converts: bool = False) -> None:
         set_seed,
     )
 
-    from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint
+    from sft_speech.tasks.speech.checkpoint import SpeechCheckpoint, load_speech_checkpoint
     from sft_speech.tasks.speech.speakers import Speakers
 
     tokenizer = make_tokenizer(folder.parent)
@@ -158,6 +162,9 @@ def make_model(folder: Path, seed: int, converts: bool = False) -> None:
     model: Any = (SpeechT5ForSpeechToSpeech if converts else SpeechT5ForTextToSpeech)(config)
     if not converts:
         torch.nn.init.normal_(model.speecht5.encoder.prenet.embed_tokens.weight, std=0.5)  # as large as the positions
+    if speaks:
+        known, own = load_speech_checkpoint(speaks).model.state_dict(), model.state_dict()
+        model.load_state_dict(own | {name: tensor for name, tensor in known.items() if name in own})
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
     SpeechCheckpoint(model, tokenizer, SpeechT5FeatureExtractor(), Speakers({})).save(folder)
 
@@ -181,6 +188,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--hours", type=float, default=6.0, help="hours of speech in the corpus")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--converter", action="store_true", help="only write random weights for voice conversion")
+    parser.add_argument("--decoder", default="", metavar="MODEL", help="synthesizer whose decoder the converter gets")
     parser.add_argument("--export", type=Path, metavar="ASSET", help="only write the weights of the run")
     return parser
 
@@ -191,7 +199,7 @@ def main(args: argparse.Namespace) -> None:
         export(output / "run", args.export)
         return
     if args.converter:
-        make_model(output / "random", args.seed, converts=True)
+        make_model(output / "random", args.seed, converts=True, speaks=args.decoder)
         return
     make_corpus(output / "corpus", args.text, args.hours, args.seed)
     make_model(output / "random", args.seed)

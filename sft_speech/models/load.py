@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -42,7 +43,7 @@ def not_found(name: str, error: Exception) -> UserError:
     if constants.HF_HUB_OFFLINE:
         why = "there is no such directory, and HF_HUB_OFFLINE is set: of the Hub, only the cache is read"
         return UserError(name, why, "check the path, or unset HF_HUB_OFFLINE")
-    return unreadable(name, error, "check the name, or the connection to the Hub")
+    return unreadable(name, error, "check the name and the connection to the Hub, or give the directory of a copy")
 
 
 def load_pretrained(
@@ -97,7 +98,8 @@ def load_pretrained(
                 **how,
             )
     except Exception as error:  # damaged files, wrong shapes and the Hub each raise errors of their own
-        raise unreadable(name, error, do) from error
+        unreached = isinstance(error.__cause__, LocalEntryNotFoundError)
+        raise (not_found(name, error) if unreached else unreadable(name, error, do)) from error
     if any(".lora_A." in key for key in found["unexpected_keys"]):
         why = "its weights hold the updates of LoRA apart: it is a checkpoint of a run"
         raise UserError(name, why, "finish the run with --resume_from_checkpoint, and use its output directory")

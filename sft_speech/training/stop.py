@@ -101,8 +101,8 @@ class Stop(TrainerCallback):
     def leave(self) -> None:
         """Log how to resume. With several processes, exit here: others may be waiting for the next message."""
         if self.processes.is_main_process:
-            step = f", saved at step {self.saved}" if self.saved else ""
-            logger.warning("stopped%s; resume with --resume_from_checkpoint auto", step)
+            saved = f"saved at step {self.saved}" if self.saved else "with nothing new to save"
+            logger.warning("stopped, %s; resume with --resume_from_checkpoint auto", saved)
         if self.processes.num_processes > 1:
             logging.shutdown()
             sys.stdout.flush()

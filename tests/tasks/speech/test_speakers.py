@@ -129,3 +129,9 @@ def test_x_vectors_of_transformers(tiny_x_vectors):
 def test_a_model_without_an_x_vector_head_is_refused(tiny_x_vectors):
     with pytest.raises(UserError, match="no x-vector head"):
         XVectors(tiny_x_vectors(head=False))
+
+
+def test_a_model_that_cannot_be_reached_is_not_recommended():
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set") as caught:
+        XVectors("nobody/x-vectors")
+    assert "such as" not in str(caught.value)

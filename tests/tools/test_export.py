@@ -95,6 +95,7 @@ def test_a_classifier_in_onnx_is_smaller_in_8_bits(tmp_path, corpus):
     assert full["largest_difference"] < 1e-4 < report["largest_difference"]
     assert report["metric"] == "accuracy"
     assert report["megabytes"]["exported"] < full["megabytes"]["exported"]
+    assert "sft-speech classify onnx recording.wav" in (tmp_path / "onnx" / "README.md").read_text()
     clip = corpus.with_name("0.wav")
     for (name, share), (wanted, other) in zip(
         Classifier(tmp_path / "full")(clip), Classifier(model)(clip), strict=True
@@ -193,6 +194,7 @@ def test_speech_to_compare_on_is_needed(tmp_path, tiny_directory):
 def test_the_page_has_figures_and_commands():
     report = {
         "model": "outputs/mine",
+        "task": "asr",
         "int8": True,
         "source": "corpus.csv",
         "split": "test",

@@ -63,7 +63,8 @@ def main(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(dir=part.parent) as plain:
             checkpoint.save(plain)
             target.write(checkpoint, Path(plain), part, args.int8)
-        report: dict[str, Any] = {"model": published(args.model), "to": args.to, "int8": args.int8}
+        report: dict[str, Any] = {"model": published(args.model), "task": task, "to": args.to}
+        report["int8"] = args.int8
         if target.measured:
             from sft_speech.tools.export.parity import measured, warn
 

@@ -59,21 +59,22 @@ def lines(report: Mapping[str, Any], target: Target, output: str) -> list[str]:
         width = max(len(head) for head, *_ in rows_of(report))
         found += agreement(report)
         found += [f"{head:{width}}  {one:>22}  {other:>22}" for head, one, other in [HEADS, *rows_of(report)]]
-    return [*found, usage(target, output)]
+    return [*found, usage(report, target, output)]
 
 
 HEADS = ("", "torch", "exported")
 
 
-def usage(target: Target, output: str) -> str:
+def usage(report: Mapping[str, Any], target: Target, output: str) -> str:
     """Return the commands that use the directory."""
-    return target.usage.replace("DIR", shlex.quote(output))
+    verb = "classify" if report["task"] == "classification" else "transcribe"
+    return target.usage.replace("VERB", verb).replace("DIR", shlex.quote(output))
 
 
 def page(report: Mapping[str, Any], target: Target, output: str) -> str:
     """Return the page beside the exported model, in Markdown."""
     bits = ", weights in 8 bits" if report["int8"] else ""
-    parts = [f"# {text(report['model'])} for {target.title}{bits}", code(usage(target, Path(output).name), "sh")]
+    parts = [f"# {text(report['model'])} for {target.title}{bits}", code(usage(report, target, Path(output).name), "sh")]
     if not target.measured:
         parts.append("The weights are those of the original in float32. The converted file was not compared with it.")
         return "\n\n".join(parts) + "\n"

@@ -38,7 +38,7 @@ class Target:
         title: its name.
         packages: Python packages that write and compute the model.
         files: what the model consists of, as patterns; its size is theirs.
-        usage: how to use the directory, "DIR" stands for its name.
+        usage: how to use the directory, "DIR" stands for its name, "VERB" for that of a model of the task.
         refused: function of a configuration and the name of a task: why there is no export.
         write: writes the model: the checkpoint, the directory of its plain copy, the output, int8.
         no_int8: why it has no int8.
@@ -116,10 +116,10 @@ def _ggml(checkpoint: Any, plain: Path, output: Path, int8: bool) -> None:
     write_ggml_ready(checkpoint, plain, output)
 
 
-TRANSCRIBE = "sft-speech transcribe DIR recording.wav        # a classifier: sft-speech classify"
+USE = "sft-speech VERB DIR recording.wav"
 TARGETS = {
     "onnx": Target(
-        "ONNX Runtime", ("onnxruntime", "onnx", "onnxscript"), ("model.onnx*",), TRANSCRIBE, no_graph, _onnx
+        "ONNX Runtime", ("onnxruntime", "onnx", "onnxscript"), ("model.onnx*",), USE, no_graph, _onnx
     ),
     "ctranslate2": Target(
         "CTranslate2",
@@ -133,7 +133,7 @@ TARGETS = {
         "OpenVINO",
         ("openvino",),
         ("openvino_model.*",),
-        TRANSCRIBE,
+        USE,
         no_graph,
         _openvino,
         Refused("this needs NNCF, which is not supported here", "leave --int8 out, or use --to onnx --int8"),

@@ -74,7 +74,8 @@ def usage(report: Mapping[str, Any], target: Target, output: str) -> str:
 def page(report: Mapping[str, Any], target: Target, output: str) -> str:
     """Return the page beside the exported model, in Markdown."""
     bits = ", weights in 8 bits" if report["int8"] else ""
-    parts = [f"# {text(report['model'])} for {target.title}{bits}", code(usage(report, target, Path(output).name), "sh")]
+    command = code(usage(report, target, Path(output).name), "sh")
+    parts = [f"# {text(report['model'])} for {target.title}{bits}", command]
     if not target.measured:
         parts.append("The weights are those of the original in float32. The converted file was not compared with it.")
         return "\n\n".join(parts) + "\n"

@@ -118,9 +118,7 @@ def _ggml(checkpoint: Any, plain: Path, output: Path, int8: bool) -> None:
 
 USE = "sft-speech VERB DIR recording.wav"
 TARGETS = {
-    "onnx": Target(
-        "ONNX Runtime", ("onnxruntime", "onnx", "onnxscript"), ("model.onnx*",), USE, no_graph, _onnx
-    ),
+    "onnx": Target("ONNX Runtime", ("onnxruntime", "onnx", "onnxscript"), ("model.onnx*",), USE, no_graph, _onnx),
     "ctranslate2": Target(
         "CTranslate2",
         ("ctranslate2",),

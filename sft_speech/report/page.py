@@ -150,11 +150,14 @@ def _figures(run: Run, found: list[Evaluated]) -> str:
         title = user(one.title.removeprefix(KEEP)) + (" (to keep)" if one.role.startswith(KEEP) else "")
         values = [before_and_after(one, metric) for metric in metrics]
         rows.append([title, f"{latest.get('utterances', 0):,}", f"{latest.get('hours', 0):.2f}", *values])
-    note = "Before → after training. " if any(one.before and one.figures for one in found) else ""
-    note += "In parentheses: 95 % bootstrap intervals."
+    table = tabular("Figures", heads, rows)
     normalizers = sorted({one.figures.get("normalizer", "checkpoint") for one in found} - {"checkpoint"})
-    note += f" Normalizer: {', '.join(normalizers)}." if normalizers else ""
-    return tabular("Figures", heads, rows) + f'<p class="rule">{shown(note)}</p>'
+    notes = {
+        "Before → after training.": any(one.before and one.figures for one in found),
+        "In parentheses: 95 % bootstrap intervals.": 'class="around"' in table,
+        f"Normalizer: {', '.join(normalizers)}.": bool(normalizers),
+    }
+    return table + f'<p class="rule">{shown(" ".join(note for note, applies in notes.items() if applies))}</p>'
 
 
 def before_and_after(one: Evaluated, metric: Metric) -> str:
